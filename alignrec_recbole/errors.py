@@ -1,0 +1,61 @@
+"""Errors that say what came, what was expected and what to do next."""
+
+from __future__ import annotations
+
+
+class AlignRecError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        problem: one sentence naming the thing that is wrong.
+        came: what was found.
+        expected: what should have been found.
+        next: what the reader can do about it.
+
+    >>> print(AlignRecError("features do not fit", came="47 rows", expected="48 rows"))
+    features do not fit
+      came      47 rows
+      expected  48 rows
+    """
+
+    def __init__(self, problem: str, *, came: str = "", expected: str = "", next: str = "") -> None:
+        self.problem, self.came, self.expected, self.next = problem, came, expected, next
+        parts = [("came", came), ("expected", expected), ("next", next)]
+        lines = [problem, *(f"  {label:<9} {text}" for label, text in parts if text)]
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple:
+        keywords = {"came": self.came, "expected": self.expected, "next": self.next}
+        return (_rebuild, (type(self), self.problem, keywords))
+
+
+def _rebuild(kind: type[AlignRecError], problem: str, keywords: dict[str, str]) -> AlignRecError:
+    return kind(problem, **keywords)
+
+
+class DataError(AlignRecError):
+    """Interactions or item tables that cannot be used as they are."""
+
+
+class FeatureError(AlignRecError):
+    """A feature file that does not fit its manifest or the data set."""
+
+
+class SettingError(AlignRecError):
+    """A configuration key or value that is unknown, absent or out of range."""
+
+
+class UnknownNameError(AlignRecError):
+    """A model, data set, feature set or encoder that nothing is registered for."""
+
+
+class MissingDependencyError(AlignRecError, ImportError):
+    """An optional package that a requested part needs."""
+
+
+class DownloadError(AlignRecError):
+    """A published file that could not be fetched or verified."""
+
+
+class RecordError(AlignRecError):
+    """A run record that cannot be read or must not be overwritten."""

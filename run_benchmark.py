@@ -1,0 +1,6 @@
+"""Train, evaluate and compare: `python run_benchmark.py --help`."""
+
+from benchmarks.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
