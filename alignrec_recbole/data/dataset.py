@@ -1,0 +1,151 @@
+"""RecBole's Dataset with item features beside it, aligned by item token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.data.dataset import Dataset
+from recbole.utils import FeatureSource, FeatureType
+
+from alignrec_recbole.data.feature_table import AlignedFeatures, align
+from alignrec_recbole.data.feature_store import find_or_encode
+from alignrec_recbole.data.interactions import is_typed, read_interactions
+from alignrec_recbole.errors import DataError
+
+SPLITS = ("train", "valid", "test")
+
+
+class MultimodalDataset(Dataset):
+    """RecBole's Dataset plus named item-feature matrices in internal id order.
+
+    Reads RecBole's atomic files and MMRec's layout (`x.inter` with `x_label`, then the released
+    split is used). A ratio split is drawn from `split_seed`, so that runs with different training
+    seeds share it.
+
+    Configuration keys: `features` (names), `features_path` (extra folder), `features_cache` (folder
+    for encoded features), `zero_rows_missing`, `split_seed`.
+    """
+
+    @property
+    def features(self) -> dict[str, AlignedFeatures]:
+        """Feature sets by name, in the order of the configuration; loaded at first use."""
+        if "_features" not in self.__dict__:
+            names = self.config["features"] or []
+            tokens = self.field2id_token[self.iid_field]
+            self._features = {
+                name: align(
+                    find_or_encode(
+                        name,
+                        dataset_dir=Path(self.dataset_path),
+                        dataset=self.dataset_name,
+                        features_path=self.config["features_path"],
+                        cache=self.config["features_cache"],
+                    ),
+                    tokens,
+                    zero_rows_missing=bool(self.config["zero_rows_missing"]),
+                )
+                for name in ([names] if isinstance(names, str) else names)
+            }
+        return self._features
+
+    def fused_features(self) -> torch.Tensor:
+        """All feature sets as one matrix [item_num, f], PAD row zero.
+
+        A single set is used as it is; of several, each row is L2-normalised per set and the sets
+        are concatenated.
+        """
+        sets = [torch.from_numpy(table.values) for table in self.features.values()]
+        if len(sets) == 1:
+            return sets[0]
+        return torch.cat([torch.nn.functional.normalize(values, dim=1) for values in sets], dim=1)
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Internal (user, item) ids of this split's interactions."""
+        return (
+            self.inter_feat[self.uid_field].numpy(),
+            self.inter_feat[self.iid_field].numpy(),
+        )
+
+    def build(self) -> list[MultimodalDataset]:
+        """Training, validation and test splits."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config["split_seed"] or 0)
+            splits = super().build()
+        for name, split in zip(SPLITS, splits, strict=False):
+            if len(split.inter_feat) == 0:
+                raise DataError(
+                    f"The {name} split of {self.dataset_name!r} is empty.",
+                    came=f"{self.inter_num} interactions in all",
+                    expected="interactions in every split",
+                    next="use a larger data set or another eval_args.split",
+                )
+        return splits
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        folder = Path(dataset_path)
+        names = self.benchmark_filename_list or [None]
+        wanted = [f"{token}.inter" if part is None else f"{token}.{part}.inter" for part in names]
+        absent = [name for name in wanted if not (folder / name).is_file()]
+        if absent:
+            raise DataError(
+                f"The interactions of data set {token!r} were not found.",
+                came=f"no {', '.join(absent)} in {folder}",
+                expected=f"{folder}/{token}.inter, in RecBole's or MMRec's layout",
+                next="pass --data-path with the folder that holds the data set's folder",
+            )
+        super()._load_data(token, dataset_path)
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        path = Path(dataset_path) / f"{token}.inter"
+        if self.benchmark_filename_list is not None or is_typed(path):
+            super()._load_inter_feat(token, dataset_path)
+            self._check_atomic(path)
+            return
+        table = read_interactions(path)
+        users, items, labels = table.users, table.items, table.labels
+        if labels is not None:
+            known = np.isin(users, np.unique(users[labels == 0]))  # as MMRec: cold users leave
+            users, items, labels = users[known], items[known], labels[known]
+            order = np.argsort(labels, kind="stable")
+            users, items = users[order], items[order]
+            self.file_size_list = np.bincount(labels, minlength=3).tolist()
+            self.benchmark_filename_list = list(SPLITS)
+        self.inter_feat = pd.DataFrame({self.uid_field: users, self.iid_field: items})
+        for column in (self.uid_field, self.iid_field):
+            self.set_field_property(column, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+
+    def _check_atomic(self, path: Path) -> None:
+        columns = [self.uid_field, self.iid_field]
+        absent = [column for column in columns if column not in self.inter_feat]
+        if absent:
+            raise DataError(
+                f"{path.name} has no column {absent[0]!r}.",
+                came=f"columns {', '.join(self.inter_feat.columns)}",
+                expected=f"{columns[0]}:token and {columns[1]}:token",
+                next="rename the columns, or set USER_ID_FIELD and ITEM_ID_FIELD",
+            )
+        repeated = self.inter_feat.duplicated(columns)
+        if repeated.any() and not self.config["rm_dup_inter"]:
+            row = self.inter_feat[repeated].iloc[0]
+            raise DataError(
+                f"{path.name} holds the same interaction twice.",
+                came=f"{int(repeated.sum())} repeated rows, for example user "
+                f"{row[columns[0]]!r} and item {row[columns[1]]!r}",
+                expected="every user-item pair once",
+                next="pass --set rm_dup_inter=first to keep the first of each",
+            )
+
+
+def split_description(dataset: MultimodalDataset, config: Any) -> dict[str, Any]:
+    """How the three splits came about, for the run record."""
+    if dataset.benchmark_filename_list is not None:
+        return {"kind": "released", "labels": "x_label"}
+    return {
+        "kind": "ratio",
+        "eval_args": {k: config["eval_args"][k] for k in ("split", "order", "group_by")},
+        "split_seed": config["split_seed"],
+    }

@@ -1,0 +1,81 @@
+"""From a feature name to a feature file: look for the file, else encode the items and keep them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+
+from alignrec_recbole.data.feature_table import FeatureTable, load_features, save_features
+from alignrec_recbole.errors import FeatureError, UnknownNameError
+from alignrec_recbole.files import inside
+
+
+def find_or_encode(
+    name: str,
+    *,
+    dataset_dir: Path,
+    dataset: str,
+    features_path: str | None = None,
+    cache: str | None = None,
+) -> FeatureTable:
+    """Open the features called `name` of a data set.
+
+    A name is the stem of a .npy in `features_path`, `dataset_dir` or `dataset_dir/features`, in
+    this order; else an encoder, which then encodes the data set's item table. Encoded features are
+    kept in `cache` (default `dataset_dir/features`) under a name that holds the hash of the items,
+    so that a changed table is encoded again.
+
+    Raises:
+        UnknownNameError: neither a file nor an encoder has this name.
+        FeatureError: the file cannot be used.
+    """
+    folders = [Path(features_path)] if features_path else []
+    folders += [dataset_dir, dataset_dir / "features"]
+    if ":" not in name:
+        for folder in folders:
+            path = inside(folder, f"{name}.npy")
+            if path.is_file():
+                return load_features(path)
+    from alignrec_recbole.encoders import ENCODERS, encode_items
+
+    if name.split(":")[0] not in {*ENCODERS, "hf"}:
+        known = sorted({*ENCODERS, *(p.stem for f in folders if f.is_dir() for p in f.glob("*.npy"))})
+        near = difflib.get_close_matches(name, known, n=1)
+        raise UnknownNameError(
+            f"There are no features {name!r} for data set {dataset!r}."
+            + (f" Did you mean {near[0]!r}?" if near else ""),
+            came=f"no {name}.npy in {', '.join(str(f) for f in folders)}, and no such encoder",
+            expected=f"one of {', '.join(known)}, or hf:MODEL",
+            next="put the .npy there or name its folder with --features-path",
+        )
+    from alignrec_recbole.data.items import find_item_table
+
+    items = find_item_table(dataset_dir, dataset)
+    stem = f"{_file_stem(name)}-{items.content_hash()[:12]}"
+    path = (Path(cache) if cache else dataset_dir / "features") / f"{stem}.npy"
+    if path.is_file() and path.with_suffix(".json").is_file():
+        return load_features(path)
+    encoded = encode_items(name, items)
+    if not encoded.present.any():
+        raise FeatureError(
+            f"Encoder {name!r} found nothing to encode in data set {dataset!r}.",
+            came=f"{len(items.ids)} items, none with {encoded.modality}",
+            expected=f"an item table with {encoded.modality}",
+        )
+    save_features(
+        path,
+        encoded.matrix,
+        name=name,
+        modality=encoded.modality,
+        encoder=encoded.encoder,
+        settings=json.loads(json.dumps(encoded.settings, default=str)),
+        source=items.source,
+        items=items.ids,
+        missing=[i for i, there in zip(items.ids, encoded.present, strict=True) if not there],
+    )
+    return load_features(path)
+
+
+def _file_stem(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

@@ -1,0 +1,160 @@
+"""Full ranking: scores in user blocks, PAD and seen items out, exact top-K, metrics per user.
+
+The rule for users without a target in the split: they are not ranked and not averaged.
+Masked items never appear in a list; a list with fewer than K candidates is filled with −1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from alignrec_recbole.ranking_metrics import METRICS
+
+BLOCK_BYTES = 48 << 20  # scores held at once; larger blocks leave the cache and gain nothing
+
+
+@dataclass(frozen=True)
+class RankingTask:
+    """Who is ranked, what is hidden from them and what they should find.
+
+    Attributes:
+        users: internal ids [n] of the users with at least one target, ascending.
+        masked: CSR [n, n_items], True at items a list must not contain (PAD apart).
+        targets: CSR [n, n_items], True at the items looked for.
+    """
+
+    users: np.ndarray
+    masked: sp.csr_matrix
+    targets: sp.csr_matrix
+
+    @classmethod
+    def from_pairs(
+        cls,
+        targets: tuple[np.ndarray, np.ndarray],
+        masked: Sequence[tuple[np.ndarray, np.ndarray]],
+        shape: tuple[int, int],
+    ) -> RankingTask:
+        """Build from (users, items) pairs; `shape` is (user_num, item_num) with PAD."""
+        wanted = _boolean(*targets, shape)
+        hidden = sum((_boolean(*pairs, shape) for pairs in masked), sp.csr_matrix(shape, dtype=bool))
+        users = np.flatnonzero(np.diff(wanted.indptr))
+        return cls(users, sp.csr_matrix(hidden[users]), wanted[users])
+
+
+def _boolean(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+    matrix = sp.csr_matrix((np.ones(len(users), dtype=bool), (users, items)), shape=shape)
+    matrix.sum_duplicates()
+    matrix.sort_indices()
+    return matrix
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Top-K lists of a task and what follows from them.
+
+    Attributes:
+        users: internal ids [n].
+        items: internal item ids [n, K], best first, −1 where no candidate is left.
+        hits: [n, K], True at targets.
+        targets: number of targets [n].
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    hits: np.ndarray
+    targets: np.ndarray
+
+    def per_user(self, metrics: Sequence[str], cutoffs: Sequence[int]) -> dict[str, np.ndarray]:
+        """Values a user under names like "Recall@20"."""
+        return {
+            f"{name}@{k}": METRICS[name](self.hits, self.targets, k)
+            for name in metrics
+            for k in cutoffs
+        }
+
+    def means(self, metrics: Sequence[str], cutoffs: Sequence[int]) -> dict[str, float]:
+        """Unweighted means over the users, unrounded."""
+        return {
+            name: float(values.mean()) for name, values in self.per_user(metrics, cutoffs).items()
+        }
+
+
+@torch.inference_mode()
+def rank(
+    scores: Callable[[Tensor], Tensor], task: RankingTask, k: int, device: torch.device | str
+) -> Ranking:
+    """Rank every user of the task.
+
+    Args:
+        scores: internal user ids [b] → scores [b, item_num] whose column 0 is PAD; the result may
+            be overwritten.
+        k: length of the lists.
+        device: where `scores` lives.
+
+    Raises:
+        FloatingPointError: a score is NaN.
+    """
+    n_items = task.masked.shape[1]
+    width = min(k, n_items - 1)
+    block = max(1, BLOCK_BYTES // (4 * n_items))
+    top = np.full((len(task.users), k), -1, dtype=np.int64)
+    for start in range(0, len(task.users), block):
+        stop = min(start + block, len(task.users))
+        users = torch.from_numpy(task.users[start:stop]).to(device)
+        table = scores(users).view(stop - start, n_items)
+        part = task.masked[start:stop]
+        row = np.repeat(np.arange(stop - start), np.diff(part.indptr))
+        hide = torch.from_numpy(row * n_items + part.indices.astype(np.int64)).to(device)
+        table.view(-1)[hide] = -torch.inf
+        table[:, 0] = -torch.inf
+        best, items = top_k(table, width)
+        if torch.isnan(best[:, 0]).any():
+            raise FloatingPointError(
+                "The model scored NaN: the ranking would be meaningless. "
+                "Lower the learning rate or check the features."
+            )
+        top[start:stop, :width] = torch.where(best == -torch.inf, -1, items).cpu().numpy()
+    return Ranking(task.users, top, *_hits(top, task.targets))
+
+
+def top_k(table: Tensor, k: int, groups: int = 128) -> tuple[Tensor, Tensor]:
+    """torch.topk along rows, faster for wide tables: only the k best groups are searched.
+
+    The columns fall into `groups` strided groups; an element of the top k is in one of the k groups
+    with the largest maxima, so the result has the values of torch.topk. Columns with equal values
+    come in unspecified order, as there. NaN counts as largest.
+
+    >>> top_k(torch.tensor([[0.0, 3.0, 1.0]]), 2)
+    (tensor([[3., 1.]]), tensor([[1, 2]]))
+    """
+    n = table.shape[1]
+    size = n // groups
+    if table.is_cuda or k >= groups or size < 8:
+        best, where = table.topk(k, dim=1)
+        return best, where
+    whole = size * groups
+    view = table[:, :whole].view(len(table), size, groups)
+    chosen = view.amax(1).topk(k, dim=1, sorted=False).indices  # [b, k]
+    column = (
+        torch.arange(size, device=table.device)[None, :, None] * groups + chosen[:, None, :]
+    ).view(len(table), -1)
+    if whole < n:
+        tail = torch.arange(whole, n, device=table.device).expand(len(table), -1)
+        column = torch.cat([column, tail], 1)
+    best, place = table.gather(1, column).topk(k, dim=1)
+    return best, column.gather(1, place)
+
+
+def _hits(top: np.ndarray, targets: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    n_items = targets.shape[1]
+    degree = np.diff(targets.indptr)
+    wanted = np.repeat(np.arange(len(degree)), degree) * n_items + targets.indices  # ascending
+    listed = np.arange(len(top))[:, None] * n_items + top
+    place = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)
+    return (wanted[place] == listed) & (top >= 0), degree

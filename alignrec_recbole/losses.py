@@ -1,0 +1,154 @@
+"""Losses as pure functions of tensors, in forms that build no more than they need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """Mean of −ln σ(positive − negative); scores [b] and [b], equal scores cost ln 2.
+
+    Source: Rendle et al., BPR, UAI 2009.
+
+    >>> bpr(torch.tensor([2.0]), torch.tensor([2.0]))
+    tensor(0.6931)
+    """
+    return F.softplus(negative - positive).mean()
+
+
+def binary_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
+    """Mean of −ln σ(positive) − ln(1 − σ(negative)), scores [b] each.
+
+    >>> binary_cross_entropy(torch.tensor([0.0]), torch.tensor([0.0]))
+    tensor(1.3863)
+    """
+    return (F.softplus(-positive) + F.softplus(negative)).mean()
+
+
+def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
+    """Mean of −ln softmax of the positive among itself and its sampled negatives.
+
+    Args:
+        positive: scores [b].
+        negatives: scores [b, s].
+
+    >>> sampled_softmax(torch.tensor([0.0]), torch.tensor([[0.0]]))
+    tensor(0.6931)
+    """
+    return (torch.logsumexp(torch.cat([positive[:, None], negatives], 1), 1) - positive).mean()
+
+
+def embedding_norms(*embeddings: Tensor) -> Tensor:
+    """Σ ‖E‖_F / b over the given batches [b, d]: norms not squared, as RecBole's EmbLoss.
+
+    Source: RecBole model/loss.py (require_pow False) and MMRec common/loss.py.
+
+    >>> embedding_norms(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 1.0]]))
+    tensor(6.)
+    """
+    return torch.stack([e.norm() for e in embeddings]).sum() / embeddings[-1].shape[0]
+
+
+def half_squares(*embeddings: Tensor, divisor: float) -> Tensor:
+    """½ Σ ‖E‖² / divisor.
+
+    >>> half_squares(torch.tensor([[3.0, 4.0]]), divisor=5)
+    tensor(2.5000)
+    """
+    return torch.stack([e.square().sum() for e in embeddings]).sum() / (2 * divisor)
+
+
+def cosine_distance(left: Tensor, right: Tensor) -> Tensor:
+    """Mean of 1 − cos(left, right) over rows [b, d] (AlignRec's UIA).
+
+    >>> cosine_distance(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
+    tensor(1.)
+    """
+    return (1 - F.cosine_similarity(left, right, dim=-1)).mean()
+
+
+class _Contrast(torch.autograd.Function):
+    """Mean over rows of logsumexp_j(x·y_j/τ) − x·y/τ with one kept b × b matrix."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, temperature: float, bounded: bool) -> Tensor:
+        scores = (x / temperature) @ y.T  # [b, b]
+        diagonal = scores.diagonal().clone()
+        if bounded:  # unit rows: |score| ≤ 1/τ, exp cannot overflow
+            share = scores.exp_()
+            total = share.sum(1)
+            loss = (total.log() - diagonal).mean()
+        else:
+            top = scores.max(1).values
+            share = scores.sub_(top[:, None]).exp_()
+            total = share.sum(1)
+            loss = (total.log() + top - diagonal).mean()
+        ctx.save_for_backward(x, y, share, total)
+        ctx.temperature = temperature
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, y, share, total = ctx.saved_tensors
+        scale = gradient / (len(x) * ctx.temperature)
+        grad_x = ((share @ y) / total[:, None] - y) * scale
+        grad_y = (share.T @ (x / total[:, None]) - x) * scale
+        return grad_x, grad_y, None, None
+
+
+def info_nce(x: Tensor, y: Tensor, temperature: float, *, normalise: bool = True) -> Tensor:
+    """In-batch InfoNCE from x to y: mean of −ln softmax_j(x_i·y_j/τ) at j = i.
+
+    Repeated rows in the batch stay in as negatives.
+
+    Args:
+        x, y: [b, d].
+        temperature: τ > 0.
+        normalise: L2-normalise the rows first (AlignRec's code); False: inner products (its paper).
+
+    >>> one = torch.eye(2)
+    >>> info_nce(one, one, 1.0)
+    tensor(0.3133)
+    """
+    if normalise:
+        x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
+    return _Contrast.apply(x, y, temperature, normalise and temperature >= 0.02)
+
+
+def gram_distance(left: Tensor, right: Tensor) -> Tensor:
+    """‖L Lᵀ − R Rᵀ‖_F / b without the b × b matrices; `right` is a constant.
+
+    ‖LLᵀ − RRᵀ‖² = ‖LᵀL‖² − 2‖LᵀR‖² + ‖RᵀR‖², summed in float64; only widths d and f matter.
+
+    Args:
+        left: [b, d]; right: [b, f], no gradient flows into it.
+
+    >>> gram_distance(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))
+    tensor(0.7071)
+    """
+    return _GramDistance.apply(left, right)
+
+
+class _GramDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+        own, cross = left.T @ left, left.T @ right
+        squared = _square_sum(own) - 2 * _square_sum(cross) + _square_sum(right.T @ right)
+        norm = squared.clamp(min=0).sqrt()
+        ctx.save_for_backward(left, right, own, cross, norm)
+        return (norm / len(left)).to(left.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        left, right, own, cross, norm = ctx.saved_tensors
+        inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
+        scale = (gradient * 2 * inverse / len(left)).to(left.dtype)
+        return (left @ own - right @ cross.T) * scale, None
+
+
+def _square_sum(matrix: Tensor) -> Tensor:
+    return matrix.double().square().sum()

@@ -1,0 +1,92 @@
+"""What the models of this package share: named loss terms, scoring by inner product, one cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import GeneralRecommender
+from recbole.utils import InputType
+from torch import Tensor, nn
+
+
+class PairwiseRecommender(GeneralRecommender):
+    """A model trained on (user, positive, negative) that scores by ⟨h_u, h_i⟩.
+
+    A subclass sets `self.weights` (loss term → weight) and gives `embeddings` and `loss_terms`.
+    Tables have one leading PAD row for users and for items, as RecBole numbers them.
+    """
+
+    input_type = InputType.PAIRWISE
+    weights: dict[str, float]
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self._scoring_cache: tuple[Tensor, Tensor] | None = None
+        self.register_load_state_dict_post_hook(lambda module, _: module._forget())
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Final user [user_num, d] and item [item_num, d] vectors."""
+        raise NotImplementedError
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """Unweighted loss terms by name, scalars; negatives are [b] or [b, s]."""
+        raise NotImplementedError
+
+    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
+        """Weighted loss terms in the order of `weights`; their sum is minimised."""
+        terms = self.loss_terms(
+            interaction[self.USER_ID], interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]
+        )
+        return tuple(self.weights[name] * value for name, value in terms.items())
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Scores [b] of user-item pairs."""
+        users, items = self._scoring_embeddings()
+        return (users[interaction[self.USER_ID]] * items[interaction[self.ITEM_ID]]).sum(-1)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Scores [b, item_num] of users with every item, PAD included."""
+        users, items = self._scoring_embeddings()
+        return users[interaction[self.USER_ID]] @ items.T
+
+    def train(self, mode: bool = True) -> PairwiseRecommender:
+        """Switch the mode and forget the vectors kept for scoring."""
+        self._forget()
+        return super().train(mode)
+
+    def _forget(self) -> None:
+        self._scoring_cache = None
+
+    @torch.no_grad()
+    def _scoring_embeddings(self) -> tuple[Tensor, Tensor]:
+        if self.training:
+            return self.embeddings()
+        if self._scoring_cache is None:
+            self._scoring_cache = self.embeddings()
+        return self._scoring_cache
+
+
+class NodeTable(nn.Module):
+    """ID vectors of users and items in one table [user_num + item_num, d], ready for propagation.
+
+    Both parts are drawn by `initialise` as tables of their own without their PAD row, which is 0.
+    """
+
+    def __init__(self, n_users: int, n_items: int, size: int, initialise: Any) -> None:
+        super().__init__()
+        self.n_users = n_users
+        self.weight = nn.Parameter(torch.zeros(n_users + n_items, size))
+        with torch.no_grad():
+            initialise(self.users[1:])
+            initialise(self.items[1:])
+
+    @property
+    def users(self) -> Tensor:
+        """[user_num, d]."""
+        return self.weight[: self.n_users]
+
+    @property
+    def items(self) -> Tensor:
+        """[item_num, d]."""
+        return self.weight[self.n_users :]

@@ -1,0 +1,223 @@
+"""AlignRec: an ID view and a content view of users and items, trained to agree.
+
+Paper       "AlignRec: Aligning and Training in Multimodal Recommendations", CIKM 2024,
+            arXiv 2403.12384, doi 10.1145/3627673.3679626.
+Followed    both: `variant: paper` the published formulas, `variant: official` the behaviour of
+            sjtulyf123/AlignRec_CIKM24@bf351b6, compared term by term and gradient by gradient by
+            `python -m benchmarks.parity.alignrec` (no code taken).
+
+    F   item features [I, f], one vector an item          Â   normalised user-item graph, no loops
+    R̂   its user-item block [U, I]                        S   item kNN graph from F, built once
+    H_id = (1/(L+1)) Σ_l Âˡ [E_u; E_i]                    P   = E_i ⊙ σ(W₂(W₁F + b₁) + b₂)
+    h_mm^i = S^n P,  h_mm^u = R̂ h_mm^i                    h   = H_id + H_mm,  s(u, i) = ⟨h_u, h_i⟩
+    loss = REC + l2·L2 + cca·CCA + reg·REG + uia·UIA
+
+    CCA = NCE(h_mm^i → h_id^i) + NCE(h_mm^u → h_id^u) over the batch's positives and users
+    UIA = mean 1 − cos(h_u, h_i)      REG = ‖C(h_mm^i) − C(F)‖_F / b over the batch's positives
+    L2  = ½ Σ ‖h‖² / train_batch_size
+
+Where the variants differ (any switch may be set by itself, null takes the variant's value):
+
+    switch          paper            official         official source
+    train_features  false            true             models/alignrec.py:56, features are in Adam
+    cca_normalise   false (inner     true (cosine)    alignrec.py:222-229; direction mm → ID in
+                    products)                         both, temperature 0.2 (line 266)
+    reg_left        cosine           gram (h hᵀ, not  alignrec.py:231-235: the normalised line is
+                                     normalised)      commented out
+    l2_weight       0                1e-4             alignrec.py:212-218, divided by 2048 whatever
+                                                      the size of the last batch
+    uia_weight      0.1              0.1              alignrec.py:270; off without --ui_cosine_loss,
+                                                      which scripts.sh passes; 0 switches it off
+
+    The target of REG is the current feature table, detached (alignrec.py:56,273: shared storage).
+    With frozen features that is F itself, so one rule serves both variants. S stays as built from
+    the first F in both (alignrec.py:57-60).
+
+Ablations: `cca_weight: 0`, `uia_weight: 0`, `reg_sim_weight: 0`. Replaceable parts (the paper
+names them): `fuser` sum | attention, `objective` bpr | bce | softmax.
+
+Deviations  D1 an item with a zero feature row keeps a single self edge in S and is nobody's
+               neighbour (the reference turns all of S into NaN).
+            D2 the reference's layers that get no gradient (query_common, gate_mm_prefer) are not
+               built, so equal seeds give other initial weights.
+            D3 no items × items matrix: S is made in blocks, REG through ‖·‖² of small products.
+            D4 `attention` is ours: h = Σ_v a_v h_v, a = softmax_v(qᵀ tanh(W h_v + b)).
+Shapes      node table [user_num + item_num, d], features [item_num, f]; row 0 is PAD and zero.
+Cost        2L + n + 1 sparse products, one I × f × d product (three with trained features) and two
+            b × b matrices a step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignrec_recbole import losses
+from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.graphs import (
+    SparseOperator,
+    bipartite_adjacency,
+    item_graph,
+    layer_mean,
+    normalised_interactions,
+    unit_rows,
+)
+from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
+from alignrec_recbole.settings import Settings, read_settings
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "train_features": False,
+        "cca_normalise": False,
+        "reg_left": "cosine",
+        "l2_weight": 0.0,
+    },
+    "official": {
+        "train_features": True,
+        "cca_normalise": True,
+        "reg_left": "gram",
+        "l2_weight": 1e-4,
+    },
+}
+
+
+class AlignRecSettings(Settings):
+    """Hyper-parameters; defaults and their sources are in properties/model/AlignRec.yaml."""
+
+    variant: Literal["paper", "official"] = Field(description="paper or official")
+    embedding_size: int = Field(gt=0, description="d")
+    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
+    n_layers: int = Field(ge=0, description="layers of the item graph n")
+    knn_k: int = Field(gt=0, description="neighbours of an item in S, itself included")
+    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
+    temperature: float = Field(gt=0, description="τ of CCA")
+    cca_weight: float = Field(ge=0, description="α")
+    uia_weight: float = Field(ge=0, description="β")
+    reg_sim_weight: float = Field(ge=0, description="λ")
+    fuser: Literal["sum", "attention"] = Field(description="sum or attention")
+    objective: Literal["bpr", "bce", "softmax"] = Field(description="bpr, bce or softmax")
+    train_features: bool | None = Field(description="null: the variant's")
+    cca_normalise: bool | None = Field(description="null: the variant's")
+    reg_left: Literal["cosine", "gram"] | None = Field(description="null: the variant's")
+    l2_weight: float | None = Field(ge=0, description="null: the variant's")
+
+    def resolved(self) -> AlignRecSettings:
+        """The same with every null replaced by the variant's value."""
+        chosen = {k: v for k, v in VARIANTS[self.variant].items() if getattr(self, k) is None}
+        return self.model_copy(update=chosen)
+
+
+class AlignRec(PairwiseRecommender):
+    """AlignRec in its published and its official form."""
+
+    settings_class = AlignRecSettings
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.settings = keys = read_settings(config, AlignRecSettings, "AlignRec").resolved()
+        if not dataset.features:
+            raise FeatureError(
+                "AlignRec needs item features.",
+                came="features: none",
+                expected="at least one feature set",
+                next="pass --features lsa, or the name of a feature file",
+            )
+        self.weights = {
+            "rec": 1.0,
+            "l2": keys.l2_weight or 0.0,
+            "cca": keys.cca_weight,
+            "reg": keys.reg_sim_weight,
+            "uia": keys.uia_weight,
+        }
+        self.l2_divisor = config["train_batch_size"]
+        size = keys.embedding_size
+        features = dataset.fused_features().to(torch.get_default_dtype())
+
+        self.nodes = NodeTable(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
+        if keys.train_features:
+            self.features = nn.Parameter(features.clone())
+        else:
+            self.register_buffer("features", features, persistent=False)
+        self.feature_projection = nn.Linear(features.shape[1], size)
+        self.gate = nn.Linear(size, size)
+        if keys.fuser == "attention":
+            self.attention = nn.Sequential(
+                nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
+            )
+
+        interactions = normalised_interactions(*dataset.pairs(), (self.n_users, self.n_items))
+        self.user_item = SparseOperator(interactions)
+        self.graph = bipartite_adjacency(interactions)
+        self.item_item = SparseOperator(
+            item_graph(features, keys.knn_k, memory_bytes=keys.knn_memory_mb << 20)
+        )
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Fused vectors of all users and items."""
+        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
+        items = self._content_items()
+        users = self.user_item @ items
+        return (
+            self._fuse(nodes[: self.n_users], users),
+            self._fuse(nodes[self.n_users :], items),
+        )
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """The terms with a non-zero weight: rec, l2, cca, reg, uia."""
+        keys, batch = self.settings, len(users)
+        drawn = negatives.ravel()
+        rows = torch.cat([users, positives + self.n_users, drawn + self.n_users])
+        ids = layer_mean(self.graph, self.nodes.weight, keys.n_ui_layers, rows)
+        id_user, id_positive, id_negative = ids.split([batch, batch, len(drawn)])
+        content = self._content_items()
+        mm_user = self.user_item.rows(users, content)
+        mm_positive = content[positives]
+        user = self._fuse(id_user, mm_user)
+        positive = self._fuse(id_positive, mm_positive)
+        negative = self._fuse(id_negative, content[drawn])
+
+        terms = {"rec": self._objective(user, positive, negative)}
+        if self.weights["l2"]:
+            terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
+        if self.weights["cca"]:
+            terms["cca"] = losses.info_nce(
+                mm_positive, id_positive, keys.temperature, normalise=bool(keys.cca_normalise)
+            ) + losses.info_nce(
+                mm_user, id_user, keys.temperature, normalise=bool(keys.cca_normalise)
+            )
+        if self.weights["reg"]:
+            target = unit_rows(self.features.detach()[positives])
+            own = unit_rows(mm_positive) if keys.reg_left == "cosine" else mm_positive
+            terms["reg"] = losses.gram_distance(own, target)
+        if self.weights["uia"]:
+            terms["uia"] = losses.cosine_distance(user, positive)
+        return terms
+
+    def _content_items(self) -> Tensor:
+        """h_mm of all items [item_num, d]. The two maps of the gate are one affine map."""
+        first, second = self.feature_projection, self.gate
+        weight = second.weight @ first.weight  # [d, f]
+        bias = second.weight @ first.bias + second.bias
+        gate = torch.sigmoid(torch.nn.functional.linear(self.features, weight, bias))
+        content = self.nodes.items * gate
+        for _ in range(self.settings.n_layers):
+            content = self.item_item @ content
+        return content
+
+    def _fuse(self, ids: Tensor, content: Tensor) -> Tensor:
+        if self.settings.fuser == "sum":
+            return ids + content
+        views = torch.stack([ids, content], 1)  # [n, 2, d]
+        return (torch.softmax(self.attention(views), 1) * views).sum(1)
+
+    def _objective(self, user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        right = (user * positive).sum(-1)
+        wrong = (user[:, None] * negative.view(len(user), -1, user.shape[1])).sum(-1)  # [b, s]
+        if self.settings.objective == "bpr":
+            return losses.bpr(right[:, None], wrong)
+        if self.settings.objective == "bce":
+            return losses.binary_cross_entropy(right[:, None], wrong)
+        return losses.sampled_softmax(right, wrong)

@@ -1,0 +1,71 @@
+"""LightGCN: ID vectors averaged over the layers of a user-item graph convolution.
+
+Paper       He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for
+            Recommendation", SIGIR 2020, arXiv 2002.02126; equations 3-11.
+Followed    the paper; the regulariser is that of RecBole's and MMRec's LightGCN, whose published
+            figures it belongs to: Σ ‖E‖_F / b over the batch's ID vectors, norms not squared.
+Deviations  D1 only the batch's rows of the last layer are computed (same values).
+            D2 PAD rows are zero and outside the graph; Xavier bounds count real rows only.
+Shapes      users [user_num, d], items [item_num, d]; row 0 is PAD.
+Cost        2L products with the training graph a step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignrec_recbole import losses
+from alignrec_recbole.graphs import bipartite_adjacency, layer_mean, normalised_interactions
+from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
+from alignrec_recbole.settings import Settings, read_settings
+
+
+class LightGCNSettings(Settings):
+    """Hyper-parameters; defaults and their sources are in properties/model/LightGCN.yaml."""
+
+    embedding_size: int = Field(gt=0, description="d")
+    n_layers: int = Field(ge=0, description="graph layers L")
+    reg_weight: float = Field(ge=0, description="weight of the norms of the batch's ID vectors")
+
+
+class LightGCN(PairwiseRecommender):
+    """LightGCN on the shared graph code."""
+
+    settings_class = LightGCNSettings
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.settings = read_settings(config, LightGCNSettings, "LightGCN")
+        self.weights = {"bpr": 1.0, "norms": self.settings.reg_weight}
+        self.nodes = NodeTable(
+            self.n_users, self.n_items, self.settings.embedding_size, nn.init.xavier_uniform_
+        )
+        self.graph = bipartite_adjacency(
+            normalised_interactions(*dataset.pairs(), (self.n_users, self.n_items))
+        )
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Layer means of all users and items."""
+        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_layers)
+        return nodes[: self.n_users], nodes[self.n_users :]
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """BPR on the layer means, norms of the ID vectors."""
+        batch = len(users)
+        rows = torch.cat([users, positives + self.n_users, negatives.ravel() + self.n_users])
+        mean = layer_mean(self.graph, self.nodes.weight, self.settings.n_layers, rows)
+        user, positive, negative = mean.split([batch, batch, len(rows) - 2 * batch])
+        terms = {
+            "bpr": losses.bpr(
+                (user * positive).sum(-1)[:, None],
+                (user[:, None] * negative.view(batch, -1, negative.shape[-1])).sum(-1),
+            )
+        }
+        if self.weights["norms"]:
+            ids = self.nodes.weight[rows].split([batch, batch, len(rows) - 2 * batch])
+            terms["norms"] = losses.embedding_norms(*ids)
+        return terms

@@ -1,0 +1,77 @@
+"""Training pairs with exact uniform negatives, an epoch at a time and without Python loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from alignrec_recbole.errors import DataError
+
+
+class PairSampler:
+    """Shuffles the training pairs and draws negatives that the user has not in training.
+
+    A negative is uniform over the items that occur in training, redrawn as long as it is one of the
+    user's training items (validation and test items can be drawn).
+
+    Args:
+        users, items: training pairs, internal ids, equal length.
+        batch_size: pairs a batch; the last batch may be smaller.
+        negatives: negatives for every pair.
+
+    Raises:
+        DataError: a user has every training item, so no negative exists.
+    """
+
+    def __init__(
+        self, users: np.ndarray, items: np.ndarray, *, batch_size: int, negatives: int = 1
+    ) -> None:
+        self.users = np.asarray(users, dtype=np.int64)
+        self.items = np.asarray(items, dtype=np.int64)
+        if len(self.users) == 0:
+            raise DataError(
+                "There are no training interactions.", expected="at least one training row"
+            )
+        self.batch_size, self.negatives = batch_size, negatives
+        self.pool = np.unique(self.items)
+        self._stride = int(self.items.max()) + 1
+        self._seen = np.unique(self.users * self._stride + self.items)
+        owners, degree = np.unique(self._seen // self._stride, return_counts=True)
+        if (degree >= len(self.pool)).any():
+            raise DataError(
+                "No negative item can be drawn for a user who has every training item.",
+                came=f"internal user id {int(owners[degree.argmax()])} with {degree.max()} items",
+                expected=f"fewer than the {len(self.pool)} items that occur in training",
+                next="remove the user or add items",
+            )
+
+    def __len__(self) -> int:
+        return -(-len(self.users) // self.batch_size)
+
+    def epoch(
+        self, generator: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield (users [b], positives [b], negatives [b] or [b, s]) batches of one epoch."""
+        order = generator.permutation(len(self.users))
+        users, items = self.users[order], self.items[order]
+        drawn = self.draw(users, generator)
+        for start in range(0, len(users), self.batch_size):
+            cut = slice(start, start + self.batch_size)
+            yield users[cut], items[cut], drawn[cut]
+
+    def draw(self, users: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Negatives for `users` [n]: [n], or [n, s] when s = `negatives` > 1."""
+        owners = np.repeat(users, self.negatives)
+        drawn = self.pool[generator.integers(len(self.pool), size=len(owners))]
+        wrong = np.flatnonzero(self._is_seen(owners, drawn))
+        while len(wrong):
+            drawn[wrong] = self.pool[generator.integers(len(self.pool), size=len(wrong))]
+            wrong = wrong[self._is_seen(owners[wrong], drawn[wrong])]
+        return drawn if self.negatives == 1 else drawn.reshape(-1, self.negatives)
+
+    def _is_seen(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        keys = users * self._stride + items
+        place = np.searchsorted(self._seen, keys)
+        place[place == len(self._seen)] = 0
+        return self._seen[place] == keys
