@@ -42,7 +42,9 @@ class RankingTask:
     ) -> RankingTask:
         """Build from (users, items) pairs; `shape` is (user_num, item_num) with PAD."""
         wanted = _boolean(*targets, shape)
-        hidden = sum((_boolean(*pairs, shape) for pairs in masked), sp.csr_matrix(shape, dtype=bool))
+        hidden = sum(
+            (_boolean(*pairs, shape) for pairs in masked), sp.csr_matrix(shape, dtype=bool)
+        )
         users = np.flatnonzero(np.diff(wanted.indptr))
         return cls(users, sp.csr_matrix(hidden[users]), wanted[users])
 

@@ -57,7 +57,8 @@ def check_keys(given: dict[str, Any], known: set[str], owner: str) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, sorted(known), n=1)
             raise SettingError(
-                f"Nothing reads the setting {key!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
+                f"Nothing reads the setting {key!r}."
+                + (f" Did you mean {near[0]!r}?" if near else ""),
                 came=f"{key}={given[key]!r}",
                 expected=f"a key of {owner}, of the trainer or of RecBole",
             )

@@ -11,8 +11,8 @@ import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
-from alignrec_recbole.data.feature_table import AlignedFeatures, align
 from alignrec_recbole.data.feature_store import find_or_encode
+from alignrec_recbole.data.feature_table import AlignedFeatures, align
 from alignrec_recbole.data.interactions import is_typed, read_interactions
 from alignrec_recbole.errors import DataError
 
@@ -108,7 +108,9 @@ class MultimodalDataset(Dataset):
         table = read_interactions(path)
         users, items, labels = table.users, table.items, table.labels
         if labels is not None:
-            known = np.isin(users, np.unique(users[labels == 0]))  # as MMRec: cold users leave
+            known = (
+                pd.Series(users).isin(users[labels == 0]).to_numpy()
+            )  # as MMRec: cold users leave
             users, items, labels = users[known], items[known], labels[known]
             order = np.argsort(labels, kind="stable")
             users, items = users[order], items[order]

@@ -40,7 +40,9 @@ def find_or_encode(
     from alignrec_recbole.encoders import ENCODERS, encode_items
 
     if name.split(":")[0] not in {*ENCODERS, "hf"}:
-        known = sorted({*ENCODERS, *(p.stem for f in folders if f.is_dir() for p in f.glob("*.npy"))})
+        known = sorted(
+            {*ENCODERS, *(p.stem for f in folders if f.is_dir() for p in f.glob("*.npy"))}
+        )
         near = difflib.get_close_matches(name, known, n=1)
         raise UnknownNameError(
             f"There are no features {name!r} for data set {dataset!r}."

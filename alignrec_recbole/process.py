@@ -1,0 +1,68 @@
+"""This process: threads, allocator, memory. The one place that decides them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+
+
+def set_threads(threads: int | None, jobs: int = 1) -> int:
+    """Set the number of CPU threads and return it; default: the process's share of the cores.
+
+    Processes that spin on the same cores slow each other down many times over, so parallel jobs get
+    cores / jobs each. OMP_NUM_THREADS, when set, is respected.
+    """
+    if threads is None:
+        wanted = os.environ.get("OMP_NUM_THREADS", "")
+        threads = int(wanted) if wanted.isdecimal() else max(1, available_cores() // jobs)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc reuse large freed blocks instead of returning them to the kernel.
+
+    A training step frees and asks for the same tens of megabytes again and again; fetching them
+    from the kernel costs a page fault every 4 KiB. Returns whether it could be set.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    return False
+
+
+def reset_peak_rss() -> bool:
+    """Start a new measurement of the peak resident memory; False where the system can't."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_rss_bytes() -> int:
+    """Peak resident memory since the start or the last reset_peak_rss()."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,202 @@
+"""Command line of the harness: parse, run, print where things went."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0 done, 2 refused, 130 interrupted)."""
+    from alignrec_recbole.errors import AlignRecError
+
+    options = parser().parse_args(arguments)
+    try:
+        return int(_run(options))
+    except AlignRecError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; their names are a contract."""
+    out = argparse.ArgumentParser(
+        prog="run_benchmark.py",
+        description="Train, evaluate and compare recommenders on multimodal data sets.",
+        epilog="example: run_benchmark.py --model AlignRec,LightGCN,BPR --dataset ml-100k",
+    )
+    out.add_argument("--model", required=True, type=_names, help="M[,M…]: registered models")
+    out.add_argument("--dataset", required=True, help="registered name or a folder in --data-path")
+    out.add_argument(
+        "--features",
+        type=_names,
+        default=(),
+        metavar="F[,F…]",
+        help="encoders or stems of .npy files; several make one set (default: lsa if needed)",
+    )
+    out.add_argument("--protocol", default="full", choices=["full"])
+    out.add_argument("--setting", choices=["mmrec", "recbole"], help="default: the data set's own")
+    out.add_argument("--seeds", type=_seeds, default=(999,), metavar="S[,S…]")
+    out.add_argument(
+        "--data-path", type=Path, help="folder of data sets (or $ALIGNREC_DATA, ./data)"
+    )
+    out.add_argument("--features-path", type=Path, help="folder searched first for features")
+    out.add_argument("--output", type=Path, default=Path("results"))
+    out.add_argument("--epochs", type=int, help="at most so many epochs")
+    out.add_argument(
+        "--set",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="key=value",
+        dest="overrides",
+    )
+    out.add_argument(
+        "--grid",
+        type=_choices,
+        action="append",
+        default=[],
+        metavar="key=v1,v2",
+        help="choose on validation with the first seed, then run every seed with the choice",
+    )
+    out.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    policy = out.add_mutually_exclusive_group()
+    policy.add_argument("--resume", action="store_true", help="go on where a run stopped (default)")
+    policy.add_argument("--overwrite", action="store_true", help="run again even if finished")
+    out.add_argument("--quiet", action="store_true", help="no progress bars")
+    return out
+
+
+def _run(options: argparse.Namespace) -> int:
+    from alignrec_recbole import register
+    from benchmarks.record import read_records
+    from benchmarks.runner import Interrupted, RunSpec, run_one
+    from benchmarks.tables import as_text, comparison, write_tables
+
+    try:
+        for model in options.model:
+            entry = register.resolve(model)
+            features = options.features or (("lsa",) if entry.needs_features else ())
+            base = dict(
+                model=entry.name,
+                dataset=options.dataset,
+                features=features if entry.needs_features else (),
+                protocol=options.protocol,
+                setting=options.setting,
+                data_path=options.data_path,
+                features_path=options.features_path,
+                output=options.output,
+                epochs=options.epochs,
+                device=options.device,
+                progress=not options.quiet,
+            )
+            overrides = _merge(options.overrides)
+            tuned_on = None
+            if options.grid:
+                chosen, tuned_on = _choose(options, base, overrides)
+                overrides = {**overrides, **chosen}
+            for seed in options.seeds:
+                spec = RunSpec(seed=seed, overrides=overrides, tuned_on=tuned_on, **base)
+                record = run_one(spec, overwrite=options.overwrite)
+                print(
+                    f"{entry.name} {options.dataset} {record.features} seed {seed}: "
+                    f"Recall@20 {record.metrics['Recall@20']:.4f}, "
+                    f"NDCG@20 {record.metrics['NDCG@20']:.4f} "
+                    f"({record.epochs} epochs, {record.seconds['total']:.0f} s)"
+                )
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("stopped; the last saved state is kept", file=sys.stderr)
+        return 130
+    rows = comparison(read_records(options.output / "runs" / options.dataset), options.dataset)
+    print("\n" + as_text(rows) + "\n")
+    for path in write_tables(rows, options.output / "tables", options.dataset):
+        print(path)
+    return 0
+
+
+def _choose(
+    options: argparse.Namespace, base: dict[str, Any], overrides: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """The grid point with the best validation score; the test split is not looked at."""
+    from benchmarks.runner import RunSpec, run_one
+
+    keys = [key for key, _ in options.grid]
+    best: tuple[float, dict[str, Any]] | None = None
+    points = list(itertools.product(*(values for _, values in options.grid)))
+    for point in points:
+        trial = dict(zip(keys, point, strict=True))
+        spec = RunSpec(
+            seed=options.seeds[0], overrides={**overrides, **trial}, score_test=False, **base
+        )
+        record = run_one(spec)
+        score = record.selection["best_score"]
+        print(f"  {trial}: validation {record.selection['metric']} {score:.4f}")
+        if best is None or score > best[0]:
+            best = (score, trial)
+    assert best is not None
+    grid = "; ".join(f"{key} in {list(values)}" for key, values in options.grid)
+    return best[1], f"tuned on validation, seed {options.seeds[0]}: {grid}"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("no name given")
+    return names
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(seed) for seed in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of whole numbers such as 999,1000"
+        ) from None
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not key=value")
+    return key.strip(), _value(value)
+
+
+def _choices(text: str) -> tuple[str, list[Any]]:
+    key, value = _assignment(text)
+    return key, [_value(part) for part in text.partition("=")[2].split(",")]
+
+
+def _value(text: str) -> Any:
+    """A YAML scalar; 1e-5 is a number here too (plain YAML 1.1 takes it as text)."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _merge(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """`a.b=1` becomes {"a": {"b": 1}}."""
+    out: dict[str, Any] = {}
+    for key, value in pairs:
+        *parents, last = key.split(".")
+        place = out
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return out
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

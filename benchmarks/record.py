@@ -1,0 +1,79 @@
+"""One JSON record a run: typed, versioned, written once. Tables and plots are views of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from alignrec_recbole.errors import RecordError
+from alignrec_recbole.files import atomic_write
+
+SCHEMA_VERSION = 1
+NUMBERS_EPOCH = 1  # raised when a change moves results; a table shows one epoch only
+
+
+class RunRecord(BaseModel):
+    """What was run, on what, how it went and what came out. Floats are unrounded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    numbers_epoch: int = NUMBERS_EPOCH
+    status: Literal["finished", "failed"]
+    error: str | None = None
+    model: str
+    dataset: str
+    features: str  # names joined by "+", or "none"
+    protocol: str
+    setting: str  # mmrec or recbole
+    seed: int
+    config: dict[str, Any]  # resolved
+    config_sha256: str
+    tuned_on: str | None  # how hyper-parameters were chosen, if they were
+    data: dict[str, Any]  # counts, split, file hashes
+    feature_files: dict[str, Any]  # name → manifest summary
+    selection: dict[str, Any]  # metric, split, best epoch, why training stopped
+    valid_metrics: dict[str, float]
+    metrics: dict[str, float]  # test; empty where the test split was not scored
+    per_user: dict[str, str] | None  # file and sha256 of per-user values and top-K lists
+    epochs: int
+    history: list[dict[str, Any]]
+    parameters: int
+    seconds: dict[str, float]
+    peak_rss_bytes: int
+    peak_gpu_bytes: int
+    code: dict[str, Any]
+    machine: dict[str, Any]
+    command: str
+    started_utc: str
+    notes: list[str]  # what a reader must know next to the numbers
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Write a record whole or not at all."""
+    with atomic_write(path, "w") as handle:
+        handle.write(record.model_dump_json(indent=1) + "\n")
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read and check a record.
+
+    Raises:
+        RecordError: the file is damaged or of another schema.
+    """
+    try:
+        return RunRecord.model_validate_json(Path(path).read_bytes())
+    except (ValidationError, UnicodeDecodeError, OSError) as error:
+        raise RecordError(
+            f"{Path(path).name} is not a run record.",
+            came=str(error).splitlines()[0],
+            expected=f"JSON of schema version {SCHEMA_VERSION}",
+            next="delete it and run again, or restore it",
+        ) from error
+
+
+def read_records(folder: Path) -> list[RunRecord]:
+    """All records under a folder, in the order of their paths."""
+    return [read_record(path) for path in sorted(Path(folder).rglob("*.json"))]
