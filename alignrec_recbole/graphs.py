@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignrec_recbole.kernels import inner_products, scatter_rows
+
 
 class SparseOperator:
     """A constant sparse matrix A that multiplies dense matrices: `A @ X`, differentiable in X.
@@ -104,26 +106,20 @@ class _Product(torch.autograd.Function):
         return ctx.operator.backward_product(gradient), None, None
 
 
-def scatter_rows(values: Tensor, rows: Tensor, size: int) -> Tensor:
-    """Sum `values` [b, d] into the rows of a zero matrix [size, d]; repeated rows add up."""
-    full = torch.zeros(size, values.shape[1], dtype=values.dtype, device=values.device)
-    return full.index_add_(0, rows, values)
-
-
 class _LayerMean(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, start: Tensor, graph: SparseOperator, layers: int, rows: Tensor | None
     ) -> Tensor:
         ctx.graph, ctx.layers, ctx.rows = graph, layers, rows
-        total = start.clone() if rows is None else start[rows]
+        total = start.clone() if rows is None else start.index_select(0, rows)
         layer = start
         for depth in range(1, layers + 1):
             if rows is not None and depth == layers:
                 total += graph.forward_product(layer, rows)  # the last layer is read at rows only
             else:
                 layer = graph.forward_product(layer)
-                total += layer if rows is None else layer[rows]
+                total += layer if rows is None else layer.index_select(0, rows)
         return total.div_(layers + 1)
 
     @staticmethod
@@ -221,7 +217,7 @@ def nearest_neighbours(
     dead = torch.nonzero(~alive).ravel()
     block = max(1, memory_bytes // (n * unit.element_size() * 2))
     for start in range(0, n, block):
-        similar = unit[start : start + block] @ unit.T  # [block, n]
+        similar = inner_products(unit[start : start + block], unit)  # [block, n]
         similar[:, dead] = -torch.inf
         best, where = similar.topk(k, dim=1)
         here = alive[start : start + block, None]

@@ -71,7 +71,7 @@ class MultimodalTrainer(Trainer):
 
     `setting` mmrec: an epoch improves only if its validation score is larger than the best;
     recbole: larger or equal. Training stops when more than `stopping_step` evaluations in a row
-    bring no improvement. `lr_decay: [g, every]` sets the learning rate of epoch e to lr·g^(e/every).
+    bring no improvement. `lr_decay: [g, every]`: the learning rate of epoch e is lr·g^(e/every).
 
     Attributes:
         history: one dict an epoch: epoch, seconds, loss, losses by name, valid score.

@@ -83,19 +83,19 @@ def _run(options: argparse.Namespace) -> int:
         for model in options.model:
             entry = register.resolve(model)
             features = options.features or (("lsa",) if entry.needs_features else ())
-            base = dict(
-                model=entry.name,
-                dataset=options.dataset,
-                features=features if entry.needs_features else (),
-                protocol=options.protocol,
-                setting=options.setting,
-                data_path=options.data_path,
-                features_path=options.features_path,
-                output=options.output,
-                epochs=options.epochs,
-                device=options.device,
-                progress=not options.quiet,
-            )
+            base = {
+                "model": entry.name,
+                "dataset": options.dataset,
+                "features": features if entry.needs_features else (),
+                "protocol": options.protocol,
+                "setting": options.setting,
+                "data_path": options.data_path,
+                "features_path": options.features_path,
+                "output": options.output,
+                "epochs": options.epochs,
+                "device": options.device,
+                "progress": not options.quiet,
+            }
             overrides = _merge(options.overrides)
             tuned_on = None
             if options.grid:
@@ -171,7 +171,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _choices(text: str) -> tuple[str, list[Any]]:
-    key, value = _assignment(text)
+    key, _ = _assignment(text)
     return key, [_value(part) for part in text.partition("=")[2].split(",")]
 
 

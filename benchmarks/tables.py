@@ -133,8 +133,8 @@ def write_tables(rows: Sequence[Row], folder: Path, dataset: str) -> list[Path]:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([header, *body])
     texts = {
-        "md": f"# {dataset}\n\nTest split, mean ± sd over seeds. Setting mmrec masks training items, "
-        "recbole also validation items.\n\n" + as_text(rows, "github") + "\n",
+        "md": f"# {dataset}\n\nTest split, mean ± sd over seeds. Setting mmrec masks "
+        "training items, recbole also validation items.\n\n" + as_text(rows, "github") + "\n",
         "tex": as_text(rows, "latex_booktabs") + "\n",
         "csv": buffer.getvalue(),
     }

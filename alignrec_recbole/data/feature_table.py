@@ -279,7 +279,7 @@ def _rows_by_number(table: FeatureTable, wanted: list[str]) -> np.ndarray:
         raise FeatureError(
             f"{table.path.name} has no manifest, and item tokens are not row numbers.",
             came=f"item {other!r}",
-            expected=f"a manifest {table.path.with_suffix('.json').name} naming the item of each row",
+            expected=f"a manifest {table.path.stem}.json naming the item of each row",
             next="write the features with alignrec_recbole.data.feature_table.save_features",
         )
     row = np.array([int(token) for token in wanted], dtype=np.int64)

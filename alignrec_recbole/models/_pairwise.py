@@ -9,6 +9,8 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
+from alignrec_recbole.kernels import inner_products
+
 
 class PairwiseRecommender(GeneralRecommender):
     """A model trained on (user, positive, negative) that scores by ⟨h_u, h_i⟩.
@@ -45,10 +47,11 @@ class PairwiseRecommender(GeneralRecommender):
         users, items = self._scoring_embeddings()
         return (users[interaction[self.USER_ID]] * items[interaction[self.ITEM_ID]]).sum(-1)
 
+    @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores [b, item_num] of users with every item, PAD included."""
         users, items = self._scoring_embeddings()
-        return users[interaction[self.USER_ID]] @ items.T
+        return inner_products(users[interaction[self.USER_ID]], items)
 
     def train(self, mode: bool = True) -> PairwiseRecommender:
         """Switch the mode and forget the vectors kept for scoring."""

@@ -65,6 +65,7 @@ from alignrec_recbole.graphs import (
     normalised_interactions,
     unit_rows,
 )
+from alignrec_recbole.kernels import take_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -174,10 +175,12 @@ class AlignRec(PairwiseRecommender):
         id_user, id_positive, id_negative = ids.split([batch, batch, len(drawn)])
         content = self._content_items()
         mm_user = self.user_item.rows(users, content)
-        mm_positive = content[positives]
+        mm_positive, mm_negative = take_rows(content, torch.cat([positives, drawn])).split(
+            [batch, len(drawn)]
+        )
         user = self._fuse(id_user, mm_user)
         positive = self._fuse(id_positive, mm_positive)
-        negative = self._fuse(id_negative, content[drawn])
+        negative = self._fuse(id_negative, mm_negative)
 
         terms = {"rec": self._objective(user, positive, negative)}
         if self.weights["l2"]:

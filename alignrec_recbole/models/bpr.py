@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
+from alignrec_recbole.kernels import take_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -46,17 +48,16 @@ class BPR(PairwiseRecommender):
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """BPR and the norms of the vectors in the batch."""
-        table = self.nodes.weight
-        user, positive = table[users], table[positives + self.n_users]
-        negative = table[negatives + self.n_users]
+        batch = len(users)
+        rows = torch.cat([users, positives + self.n_users, negatives.ravel() + self.n_users])
+        vectors = take_rows(self.nodes.weight, rows)
+        user, positive, negative = vectors.split([batch, batch, len(rows) - 2 * batch])
         terms = {
             "bpr": losses.bpr(
                 (user * positive).sum(-1)[:, None],
-                (user[:, None] * negative.view(len(users), -1, user.shape[1])).sum(-1),
+                (user[:, None] * negative.view(batch, -1, user.shape[1])).sum(-1),
             )
         }
         if self.weights["norms"]:
-            terms["norms"] = losses.embedding_norms(
-                user, positive, negative.reshape(-1, user.shape[1])
-            )
+            terms["norms"] = losses.embedding_norms(user, positive, negative)
         return terms

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs import bipartite_adjacency, layer_mean, normalised_interactions
+from alignrec_recbole.kernels import take_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -66,6 +67,6 @@ class LightGCN(PairwiseRecommender):
             )
         }
         if self.weights["norms"]:
-            ids = self.nodes.weight[rows].split([batch, batch, len(rows) - 2 * batch])
+            ids = take_rows(self.nodes.weight, rows).split([batch, batch, len(rows) - 2 * batch])
             terms["norms"] = losses.embedding_norms(*ids)
         return terms
