@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignrec_recbole import process, register
+from alignrec_recbole import compat, process, register
 from alignrec_recbole.data.dataset import MultimodalDataset, split_description
 from alignrec_recbole.data.feature_table import manifest_summary
 from alignrec_recbole.errors import DataError, SettingError
@@ -286,14 +286,8 @@ def make_config(parts: Any, dataset: str, given: dict[str, Any]) -> Any:
     """A RecBole Config of these values, whatever stands on the command line."""
     from recbole.config import Config
 
-    arguments, sys.argv = sys.argv, sys.argv[:1] or ["alignrec"]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    try:
+    with compat.clean_argv():
         config = Config(model=parts.model_class, dataset=dataset, config_dict=dict(given))
-    finally:
-        sys.argv = arguments
-        if visible is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible
     config["data_path"] = str(Path(given["data_path"]) / dataset)
     return config
 
