@@ -33,10 +33,8 @@ from benchmarks import provenance
 from benchmarks.record import RunRecord, read_record, write_record
 
 LIST_LENGTH = 50  # items a user kept in top-K lists
-NOT_RESULTS = {  # keys that cannot change a result
-    "features_cache", "features_path", "data_path", "checkpoint_dir", "gpu_id", "show_progress",
-    "threads", "seed", "device",
-}  # fmt: skip
+PLACES = {"features_cache", "features_path", "data_path", "checkpoint_dir"}  # of this machine
+NOT_RESULTS = {"gpu_id", "show_progress", "threads", "seed"}  # can't change a result
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,7 @@ def prepare(spec: RunSpec) -> Prepared:
                 "data differ from the released set: "
                 + "; ".join(f"{k} {came}, expected {want}" for k, (came, want) in wrong.items())
             )
-    resolved = {key: _plain(config[key]) for key in sorted(given)}
+    resolved = {key: _plain(config[key]) for key in sorted(given) if key not in PLACES}
     resolved.setdefault("eval_args", _plain(config["eval_args"]))
     digest = hashlib.sha256(
         json.dumps(
