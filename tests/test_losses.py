@@ -1,0 +1,66 @@
+"""Losses against their textbook forms."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alignrec_recbole import losses
+
+torch.manual_seed(0)
+A = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+B = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+WIDE = torch.randn(9, 7, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("temperature", [0.2, 0.005])
+def test_info_nce_is_cross_entropy_of_the_diagonal(normalise, temperature):
+    x, y = (F.normalize(A), F.normalize(B)) if normalise else (A, B)
+    textbook = F.cross_entropy(x @ y.T / temperature, torch.arange(9))
+    ours = losses.info_nce(A, B, temperature, normalise=normalise)
+    torch.testing.assert_close(ours, textbook)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, (A, B)), torch.autograd.grad(textbook, (A, B)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_info_nce_survives_large_inner_products():
+    assert losses.info_nce(A * 1e4, B * 1e4, 0.2, normalise=False).isfinite()
+
+
+def test_gram_distance_is_the_frobenius_norm():
+    textbook = (A @ A.T - WIDE @ WIDE.T).norm() / 9
+    ours = losses.gram_distance(A, WIDE)
+    torch.testing.assert_close(ours, textbook)
+    torch.testing.assert_close(torch.autograd.grad(ours, A)[0], torch.autograd.grad(textbook, A)[0])
+
+
+def test_gram_distance_of_equal_matrices_is_zero_with_a_zero_gradient():
+    loss = losses.gram_distance(A, A.detach())
+    assert loss.item() < 1e-6
+    assert torch.autograd.grad(loss, A)[0].isfinite().all()
+
+
+def test_pair_losses_against_log_probabilities():
+    right, wrong = torch.randn(5), torch.randn(5, 3)
+    torch.testing.assert_close(
+        losses.bpr(right[:, None], wrong), -F.logsigmoid(right[:, None] - wrong).mean()
+    )
+    logits = torch.cat([right[:, None], wrong], 1)
+    torch.testing.assert_close(
+        losses.sampled_softmax(right, wrong),
+        F.cross_entropy(logits, torch.zeros(5, dtype=torch.long)),
+    )
+    bce = F.binary_cross_entropy_with_logits
+    torch.testing.assert_close(
+        losses.binary_cross_entropy(right, wrong[:, 0]),
+        bce(right, torch.ones(5)) + bce(wrong[:, 0], torch.zeros(5)),
+    )
+
+
+def test_embedding_norms_equal_recbole():
+    from recbole.model.loss import EmbLoss
+
+    parts = [torch.randn(6, 3) for _ in range(3)]
+    torch.testing.assert_close(losses.embedding_norms(*parts), EmbLoss()(*parts).squeeze())
