@@ -156,15 +156,15 @@ def layer_mean(
     return _LayerMean.apply(start, graph, layers, rows)
 
 
-def normalised_interactions(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> Any:
+def normalised_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
     """R̂ = D_u^-½ R D_i^-½ as scipy CSR [U, I]; R is binary, isolated rows stay zero.
 
-    >>> normalised_interactions(np.array([1, 1]), np.array([1, 2]), (2, 3)).toarray().round(4)
+    >>> normalised_interactions((np.array([1, 1]), np.array([1, 2])), (2, 3)).toarray().round(4)
     array([[0.    , 0.    , 0.    ],
            [0.    , 0.7071, 0.7071]])
     """
-    ones = np.ones(len(users), dtype=np.float64)
-    matrix = sp.csr_matrix((ones, (users, items)), shape=shape)
+    ones = np.ones(len(pairs[0]), dtype=np.float64)
+    matrix = sp.csr_matrix((ones, pairs), shape=shape)
     matrix.data[:] = 1.0  # a repeated pair is one edge
     row, column = _inverse_root(matrix.sum(1)), _inverse_root(matrix.sum(0))
     return (sp.diags(row) @ matrix @ sp.diags(column)).tocsr()

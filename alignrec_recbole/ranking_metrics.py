@@ -20,7 +20,7 @@ def recall(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
     >>> recall(np.array([[False, True, True, False]]), np.array([2]), 2)
     array([0.5])
     """
-    return hits[:, :k].sum(1) / targets
+    return np.asarray(hits[:, :k].sum(1) / targets)
 
 
 def precision(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def precision(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
     >>> precision(np.array([[False, True, True, False]]), np.array([2]), 4)
     array([0.5])
     """
-    return hits[:, :k].sum(1) / k
+    return np.asarray(hits[:, :k].sum(1) / k)
 
 
 def hit(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:

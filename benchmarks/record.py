@@ -19,7 +19,7 @@ class RunRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     numbers_epoch: int = NUMBERS_EPOCH
     status: Literal["finished", "failed"]
     error: str | None = None

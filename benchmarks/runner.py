@@ -349,7 +349,7 @@ def _save_lists(
             items=dataset.field2id_token[dataset.iid_field].astype(str),
             top=ranking.items.astype(np.int32),
             targets=ranking.targets.astype(np.int32),
-            **{name: column.astype(np.float64) for name, column in values.items()},
+            **values,  # type: ignore[arg-type]
         )
     return {"file": path.name, "sha256": sha256_file(path)}
 

@@ -68,8 +68,8 @@ def test_take_rows_adds_repeated_rows():
 
 
 def test_normalised_interactions_count_a_repeated_pair_once():
-    once = graphs.normalised_interactions(np.array([1, 1]), np.array([1, 2]), (3, 3))
-    twice = graphs.normalised_interactions(np.array([1, 1, 1]), np.array([1, 2, 2]), (3, 3))
+    once = graphs.normalised_interactions((np.array([1, 1]), np.array([1, 2])), (3, 3))
+    twice = graphs.normalised_interactions((np.array([1, 1, 1]), np.array([1, 2, 2])), (3, 3))
     assert (once != twice).nnz == 0
 
 

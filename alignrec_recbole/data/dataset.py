@@ -30,6 +30,9 @@ class MultimodalDataset(Dataset):
     for encoded features), `zero_rows_missing`, `split_seed`.
     """
 
+    benchmark_filename_list: list[str] | None
+    file_size_list: list[int]
+
     @property
     def features(self) -> dict[str, AlignedFeatures]:
         """Feature sets by name, in the order of the configuration; loaded at first use."""
@@ -87,8 +90,8 @@ class MultimodalDataset(Dataset):
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)
-        names = self.benchmark_filename_list or [None]
-        wanted = [f"{token}.inter" if part is None else f"{token}.{part}.inter" for part in names]
+        parts = self.benchmark_filename_list or []
+        wanted = [f"{token}.{part}.inter" for part in parts] or [f"{token}.inter"]
         absent = [name for name in wanted if not (folder / name).is_file()]
         if absent:
             raise DataError(

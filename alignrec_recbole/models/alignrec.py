@@ -149,7 +149,7 @@ class AlignRec(PairwiseRecommender):
                 nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
             )
 
-        interactions = normalised_interactions(*dataset.pairs(), (self.n_users, self.n_items))
+        interactions = normalised_interactions(dataset.pairs(), (self.n_users, self.n_items))
         self.user_item = SparseOperator(interactions)
         self.graph = bipartite_adjacency(interactions)
         self.item_item = SparseOperator(

@@ -46,7 +46,7 @@ class LightGCN(PairwiseRecommender):
             self.n_users, self.n_items, self.settings.embedding_size, nn.init.xavier_uniform_
         )
         self.graph = bipartite_adjacency(
-            normalised_interactions(*dataset.pairs(), (self.n_users, self.n_items))
+            normalised_interactions(dataset.pairs(), (self.n_users, self.n_items))
         )
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
