@@ -1,0 +1,539 @@
+"""Checks that every registered model passes, usable for a model of your own:
+
+    from alignrec_recbole.testing.lab import Lab
+    from alignrec_recbole.testing.model_checks import model_checks
+
+    lab = Lab("MyModel", tmp_path)
+    for check in model_checks(lab.subject):
+        check(lab)
+
+A check raises AssertionError with what it saw. Thresholds belong to the default block world and the
+settings of lab.py. Over ten worlds and seeds each: top-1 1.00 for AlignRec, LightGCN and BPR, last
+loss at most 0.18, 0.03 and 0.08 of the first, AlignRec's cold AUC at least 0.968 with the right
+features and at most 0.671 with shuffled ones.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import inspect
+import io
+import os
+import sys
+import textwrap
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from alignrec_recbole import evaluation
+from alignrec_recbole.errors import AlignRecError, FeatureError, SettingError
+from alignrec_recbole.settings import check_keys
+from alignrec_recbole.testing.block_world import BlockWorld, block_world
+from alignrec_recbole.testing.lab import SHORT, Fit, Lab, Subject
+
+Check = Callable[[Lab], None]
+
+# (model, check) → reason. Strict: one that starts to pass must be taken off the list.
+EXPECTED_FAILURES: dict[tuple[str, str], str] = {
+    ("Pop", "check_right_top_item"): "popularity is the same for every user",
+    ("EASE", "check_memory_ceiling"): "its item-item matrix is dense by definition",
+}
+
+
+def model_checks(subject: Subject) -> Iterator[Check]:
+    """The checks that apply to a model."""
+    yield check_right_top_item
+    yield check_pad_never_recommended
+    yield check_seen_items_masked
+    yield check_scores_agree
+    yield check_eval_is_pure
+    yield check_save_load_equal
+    yield check_same_seed_equal
+    yield check_features_matter
+    yield check_renaming_items_is_harmless
+    yield check_row_order_is_harmless
+    yield check_held_out_rows_unused
+    yield check_degenerate_inputs
+    yield check_memory_ceiling
+    yield check_device_is_followed
+    yield check_config_is_closed
+    yield check_prints_and_writes_nothing
+    if subject.learns:
+        yield check_other_seed_differs
+        yield check_loss_falls
+        yield check_nan_is_refused
+        yield check_gradients
+    if subject.uses_features:
+        yield check_feature_rows_by_token
+        yield check_missing_modality
+
+
+# The known answer -------------------------------------------------------------------------------
+
+
+def check_right_top_item(lab: Lab) -> None:
+    """The only warm item of a user's block that he has not is ranked first."""
+    share = top_item_share(lab.fit())
+    assert share >= 0.9, f"the right item is first for {share:.1%} of the users"
+
+
+def top_item_share(fit: Fit) -> float:
+    """Share of users whose best warm item outside train and valid is their test item."""
+    world, scores = fit.world, fit.scores_by_position()
+    for split in ("train", "valid"):
+        users, items = world.rows[split].T
+        scores[users, items] = -torch.inf
+    scores[:, torch.from_numpy(world.cold)] = -torch.inf
+    users, items = world.rows["test"].T
+    return float(np.mean(scores.argmax(1).numpy()[users] == items))
+
+
+def cold_auc(fit: Fit) -> float:
+    """Share of (own cold, foreign cold) item pairs that a user's scores order rightly."""
+    world = fit.world
+    scores = fit.scores_by_position().numpy()[:, world.cold]
+    own = world.user_block[:, None] == world.item_block[world.cold]
+    return float(
+        np.mean([np.mean(s[o][:, None] > s[~o]) for s, o in zip(scores, own, strict=True)])
+    )
+
+
+def check_features_matter(lab: Lab) -> None:
+    """Models with features lose their answer when items swap features; others notice nothing."""
+    shuffled = lab.world.with_shuffled_features()
+    if not lab.subject.uses_features:
+        assert_equal_fits(lab.fit(epochs=SHORT), lab.fit(shuffled, epochs=SHORT), "features")
+        return
+    if not lab.subject.scores_cold_items:
+        one, other = lab.fit(epochs=SHORT), lab.fit(shuffled, epochs=SHORT)
+        assert not torch.equal(one.scores(), other.scores()), "shuffled features change nothing"
+        return
+    right, wrong = cold_auc(lab.fit()), cold_auc(lab.fit(shuffled))
+    assert right >= 0.95, f"cold AUC {right:.3f} with the right features, expected 0.95 or more"
+    assert wrong <= 0.75, f"cold AUC {wrong:.3f} with shuffled features, expected 0.75 or less"
+
+
+def check_missing_modality(lab: Lab) -> None:
+    """A quarter of the images absent, all images absent, no image set at all: still right."""
+    quarter = lab.world.with_missing("image", 0.25)
+    fit = lab.fit(quarter)
+    table = fit.splits[0].features["image"]
+    gone = np.zeros(len(table.present), dtype=bool)
+    gone[0], gone[fit.item_ids[list(quarter.missing["image"])]] = True, True
+    assert np.array_equal(table.present, ~gone), "the presence mask is not the manifest's"
+    both = quarter.with_missing("text", 0.25, seed=2)
+    cases = {
+        "a quarter of the images missing": fit,
+        "no image at all": lab.fit(lab.world.with_missing("image", 1.0)),
+        "only text": lab.fit(features=["text"]),
+    }
+    for what, case in cases.items():
+        assert torch.isfinite(case.scores()[:, 1:]).all(), f"{what}: scores are not finite"
+        assert top_item_share(case) >= 0.9, f"{what}: top-1 {top_item_share(case):.2f}"
+    fit = lab.fit(both, epochs=SHORT)
+    assert torch.isfinite(fit.scores()[:, 1:]).all(), "items without any modality: not finite"
+
+
+# Ranking ----------------------------------------------------------------------------------------
+
+
+def check_pad_never_recommended(lab: Lab) -> None:
+    """PAD is in no list, however high it scores; lists end instead of being filled up."""
+    fit = lab.fit()
+    n_items = fit.splits[0].item_num
+    original = fit.model.full_sort_predict
+
+    def with_high_pad(interaction: Any) -> Tensor:
+        scores = original(interaction).view(-1, n_items).clone()
+        scores[:, 0] = 1e9
+        return scores.view(-1)
+
+    with mock.patch.object(fit.model, "full_sort_predict", with_high_pad):
+        ranking = fit.trainer.rank(fit.task("valid", ["train"]), n_items - 1)
+    assert not (ranking.items == 0).any(), f"PAD in {(ranking.items == 0).sum()} lists"
+    listed = (ranking.items > 0).sum(1)
+    seen = np.bincount(fit.pairs("train")[0], minlength=fit.splits[0].user_num)[ranking.users]
+    assert np.array_equal(listed, n_items - 1 - seen), "lists don't hold every candidate once"
+
+
+def check_seen_items_masked(lab: Lab) -> None:
+    """No list holds what was hidden, whatever the block of users it was computed in."""
+    fit = lab.fit()
+    n_items = fit.splits[0].item_num
+    for target, masked in (("valid", ("train",)), ("test", ("train", "valid"))):
+        with mock.patch.object(evaluation, "BLOCK_BYTES", 4 * n_items * 7):
+            ranking = fit.trainer.rank(fit.task(target, masked), n_items - 1)
+        hidden = {pair for split in masked for pair in zip(*fit.pairs(split), strict=True)}
+        for user, items in zip(ranking.users, ranking.items, strict=True):
+            wrong = [item for item in items if (user, item) in hidden]
+            assert not wrong, f"{target}: user {user} is offered {len(wrong)} hidden items"
+        sizes = np.bincount([user for user, _ in hidden], minlength=fit.splits[0].user_num)
+        listed = (ranking.items > 0).sum(1)
+        assert np.array_equal(listed, n_items - 1 - sizes[ranking.users]), (
+            f"{target}: items are hidden that should not be"
+        )
+
+
+def check_scores_agree(lab: Lab) -> None:
+    """`predict` gives the entries of `full_sort_predict`; a batch of one those of all."""
+    from recbole.data.interaction import Interaction
+
+    fit = lab.fit()
+    everyone = fit.scores()
+    users, items = (torch.from_numpy(ids) for ids in fit.pairs("valid"))
+    row = {user: i for i, user in enumerate(fit.user_ids.tolist())}
+    want = everyone[[row[user] for user in users.tolist()], items]
+    dataset = fit.splits[0]
+    batch = Interaction({dataset.uid_field: users, dataset.iid_field: items})
+    with torch.no_grad():
+        pairs = fit.model.predict(batch.to(fit.config["device"])).cpu()
+    assert pairs.shape == want.shape, f"predict gives shape {tuple(pairs.shape)}"
+    assert torch.allclose(pairs.to(want.dtype), want, rtol=1e-4, atol=1e-5), (
+        f"predict and full_sort_predict differ by {float((pairs - want).abs().max()):.1e}"
+    )
+    for position in (0, len(fit.user_ids) - 1):
+        alone = fit.scores(fit.user_ids[position : position + 1])[0]
+        assert torch.allclose(alone, everyone[position], rtol=1e-4, atol=1e-5), (
+            "a user scored alone gets other scores"
+        )
+
+
+def check_eval_is_pure(lab: Lab) -> None:
+    """Scoring twice is equal, changes no weight and no generator, and leaves training as it is."""
+    fit = lab.fit()
+    weights = copy.deepcopy(fit.model.state_dict())
+    generators = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first, second = fit.scores(), fit.scores()
+    assert torch.equal(first, second), "scoring twice gives two answers"
+    for name, value in fit.model.state_dict().items():
+        assert torch.equal(value, weights[name]), f"scoring changed {name}"
+    assert torch.equal(generators[0], torch.get_rng_state()), "scoring draws from torch's generator"
+    assert np.array_equal(generators[1], np.random.get_state()[1]), "scoring draws from numpy's"  # noqa: NPY002
+    if lab.subject.learns:
+        alone, watched = lab.fit(epochs=SHORT), lab.fit(epochs=SHORT, validate=True)
+        assert alone.losses == watched.losses, (
+            f"losses {alone.losses} without and {watched.losses} with validation in between"
+        )
+
+
+# State and chance -------------------------------------------------------------------------------
+
+
+def check_save_load_equal(lab: Lab) -> None:
+    """Another instance with the saved weights scores the same, also after it scored before."""
+    fit = lab.fit(epochs=SHORT)
+    path = lab.folder / f"{lab.subject.name}.weights.pt"
+    torch.save(fit.model.state_dict(), path)
+    other = lab.build(seed=7)
+    other.scores()  # a cache made now must not survive the loading
+    other.model.load_state_dict(torch.load(path, weights_only=True))
+    assert torch.equal(fit.scores(), other.scores()), "loaded weights give other scores"
+
+
+def check_same_seed_equal(lab: Lab) -> None:
+    """Two fits with one seed are equal bit by bit."""
+    assert_equal_fits(lab.fit(epochs=SHORT), lab.fresh_fit(epochs=SHORT), "a second fit")
+
+
+def check_other_seed_differs(lab: Lab) -> None:
+    """The seed is not ignored: weights and drawn negatives follow it."""
+    one, other = lab.fit(epochs=SHORT), lab.fit(epochs=SHORT, seed=2)
+    assert not torch.equal(one.scores_by_position(), other.scores_by_position()), (
+        "another seed gives the same model"
+    )
+    assert one.losses != other.losses, "another seed gives the same losses"
+
+
+def assert_equal_fits(one: Fit, other: Fit, what: str) -> None:
+    """Losses and scores by position are equal bit by bit."""
+    assert one.losses == other.losses, f"{what}: losses {one.losses} and {other.losses}"
+    difference = (one.scores_by_position() - other.scores_by_position()).abs().max()
+    assert difference == 0, f"{what}: scores differ by up to {float(difference):.1e}"
+
+
+# Training ---------------------------------------------------------------------------------------
+
+
+def check_loss_falls(lab: Lab) -> None:
+    """The loss is finite, also by part, and ends below half of where it began."""
+    fit = lab.fit()
+    for entry in fit.trainer.history:
+        assert np.isfinite(entry["losses"]).all(), f"epoch {entry['epoch']}: {entry['losses']}"
+    first, last = fit.losses[0], fit.losses[-1]
+    assert last <= 0.5 * first, f"the loss went from {first:.4f} to {last:.4f}"
+
+
+def check_nan_is_refused(lab: Lab) -> None:
+    """A NaN weight ends training with an error, not with a result."""
+    fit = lab.build(epochs=1)
+    with torch.no_grad():
+        for parameter in fit.model.parameters():
+            parameter.fill_(torch.nan)
+    try:
+        fit.trainer.fit(fit.splits[0], None, saved=False, show_progress=False)
+    except (ValueError, FloatingPointError):
+        return
+    raise AssertionError("training went on with a NaN loss")
+
+
+def check_gradients(lab: Lab) -> None:
+    """Every parameter gets a finite gradient that is not all zero; what is frozen stays."""
+    fit = lab.build()
+    frozen = {
+        name: tensor.clone()
+        for name, tensor in fit.model.named_buffers()
+        if torch.is_tensor(tensor)
+    }
+    fit.model.train()
+    parts = fit.model.calculate_loss(fit.batch())
+    sum(parts if isinstance(parts, tuple) else (parts,)).backward()
+    for name, parameter in fit.model.named_parameters():
+        if not parameter.requires_grad:
+            frozen[name] = parameter.detach().clone()
+            continue
+        assert parameter.grad is not None, f"{name} gets no gradient"
+        assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
+        assert parameter.grad.any(), f"the gradient of {name} is zero"
+    fit.trainer.optimizer.step()
+    after = {**dict(fit.model.named_buffers()), **dict(fit.model.named_parameters())}
+    for name, value in frozen.items():
+        assert torch.equal(after[name], value), f"{name} is frozen but a step changed it"
+
+
+# Data -------------------------------------------------------------------------------------------
+
+
+def check_feature_rows_by_token(lab: Lab) -> None:
+    """Rows of a feature file may stand in any order; an item without a row is an error."""
+    reordered = lab.world.with_other_feature_order()
+    assert_equal_fits(
+        lab.fit(epochs=SHORT), lab.fit(reordered, epochs=SHORT), "feature rows in another order"
+    )
+    short = replace(lab.world, feature_order=lab.world.feature_order[1:])
+    absent = lab.world.items[lab.world.feature_order[0]]
+    _must_raise(
+        FeatureError,
+        lambda: lab.build(short),
+        "an item without a feature row went unnoticed",
+        naming=repr(absent),
+    )
+
+
+def check_renaming_items_is_harmless(lab: Lab) -> None:
+    """Other item tokens, same order: the same model bit by bit."""
+    renamed = lab.world.with_other_tokens()
+    assert_equal_fits(lab.fit(epochs=SHORT), lab.fit(renamed, epochs=SHORT), "renamed items")
+
+
+def check_row_order_is_harmless(lab: Lab) -> None:
+    """Training rows in another order: still right; models that don't learn score the same."""
+    other = lab.fit(lab.world.with_other_row_order())
+    if not lab.subject.learns:
+        scores = lab.fit().scores_by_position(), other.scores_by_position()
+        assert torch.allclose(*scores, rtol=1e-4, atol=1e-5), "the order of rows changes scores"
+        return
+    share = top_item_share(other)
+    assert share >= 0.9, f"other order of rows: the right item is first for {share:.1%}"
+
+
+def check_held_out_rows_unused(lab: Lab) -> None:
+    """Other validation and test rows: the same training bit by bit."""
+    other = lab.fit(lab.world.with_other_held_out_rows(), epochs=SHORT)
+    assert_equal_fits(lab.fit(epochs=SHORT), other, "other held-out rows")
+
+
+def check_degenerate_inputs(lab: Lab) -> None:
+    """A user with one item, an item with one user, items without users, constant features."""
+    world = degenerate_world(lab.world)
+    fit = lab.fit(world, epochs=SHORT)
+    assert torch.isfinite(fit.scores()[:, 1:]).all(), "scores are not finite"
+    n_items = fit.splits[0].item_num
+    ranking = fit.trainer.rank(fit.task("test", ["train"]), n_items + 5)
+    assert (ranking.items[:, n_items - 1 :] == -1).all(), "more items listed than there are"
+
+
+def degenerate_world(world: BlockWorld) -> BlockWorld:
+    """Position 0: a user with one training item; his second item is left to one user."""
+    rows = world.rows["train"]
+    users, items = rows.T
+    own = items[users == 0]
+    rare = own[1]
+    keeper = users[(items == rare) & (users != 0)][0]
+    kept = ((users != 0) | (items == own[0])) & ((items != rare) | (users == keeper))
+    return replace(world.with_constant_features(), rows={**world.rows, "train": rows[kept]})
+
+
+# Resources and manners --------------------------------------------------------------------------
+
+# Settings of a check's own: a bound that the model takes from its configuration.
+CHECK_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("AlignRec", "check_memory_ceiling"): {"knn_memory_mb": 1},
+}
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the largest dense tensor that an operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+                self.elements = max(self.elements, leaf.numel())
+        return out
+
+
+def check_memory_ceiling(lab: Lab) -> None:
+    """Nothing dense in items × items, nor in users × items outside scoring."""
+    world = block_world(users=150, items=500, likes=8)  # 600 users, 2,000 items
+    n_users, n_items = len(world.users), len(world.items)
+    settings = CHECK_SETTINGS.get((lab.subject.name, "check_memory_ceiling"), {})
+    config = lab.config(world, 1, settings)
+    splits = lab.splits(config)
+    if lab.subject.uses_features:
+        assert splits[0].features, "the world has features"
+    tracemalloc.start()
+    with LargestTensor() as build:
+        model = lab.subject.model_class(config, splits[0]).to(config["device"])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert build.elements < n_items**2 / 4, f"building makes a tensor of {build.elements:,}"
+    assert peak < 2 * n_items**2, f"building takes {peak:,} bytes in NumPy"  # items² / 2 floats
+    trainer = lab.subject.trainer_class(config, model)
+    fit = Fit(lab.subject, world, config, splits, model, trainer)
+    if lab.subject.learns:
+        with LargestTensor() as step:
+            model.train()
+            parts = model.calculate_loss(fit.batch())
+            sum(parts if isinstance(parts, tuple) else (parts,)).backward()
+        assert step.elements < n_users * n_items, f"a step makes a tensor of {step.elements:,}"
+    with LargestTensor() as scoring:
+        fit.scores(fit.user_ids[:100])
+    limit = 100 * (n_items + 1)
+    assert scoring.elements <= max(limit, build.elements, (n_users + n_items + 2) * 64), (
+        f"scoring 100 users makes a tensor of {scoring.elements:,}"
+    )
+
+
+def check_device_is_followed(lab: Lab) -> None:
+    """Every tensor of the model is on its device, and no device is named in its code."""
+    fit = lab.fit(epochs=SHORT)
+    wanted = torch.device(fit.config["device"]).type
+    for name, tensor in _tensors(fit.model):
+        assert tensor.device.type == wanted, f"{name} is on {tensor.device}, not on {wanted}"
+    for node in ast.walk(ast.parse(_source(lab.subject.model_class))):
+        literal = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        named = literal and node.value.split(":")[0] == "cuda"
+        called = isinstance(node, ast.Attribute) and node.attr == "cuda"
+        assert not named, "the code names the device 'cuda'"
+        assert not called, "the code calls .cuda()"
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+    yield from model.state_dict(keep_vars=True).items()
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                yield f"{path}.{name}".lstrip("."), value
+
+
+def _source(model_class: Any) -> str:
+    return textwrap.dedent(inspect.getsource(model_class))
+
+
+def check_config_is_closed(lab: Lab) -> None:
+    """A key that is absent or unknown is an error; a model never writes to its configuration."""
+    config = lab.config(lab.world, 1, {"epochs": 1})
+    splits = lab.splits(config)
+    before = repr(sorted(config.final_config_dict.items(), key=lambda item: item[0]))
+    lab.subject.model_class(config, splits[0])
+    after = repr(sorted(config.final_config_dict.items(), key=lambda item: item[0]))
+    assert before == after, "building the model changed its configuration"
+    if lab.subject.known_keys:
+        _must_raise(
+            SettingError,
+            lambda: check_keys({"embeding_size": 1}, set(lab.subject.known_keys), "the model"),
+            "an unknown key went unnoticed",
+        )
+    kind = getattr(lab.subject.model_class, "settings_class", None)
+    for key in kind.model_fields if kind else ():
+        assert key in lab.subject.settings, f"{key} has no default in the model's YAML"
+        value = config.final_config_dict.pop(key)
+        _must_raise(
+            SettingError,
+            lambda: lab.subject.model_class(config, splits[0]),
+            f"the model was built without {key}",
+        )
+        config.final_config_dict[key] = value
+
+
+def _must_raise(
+    kind: type[AlignRecError], action: Callable[[], Any], otherwise: str, naming: str = ""
+) -> None:
+    text = None
+    try:
+        action()
+    except kind as error:
+        text = str(error)
+    assert text is not None, otherwise
+    assert naming in text, f"the error does not name {naming}: {text}"
+
+
+def check_prints_and_writes_nothing(lab: Lab) -> None:
+    """Building, training and scoring print nothing and leave no file."""
+    place = lab.place(lab.world)
+    folder = lab.folder / "work"
+    folder.mkdir(exist_ok=True)
+    before = _files(place), _files(folder)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), _working_in(folder):
+        fit = lab.fresh_fit(epochs=1, validate=True)
+        fit.scores()
+    assert printed.getvalue() == "", f"printed {printed.getvalue()[:80]!r}"
+    for old, new in zip(before, (_files(place), _files(folder)), strict=True):
+        assert old == new, f"wrote {sorted(new - old)}"
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@contextlib.contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    old = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(old)
+
+
+def check_cpu_equals_gpu(lab: Lab) -> None:
+    """The same weights score the same on both devices (needs CUDA; not among model_checks)."""
+    cpu = Lab(lab.subject, lab.folder / "cpu", lab.world)
+    one, other = cpu.fit(epochs=SHORT), lab.build()
+    assert other.model.device.type == "cuda", f"the lab's device is {other.model.device}"
+    other.model.load_state_dict(one.model.state_dict())
+    assert torch.allclose(one.scores(), other.scores(), rtol=1e-4, atol=1e-5)
+
+
+def checks_by_name() -> dict[str, Check]:
+    """Every check of this module."""
+    here = vars(sys.modules[__name__])
+    return {
+        name: value
+        for name, value in here.items()
+        if name.startswith("check_") and name != "check_keys"
+    }

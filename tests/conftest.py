@@ -1,0 +1,63 @@
+"""Fixtures of all tests: no network by default, devices, real data where it is there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCAL = ("127.", "::1", "localhost", "0.0.0.0")
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections that leave this machine, except in tests marked `network`."""
+    if request.node.get_closest_marker("network"):
+        return
+    connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+    def check(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else "localhost"
+        if self.family != getattr(socket, "AF_UNIX", None) and not str(host).startswith(LOCAL):
+            raise RuntimeError(
+                f"A test tried to reach {host!r}: mark it `network` or serve from localhost"
+            )
+
+    def guarded_connect(self: socket.socket, address: object) -> None:
+        check(self, address)
+        return connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: object) -> int:
+        check(self, address)
+        return connect_ex(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Small tensors gain nothing from threads, and results must not depend on their number."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """cpu always; cuda with `-m gpu`, skipped where there is none."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data sets: $ALIGNREC_TEST_DATA, else ../shared/data beside the checkout."""
+    named = os.environ.get("ALIGNREC_TEST_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set ALIGNREC_TEST_DATA to a folder of data sets")
+    return folder
