@@ -38,7 +38,7 @@ def hit(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
     >>> hit(np.array([[False, True]]), np.array([2]), 1)
     array([0.])
     """
-    return hits[:, :k].any(1).astype(np.float64)
+    return np.asarray(hits[:, :k].any(1), dtype=np.float64)
 
 
 def ndcg(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:

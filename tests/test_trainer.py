@@ -1,0 +1,153 @@
+"""The trainer's rules: what counts as better, when it stops, and that it resumes exactly."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alignrec_recbole.errors import RecordError
+from benchmarks import runner
+from benchmarks.runner import Interrupted, RunSpec, run_one
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """Two blocks of users and items in MMRec's layout."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = ["userID\titemID\tx_label"]
+    for user in range(40):
+        items = rng.permutation(12) + 12 * (user % 2)
+        labels = [0] * 8 + [1, 2]
+        lines += [f"{user}\t{i}\t{y}" for i, y in zip(items, labels, strict=False)]
+    (folder / "two").mkdir()
+    (folder / "two" / "two.inter").write_text("\n".join(lines) + "\n")
+    features = rng.normal(size=(24, 6)).astype(np.float32)
+    features[:12, 0] += 5
+    np.save(folder / "two" / "vectors.npy", features)
+    return folder
+
+
+def spec(world: Path, output: Path, **changes) -> RunSpec:
+    values = {
+        "model": "LightGCN", "dataset": "two", "data_path": world, "output": output, "epochs": 6, "progress": False,
+        "overrides": {"train_batch_size": 64, "learning_rate": 0.05, "topk": [5, 10, 20]},
+    }  # fmt: skip
+    return RunSpec(**{**values, **changes})
+
+
+@pytest.mark.parametrize("model", ["LightGCN", "BPR", "AlignRec"])
+def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monkeypatch):
+    features = ("vectors",) if model == "AlignRec" else ()
+    whole = run_one(spec(world, tmp_path / "a", model=model, features=features))
+
+    part = spec(world, tmp_path / "b", model=model, features=features)
+    original = runner.MultimodalTrainer._run_epoch
+
+    def stop_in_third(self, batches, epoch):
+        self.stop_requested = epoch == 2
+        return original(self, batches, epoch)
+
+    monkeypatch.setattr(runner.MultimodalTrainer, "_run_epoch", stop_in_third)
+    with pytest.raises(Interrupted):
+        run_one(part)
+    monkeypatch.setattr(runner.MultimodalTrainer, "_run_epoch", original)
+    resumed = run_one(part)
+    assert resumed.metrics == whole.metrics
+    assert [e["losses"] for e in resumed.history] == [e["losses"] for e in whole.history]
+    assert not list((tmp_path / "b" / "checkpoints").rglob("*.pt"))
+
+
+def test_a_finished_run_is_not_repeated_and_another_configuration_has_its_own_record(
+    world, tmp_path
+):
+    first = run_one(spec(world, tmp_path))
+    again = run_one(spec(world, tmp_path))
+    assert again.started_utc == first.started_utc
+    assert again.model_dump() == first.model_dump()
+    other = run_one(
+        spec(world, tmp_path, overrides={**spec(world, tmp_path).overrides, "n_layers": 1})
+    )
+    assert other.config_sha256 != first.config_sha256
+    assert len(list((tmp_path / "runs").rglob("*.json"))) == 2
+
+
+def test_a_record_says_what_was_run(world, tmp_path):
+    record = run_one(spec(world, tmp_path, model="AlignRec", features=("vectors",)))
+    path = next((tmp_path / "runs").rglob("*.json"))
+    plain = json.loads(path.read_text())
+    for key in ("model", "dataset", "features", "protocol", "setting", "seed"):
+        assert isinstance(plain[key], (str, int)), key
+    assert plain["features"] == "vectors"
+    assert plain["setting"] == "mmrec"
+    for key in ("Recall@10", "Recall@20", "NDCG@10", "NDCG@20"):
+        assert key in plain["metrics"]
+    assert plain["selection"]["split"] == "valid"
+    assert plain["data"]["interactions"] == [320, 40, 40]
+    assert {"train_epoch", "evaluate", "total"} <= set(plain["seconds"])
+    assert plain["peak_rss_bytes"] > 0
+    assert str(world) not in path.read_text()
+    lists = np.load(path.with_name(record.per_user["file"]), allow_pickle=False)
+    assert lists["Recall@20"].mean() == pytest.approx(record.metrics["Recall@20"])
+
+
+def test_the_test_split_changes_nothing_before_the_end(world, tmp_path):
+    plain = run_one(spec(world, tmp_path / "a"))
+    trial = run_one(spec(world, tmp_path / "b", score_test=False))
+    assert trial.metrics == {}
+    assert trial.per_user is None
+    assert [e["valid"] for e in trial.history] == [e["valid"] for e in plain.history]
+
+
+@pytest.mark.parametrize(("setting", "waits"), [("mmrec", [0, 1, 2]), ("recbole", [0, 0, 0])])
+def test_a_tie_is_no_improvement_in_mmrec_and_one_in_recbole(world, tmp_path, setting, waits):
+    prepared = runner.prepare(spec(world, tmp_path, setting=setting))
+    trainer = runner.build_trainer(prepared, None)
+    seen = []
+    for epoch in range(3):
+        trainer._note(epoch, {"recall@20": 0.5})
+        seen.append(trainer.cur_step)
+    assert seen == waits
+    assert trainer.best_epoch == (0 if setting == "mmrec" else 2)
+
+
+def test_patience_counts_misses_in_a_row(world, tmp_path):
+    changes = {**spec(world, tmp_path).overrides, "learning_rate": 0.0, "stopping_step": 2}
+    record = run_one(spec(world, tmp_path, epochs=50, overrides=changes))
+    assert record.epochs == 4  # one best, then the third miss in a row exceeds 2
+    assert record.selection["stopped"] == "patience"
+    assert record.selection["best_epoch"] == 0
+
+
+def test_the_learning_rate_decays_by_epoch(world, tmp_path):
+    changes = {**spec(world, tmp_path).overrides, "lr_decay": [0.5, 2]}
+    trainer = runner.build_trainer(runner.prepare(spec(world, tmp_path, overrides=changes)), None)
+    trainer._set_learning_rate(4)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.25)
+
+
+def test_the_settings_mask_what_they_say(world, tmp_path):
+    for setting, parts in (("mmrec", 1), ("recbole", 2)):
+        prepared = runner.prepare(spec(world, tmp_path, setting=setting))
+        assert runner.valid_task(prepared).masked.sum() == 320
+        assert runner.test_task(prepared).masked.sum() == 320 + (parts - 1) * 40
+
+
+def test_a_nan_loss_is_an_error(world, tmp_path):
+    prepared = runner.prepare(spec(world, tmp_path))
+    trainer = runner.build_trainer(prepared, None)
+    with torch.no_grad():
+        trainer.model.nodes.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="not finite in epoch 0"):
+        trainer.fit(runner.train_data(prepared), runner.valid_task(prepared), saved=False)
+
+
+def test_a_damaged_state_is_refused(world, tmp_path):
+    prepared = runner.prepare(spec(world, tmp_path))
+    state = tmp_path / "broken.pt"
+    state.write_bytes(b"not a state")
+    trainer = runner.build_trainer(prepared, state)
+    with pytest.raises(RecordError, match=r"broken\.pt cannot be resumed"):
+        trainer.fit(runner.train_data(prepared), runner.valid_task(prepared), saved=False)
