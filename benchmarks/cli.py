@@ -16,9 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0 done, 2 refused, 130 interrupted)."""
     from alignrec_recbole.errors import AlignRecError
 
-    options = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return int(_run(options))
+        if given[:1] == ["download"]:
+            return _download(download_parser().parse_args(given[1:]))
+        return _run(parser().parse_args(given))
     except AlignRecError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -71,6 +73,38 @@ def parser() -> argparse.ArgumentParser:
     policy.add_argument("--overwrite", action="store_true", help="run again even if finished")
     out.add_argument("--quiet", action="store_true", help="no progress bars")
     return out
+
+
+def download_parser() -> argparse.ArgumentParser:
+    """Options of `run_benchmark.py download`."""
+    out = argparse.ArgumentParser(
+        prog="run_benchmark.py download", description="Fetch the published files of a data set."
+    )
+    out.add_argument("--dataset", required=True)
+    out.add_argument(
+        "--data-path", type=Path, help="folder of data sets (or $ALIGNREC_DATA, ./data)"
+    )
+    return out
+
+
+def _download(options: argparse.Namespace) -> int:
+    from alignrec_recbole.data.download import fetch_published
+    from alignrec_recbole.errors import DownloadError
+    from alignrec_recbole.files import inside
+    from alignrec_recbole.locate import data_folders, properties_dir
+
+    path = inside(properties_dir() / "dataset", f"{options.dataset}.yaml")
+    entries = yaml.safe_load(path.read_text("utf-8")).get("downloads") if path.is_file() else None
+    if not entries:
+        raise DownloadError(
+            f"No address is known for data set {options.dataset!r}.",
+            came=f"no 'downloads' in properties/dataset/{options.dataset}.yaml",
+            next="see that file's comments, or put the files there yourself",
+        )
+    folder = inside(data_folders(options.data_path)[0], options.dataset)
+    fetch_published(entries, folder)
+    print(f"{options.dataset}: {', '.join(e['file'] for e in entries)} in {folder}")
+    return 0
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -32,7 +32,8 @@ def world(tmp_path_factory) -> Path:
 
 def spec(world: Path, output: Path, **changes) -> RunSpec:
     values = {
-        "model": "LightGCN", "dataset": "two", "data_path": world, "output": output, "epochs": 6, "progress": False,
+        "model": "LightGCN", "dataset": "two", "data_path": world, "output": output,
+        "epochs": 6, "progress": False,
         "overrides": {"train_batch_size": 64, "learning_rate": 0.05, "topk": [5, 10, 20]},
     }  # fmt: skip
     return RunSpec(**{**values, **changes})

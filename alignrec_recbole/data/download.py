@@ -1,0 +1,147 @@
+"""Published files fetched on request: resumed, verified, and in place only when whole.
+
+pooch has no resume, so the transfer is requests with a Range header; Google Drive goes by gdown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from urllib3.util import Retry
+
+from alignrec_recbole.errors import DownloadError
+from alignrec_recbole.files import inside, sha256_file
+
+BLOCK = 1 << 18
+RETRIES = 3
+
+
+def fetch_published(
+    downloads: list[dict[str, Any]], folder: Path, *, progress: bool = True
+) -> None:
+    """Fetch the files of a data set's YAML block `downloads` into a folder.
+
+    An entry has `file`, one of `url` and `gdrive` (a file id), and `sha256` or `git_blob` (the
+    object id that a git host gives the file) or null for both, where no checksum is published; its
+    sha256 is then printed. Files that are there and verified are left alone.
+
+    Raises:
+        DownloadError: an address fails or the content is not the published one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in downloads:
+        target = inside(folder, entry["file"])
+        if target.is_file() and _is_published(target, entry):
+            continue
+        part = target.with_name(target.name + ".part")
+        if "url" in entry:
+            _fetch_url(entry["url"], part, progress)
+        else:
+            _fetch_drive(entry["gdrive"], part, progress)
+        if not _is_published(part, entry):
+            digest = sha256_file(part)
+            part.unlink()
+            raise DownloadError(
+                f"{entry['file']} is not the published file.",
+                came=f"sha256 {digest}",
+                expected=f"sha256 {entry.get('sha256')}"
+                if entry.get("sha256")
+                else f"git blob {entry.get('git_blob')}",
+                next="try again; if it stays so, the address now serves something else",
+            )
+        os.replace(part, target)
+
+
+def _is_published(path: Path, entry: dict[str, Any]) -> bool:
+    if entry.get("sha256"):
+        return sha256_file(path) == entry["sha256"]
+    if entry.get("git_blob"):
+        return git_blob(path) == entry["git_blob"]
+    return True
+
+
+def git_blob(path: Path) -> str:
+    """The object id git gives a file's content: SHA-1 of "blob SIZE\\0" and the bytes."""
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with open(path, "rb") as handle:
+        while block := handle.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _fetch_url(url: str, part: Path, progress: bool) -> None:
+    session = requests.Session()
+    retry = Retry(RETRIES, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504))
+    session.mount("http://", HTTPAdapter(max_retries=retry))
+    session.mount("https://", HTTPAdapter(max_retries=retry))
+    failure: Exception | None = None
+    for _ in range(RETRIES):
+        try:
+            if _transfer(session, url, part, progress):
+                return
+        except requests.RequestException as error:
+            failure = error
+            response = getattr(error, "response", None)
+            if response is not None and 400 <= response.status_code < 500:
+                break
+    raise DownloadError(
+        f"{url} could not be fetched.",
+        came=str(failure) if failure else "the connection ended early each time",
+        expected="the whole file",
+        next="run the same command again: what has arrived is kept and continued",
+    ) from failure
+
+
+def _transfer(session: requests.Session, url: str, part: Path, progress: bool) -> bool:
+    """One attempt; True if the file is whole."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {}
+    with session.get(url, headers=headers, stream=True, timeout=30) as response:
+        if response.status_code == 416:  # nothing after what we have
+            return True
+        response.raise_for_status()
+        resumed = response.status_code == 206 and _range_start(response) == have
+        length = response.headers.get("Content-Length")
+        total = int(length) + (have if resumed else 0) if length else None
+        with (
+            open(part, "ab" if resumed else "wb") as handle,
+            tqdm(
+                total=total,
+                initial=have if resumed else 0,
+                unit="B",
+                unit_scale=True,
+                desc=part.stem,
+                disable=not progress,
+            ) as bar,
+        ):
+            for block in response.iter_content(BLOCK):
+                handle.write(block)
+                bar.update(len(block))
+    return total is None or part.stat().st_size == total
+
+
+def _range_start(response: requests.Response) -> int:
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else -1
+
+
+def _fetch_drive(file_id: str, part: Path, progress: bool) -> None:
+    import gdown
+
+    try:
+        done = gdown.download(id=file_id, output=str(part), quiet=not progress, resume=True)
+    except Exception as error:
+        raise DownloadError(
+            f"The Google Drive file {file_id} could not be fetched.",
+            came=str(error).splitlines()[0],
+            next=f"fetch it with a browser and save it as {part.with_suffix('').name}",
+        ) from error
+    if not done:
+        raise DownloadError(f"The Google Drive file {file_id} could not be fetched.")
