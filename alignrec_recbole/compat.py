@@ -14,16 +14,16 @@ import importlib
 import importlib.abc
 import importlib.util
 import os
+import secrets
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from alignrec_recbole.errors import DataError, MissingDependencyError, UnknownNameError
-from alignrec_recbole.files import atomic_write, sha256_file
+from alignrec_recbole import checkpoints
+from alignrec_recbole.errors import MissingDependencyError, UnknownNameError
 
 INSTALL_COMMAND = "pip install --no-deps recbole==1.2.1 thop"
 
@@ -34,7 +34,10 @@ def require_recbole() -> None:
     Raises:
         MissingDependencyError: with the one command.
     """
-    if importlib.util.find_spec("recbole") is None:
+    spec = None
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec("recbole")
+    if spec is None:
         raise MissingDependencyError(
             "RecBole 1.2.1 is not installed.",
             came=f"Python {sys.version_info.major}.{sys.version_info.minor} without recbole",
@@ -43,7 +46,19 @@ def require_recbole() -> None:
         )
 
 
+class View:
+    """A module as one module of RecBole sees it: some names replaced, all others the real ones."""
+
+    def __init__(self, real: Any, **replaced: Any) -> None:
+        self.__dict__.update(replaced, _real=real)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
 # Imports ----------------------------------------------------------------------------------------
+
+_QUICK_START = "recbole.quick_start.quick_start"
 
 
 def patch_ray() -> bool:
@@ -52,18 +67,16 @@ def patch_ray() -> bool:
     ray 2.6.3 needs pkg_resources (gone from setuptools 81) and np.bool8 (gone from numpy 2), and
     has no wheel for Python 3.12. Stubs stand in only if the real one fails. RecBole #1518, #1820.
     """
-    return _before_import("recbole.quick_start", _stand_in_for_ray)
+    if _QUICK_START in sys.modules:
+        return False
+    return _hook("ray", before=_stand_in_for_ray)
 
 
 def _stand_in_for_ray() -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import ray.tune
+    if _works(lambda: importlib.import_module("ray.tune")):
         return
-    except Exception:
-        for name in [n for n in sys.modules if n == "ray" or n.startswith("ray.")]:
-            del sys.modules[name]
+    for name in [n for n in sys.modules if n == "ray" or n.startswith("ray.")]:
+        del sys.modules[name]
     ray, tune = types.ModuleType("ray"), types.ModuleType("ray.tune")
     tune.report = lambda **metrics: None  # type: ignore[attr-defined]
     ray.tune = tune  # type: ignore[attr-defined]
@@ -71,23 +84,52 @@ def _stand_in_for_ray() -> None:
     sys.modules.update({"ray": ray, "ray.tune": tune})
 
 
-class _Before(importlib.abc.MetaPathFinder):
-    """Runs a function just before a module is looked for, then steps aside."""
-
-    def __init__(self, name: str, action: Callable[[], None]) -> None:
-        self.name, self.action = name, action
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
-        if fullname == self.name:
-            sys.meta_path.remove(self)
-            self.action()
-
-
-def _before_import(name: str, action: Callable[[], None]) -> bool:
-    if name in sys.modules:
+def _hook(
+    label: str,
+    before: Callable[[], None] = lambda: None,
+    after: Callable[[Any], None] = lambda module: None,
+) -> bool:
+    """Run functions right before and after the code of recbole.quick_start, once it is imported."""
+    if any(isinstance(f, _ImportHook) and f.label == label for f in sys.meta_path):
         return False
-    sys.meta_path.insert(0, _Before(name, action))
+    sys.meta_path.insert(0, _ImportHook(label, before, after))
     return True
+
+
+class _ImportHook(importlib.abc.MetaPathFinder):
+    def __init__(
+        self, label: str, before: Callable[[], None], after: Callable[[Any], None]
+    ) -> None:
+        self.label, self.before, self.after = label, before, after
+        self.searching = False
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if fullname != _QUICK_START or self.searching:
+            return None
+        self.searching = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self.searching = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _HookedLoader(spec.loader, self)
+        return spec
+
+
+class _HookedLoader(importlib.abc.Loader):
+    def __init__(self, inner: Any, hook: _ImportHook) -> None:
+        self.inner, self.hook = inner, hook
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["inner"], name)
+
+    def create_module(self, spec: Any) -> Any:
+        return self.inner.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        self.hook.before()
+        self.inner.exec_module(module)
+        self.hook.after(module)
 
 
 # numpy, scipy, pandas ---------------------------------------------------------------------------
@@ -133,6 +175,31 @@ def patch_dok_update() -> bool:
     return True
 
 
+def patch_agg_len() -> bool:
+    """pandas 3 lets `Series.agg(len)` reduce to one number; RecBole wants a length a row.
+
+    Every loaded token_seq column fails with "Length of values (1) does not match". The meaning of
+    agg changes for `len`, called from RecBole's own modules, alone. No upstream report known.
+    """
+    import pandas as pd
+
+    original = pd.Series.agg
+    if getattr(original, "of_alignrec", False):
+        return False
+    with contextlib.suppress(TypeError, ValueError):
+        if list(pd.Series([[1], [1, 2]]).agg(len)) == [1, 2]:
+            return False
+
+    def agg(self: Any, func: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        if func is len and sys._getframe(1).f_globals.get("__name__", "").startswith("recbole"):
+            return self.map(len)
+        return original(self, func, *arguments, **keywords)
+
+    agg.of_alignrec = True  # type: ignore[attr-defined]
+    pd.Series.agg = agg
+    return True
+
+
 def patch_fill_nan() -> bool:
     """pandas 3 makes chained `feat[c].fillna(inplace=True)` do nothing.
 
@@ -145,6 +212,8 @@ def patch_fill_nan() -> bool:
     from recbole.data.dataset import dataset as module
     from recbole.utils import FeatureType
 
+    if isinstance(module.pd, View):
+        return False
     frame = pd.DataFrame({"a": [1.0, np.nan]})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -168,231 +237,117 @@ def patch_fill_nan() -> bool:
                         lambda cell, empty=empty: empty if isinstance(cell, float) else cell
                     )
 
-    Dataset._fill_nan = _fill_nan
-    module.pd = _PandasView(module.pd)
-    return True
-
-
-class _PandasView:
-    """pandas as recbole.data.dataset.dataset sees it: empty sequence cells are read as ""."""
-
-    def __init__(self, pandas: Any) -> None:
-        self._pandas = pandas
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pandas, name)
-
-    def read_csv(self, *arguments: Any, **keywords: Any) -> Any:
-        frame = self._pandas.read_csv(*arguments, **keywords)
+    def read_csv(*arguments: Any, **keywords: Any) -> Any:
+        frame = pd.read_csv(*arguments, **keywords)
         for column in frame.columns:
-            if str(column).endswith("_seq"):
+            if str(column).endswith("_seq"):  # the header's "name:token_seq"
                 frame[column] = frame[column].fillna("")
         return frame
 
-
-def patch_agg_len() -> bool:
-    """pandas 3 lets `Series.agg(len)` reduce to one number; RecBole wants a length a row.
-
-    Every loaded token_seq column fails with "Length of values (1) does not match". The meaning of
-    agg changes for `len` alone. No upstream report known.
-    """
-    import pandas as pd
-
-    series = pd.Series([[1], [1, 2]])
-    with contextlib.suppress(TypeError, ValueError):
-        if list(series.agg(len)) == [1, 2]:
-            return False
-    original = pd.Series.agg
-
-    def agg(self: Any, func: Any = None, *arguments: Any, **keywords: Any) -> Any:
-        if func is len:
-            return self.map(len)
-        return original(self, func, *arguments, **keywords)
-
-    pd.Series.agg = agg
+    Dataset._fill_nan = _fill_nan
+    module.pd = View(module.pd, read_csv=read_csv)
     return True
 
 
 # Checkpoints ------------------------------------------------------------------------------------
 
-_written_here: dict[str, str] = {}  # path → sha256 of checkpoints this process wrote
-
 
 def patch_checkpoints() -> bool:
     """torch ≥ 2.6 refuses RecBole's checkpoints: pickle protocol 4 and a Config object inside.
 
-    Checkpoints are written whole, under names that two runs cannot share, with tensors and plain
-    data only, and read with weights_only=True; the Config is made again from its values. State that
-    is neither (a scipy matrix of EASE, say) goes into the file as it is; such a file is read back
-    only by the process that wrote it, unchanged. RecBole #2212.
+    Trainers write and read them through `checkpoints.save` and `checkpoints.load`: written whole,
+    tensors and plain data only, read with weights_only. RecBole #2212.
     """
     import torch
     from recbole.trainer import trainer as module
 
-    if getattr(module.Trainer._save_checkpoint, "of_alignrec", False):
+    if isinstance(module.torch, View):
         return False
-
-    def _save_checkpoint(self: Any, epoch: int, verbose: bool = True, **keywords: Any) -> None:
-        if not self.config["single_spec"] and self.config["local_rank"] != 0:
-            return
-        path = Path(keywords.pop("saved_model_file", self.saved_model_file))
-        state = {
-            "config": {"plain_config": _plain_config(self.config)},
-            "epoch": epoch,
-            "cur_step": self.cur_step,
-            "best_valid_score": float(self.best_valid_score),
-            "state_dict": self.model.state_dict(),
-            "other_parameter": self.model.other_parameter(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        with atomic_write(path) as handle:
-            torch.save(state, handle)
-        _written_here[str(path.resolve())] = sha256_file(path)
-        if verbose:
-            self.logger.info(f"Saving current: {path}")
-
-    _save_checkpoint.of_alignrec = True  # type: ignore[attr-defined]
-    module.Trainer._save_checkpoint = _save_checkpoint
-    original_init = module.Trainer.__init__
-
-    def __init__(self: Any, config: Any, model: Any) -> None:
-        original_init(self, config, model)
-        stem, suffix = os.path.splitext(self.saved_model_file)
-        self.saved_model_file = f"{stem}-{os.getpid()}-{id(self):x}{suffix}"
-
-    module.Trainer.__init__ = __init__
-    module.torch = _TorchView(torch)
-    _after_import("recbole.quick_start.quick_start", _patch_load_data_and_model)
+    module.torch = View(torch, save=checkpoints.save, load=checkpoints.load)
     return True
 
 
-class _TorchView:
-    """torch as RecBole's trainer sees it: `load` is safe and revives the Config."""
+def patch_load_data_and_model() -> bool:
+    """`load_data_and_model` un-pickles whatever file it is given; it reads it safely instead.
 
-    def __init__(self, torch: Any) -> None:
-        self._torch = torch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._torch, name)
-
-    @staticmethod
-    def load(file: Any, map_location: Any = None, **keywords: Any) -> Any:
-        return load_checkpoint(file, map_location)
-
-
-def load_checkpoint(file: Any, map_location: Any = None) -> dict[str, Any]:
-    """Read a checkpoint safely, its Config revived.
-
-    Raises:
-        DataError: the file holds more than tensors and plain data and was not written by this
-            process, or is damaged.
+    The Config comes back as a single process's, also after distributed training. RecBole #2063.
     """
-    import torch
 
-    path = str(Path(file).resolve())
-    trusted = _written_here.get(path) is not None and _written_here[path] == sha256_file(Path(path))
-    try:
-        state = torch.load(path, map_location=map_location, weights_only=not trusted)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"The checkpoint {Path(path).name} cannot be read safely.",
-            came=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            expected="tensors and plain data, or a file that this very process wrote",
-            next="train and save again; convert a trusted old file with torch.load(..., "
-            "weights_only=False) yourself",
-        ) from error
-    config = state.get("config") if isinstance(state, dict) else None
-    if isinstance(config, dict) and "plain_config" in config:
-        state["config"] = _revive_config(config["plain_config"])
-    return state
+    def replace(module: Any) -> None:
+        def load_data_and_model(model_file: Any) -> tuple[Any, ...]:
+            checkpoint = checkpoints.load(model_file)
+            config = checkpoint["config"]
+            module.init_seed(config["seed"], config["reproducibility"])
+            module.init_logger(config)
+            dataset = module.create_dataset(config)
+            splits = module.data_preparation(config, dataset)
+            module.init_seed(config["seed"], config["reproducibility"])
+            model = module.get_model(config["model"])(config, splits[0]._dataset)
+            model = model.to(config["device"])
+            model.load_state_dict(checkpoint["state_dict"])
+            model.load_other_parameter(checkpoint.get("other_parameter"))
+            return (config, model, dataset, *splits)
 
+        module.load_data_and_model = load_data_and_model
+        package = sys.modules["recbole.quick_start"]
+        if hasattr(package, "load_data_and_model"):
+            package.load_data_and_model = load_data_and_model  # type: ignore[attr-defined]
 
-def _plain_config(config: Any) -> dict[str, Any]:
-    skipped = {"device", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type"}
-    values = {
-        key: value
-        for key, value in config.final_config_dict.items()
-        if key not in skipped and _is_plain(value)
-    }
-    return {"model": config.model, "dataset": config.dataset, "values": values}
+    present = sys.modules.get(_QUICK_START)
+    if present is None:
+        return _hook("load_data_and_model", after=replace)
+    if present.load_data_and_model.__module__ == __name__:
+        return False
+    replace(present)
+    return True
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(_is_plain(k) and _is_plain(v) for k, v in value.items())
-    if isinstance(value, (list, tuple, set)):
-        return all(map(_is_plain, value))
-    return value is None or (
-        isinstance(value, (str, int, float, bool)) and not isinstance(value, Enum)
-    )
+def patch_checkpoint_names() -> bool:
+    """Two trainers made in the same second write the same file: saved/<Model>-<time>.pth."""
+    from recbole.trainer import trainer as module
 
+    original = module.Trainer.__init__
+    if getattr(original, "of_alignrec", False):
+        return False
 
-def _revive_config(plain: dict[str, Any]) -> Any:
-    from recbole.config import Config
+    def __init__(self: Any, config: Any, model: Any) -> None:
+        original(self, config, model)
+        stem, suffix = os.path.splitext(self.saved_model_file)
+        self.saved_model_file = f"{stem}-{secrets.token_hex(4)}{suffix}"
 
-    with clean_argv():
-        config = Config(model=plain["model"], dataset=plain["dataset"])
-    config.final_config_dict.update(plain["values"])
-    return config
-
-
-def _patch_load_data_and_model(module: Any) -> None:
-    """`load_data_and_model` imports torch itself: hand it the safe loader."""
-    original = module.load_data_and_model
-
-    def load_data_and_model(model_file: Any) -> Any:
-        import torch
-
-        real, torch.load = torch.load, _TorchView.load
-        try:
-            return original(model_file)
-        finally:
-            torch.load = real
-
-    module.load_data_and_model = load_data_and_model
-    package = sys.modules.get("recbole.quick_start")
-    if package is not None and hasattr(package, "load_data_and_model"):
-        package.load_data_and_model = load_data_and_model
-
-
-class _AfterLoader(importlib.abc.Loader):
-    def __init__(self, inner: Any, action: Callable[[Any], None]) -> None:
-        self.inner, self.action = inner, action
-
-    def create_module(self, spec: Any) -> Any:
-        return self.inner.create_module(spec)
-
-    def exec_module(self, module: Any) -> None:
-        self.inner.exec_module(module)
-        self.action(module)
-
-
-class _After(importlib.abc.MetaPathFinder):
-    """Lets a module load as usual, then runs a function on it."""
-
-    def __init__(self, name: str, action: Callable[[Any], None]) -> None:
-        self.name, self.action = name, action
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> Any:
-        if fullname != self.name:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _AfterLoader(spec.loader, self.action)
-        return spec
-
-
-def _after_import(name: str, action: Callable[[Any], None]) -> None:
-    if name in sys.modules:
-        action(sys.modules[name])
-    else:
-        sys.meta_path.insert(0, _After(name, action))
+    __init__.of_alignrec = True  # type: ignore[attr-defined]
+    module.Trainer.__init__ = __init__
+    return True
 
 
 # Configuration ----------------------------------------------------------------------------------
+
+
+def patch_config_strings() -> bool:
+    """Config runs `eval` on every string of config_dict and of the command line.
+
+    Strings become values through ast.literal_eval, and the caller's dict stays as it was.
+    """
+    from recbole.config import Config
+
+    if Config._convert_config_dict(None, {"probe": "1 + 1"})["probe"] == "1 + 1":
+        return False
+
+    def _convert_config_dict(self: Any, config_dict: dict) -> dict:
+        return {key: _literal(value) for key, value in config_dict.items()}
+
+    Config._convert_config_dict = _convert_config_dict
+    return True
+
+
+def _literal(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = ast.literal_eval(text)
+        if value is None or isinstance(value, (str, int, float, list, tuple, dict)):
+            return value
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 @contextlib.contextmanager
@@ -405,50 +360,57 @@ def clean_argv() -> Iterator[None]:
         sys.argv = arguments
 
 
-def patch_config() -> bool:
-    """Config evaluates strings as code, reads a foreign command line, and overwrites CUDA's.
+def patch_command_line() -> bool:
+    """Config takes every `--key=value` of the process, whichever program it was meant for.
 
-    Strings become values through ast.literal_eval. The command line of pytest and of this package's
-    own console command is not RecBole's. An assignment in CUDA_VISIBLE_DEVICES is kept. RecBole
-    #925, #1794, #1955.
+    The command lines of pytest and of this package's own program are not RecBole's, and an empty
+    sys.argv is not an error. RecBole's own scripts read theirs as before.
     """
     from recbole.config import Config
 
-    if getattr(Config._convert_config_dict, "of_alignrec", False):
+    original = Config._load_cmd_line
+    if getattr(original, "of_alignrec", False):
         return False
 
-    def _convert_config_dict(self: Any, config_dict: dict) -> dict:
-        return {key: _literal(value) for key, value in config_dict.items()}
-
-    _convert_config_dict.of_alignrec = True  # type: ignore[attr-defined]
-    Config._convert_config_dict = _convert_config_dict
-    original_line, original_device = Config._load_cmd_line, Config._init_device
-
     def _load_cmd_line(self: Any) -> dict:
-        program = Path(sys.argv[0]).name if sys.argv else ""
-        if not sys.argv or program.startswith(("pytest", "alignrec-bench", "run_benchmark")):
+        program = Path(sys.argv[0]) if sys.argv else Path()
+        name = program.parent.name if program.name == "__main__.py" else program.name
+        if not sys.argv or name.startswith(("pytest", "alignrec-bench", "run_benchmark")):
             return {}
-        if program == "__main__.py" and "pytest" in sys.argv[0]:
-            return {}
-        return original_line(self)
+        return original(self)
 
-    def _init_device(self: Any) -> None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        original_device(self)
-        if visible is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible
-
-    Config._load_cmd_line, Config._init_device = _load_cmd_line, _init_device
+    _load_cmd_line.of_alignrec = True  # type: ignore[attr-defined]
+    Config._load_cmd_line = _load_cmd_line
     return True
 
 
-def _literal(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return {"true": True, "false": False}.get(value.lower(), value)
+def patch_cuda_visible_devices() -> bool:
+    """Every Config overwrites CUDA_VISIBLE_DEVICES with gpu_id, "0" by default.
+
+    What a scheduler or the caller has assigned stays, and RecBole uses that. RecBole #925, #1794,
+    #1955.
+    """
+    from recbole.config import Config
+
+    original = Config._init_device
+    if getattr(original, "of_alignrec", False):
+        return False
+    set_by_config: list[str] = []  # the last value, if it was RecBole's
+
+    def _init_device(self: Any) -> None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        assigned = visible is not None and set_by_config != [visible]
+        if assigned and self.final_config_dict["gpu_id"] not in ("", ()):
+            self.final_config_dict["gpu_id"] = visible
+        original(self)
+        if assigned:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible or ""
+        else:
+            set_by_config[:] = [os.environ["CUDA_VISIBLE_DEVICES"]]
+
+    _init_device.of_alignrec = True  # type: ignore[attr-defined]
+    Config._init_device = _init_device
+    return True
 
 
 def patch_model_names() -> bool:
@@ -465,7 +427,7 @@ def patch_model_names() -> bool:
             return original(model_name)
         except (ModuleNotFoundError, AttributeError, ValueError) as error:
             known = _model_names()
-            if model_name in known:
+            if model_name in known or model_name in ("LightGBM", "XGBoost"):  # need a package
                 raise
             by_case = {name.lower(): name for name in known}
             near = [by_case[m] for m in difflib.get_close_matches(model_name.lower(), by_case, n=1)]
@@ -473,13 +435,14 @@ def patch_model_names() -> bool:
                 f"There is no model {model_name!r}."
                 + (f" Did you mean {near[0]!r}?" if near else ""),
                 came=model_name,
-                expected=f"one of RecBole's {len(known)} models or a registered one",
+                expected=f"one of the {len(known)} models of RecBole, of this package and plug-ins",
+                next="check the spelling, capitals included",
             ) from error
 
     get_model.of_alignrec = True  # type: ignore[attr-defined]
     module.get_model = package.get_model = get_model
-    for name in ("recbole.config.configurator", "recbole.quick_start.quick_start"):
-        if name in sys.modules and hasattr(sys.modules[name], "get_model"):
+    for name in ("recbole.config.configurator", _QUICK_START):
+        if hasattr(sys.modules.get(name), "get_model"):
             sys.modules[name].get_model = get_model  # type: ignore[attr-defined]
     return True
 
@@ -501,10 +464,13 @@ def patch_flops() -> bool:
 
     A failed count is reported as 0 with a warning instead of ending the run before training.
     """
-    return _wrap_on_import("get_flops", _safe_flops)
+    from recbole import utils as package
+    from recbole.utils import utils as module
 
+    original = module.get_flops
+    if getattr(original, "of_alignrec", False):
+        return False
 
-def _safe_flops(original: Callable) -> Callable:
     def get_flops(*arguments: Any, **keywords: Any) -> Any:
         try:
             return original(*arguments, **keywords)
@@ -513,93 +479,60 @@ def _safe_flops(original: Callable) -> Callable:
             return 0
 
     get_flops.of_alignrec = True  # type: ignore[attr-defined]
-    return get_flops
-
-
-def _wrap_on_import(name: str, wrap: Callable[[Callable], Callable]) -> bool:
-    from recbole import utils as package
-    from recbole.utils import utils as module
-
-    original = getattr(module, name)
-    if getattr(original, "of_alignrec", False):
-        return False
-    wrapped = wrap(original)
-    setattr(module, name, wrapped)
-    setattr(package, name, wrapped)
+    module.get_flops = package.get_flops = get_flops
+    if hasattr(sys.modules.get(_QUICK_START), "get_flops"):
+        sys.modules[_QUICK_START].get_flops = get_flops  # type: ignore[attr-defined]
     return True
 
 
 def patch_barrier() -> bool:
     """After a download a single process calls torch.distributed.barrier() and dies.
 
-    RecBole #1989. Without a process group there is nobody to wait for.
+    Without a process group there is nobody to wait for. RecBole #1989.
     """
     import torch
     from recbole.data.dataset import dataset as module
 
-    if isinstance(module.torch, _QuietBarrier):
+    if isinstance(module.torch, View):
         return False
-    module.torch = _QuietBarrier(torch)
+
+    def barrier(*arguments: Any, **keywords: Any) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier(*arguments, **keywords)
+
+    module.torch = View(torch, distributed=View(torch.distributed, barrier=barrier))
     return True
-
-
-class _QuietBarrier:
-    """torch as recbole.data.dataset.dataset sees it: a barrier of one process is no barrier."""
-
-    def __init__(self, torch: Any) -> None:
-        self._torch = torch
-        self.distributed = self
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._torch, name)
-
-    def barrier(self) -> None:
-        distributed = self._torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.barrier()
 
 
 def patch_folders() -> bool:
-    """RecBole writes log/ and log_tensorboard/ into the working directory, whatever it is.
+    """RecBole writes log/, log_tensorboard/ and saved/ into the working directory.
 
-    With ALIGNREC_RUN_DIR set they go there.
+    With ALIGNREC_RUN_DIR set, whatever of them is relative lies in that folder instead.
     """
-    run_dir = os.environ.get("ALIGNREC_RUN_DIR")
-    if not run_dir:
+    import logging
+
+    from recbole.config import Config
+    from recbole.utils import logger, utils
+
+    if isinstance(logger.logging, View):
         return False
-    from recbole.trainer import trainer as module
-    from recbole.utils import logger as logger_module
+    original_ensure, original_writer = logger.ensure_dir, utils.SummaryWriter
+    original_init = Config.__init__
 
-    logger_module.ensure_dir = _within(run_dir, logger_module.ensure_dir)
-    logger_module.os = _JoinView(os, run_dir)
-    original = module.get_tensorboard
+    def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
+        original_init(self, *arguments, **keywords)
+        self.final_config_dict["checkpoint_dir"] = _in_run_dir(self["checkpoint_dir"])
 
-    def get_tensorboard(logger: Any) -> Any:
-        here = os.getcwd()
-        os.makedirs(run_dir, exist_ok=True)
-        os.chdir(run_dir)
-        try:
-            return original(logger)
-        finally:
-            os.chdir(here)
-
-    module.get_tensorboard = get_tensorboard
+    Config.__init__ = __init__
+    logger.ensure_dir = lambda path: original_ensure(_in_run_dir(path))
+    logger.logging = View(logging, FileHandler=lambda p: logging.FileHandler(_in_run_dir(p)))
+    utils.SummaryWriter = lambda path: original_writer(_in_run_dir(path))
     return True
 
 
-def _within(folder: str, function: Callable[[str], None]) -> Callable[[str], None]:
-    return lambda path: function(path if os.path.isabs(path) else os.path.join(folder, path))
-
-
-class _JoinView:
-    def __init__(self, real: Any, folder: str) -> None:
-        self._real, self.path = real, types.SimpleNamespace(**vars(real.path))
-        self.path.join = lambda first, *rest: real.path.join(
-            first if real.path.isabs(first) else real.path.join(folder, first), *rest
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+def _in_run_dir(path: str) -> str:
+    folder = os.environ.get("ALIGNREC_RUN_DIR")
+    return os.path.normpath(os.path.join(folder, path)) if folder else path
 
 
 def _works(action: Callable[[], Any]) -> bool:
@@ -620,9 +553,13 @@ PATCHES: dict[str, Callable[[], bool]] = {
         patch_dok_update,
         patch_agg_len,
         patch_fill_nan,
-        patch_config,
+        patch_config_strings,
+        patch_command_line,
+        patch_cuda_visible_devices,
         patch_model_names,
         patch_checkpoints,
+        patch_load_data_and_model,
+        patch_checkpoint_names,
         patch_flops,
         patch_barrier,
         patch_folders,

@@ -249,7 +249,10 @@ def _offer_parts(name: str) -> None:
 
 
 def _add_defaults_to_config() -> None:
-    """Load our YAML right after RecBole's files of the same rank, for our models only."""
+    """Load our YAML right after RecBole's files of the same rank, for our models only.
+
+    Internal order: all runs < model < data set; files, dicts and the command line win over all.
+    """
     from recbole.config import Config
 
     original = Config._update_internal_config_dict
@@ -262,7 +265,7 @@ def _add_defaults_to_config() -> None:
             name, folder = Path(file).name, properties_dir()
             if name == "overall.yaml":
                 values = {**_read_yaml(folder / "overall.yaml"), **model_defaults(self.model)}
-            elif name == "sample.yaml":
+            elif name in ("sample.yaml", f"{self.dataset}.yaml"):
                 values = _read_yaml(folder / "dataset" / f"{self.dataset}.yaml")
             else:
                 values = {}

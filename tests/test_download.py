@@ -63,8 +63,9 @@ def test_a_whole_file_is_verified_and_not_fetched_twice(server, tmp_path):
 @pytest.mark.parametrize("path", ["/short", "/deaf", "/shaky"])
 def test_a_broken_transfer_is_continued_or_repeated(server, tmp_path, path):
     assert fetch(server + path, tmp_path).read_bytes() == CONTENT
-    if path == "/short":
-        assert Handler.requests[1][1] == f"bytes={len(CONTENT) // 3}-"
+    if path == "/short":  # continued where whole blocks had arrived
+        start = int(Handler.requests[1][1][6:-1])
+        assert 0 < start <= len(CONTENT) // 3
 
 
 def test_what_had_arrived_before_is_continued(server, tmp_path):

@@ -19,7 +19,7 @@ from urllib3.util import Retry
 from alignrec_recbole.errors import DownloadError
 from alignrec_recbole.files import inside, sha256_file
 
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 RETRIES = 3
 
 
