@@ -79,14 +79,19 @@ def _encode(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {"__numpy__": torch.from_numpy(np.ascontiguousarray(value))}
-    if sp.issparse(value) and value.format in ("csr", "csc"):
-        parts = {part: _encode(getattr(value, part)) for part in _SPARSE_PARTS}
+    if sp.issparse(value):
+        compressed = value.asformat(_compressed(value.format))
+        parts = {part: _encode(getattr(compressed, part)) for part in _SPARSE_PARTS}
         return {"__scipy__": type(value).__name__, "shape": list(value.shape), **parts}
     if type(value) is dict:
         return {key: _encode(item) for key, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(_encode, value))
     return value
+
+
+def _compressed(form: str) -> str:
+    return "csc" if form == "csc" else "csr"
 
 
 def _decode(value: Any) -> Any:
@@ -101,9 +106,11 @@ def _decode(value: Any) -> Any:
     if "__scipy__" in value:
         import scipy.sparse as sp
 
-        names = {"csr_matrix", "csc_matrix", "csr_array", "csc_array"} & {value["__scipy__"]}
+        form, kind = value["__scipy__"].split("_")  # lil_matrix, csr_array, …
         parts = tuple(_decode(value[part]) for part in _SPARSE_PARTS)
-        return getattr(sp, names.pop())(parts, shape=tuple(value["shape"]))
+        family = {"matrix": (sp.csr_matrix, sp.csc_matrix), "array": (sp.csr_array, sp.csc_array)}
+        compressed = family[kind][_compressed(form) == "csc"]
+        return compressed(parts, shape=tuple(value["shape"])).asformat(form)
     return {key: _decode(item) for key, item in value.items()}
 
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.parity import alignrec, official
 
 RECORDED = Path(__file__).parent / "data" / "parity_alignrec.npz"
-# The official REG passes through float32 (EmbLoss starts from a float32 zero): 5e-8 is its rounding.
+# The official REG passes through float32 (EmbLoss starts from a float32 zero): that is 5e-8.
 DOUBLE, SINGLE = 2e-7, 1e-5
 
 

@@ -395,10 +395,17 @@ def degenerate_world(world: BlockWorld) -> BlockWorld:
 
 # Resources and manners --------------------------------------------------------------------------
 
-# Settings of a check's own: a bound that the model takes from its configuration.
+# (class, check) → settings of the check's own: a bound that the model takes from its configuration.
 CHECK_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("AlignRec", "check_memory_ceiling"): {"knn_memory_mb": 1},
 }
+
+
+def _own_settings(subject: Subject, check: str) -> dict[str, Any]:
+    names = [kind.__name__ for kind in subject.model_class.__mro__]
+    return next(
+        (CHECK_SETTINGS[name, check] for name in names if (name, check) in CHECK_SETTINGS), {}
+    )
 
 
 class LargestTensor(TorchDispatchMode):
@@ -418,7 +425,7 @@ def check_memory_ceiling(lab: Lab) -> None:
     """Nothing dense in items × items, nor in users × items outside scoring."""
     world = block_world(users=150, items=500, likes=8)  # 600 users, 2,000 items
     n_users, n_items = len(world.users), len(world.items)
-    settings = CHECK_SETTINGS.get((lab.subject.name, "check_memory_ceiling"), {})
+    settings = _own_settings(lab.subject, "check_memory_ceiling")
     config = lab.config(world, 1, settings)
     splits = lab.splits(config)
     if lab.subject.uses_features:

@@ -50,9 +50,9 @@ def importable(reference: Path) -> Iterator[None]:
     for name, kind in (("float", np.float64), ("int", np.int64)):
         if name not in np.__dict__:
             setattr(np, name, kind)
-    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-        if importlib.util.find_spec(name.partition(".")[0]) is None or name in sys.modules:
-            sys.modules.setdefault(name, _stub(name))
+    if importlib.util.find_spec("torchvision") is None:
+        for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+            sys.modules[name] = _stub(name)
     cuda = torch.Tensor.cuda
     torch.Tensor.cuda = lambda self, *a, **k: self  # type: ignore[method-assign, assignment]
     sys.path.insert(0, str(source))
