@@ -57,5 +57,9 @@ class DownloadError(AlignRecError):
     """A published file that could not be fetched or verified."""
 
 
+class WriteError(AlignRecError, OSError):
+    """A file that could not be written; what was there before is unchanged."""
+
+
 class RecordError(AlignRecError):
     """A run record that cannot be read or must not be overwritten."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -10,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from alignrec_recbole.errors import DataError
+from alignrec_recbole.errors import DataError, WriteError
+
+_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 @contextmanager
@@ -18,18 +21,24 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Yield a temporary file that becomes `path` only if the block ends without an error.
 
     The old file stays untouched on any error, a full disk and a kill included.
+
+    Raises:
+        WriteError: the folder can't be written to, or there is no room.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     encoding = None if "b" in mode else "utf-8"
-    handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below, before the rename)
-        mode,
-        dir=path.parent,
-        prefix=f".{path.name}.",
-        suffix=".part",
-        delete=False,
-        encoding=encoding,
-    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below, before the rename)
+            mode,
+            dir=path.parent,
+            prefix=f".{path.name}.",
+            suffix=".part",
+            delete=False,
+            encoding=encoding,
+        )
+    except OSError as error:
+        raise _not_written(path, error) from error
     try:
         with handle:
             yield handle
@@ -37,9 +46,30 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
             os.fsync(handle.fileno())
         os.chmod(handle.name, 0o644)
         os.replace(handle.name, path)
-    except BaseException:
+    except BaseException as error:
         Path(handle.name).unlink(missing_ok=True)
+        reason = _writing_error(error)
+        if reason is not None:
+            raise _not_written(path, reason) from error
         raise
+
+
+def _writing_error(error: BaseException | None) -> OSError | None:
+    """The full disk or the like behind an error; torch.save hides it in a RuntimeError."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _WRITING:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _not_written(path: Path, error: OSError) -> WriteError:
+    return WriteError(
+        f"{path.name} could not be written.",
+        came=f"{error.strerror or error} in {path.parent}",
+        expected="a folder this user may write to, with room for the file",
+        next="free some space or choose another folder; what was there is unchanged",
+    )
 
 
 def sha256_file(path: Path) -> str:
