@@ -13,7 +13,7 @@ from recbole.utils import FeatureSource, FeatureType
 
 from alignrec_recbole.data.feature_store import find_or_encode
 from alignrec_recbole.data.feature_table import AlignedFeatures, align
-from alignrec_recbole.data.interactions import is_typed, read_interactions
+from alignrec_recbole.data.interactions import check_atomic_file, is_typed, read_interactions
 from alignrec_recbole.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -105,8 +105,15 @@ class MultimodalDataset(Dataset):
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         path = Path(dataset_path) / f"{token}.inter"
         if self.benchmark_filename_list is not None or is_typed(path):
+            parts = self.benchmark_filename_list or []
+            for name in [f"{token}.{part}.inter" for part in parts] or [path.name]:
+                check_atomic_file(
+                    path.with_name(name),
+                    [self.uid_field, self.iid_field],
+                    self.config["field_separator"],
+                )
             super()._load_inter_feat(token, dataset_path)
-            self._check_atomic(path)
+            self._check_pairs(path)
             return
         table = read_interactions(path)
         users, items, labels = table.users, table.items, table.labels
@@ -123,16 +130,18 @@ class MultimodalDataset(Dataset):
         for column in (self.uid_field, self.iid_field):
             self.set_field_property(column, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
 
-    def _check_atomic(self, path: Path) -> None:
+    def _load_user_or_item_feat(
+        self, token: str, dataset_path: str, source: Any, field_name: str
+    ) -> Any:
+        path = Path(dataset_path) / f"{token}.{source.value}"
+        wanted, _ = self._get_load_and_unload_col(source)
+        if path.is_file() and (wanted is None or wanted):
+            column = getattr(self, field_name)
+            check_atomic_file(path, [column], self.config["field_separator"])
+        return super()._load_user_or_item_feat(token, dataset_path, source, field_name)
+
+    def _check_pairs(self, path: Path) -> None:
         columns = [self.uid_field, self.iid_field]
-        absent = [column for column in columns if column not in self.inter_feat]
-        if absent:
-            raise DataError(
-                f"{path.name} has no column {absent[0]!r}.",
-                came=f"columns {', '.join(self.inter_feat.columns)}",
-                expected=f"{columns[0]}:token and {columns[1]}:token",
-                next="rename the columns, or set USER_ID_FIELD and ITEM_ID_FIELD",
-            )
         repeated = self.inter_feat.duplicated(columns)
         if repeated.any() and not self.config["rm_dup_inter"]:
             row = self.inter_feat[repeated].iloc[0]

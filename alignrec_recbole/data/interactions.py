@@ -1,4 +1,4 @@
-"""Reader of interaction files in MMRec's layout, with every row checked.
+"""Interaction files with every row checked: MMRec's layout is read here, RecBole's by RecBole.
 
 Tab-separated with a header: a user column (`userID` or `user_id`), an item column (`itemID` or
 `item_id`), optionally `x_label` with 0 train, 1 validation, 2 test. Other columns are ignored.
@@ -6,6 +6,8 @@ Tab-separated with a header: a user column (`userID` or `user_id`), an item colu
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from alignrec_recbole.errors import DataError
 USER_COLUMNS = ("userID", "user_id")
 ITEM_COLUMNS = ("itemID", "item_id")
 LABEL_COLUMN = "x_label"
+TYPES = ("token", "token_seq", "float", "float_seq")  # RecBole's
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,14 @@ class Interactions:
     labels: np.ndarray | None
 
 
-def read_header(path: Path) -> list[str]:
-    """Column names of a tab-separated file.
+def read_header(path: Path, separator: str = "\t") -> list[str]:
+    """Column names of a separated file, a byte order mark removed.
 
     Raises:
-        DataError: the file is missing, empty, or not UTF-8.
+        DataError: the file is missing, empty or not UTF-8, or a column has two entries.
     """
     try:
-        with open(path, encoding="utf-8") as handle:
+        with open(path, encoding="utf-8-sig") as handle:
             header = handle.readline().rstrip("\r\n")
     except FileNotFoundError:
         raise DataError(f"There is no interaction file {path}.") from None
@@ -45,7 +48,101 @@ def read_header(path: Path) -> list[str]:
         raise DataError(
             f"{path.name} is empty.", came=str(path), expected="a header line and interactions"
         )
-    return header.split("\t")
+    columns = header.split(separator)
+    twice = [column for column in columns if columns.count(column) > 1]
+    if twice:
+        raise DataError(
+            f"{path.name} names the column {twice[0]!r} twice.",
+            came=" | ".join(columns),
+            expected="every column once",
+        )
+    return columns
+
+
+def check_lines(path: Path, header: Sequence[str], separator: str = "\t") -> None:
+    """Check that a file is UTF-8 and has as many cells in every line as in its header.
+
+    Raises:
+        DataError: with the first line that differs; a reader would drop or shift its cells.
+    """
+    data = path.read_bytes()
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from error
+    mark, wanted = separator.encode(), len(header) - 1
+    lines = data.split(b"\n")
+    wrong = [i for i, line in enumerate(lines) if line.count(mark) != wanted and line.strip()]
+    if wrong:
+        cells = lines[wrong[0]].count(mark) + 1
+        raise DataError(
+            f"{path.name} is not a regular table.",
+            came=f"{len(wrong)} lines of another width, first line {wrong[0] + 1} with {cells} "
+            "cells",
+            expected=f"{len(header)} cells in every line, as in the header",
+            next="complete these lines, or convert the file to tabs if it uses another delimiter",
+        )
+
+
+def check_atomic_file(path: Path, columns: Sequence[str], separator: str = "\t") -> None:
+    """Check a file in RecBole's layout before RecBole reads it.
+
+    Args:
+        path: .inter, .user or .item.
+        columns: names (without type) that must be there, with a value in every line.
+        separator: of the cells.
+
+    Raises:
+        DataError: the header, a line or a cell of `columns` is not as it must be.
+    """
+    header = read_header(path, separator)
+    for entry in header:
+        name, colon, kind = entry.partition(":")
+        if not colon or kind not in TYPES:
+            raise DataError(
+                f"{path.name} has a column without a type.",
+                came=f"{entry!r} in the header",
+                expected=f"{name}:{' or :'.join(TYPES)}",
+                next="write the type, or convert the file to tabs if it uses another delimiter",
+            )
+    names = [entry.partition(":")[0] for entry in header]
+    absent = [column for column in columns if column not in names]
+    if absent:
+        raise DataError(
+            f"{path.name} has no column {absent[0]!r}.",
+            came=f"columns {', '.join(names)}",
+            expected=", ".join(f"{column}:token" for column in columns),
+            next="rename the columns, or set USER_ID_FIELD and ITEM_ID_FIELD",
+        )
+    check_lines(path, header, separator)
+    _read(path, [header[names.index(column)] for column in columns], separator)
+
+
+def _read(path: Path, columns: list[str], separator: str) -> pd.DataFrame:
+    """The columns as text, none of their cells empty."""
+    frame = pd.read_csv(
+        path,
+        sep=separator,
+        usecols=columns,
+        dtype=str,
+        keep_default_na=False,
+        encoding="utf-8-sig",
+        quoting=csv.QUOTE_NONE,  # a quotation mark is a character like any other
+        index_col=False,
+    )
+    if frame.empty:
+        raise DataError(
+            f"{path.name} has a header but no rows.", came=str(path), expected="rows below it"
+        )
+    for column in columns:
+        empty = np.flatnonzero(frame[column].str.strip() == "")
+        if len(empty):
+            raise DataError(
+                f"{path.name} has empty cells in column {column!r}.",
+                came=f"{len(empty)} of them, first in row {empty[0] + 1} below the header",
+                expected="a value in every line",
+            )
+    return frame
 
 
 def is_typed(path: Path) -> bool:
@@ -64,28 +161,8 @@ def read_interactions(path: Path) -> Interactions:
     header = read_header(path)
     user, item = _column(path, header, USER_COLUMNS), _column(path, header, ITEM_COLUMNS)
     columns = [user, item] + ([LABEL_COLUMN] if LABEL_COLUMN in header else [])
-    try:
-        frame = pd.read_csv(
-            path, sep="\t", usecols=columns, dtype=str, keep_default_na=False, encoding="utf-8"
-        )
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from error
-    except pd.errors.ParserError as error:
-        raise DataError(
-            f"{path.name} is not a regular tab-separated table.",
-            came=str(error).strip(),
-            expected=f"{len(header)} columns in every line",
-        ) from error
-    if frame.empty:
-        raise DataError(f"{path.name} has a header but no interactions.", came=str(path))
-    for column in columns:
-        empty = np.flatnonzero(frame[column].str.strip() == "")
-        if len(empty):
-            raise DataError(
-                f"{path.name} has empty cells in column {column!r}.",
-                came=f"{len(empty)} of them, first in line {empty[0] + 2}",
-                expected="a value in every line",
-            )
+    check_lines(path, header)
+    frame = _read(path, columns, "\t")
     users, items = frame[user].to_numpy(dtype=object), frame[item].to_numpy(dtype=object)
     repeated = frame.duplicated([user, item]).to_numpy()
     if repeated.any():
