@@ -28,8 +28,15 @@ def find_or_encode(
 
     Raises:
         UnknownNameError: neither a file nor an encoder has this name.
-        FeatureError: the file cannot be used.
+        FeatureError: the file cannot be used, or `features_path` is not a folder.
     """
+    if features_path and not Path(features_path).is_dir():
+        raise FeatureError(
+            "The folder of features is not there.",
+            came=str(features_path),
+            expected="an existing folder",
+            next="correct --features-path, or leave it out",
+        )
     folders = [Path(features_path)] if features_path else []
     folders += [dataset_dir, dataset_dir / "features"]
     if ":" not in name:
@@ -40,9 +47,8 @@ def find_or_encode(
     from alignrec_recbole.encoders import ENCODERS, encode_items
 
     if name.split(":")[0] not in {*ENCODERS, "hf"}:
-        known = sorted(
-            {*ENCODERS, *(p.stem for f in folders if f.is_dir() for p in f.glob("*.npy"))}
-        )
+        files = {p.stem for f in folders for p in f.glob("*.npy") if p.is_file()}
+        known = sorted({*ENCODERS, *files})
         near = difflib.get_close_matches(name, known, n=1)
         raise UnknownNameError(
             f"There are no features {name!r} for data set {dataset!r}."

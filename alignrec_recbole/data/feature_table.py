@@ -6,6 +6,7 @@ without a manifest is taken in MMRec's layout: row = itemID, ids 0 … n−1.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class FeatureManifest(BaseModel):
     shape: tuple[int, int]
     dtype: Literal["float32", "float16"]
     sha256: str
+    items_sha256: str | None = None  # of `items`: a list put in another order is noticed
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def save_features(
         shape=(len(matrix), matrix.shape[1]),
         dtype=matrix.dtype.name,  # type: ignore[arg-type]
         sha256=sha256_file(path),
+        items_sha256=_items_hash(items),
     )
     with atomic_write(path.with_suffix(".json"), "w") as handle:
         handle.write(manifest.model_dump_json(indent=1))
@@ -166,11 +169,11 @@ def load_features(path: Path) -> FeatureTable:
         )
         return FeatureTable(manifest, matrix, path, declared=False)
     manifest = _read_manifest(manifest_path)
-    if manifest.shape != matrix.shape:
+    if (manifest.shape, manifest.dtype) != (matrix.shape, matrix.dtype.name):
         raise FeatureError(
             f"{path.name} and its manifest disagree.",
-            came=f"an array of shape {matrix.shape}",
-            expected=f"{manifest.shape}, as {manifest_path.name} says",
+            came=f"an array of {matrix.dtype.name} and shape {matrix.shape}",
+            expected=f"{manifest.dtype} and {manifest.shape}, as {manifest_path.name} says",
             next="encode the items again, or put back the file that the manifest describes",
         )
     digest = sha256_file(path)
@@ -187,9 +190,12 @@ def load_features(path: Path) -> FeatureTable:
 def _read_manifest(path: Path) -> FeatureManifest:
     try:
         manifest = FeatureManifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
+    except (ValidationError, UnicodeDecodeError, OSError) as error:
         raise FeatureError(
-            f"{path.name} is not a feature manifest.", came=str(error), expected="schema_version 1"
+            f"{path.name} is not a feature manifest.",
+            came=_first_error(error),
+            expected="JSON of schema_version 1, as save_features writes it",
+            next=f"write the features again, or delete {path.name} if row n belongs to item n",
         ) from error
     items = manifest.items
     if items is not None:
@@ -207,7 +213,34 @@ def _read_manifest(path: Path) -> FeatureManifest:
                 came=f"item {twice!r} again; {len(items) - len(set(items))} repeated",
                 expected="every item once",
             )
+        if manifest.items_sha256 not in (None, _items_hash(items)):
+            raise FeatureError(
+                f"The items in {path.name} have changed since it was written.",
+                came=f"{len(items)} items, the first {items[0]!r}, with another sha256",
+                expected="the items in the order of the rows",
+                next="encode the items again, or put back the manifest",
+            )
+        unknown = set(manifest.missing).difference(items)
+        if unknown:
+            raise FeatureError(
+                f"{path.name} declares items missing that it does not name.",
+                came=f"{len(unknown)} of them, for example {min(unknown)!r}",
+                expected="'missing' to be a part of 'items'",
+            )
     return manifest
+
+
+def _first_error(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place + ': ' if place else ''}{first['msg']}{more}"
+
+
+def _items_hash(items: Sequence[str]) -> str:
+    return hashlib.sha256("\x1f".join(items).encode()).hexdigest()
 
 
 def _guess_modality(stem: str) -> Modality:
@@ -274,8 +307,8 @@ def align(
 
 
 def _rows_by_number(table: FeatureTable, wanted: list[str]) -> np.ndarray:
-    if not all(token.isdecimal() for token in wanted):
-        other = next(token for token in wanted if not token.isdecimal())
+    other = next((token for token in wanted if not _is_row_number(token)), None)
+    if other is not None:
         raise FeatureError(
             f"{table.path.name} has no manifest, and item tokens are not row numbers.",
             came=f"item {other!r}",
@@ -291,6 +324,11 @@ def _rows_by_number(table: FeatureTable, wanted: list[str]) -> np.ndarray:
             next="give the file that belongs to this data set, or a manifest naming the rows",
         )
     return row
+
+
+def _is_row_number(token: str) -> bool:
+    """Decimal digits without leading zeros, few enough for an array's length."""
+    return token.isascii() and token.isdigit() and len(token) < 16 and str(int(token)) == token
 
 
 def _check_values(path: Path, matrix: np.ndarray, tokens: list[str], missing: set[str]) -> None:
