@@ -211,7 +211,10 @@ def _choices(text: str) -> tuple[str, list[Any]]:
 
 def _value(text: str) -> Any:
     """A YAML scalar; 1e-5 is a number here too (plain YAML 1.1 takes it as text)."""
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a YAML value") from None
     if isinstance(value, str):
         try:
             return float(value)

@@ -27,13 +27,23 @@ from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.evaluation import Ranking, RankingTask
 from alignrec_recbole.files import atomic_write, inside, sha256_file
 from alignrec_recbole.locate import find_dataset
-from alignrec_recbole.settings import check_keys
+from alignrec_recbole.settings import RunSettings, check_keys, read_settings
 from alignrec_recbole.trainer import MultimodalTrainer
 from benchmarks import provenance
 from benchmarks.record import RunRecord, read_record, write_record
 
 LIST_LENGTH = 50  # items a user kept in top-K lists
 PLACES = {"features_cache", "features_path", "data_path", "checkpoint_dir"}  # of this machine
+RESERVED = {  # --set can't change these: the option would win without a word
+    "seed": "--seeds",
+    "features": "--features",
+    "features_path": "--features-path",
+    "features_cache": "--output",
+    "checkpoint_dir": "--output",
+    "data_path": "--data-path",
+    "gpu_id": "--device",
+    "show_progress": "--quiet",
+}
 NOT_RESULTS = {"gpu_id", "show_progress", "threads", "seed"}  # can't change a result
 
 
@@ -256,6 +266,7 @@ def resolve(spec: RunSpec, parts: Any, folder: Path) -> dict[str, Any]:
     given = dict(register.load_defaults(spec.model, spec.dataset))
     known = set(given) | set(parts.known_keys)
     check_keys(spec.overrides, known, spec.model)
+    _check_reserved(spec.overrides)
     given.update(spec.overrides)
     given.update(
         seed=spec.seed,
@@ -269,15 +280,20 @@ def resolve(spec: RunSpec, parts: Any, folder: Path) -> dict[str, Any]:
     )
     if spec.setting:
         given["setting"] = spec.setting
-    if given["setting"] not in ("mmrec", "recbole"):
-        raise SettingError(
-            "There is no such evaluation setting.",
-            came=f"setting={given['setting']!r}",
-            expected="mmrec or recbole",
-        )
     if spec.epochs is not None:
         given["epochs"] = spec.epochs
+    read_settings(given, RunSettings, "The trainer", "properties/overall.yaml")
     return given
+
+
+def _check_reserved(overrides: dict[str, Any]) -> None:
+    for key, option in RESERVED.items():
+        if key in overrides:
+            raise SettingError(
+                f"The setting {key!r} has an option of its own.",
+                came=f"--set {key}={overrides[key]}",
+                expected=option,
+            )
 
 
 def make_config(parts: Any, dataset: str, given: dict[str, Any]) -> Any:
@@ -393,7 +409,7 @@ def _check_writable(folder: Path) -> None:
     except OSError as error:
         raise DataError(
             f"Results cannot be written to {folder}.",
-            came=str(error),
+            came=getattr(error, "came", "") or str(error),
             expected="a folder this user may write to",
             next="pass --output with another folder",
         ) from error
