@@ -43,6 +43,7 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 def _one_thread() -> None:
     """Small tensors gain nothing from threads, and results must not depend on their number."""
     torch.set_num_threads(1)
+    torch.autograd.set_detect_anomaly(False)  # importing RecBole's SINE switches it on for all
 
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
