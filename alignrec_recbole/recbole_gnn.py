@@ -14,9 +14,8 @@ import types
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alignrec_recbole.errors import MissingDependencyError
+from alignrec_recbole.yaml_files import read_yaml
 
 # name on our command line → class there; three names are RecBole's too
 MODELS = {
@@ -31,6 +30,9 @@ MODELS = {
     "SSL4REC": "SSL4REC",
     "HMLET": "HMLET",
 }
+
+# classes whose predict() fails there: it reads tables that do not exist or indexes them twice
+BROKEN_PREDICT = {"DirectAU", "SSL4REC"}
 
 
 def target(name: str) -> str:
@@ -63,21 +65,52 @@ def root() -> Path:
     )
 
 
-def load(name: str) -> tuple[Any, Any, Any]:
-    """Model class, data set class and trainer class (None: ours)."""
-    package = root()
+def available() -> bool:
+    """Whether a clone can be imported."""
+    try:
+        root()
+    except MissingDependencyError:
+        return False
+    return True
+
+
+def load(name: str) -> Any:
+    """Model class.
+
+    Raises:
+        MissingDependencyError: the clone or PyTorch Geometric is missing.
+    """
+    module, _, attribute = target(name).partition(":")
     _prepare_import()
-    sys.path.insert(0, str(package.parent)) if str(package.parent) not in sys.path else None
-    module, _, cls = target(name).partition(":")
-    model = getattr(importlib.import_module(module), cls)
-    dataset = importlib.import_module("recbole_gnn.data.dataset").GeneralGraphDataset
-    return model, dataset, None
+    cls = getattr(importlib.import_module(module), attribute)
+    if attribute in BROKEN_PREDICT:
+        cls.predict = _predict
+    return cls
+
+
+def dataset_class() -> Any:
+    """The data set class of its general recommenders."""
+    root()
+    _prepare_import()
+    return importlib.import_module("recbole_gnn.data.dataset").GeneralGraphDataset
+
+
+def trainer_class(name: str) -> Any:
+    """Our trainer with what the model's own trainer there adds."""
+    from alignrec_recbole import foreign
+
+    return getattr(foreign, f"{MODELS[name]}Trainer", foreign.ForeignTrainer)
 
 
 def defaults(name: str) -> dict[str, Any]:
     """The model's YAML in the clone."""
-    path = root() / "properties" / "model" / f"{MODELS[name]}.yaml"
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    return read_yaml(root() / "properties" / "model" / f"{MODELS[name]}.yaml")
+
+
+def _predict(self: Any, interaction: Any) -> Any:
+    """Scores [b] of user-item pairs, taken from the scores of all items."""
+    items = interaction[self.ITEM_ID]
+    return self.full_sort_predict(interaction).view(len(items), -1).gather(1, items[:, None])[:, 0]
 
 
 def _prepare_import() -> None:

@@ -8,23 +8,24 @@ has itself keep their stock classes there; our own runner passes classes.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
-
 from alignrec_recbole import recbole_gnn
-from alignrec_recbole.errors import SettingError, UnknownNameError
+from alignrec_recbole.errors import MissingDependencyError, UnknownNameError
 from alignrec_recbole.locate import properties_dir
+from alignrec_recbole.yaml_files import read_yaml
 
 ENTRY_POINTS = "alignrec_recbole.models"
 _RECBOLE = "recbole.model.general_recommender"
@@ -75,15 +76,16 @@ MODELS: dict[str, ModelEntry] = {
 
 
 def plugins() -> dict[str, ModelEntry]:
-    """Models that installed packages offer under the entry-point group alignrec_recbole.models."""
+    """Models that installed packages offer under the entry-point group alignrec_recbole.models.
+
+    `Name = "package.module:Class"`; with `[features]` behind it, the model needs item features.
+    """
     return {
-        point.name: ModelEntry(point.name, point.value, "plugin", _plugin_needs_features(point))
+        point.name: ModelEntry(
+            point.name, f"{point.module}:{point.attr}", "plugin", "features" in point.extras
+        )
         for point in metadata.entry_points(group=ENTRY_POINTS)
     }
-
-
-def _plugin_needs_features(point: metadata.EntryPoint) -> bool:
-    return "features" in point.extras
 
 
 def resolve(name: str) -> ModelEntry:
@@ -112,65 +114,101 @@ def resolve(name: str) -> ModelEntry:
     )
 
 
-def _stock_models() -> set[str]:
-    """Class names of RecBole's general recommenders, read off their YAML files."""
+@functools.cache
+def _stock_models() -> frozenset[str]:
+    """Class names of RecBole's general recommenders, read in its files without importing them."""
     spec = importlib.util.find_spec("recbole")
     if spec is None or not spec.submodule_search_locations:
-        return set()
-    root = Path(spec.submodule_search_locations[0])
-    modules = {path.stem for path in (root / "model" / "general_recommender").glob("*.py")}
-    yamls = (root / "properties" / "model").glob("*.yaml")
-    return {path.stem for path in yamls if path.stem.lower() in modules}
+        return frozenset()
+    folder = Path(spec.submodule_search_locations[0]) / "model" / "general_recommender"
+    return frozenset(
+        name
+        for path in folder.glob("*.py")
+        for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if name.lower() == path.stem
+    )
 
 
 def load_class(name: str) -> Any:
-    """The class of a model."""
-    module, _, attribute = resolve(name).target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    """The class of a model.
+
+    Raises:
+        MissingDependencyError: a plug-in's module or class cannot be imported.
+    """
+    entry = resolve(name)
+    if entry.family == "recbole-gnn":
+        return recbole_gnn.load(name)
+    module, _, attribute = entry.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if entry.family != "plugin":
+            raise
+        raise MissingDependencyError(
+            f"The plug-in model {name!r} cannot be imported.",
+            came=f"{type(error).__name__}: {error}",
+            expected=entry.target,
+            next="repair or uninstall the package that offers it",
+        ) from error
 
 
 def prepare(name: str) -> RunParts:
     """Classes and known setting names of a model, for the runner."""
-    entry = resolve(name)
-    if entry.family == "recbole-gnn":
-        model_class, dataset_class, trainer_class = recbole_gnn.load(name)
-    else:
-        from alignrec_recbole.data.dataset import MultimodalDataset
-
-        model_class, dataset_class, trainer_class = load_class(name), MultimodalDataset, None
+    model_class = load_class(name)
     settings = getattr(model_class, "settings_class", None)
     keys = set(settings.model_fields) if settings else _yaml_keys(name)
-    return RunParts(model_class, dataset_class, trainer_class, frozenset(keys | _recbole_keys()))
+    return RunParts(
+        model_class, dataset_class(name), trainer_class(name), frozenset(keys | _recbole_keys())
+    )
+
+
+def dataset_class(name: str) -> Any:
+    """The data set class that a model is built on."""
+    if resolve(name).family == "recbole-gnn":
+        return recbole_gnn.dataset_class()
+    from alignrec_recbole.data.dataset import MultimodalDataset
+
+    return MultimodalDataset
+
+
+def trainer_class(name: str) -> Any:
+    """The trainer class of a model."""
+    family = resolve(name).family
+    if family == "recbole-gnn":
+        return recbole_gnn.trainer_class(name)
+    if family == "ours":
+        from alignrec_recbole.trainer import MultimodalTrainer
+
+        return MultimodalTrainer
+    from alignrec_recbole.foreign import ForeignTrainer
+
+    return ForeignTrainer
 
 
 def load_defaults(model: str, dataset: str) -> dict[str, Any]:
     """Defaults of this package in RecBole's order: all runs < model < data set."""
-    out = _read_yaml(properties_dir() / "overall.yaml")
+    out = read_yaml(properties_dir() / "overall.yaml")
     out.update(model_defaults(model))
-    out.update(_read_yaml(properties_dir() / "dataset" / f"{dataset}.yaml"))
+    out.update(read_yaml(properties_dir() / "dataset" / f"{dataset}.yaml"))
     return out
 
 
 def model_defaults(name: str) -> dict[str, Any]:
-    """A model's own defaults: our YAML, a plug-in's `default_settings`, RecBole-GNN's YAML."""
+    """A model's own defaults: our YAML, a plug-in's, RecBole-GNN's."""
     entry = resolve(name)
     if entry.family == "plugin":
-        return dict(getattr(load_class(name), "default_settings", {}))
+        return _plugin_defaults(entry)
     if entry.family == "recbole-gnn":
         return recbole_gnn.defaults(name)
-    return _read_yaml(properties_dir() / "model" / f"{name}.yaml")
+    return read_yaml(properties_dir() / "model" / f"{name}.yaml")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise SettingError(f"{path.name} is not valid YAML.", came=str(error)) from error
-    if not isinstance(values, dict):
-        raise SettingError(f"{path.name} is not a mapping.", came=type(values).__name__)
-    return values
+def _plugin_defaults(entry: ModelEntry) -> dict[str, Any]:
+    """`<Name>.yaml` beside the module, then the class's `default_settings`, which win."""
+    cls = load_class(entry.name)
+    file = getattr(sys.modules[cls.__module__], "__file__", None)
+    beside = read_yaml(Path(file).parent / f"{entry.name}.yaml") if file else {}
+    return {**beside, **getattr(cls, "default_settings", {})}
 
 
 def _recbole_root() -> Path:
@@ -198,7 +236,7 @@ def _recbole_keys() -> set[str]:
 
 def _yaml_keys(name: str) -> set[str]:
     stock = _recbole_root() / "properties" / "model" / f"{name}.yaml"
-    return set(_read_yaml(stock)) | set(model_defaults(name))
+    return set(read_yaml(stock)) | set(model_defaults(name))
 
 
 # Stock RecBole ----------------------------------------------------------------------------------
@@ -213,7 +251,6 @@ class _AliasLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         setattr(module, self.entry.name, load_class(self.entry.name))
-        _offer_parts(self.entry.name)
 
 
 class _ModelFinder(importlib.abc.MetaPathFinder):
@@ -225,27 +262,48 @@ class _ModelFinder(importlib.abc.MetaPathFinder):
         package, _, name = fullname.rpartition(".")
         if package != _RECBOLE:
             return None
-        entry = _added_models().get(name)
+        entry = {added.lower(): entry for added, entry in _added_models().items()}.get(name)
         return importlib.machinery.ModuleSpec(fullname, _AliasLoader(entry)) if entry else None
 
 
 def _added_models() -> dict[str, ModelEntry]:
-    """Lower-case name → entry of the models that stock RecBole does not have."""
+    """The models that stock RecBole does not have."""
     stock = {name.lower() for name in _stock_models()}
     added = {**plugins(), **MODELS}
-    return {name.lower(): e for name, e in added.items() if name.lower() not in stock}
+    if recbole_gnn.available():
+        for name in recbole_gnn.MODELS:
+            added.setdefault(name, resolve(name))
+    return {name: entry for name, entry in added.items() if name.lower() not in stock}
 
 
-def _offer_parts(name: str) -> None:
-    """Let RecBole's look-up by attribute find our data set and trainer for a model."""
+def _offer_parts() -> None:
+    """RecBole looks for `<Model>Dataset` and `<Model>Trainer` in two modules: answer when asked."""
     import recbole.data.dataset
     import recbole.trainer
 
-    from alignrec_recbole.data.dataset import MultimodalDataset
-    from alignrec_recbole.trainer import MultimodalTrainer
+    parts = (
+        (recbole.data.dataset, "Dataset", dataset_class),
+        (recbole.trainer, "Trainer", trainer_class),
+    )
+    for module, suffix, find in parts:
+        earlier = module.__dict__.get("__getattr__")
+        if not getattr(earlier, "of_alignrec", False):
+            module.__getattr__ = _part_getter(module.__name__, suffix, find, earlier)  # type: ignore[attr-defined]
 
-    setattr(recbole.data.dataset, f"{name}Dataset", MultimodalDataset)
-    setattr(recbole.trainer, f"{name}Trainer", MultimodalTrainer)
+
+def _part_getter(
+    module: str, suffix: str, find: Callable[[str], Any], earlier: Callable[[str], Any] | None
+) -> Callable[[str], Any]:
+    def get(attribute: str) -> Any:
+        name = attribute.removesuffix(suffix)
+        if name and name != attribute and not name.startswith("_") and name in _added_models():
+            return find(name)
+        if earlier is not None:
+            return earlier(attribute)
+        raise AttributeError(f"module {module!r} has no attribute {attribute!r}")
+
+    get.of_alignrec = True  # type: ignore[attr-defined]
+    return get
 
 
 def _add_defaults_to_config() -> None:
@@ -261,12 +319,12 @@ def _add_defaults_to_config() -> None:
 
     def update(self: Any, file: str) -> Any:
         result = original(self, file)
-        if str(self.model).lower() in _added_models() and self.model in {*MODELS, *plugins()}:
+        if self.model in _added_models():
             name, folder = Path(file).name, properties_dir()
             if name == "overall.yaml":
-                values = {**_read_yaml(folder / "overall.yaml"), **model_defaults(self.model)}
+                values = {**read_yaml(folder / "overall.yaml"), **model_defaults(self.model)}
             elif name in ("sample.yaml", f"{self.dataset}.yaml"):
-                values = _read_yaml(folder / "dataset" / f"{self.dataset}.yaml")
+                values = read_yaml(folder / "dataset" / f"{self.dataset}.yaml")
             else:
                 values = {}
             values.pop("expected", None)
@@ -281,5 +339,6 @@ def _add_defaults_to_config() -> None:
 def install() -> None:
     """Make stock RecBole find what is registered here; calling it again changes nothing."""
     if not any(isinstance(finder, _ModelFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _ModelFinder())
+        sys.meta_path.append(_ModelFinder())  # last: RecBole's own modules never come here
+    _offer_parts()
     _add_defaults_to_config()
