@@ -1,7 +1,9 @@
 """Downloads against a local server that fails in the ways servers do."""
 
+import gzip
 import hashlib
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -23,6 +25,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_error(404)
         if self.path == "/shaky" and tries == 1:
             return self.send_error(500)
+        if self.path == "/down":
+            return self.send_error(503)
+        if self.path == "/zip" and "gzip" in self.headers.get("Accept-Encoding", ""):
+            return self.send_zipped()
         start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
         if self.path == "/deaf":
             start = 0  # a server that ignores Range
@@ -31,9 +37,19 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
-        stop = len(CONTENT) // 3 if self.path in ("/short", "/deaf") and tries == 1 else None
-        self.wfile.write(CONTENT[start:stop])
+        cut = self.path in ("/short", "/deaf", "/slow") and tries == 1
+        self.wfile.write(CONTENT[start : len(CONTENT) // 3 if cut else None])
+        if self.path == "/slow" and tries == 1:
+            time.sleep(1)
         return None
+
+    def send_zipped(self):
+        body = gzip.compress(CONTENT)
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *arguments):
         pass
@@ -43,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     Handler.requests = []
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{running.server_address[1]}"
         running.shutdown()
 
@@ -66,6 +82,62 @@ def test_a_broken_transfer_is_continued_or_repeated(server, tmp_path, path):
     if path == "/short":  # continued where whole blocks had arrived
         start = int(Handler.requests[1][1][6:-1])
         assert 0 < start <= len(CONTENT) // 3
+
+
+def test_a_transfer_that_stalls_is_continued(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    assert fetch(f"{server}/slow", tmp_path).read_bytes() == CONTENT
+    assert int(Handler.requests[1][1][6:-1]) > 0
+
+
+def test_a_server_that_compresses_is_asked_not_to(server, tmp_path):
+    assert fetch(f"{server}/zip", tmp_path).read_bytes() == CONTENT
+    assert len(Handler.requests) == 1
+
+
+def test_a_server_that_stays_down_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "RETRIES", 1)
+    with pytest.raises(DownloadError, match="503"):
+        fetch(f"{server}/down", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "RETRIES", 1)
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:1/a could not be fetched"):
+        fetch("http://127.0.0.1:1/a", tmp_path)
+
+
+def test_without_a_checksum_the_seen_one_is_told_and_nothing_old_is_continued(
+    server, tmp_path, caplog
+):
+    (tmp_path / "a.inter.part").write_bytes(b"half of another file")
+    assert fetch(f"{server}/good", tmp_path, sha256=None).read_bytes() == CONTENT
+    assert SHA in caplog.text
+    assert Handler.requests == [("/good", None)]
+
+
+def test_google_drive_goes_by_file_id(tmp_path, monkeypatch):
+    def fake(*, id, output, quiet, resume):
+        assert id == "1Ab"
+        with open(output, "wb") as handle:
+            handle.write(CONTENT)
+        return output
+
+    monkeypatch.setattr("gdown.download", fake)
+    entry = {"file": "image_feat.npy", "gdrive": "1Ab", "sha256": SHA}
+    download.fetch_published([entry], tmp_path, progress=False)
+    assert (tmp_path / "image_feat.npy").read_bytes() == CONTENT
+
+
+def test_google_drive_that_refuses_says_what_to_do(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise RuntimeError("Too many users have viewed or downloaded this file")
+
+    monkeypatch.setattr("gdown.download", refuse)
+    with pytest.raises(DownloadError, match="Too many users") as caught:
+        download.fetch_published([{"file": "x.npy", "gdrive": "1Ab"}], tmp_path, progress=False)
+    assert "save it as x.npy" in str(caught.value)
 
 
 def test_what_had_arrived_before_is_continued(server, tmp_path):

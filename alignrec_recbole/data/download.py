@@ -6,6 +6,7 @@ pooch has no resume, so the transfer is requests with a Range header; Google Dri
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from pathlib import Path
@@ -19,8 +20,11 @@ from urllib3.util import Retry
 from alignrec_recbole.errors import DownloadError
 from alignrec_recbole.files import inside, sha256_file
 
+logger = logging.getLogger(__name__)
+
 BLOCK = 1 << 16
 RETRIES = 3
+TIMEOUT = 30.0  # seconds without a byte; then the transfer is continued
 
 
 def fetch_published(
@@ -29,8 +33,9 @@ def fetch_published(
     """Fetch the files of a data set's YAML block `downloads` into a folder.
 
     An entry has `file`, one of `url` and `gdrive` (a file id), and `sha256` or `git_blob` (the
-    object id that a git host gives the file) or null for both, where no checksum is published; its
-    sha256 is then printed. Files that are there and verified are left alone.
+    object id that a git host gives the file) or neither, where no checksum is published: its sha256
+    is then logged for comparison, and a part of an earlier call is not continued, because the two
+    could be parts of different files. Files that are there and verified are left alone.
 
     Raises:
         DownloadError: an address fails or the content is not the published one.
@@ -41,6 +46,9 @@ def fetch_published(
         if target.is_file() and _is_published(target, entry):
             continue
         part = target.with_name(target.name + ".part")
+        known = bool(entry.get("sha256") or entry.get("git_blob"))
+        if not known:
+            part.unlink(missing_ok=True)
         if "url" in entry:
             _fetch_url(entry["url"], part, progress)
         else:
@@ -56,6 +64,8 @@ def fetch_published(
                 else f"git blob {entry.get('git_blob')}",
                 next="try again; if it stays so, the address now serves something else",
             )
+        if not known:
+            logger.warning("%s: no checksum published; sha256 %s", target, sha256_file(part))
         os.replace(part, target)
 
 
@@ -102,9 +112,11 @@ def _fetch_url(url: str, part: Path, progress: bool) -> None:
 def _transfer(session: requests.Session, url: str, part: Path, progress: bool) -> bool:
     """One attempt; True if the file is whole."""
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {}
-    with session.get(url, headers=headers, stream=True, timeout=30) as response:
-        if response.status_code == 416:  # nothing after what we have
+    headers = {"Accept-Encoding": "identity"}  # a compressed transfer has no offsets to continue at
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416:  # nothing after what we have: the checksum decides
             return True
         response.raise_for_status()
         resumed = response.status_code == 206 and _range_start(response) == have
