@@ -57,6 +57,10 @@ class DownloadError(AlignRecError):
     """A published file that could not be fetched or verified."""
 
 
+class DivergedError(AlignRecError, ValueError, FloatingPointError):
+    """Training or scoring that ended in NaN or infinity."""
+
+
 class WriteError(AlignRecError, OSError):
     """A file that could not be written; what was there before is unchanged."""
 

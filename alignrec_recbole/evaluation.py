@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from alignrec_recbole.errors import DivergedError
 from alignrec_recbole.ranking_metrics import METRICS
 
 BLOCK_BYTES = 48 << 20  # scores held at once; larger blocks leave the cache and gain nothing
@@ -100,7 +101,7 @@ def rank(
         device: where `scores` lives.
 
     Raises:
-        FloatingPointError: a score is NaN.
+        DivergedError: a score is NaN.
     """
     n_items = task.masked.shape[1]
     width = min(k, n_items - 1)
@@ -117,9 +118,10 @@ def rank(
         table[:, 0] = -torch.inf
         best, items = top_k(table, width)
         if torch.isnan(best[:, 0]).any():
-            raise FloatingPointError(
-                "The model scored NaN: the ranking would be meaningless. "
-                "Lower the learning rate or check the features."
+            raise DivergedError(
+                "The model scored NaN: the ranking would be meaningless.",
+                expected="numbers",
+                next="lower learning_rate, or check the features",
             )
         top[start:stop, :width] = torch.where(best == -torch.inf, -1, items).cpu().numpy()
     return Ranking(task.users, top, *_hits(top, task.targets))

@@ -22,7 +22,7 @@ from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import InputType, ModelType
 from tqdm import tqdm
 
-from alignrec_recbole.errors import RecordError
+from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation import Ranking, RankingTask, rank
 from alignrec_recbole.files import atomic_write
 from alignrec_recbole.sampling import PairSampler
@@ -128,7 +128,7 @@ class MultimodalTrainer(Trainer):
             best validation score and all validation metrics of that epoch.
 
         Raises:
-            ValueError: the loss became NaN.
+            DivergedError: the loss became NaN or infinite.
         """
         batches = self._batches(train_data)
         task = as_task(valid_data)
@@ -213,9 +213,11 @@ class MultimodalTrainer(Trainer):
         assert total is not None
         losses = [value / count for value in total.tolist()]
         if not all(map(math.isfinite, losses)):
-            raise ValueError(
-                f"The training loss is not finite in epoch {epoch}: {losses}. "
-                "Lower the learning rate or a loss weight."
+            raise DivergedError(
+                f"The training loss is not finite in epoch {epoch}.",
+                came=f"loss terms {losses}",
+                expected="finite numbers",
+                next="lower learning_rate or a loss weight",
             )
         self.train_loss_dict[epoch] = sum(losses)
         return {

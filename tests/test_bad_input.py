@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -583,6 +584,13 @@ NAME_AND_SETTING_CASES = [
         ("learning_rate = 'fast'", "overall.yaml"),
         set_to("learning_rate=fast"),
     ),
+    Bad(
+        "learning rate that explodes",
+        whole,
+        "DivergedError",
+        ("NaN", "lower learning_rate"),
+        ("--set", "learning_rate=1e38", "--epochs", "9"),
+    ),
     Bad("no batch", whole, "SettingError", ("train_batch_size = 0",), set_to("train_batch_size=0")),
     Bad("list length 0", whole, "SettingError", ("topk", "0"), set_to("topk=[0]")),
     Bad("unknown metric", whole, "SettingError", ("'Recal'", "NDCG"), set_to("metrics=[Recal]")),
@@ -827,6 +835,40 @@ with atomic_write(Path({str(path)!r}), "w") as handle:
     with atomic_write(path, "w") as handle:
         handle.write("new")
     assert path.read_text() == "new"
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(place: Place) -> None:
+    """Killed between and during writes of its state, then started again by the same command."""
+    from alignrec_recbole import trainer
+
+    line = [*arguments(place), "--model", "BPR", "--set", "stopping_step=1000", "--epochs", "300"]
+    before = files(place.output)
+    program = (
+        "import sys; from alignrec_recbole import trainer; from benchmarks.cli import main; "
+        f"trainer.SAVE_EVERY_SECONDS = 0.0; main({line!r})"
+    )
+    run = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        states = list((place.output / "checkpoints").rglob("*.state.pt"))
+        if states or run.poll() is not None:
+            break
+        time.sleep(0.05)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert {name: files(place.output).get(name) for name in before} == before
+
+    begun = torch.load(states[0], weights_only=True)
+    assert 0 < json.loads(begun["plain"])["next_epoch"] < 300
+    assert main(line) == 0
+    fresh = Place(place.data, place.root / "fresh")
+    assert main([*line, "--output", str(fresh.output)]) == 0
+    resumed, whole_run = (
+        next(r for r in read_records(out / "runs") if r.model == "BPR")
+        for out in (place.output, fresh.output)
+    )
+    assert resumed.metrics == whole_run.metrics
+    assert [e["losses"] for e in resumed.history] == [e["losses"] for e in whole_run.history]
+    assert trainer.SAVE_EVERY_SECONDS > 0
 
 
 @contextmanager

@@ -109,8 +109,8 @@ def test_a_broken_model_fails_no_other_check(tmp_path: Path, case: Broken) -> No
 def test_every_check_has_a_broken_model() -> None:
     applied = {c.__name__ for n in register.MODELS for c in model_checks(subject(n))}
     assert applied == {case.check for case in BROKEN}
-    on_request = {"check_cpu_equals_gpu"}
-    assert set(suite.checks_by_name()) == applied | on_request
+    for_other_devices = {"check_scores_as_on_cpu"}
+    assert set(suite.checks_by_name()) == applied | for_other_devices
 
 
 # Beyond one process and one machine -------------------------------------------------------------
@@ -144,13 +144,11 @@ def test_both_layouts_give_one_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in register.MODELS if subject(n).learns])
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_cpu_equals_gpu(tmp_path: Path, name: str) -> None:
-    lab = Lab(name, tmp_path, device="cuda")
-    suite.check_cpu_equals_gpu(lab)
-    suite.check_right_top_item(lab)
+def test_other_devices(tmp_path: Path, name: str, device: str) -> None:
+    lab = Lab(name, tmp_path, device=device)
+    suite.check_scores_as_on_cpu(lab)
     suite.check_device_is_followed(lab)
+    suite.check_right_top_item(lab)
 
 
 # The world itself -------------------------------------------------------------------------------
