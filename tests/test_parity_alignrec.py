@@ -11,8 +11,14 @@ import pytest
 from benchmarks.parity import alignrec, official
 
 RECORDED = Path(__file__).parent / "data" / "parity_alignrec.npz"
-# The official REG passes through float32 (EmbLoss starts from a float32 zero): that is 5e-8.
-DOUBLE, SINGLE = 2e-7, 1e-5
+DOUBLE, SINGLE = 1e-10, 1e-5
+
+
+def project(value: np.ndarray) -> np.ndarray:
+    """A matrix times fixed random vectors; scalars and vectors as they are."""
+    if value.ndim < 2:
+        return value
+    return value @ np.random.default_rng(7).normal(size=(value.shape[1], 4))
 
 
 @pytest.mark.parametrize("case", alignrec.CASES, ids=lambda case: case.name)
@@ -20,12 +26,14 @@ def test_terms_gradients_and_steps_equal_the_official_ones(case):
     recorded = np.load(RECORDED, allow_pickle=False)
     ours = {True: alignrec.our_run(case, True), False: alignrec.our_run(case, False)}
     names = [key for key in recorded.files if key.startswith(f"{case.name}/")]
-    assert len(names) >= 8
+    assert len(names) >= 25
     for key in names:
         name = key.partition("/")[2]
-        assert alignrec.relative_error(ours[True][name], recorded[key]) < DOUBLE, key
+        double = alignrec.relative_error(project(ours[True][name]), recorded[key])
+        single = alignrec.relative_error(project(ours[False][name]), recorded[key])
+        assert double < (SINGLE if name.startswith("R as") else DOUBLE), key
         if not name.startswith("after"):  # Adam divides by |gradient|
-            assert alignrec.relative_error(ours[False][name], recorded[key]) < SINGLE, key
+            assert single < SINGLE, key
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
@@ -39,12 +47,14 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
 
 
 def record(reference: Path) -> None:
-    """Terms and losses of every case; all gradients of the first."""
+    """Terms, gradients, graphs, scores and the state after the steps of every case.
+
+    Matrices are kept as their products with fixed random vectors, which any wrong entry moves.
+    """
     kept = {}
     for case in alignrec.CASES:
         for name, value in alignrec.official_run(reference, case).items():
-            if value.size == 1 or (case is alignrec.CASES[0] and name.startswith("gradient")):
-                kept[f"{case.name}/{name}"] = value
+            kept[f"{case.name}/{name}"] = project(value)
     RECORDED.parent.mkdir(exist_ok=True)
     np.savez_compressed(RECORDED, **kept)
 

@@ -100,7 +100,7 @@ def build_ours(case: Case, inputs: dict[str, Any], double: bool) -> Any:
         fused_features=lambda: torch.from_numpy(features),
         pairs=lambda: (user + 1, item + 1),
     )
-    with official._default_dtype(torch.float64 if double else torch.float32):
+    with official.default_dtype(torch.float64 if double else torch.float32):
         model = AlignRec(config, dataset)
     values = {k: torch.from_numpy(v) for k, v in inputs["parameters"].items()}
     with torch.no_grad():
@@ -146,6 +146,7 @@ def our_run(case: Case, double: bool) -> dict[str, Any]:
     out.update({f"gradient {k}": v.clone() for k, v in our_tensors(model, True).items()})
     out["S"] = torch.from_numpy(model.item_item.csr.toarray())[1:, 1:]
     out["R"] = torch.from_numpy(model.user_item.csr.toarray())[1:, 1:]
+    out["R as the official code builds it"] = out["R"]  # float32 there: right to 1e-7
     model.eval()
     users, items = model.embeddings()
     out["scores"] = (users[1:] @ items[1:].T).detach()
@@ -163,7 +164,12 @@ def our_run(case: Case, double: bool) -> dict[str, Any]:
 
 
 def official_run(reference: Path, case: Case) -> dict[str, Any]:
-    """The same of the official model, in float64."""
+    """The same of the official model, in float64 (its losses start from a default-dtype zero)."""
+    with official.default_dtype(torch.float64):
+        return _official_run(reference, case)
+
+
+def _official_run(reference: Path, case: Case) -> dict[str, Any]:
     inputs = case.inputs()
     model = official.build(
         reference, inputs["features"], inputs["matrix"], batch_size=2048, uia=case.uia, double=True
@@ -180,6 +186,7 @@ def official_run(reference: Path, case: Case) -> dict[str, Any]:
     out.update({f"gradient {k}": own[name].grad.clone() for k, name in NAMES.items()})
     out["S"] = model.mm_original_adj.to_dense()
     out["R"] = model.R.to_dense()
+    out["R as the official code builds it"] = model.built_r.double()
     out["scores"] = model.full_sort_predict([torch.arange(USERS)]).detach()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for step, batch in enumerate(batches):
@@ -227,7 +234,8 @@ def compare(reference: Path) -> dict[str, float]:
         for name, value in theirs.items():
             errors = relative_error(exact[name], value), relative_error(single[name], value)
             rows.append([case.name, name, *(f"{e:.1e}" for e in errors)])
-            worst["max_rel_error"] = max(worst["max_rel_error"], errors[0])
+            if not name.startswith("R as"):  # a float32 matrix
+                worst["max_rel_error"] = max(worst["max_rel_error"], errors[0])
             if not name.startswith("after"):  # Adam divides by |gradient|: float32 noise decides
                 worst["max_rel_error_float32"] = max(worst["max_rel_error_float32"], errors[1])
     print(tabulate(rows, ["case", "quantity", "float64", "float32"], disable_numparse=True))

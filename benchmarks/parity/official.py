@@ -99,9 +99,10 @@ def build(
             inter_matrix=lambda form: interactions.tocoo(),
             dataset=types.SimpleNamespace(get_user_num=lambda: users, get_item_num=lambda: items),
         )
-        with _default_dtype(torch.float64 if double else torch.float32):
+        with default_dtype(torch.float64 if double else torch.float32):
             with contextlib.redirect_stdout(None):
                 model = ALIGNREC(config, loader)
+            model.built_r = model.R.to_dense()
             if double:
                 _to_double(model, features)
     return model
@@ -142,7 +143,8 @@ def _sparse(matrix: Any) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _default_dtype(kind: torch.dtype) -> Iterator[None]:
+def default_dtype(kind: torch.dtype) -> Iterator[None]:
+    """Tensors made inside have this type unless told otherwise."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(kind)
     try:
