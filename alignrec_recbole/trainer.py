@@ -108,7 +108,8 @@ class MultimodalTrainer(Trainer):
         self.stopped = "not started"
         self._best_weights: dict[str, torch.Tensor] | None = None
         self._pair_batches: PairBatches | None = None
-        self._saved_at = time.monotonic()
+        self.seconds_before = 0.0  # of earlier sessions of this run
+        self._started = self._saved_at = time.monotonic()
         self.train_loss_dict: dict[int, float] = {}
 
     # Training -----------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class MultimodalTrainer(Trainer):
         task = as_task(valid_data)
         if self.state_file and self.state_file.is_file():
             self._resume(self._pair_batches)
-        if self.model.type == ModelType.TRADITIONAL:
+        if type(self.model).type == ModelType.TRADITIONAL:  # an instance may have its own `type`
             return self._fit_without_training(task)
         bar = tqdm(
             range(self.start_epoch, self.epochs),
@@ -230,7 +231,7 @@ class MultimodalTrainer(Trainer):
     def _batches(self, train_data: Any) -> Any:
         dataset = train_data if hasattr(train_data, "inter_feat") else train_data._dataset
         if (
-            self.model.type == ModelType.GENERAL
+            type(self.model).type == ModelType.GENERAL
             and self.model.input_type == InputType.PAIRWISE
             and self.config["train_neg_sample_args"]["distribution"] == "uniform"
             and not self.config["train_neg_sample_args"]["dynamic"]
@@ -327,6 +328,7 @@ class MultimodalTrainer(Trainer):
                     "best_valid_result": self.best_valid_result,
                     "best_epoch": self.best_epoch,
                     "history": self.history,
+                    "seconds": self.seconds_before + time.monotonic() - self._started,
                     "pairs_rng": batches.generator.bit_generator.state if batches else None,
                     "numpy_rng": [
                         part.tolist() if isinstance(part, np.ndarray) else part
@@ -372,7 +374,7 @@ class MultimodalTrainer(Trainer):
         self.start_epoch, self.cur_step = plain["next_epoch"], plain["cur_step"]
         self.best_valid_score = plain["best_valid_score"]
         self.best_valid_result, self.best_epoch = plain["best_valid_result"], plain["best_epoch"]
-        self.history = plain["history"]
+        self.history, self.seconds_before = plain["history"], plain["seconds"]
 
 
 def as_task(data: Any) -> RankingTask | None:

@@ -160,22 +160,27 @@ def _run(options: argparse.Namespace) -> int:
 def _choose(
     options: argparse.Namespace, base: dict[str, Any], overrides: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
-    """The grid point with the best validation score; the test split is not looked at."""
-    from benchmarks.runner import RunSpec, run_one
+    """The grid point with the best validation score; the test split is not looked at.
+
+    The winner's state stays, so that its run only has to be ranked; the others' are deleted.
+    """
+    from benchmarks.runner import RunSpec, forget, run_one
 
     keys = [key for key, _ in options.grid]
-    best: tuple[float, dict[str, Any]] | None = None
+    best: tuple[float, dict[str, Any], RunSpec] | None = None
     points = list(itertools.product(*(values for _, values in options.grid)))
     for point in points:
         trial = dict(zip(keys, point, strict=True))
-        spec = RunSpec(
+        spec: RunSpec | None = RunSpec(
             seed=options.seeds[0], overrides={**overrides, **trial}, score_test=False, **base
         )
-        record = run_one(spec)
+        record = run_one(spec)  # type: ignore[arg-type]
         score = record.selection["best_score"]
         print(f"  {trial}: validation {record.selection['metric']} {score:.4f}")
         if best is None or score > best[0]:
-            best = (score, trial)
+            best, spec = (score, trial, spec), best[2] if best else None
+        if spec is not None:
+            forget(spec)
     assert best is not None
     grid = "; ".join(f"{key} in {list(values)}" for key, values in options.grid)
     return best[1], f"tuned on validation, seed {options.seeds[0]}: {grid}"

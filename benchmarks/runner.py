@@ -154,7 +154,7 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
         seconds["train_epoch"] = float(np.median([entry["seconds"] for entry in history]))
     else:
         seconds["train_epoch"] = 0.0
-    seconds["total"] = time.perf_counter() - started
+    seconds["total"] = time.perf_counter() - started + trainer.seconds_before
     record = RunRecord(
         status="finished",
         model=spec.model,
@@ -193,8 +193,14 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
         notes=prepared.notes,
     )
     write_record(prepared.record_path, record)
-    state_file.unlink(missing_ok=True)
+    if spec.score_test:  # a grid point keeps its state: if chosen, it is only ranked
+        state_file.unlink(missing_ok=True)
     return record
+
+
+def forget(spec: RunSpec) -> None:
+    """Delete the saved state of a run."""
+    prepare(spec).path("checkpoints", ".state.pt").unlink(missing_ok=True)
 
 
 def prepare(spec: RunSpec) -> Prepared:

@@ -102,6 +102,33 @@ def test_the_test_split_changes_nothing_before_the_end(world, tmp_path):
     assert [e["valid"] for e in trial.history] == [e["valid"] for e in plain.history]
 
 
+def test_the_chosen_grid_point_is_not_trained_again(world, tmp_path, monkeypatch, capsys):
+    from benchmarks.cli import main
+
+    def arguments(output, *more):
+        return [
+            "--model", "LightGCN", "--dataset", "two", "--data-path", str(world), "--output",
+            str(output), "--epochs", "4", "--quiet", "--set", "learning_rate=0.05", *more,
+        ]  # fmt: skip
+
+    assert main(arguments(tmp_path / "a", "--grid", "n_layers=1,2,0")) == 0
+    chosen = next((tmp_path / "a" / "runs").rglob("*.json"))
+    record = json.loads(chosen.read_text())
+    assert record["tuned_on"] == "tuned on validation, seed 999: n_layers in [1, 2, 0]"
+    trials = [json.loads(p.read_text()) for p in (tmp_path / "a" / "tuning").rglob("*.json")]
+    assert len(trials) == 3
+    assert all(trial["metrics"] == {} for trial in trials)
+    top = max(trial["selection"]["best_score"] for trial in trials)
+    best = next(t for t in trials if t["config_sha256"] == record["config_sha256"])
+    assert best["selection"]["best_score"] == top
+    assert record["history"] == best["history"]  # the very run, seconds and all
+    assert not list((tmp_path / "a" / "checkpoints").rglob("*.pt"))
+    layers = str(record["config"]["n_layers"])
+    assert main(arguments(tmp_path / "b", "--set", f"n_layers={layers}")) == 0
+    direct = json.loads(next((tmp_path / "b" / "runs").rglob("*.json")).read_text())
+    assert direct["metrics"] == record["metrics"]
+
+
 @pytest.mark.parametrize(("setting", "waits"), [("mmrec", [0, 1, 2]), ("recbole", [0, 0, 0])])
 def test_a_tie_is_no_improvement_in_mmrec_and_one_in_recbole(world, tmp_path, setting, waits):
     prepared = runner.prepare(spec(world, tmp_path, setting=setting))
