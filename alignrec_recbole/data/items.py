@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from alignrec_recbole.errors import DataError
+from alignrec_recbole.errors import DataError, MissingDependencyError
 from alignrec_recbole.files import inside
 
 ID_COLUMNS = ("item_id", "itemID", "id")
 IMAGE_COLUMN = "image"
 OTHER_IDS = ("asin", "artistID")  # identifiers, not content
+NUMBER_TYPES = ("float", "float_seq")  # of RecBole's typed headers: measures, not words
+NOT_A_VALUE = ("nan", "NaN")  # how an absent cell is printed
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,17 @@ class ItemTable:
     text_columns: list[str]
 
     def content_hash(self) -> str:
-        """SHA-256 of ids, texts and image names: equal tables are encoded once."""
+        """SHA-256 of ids, texts, and names and sizes of images: equal tables are encoded once."""
         digest = hashlib.sha256()
         for item, text, image in zip(self.ids, self.texts, self.images, strict=True):
-            digest.update(f"{item}\x1f{text}\x1f{image.name if image else ''}\x1e".encode())
+            digest.update(f"{item}\x1f{text}\x1f{_image_mark(image)}\x1e".encode())
         return digest.hexdigest()
+
+
+def _image_mark(image: Path | None) -> str:
+    if image is None:
+        return ""
+    return f"{image.name}\x1f{image.stat().st_size if image.is_file() else 'absent'}"
 
 
 def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
@@ -60,7 +71,10 @@ def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
 
 
 def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
-    """Read an item table; columns besides the id, the image and other identifiers are text.
+    """Read an item table; columns besides ids, the image and typed numbers are text.
+
+    An absent cell (empty, nan) adds nothing to the text; an absent image is None. Whether an image
+    file is there and readable is the image encoder's to find out.
 
     Args:
         path: .tsv (or RecBole's .item, with typed headers) or .parquet.
@@ -72,7 +86,7 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
     """
     path = Path(path)
     header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_tabs(path)
-    columns = [column.partition(":")[0] for column in header]
+    columns = [column.partition(":")[0].strip() for column in header]
     id_column = next((columns.index(name) for name in ID_COLUMNS if name in columns), None)
     if id_column is None:
         raise DataError(
@@ -87,14 +101,17 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
     text_columns = [
         i
         for i, column in enumerate(columns)
-        if i not in (id_column, image_column) and column not in OTHER_IDS
+        if i != image_column
+        and column not in (*ID_COLUMNS, *OTHER_IDS)
+        and header[i].partition(":")[2] not in NUMBER_TYPES
     ]
     folder = image_dir or path.parent / "images"
     ids, texts, images = [], [], []
     for row in rows:
-        ids.append(row[id_column])
-        texts.append(". ".join(row[i].strip() for i in text_columns if row[i].strip()))
-        file = row[image_column].strip() if image_column is not None else ""
+        cells = ["" if cell.strip() in NOT_A_VALUE else cell.strip() for cell in row]
+        ids.append(row[id_column].strip())
+        texts.append(". ".join(cells[i] for i in text_columns if cells[i]))
+        file = cells[image_column] if image_column is not None else ""
         images.append(inside(folder, file) if file else None)
     _check_ids(path, ids)
     return ItemTable(ids, texts, images, path.name, [columns[i] for i in text_columns])
@@ -119,10 +136,41 @@ def _check_ids(path: Path, ids: list[str]) -> None:
 
 
 def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a tab-separated file.
+
+    Where every line has the header's number of tabs, a line is a row and a quotation mark is a
+    character, unless a cell is quoted as a whole. Otherwise cells may hold tabs and line ends in
+    quotes. A stray quotation mark thus never swallows the rows that follow it.
+    """
+    text = _read_text(path)
+    if not text.strip():
+        raise DataError(f"{path.name} is empty.", came=str(path), expected="a header and items")
+    lines = [line for line in text.split("\n") if line.strip()]
+    rows = [[_unquoted(cell) for cell in line.split("\t")] for line in lines]
+    if ragged := _ragged(rows):
+        with contextlib.suppress(csv.Error):
+            quoted = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+            cells = [row for row in quoted if any(cell.strip() for cell in row)]
+            if not _ragged(cells):
+                return cells[0], cells[1:]
+        raise DataError(
+            f"{path.name} is not a regular tab-separated table.",
+            came=f"{len(ragged)} rows of another width, first in row {ragged[0]}: "
+            f"{len(rows[ragged[0]])} cells",
+            expected=f"{len(rows[0])} cells in every row, as in the header",
+            next="separate cells by one tab, and quote cells that hold tabs or line ends",
+        )
+    return rows[0], rows[1:]
+
+
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         raise DataError(f"There is no item table {path}.") from None
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read.", came=f"{path}: {error}") from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path.name} is not UTF-8 text.",
@@ -130,20 +178,21 @@ def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
             expected="UTF-8",
             next="convert it, for example with iconv -f LATIN1 -t UTF-8",
         ) from error
-    if not text.strip():
-        raise DataError(f"{path.name} is empty.", came=str(path), expected="a header and items")
-    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):  # some tables hold stray quotes
-        rows = list(csv.reader(text.splitlines(), delimiter="\t", quoting=quoting))
-        header, rows = rows[0], [row for row in rows[1:] if row]
-        ragged = [i for i, row in enumerate(rows) if len(row) != len(header)]
-        if not ragged:
-            return header, rows
-    raise DataError(
-        f"{path.name} is not a regular tab-separated table.",
-        came=f"{len(ragged)} rows of another width, first in row {ragged[0] + 1}: "
-        f"{len(rows[ragged[0]])} cells",
-        expected=f"{len(header)} cells in every row",
-    )
+
+
+def _unquoted(cell: str) -> str:
+    """The cell without its quotation marks if it is quoted as a whole.
+
+    >>> [_unquoted(cell) for cell in ('"so ""it"" is"', '"A" or "B"', '12" disc')]
+    ['so "it" is', '"A" or "B"', '12" disc']
+    """
+    inner = cell[1:-1]
+    whole = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if whole else cell
+
+
+def _ragged(rows: list[list[str]]) -> list[int]:
+    return [i for i, row in enumerate(rows) if len(row) != len(rows[0])]
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -152,8 +201,6 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         frame = pd.read_parquet(path)
     except ImportError as error:
-        from alignrec_recbole.errors import MissingDependencyError
-
         raise MissingDependencyError(
             f"Reading {path.name} needs pyarrow.",
             came=str(error).splitlines()[0],
@@ -164,5 +211,21 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
         raise DataError(
             f"{path.name} is not a readable Parquet file.", came=str(error).splitlines()[0]
         ) from error
-    cells = frame.astype(object).where(frame.notna(), "").astype(str)
-    return list(map(str, frame.columns)), cells.to_numpy().tolist()
+    names = [str(column) for column in frame.columns]
+    cells = [[_cell(value) for value in frame.iloc[:, i]] for i in range(len(names))]
+    return names, [list(row) for row in zip(*cells, strict=True)]
+
+
+def _cell(value: Any) -> str:
+    """Text of a Parquet value: lists joined, whole numbers without a point, absent ones empty.
+
+    >>> _cell(["red", None, "bike"]), _cell(7.0), _cell(float("nan")), _cell(None)
+    ('red, bike', '7', '', '')
+    """
+    if isinstance(value, list | tuple) or bool(getattr(value, "ndim", None)):
+        return ", ".join(text for text in map(_cell, value) if text)
+    if value is None or str(value) in ("<NA>", "NaT", *NOT_A_VALUE):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
