@@ -167,21 +167,20 @@ def _choose(
     from benchmarks.runner import RunSpec, forget, run_one
 
     keys = [key for key, _ in options.grid]
-    best: tuple[float, dict[str, Any], RunSpec] | None = None
-    points = list(itertools.product(*(values for _, values in options.grid)))
-    for point in points:
+    trials: list[tuple[float, dict[str, Any], RunSpec]] = []
+    for point in itertools.product(*(values for _, values in options.grid)):
         trial = dict(zip(keys, point, strict=True))
-        spec: RunSpec | None = RunSpec(
+        spec = RunSpec(
             seed=options.seeds[0], overrides={**overrides, **trial}, score_test=False, **base
         )
-        record = run_one(spec)  # type: ignore[arg-type]
+        record = run_one(spec)
         score = record.selection["best_score"]
         print(f"  {trial}: validation {record.selection['metric']} {score:.4f}")
-        if best is None or score > best[0]:
-            best, spec = (score, trial, spec), best[2] if best else None
-        if spec is not None:
-            forget(spec)
-    assert best is not None
+        trials.append((score, trial, spec))
+    best = max(trials, key=lambda entry: entry[0])  # the first of equals
+    for entry in trials:
+        if entry is not best:
+            forget(entry[2])
     grid = "; ".join(f"{key} in {list(values)}" for key, values in options.grid)
     return best[1], f"tuned on validation, seed {options.seeds[0]}: {grid}"
 
