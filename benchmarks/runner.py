@@ -245,6 +245,9 @@ def prepare(spec: RunSpec) -> Prepared:
                 "data differ from the released set: "
                 + "; ".join(f"{k} {came}, expected {want}" for k, (came, want) in wrong.items())
             )
+    papers = getattr(parts.model_class, "paper_features", None)
+    if papers and feature_files:
+        notes.append(f"not the paper's features ({papers})")
     resolved = {key: _plain(config[key]) for key in sorted(given) if key not in PLACES}
     resolved.setdefault("eval_args", _plain(config["eval_args"]))
     digest = hashlib.sha256(

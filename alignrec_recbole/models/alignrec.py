@@ -115,6 +115,7 @@ class AlignRec(PairwiseRecommender):
     """AlignRec in its published and its official form."""
 
     settings_class = AlignRecSettings
+    paper_features = "BEiT-3 with inter-content pre-training"
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
