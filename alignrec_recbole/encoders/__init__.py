@@ -58,8 +58,9 @@ def encode_items(
         UnknownNameError: there is no such encoder.
         MissingDependencyError: it needs an extra that is not installed.
     """
-    kind, _, model = name.partition(":")
-    if kind not in ENCODERS or (kind == "hf") != bool(model):
+    kind, colon, model = name.partition(":")
+    takes_model = kind == "hf"
+    if kind not in ENCODERS or takes_model != bool(model) or takes_model != bool(colon):
         near = difflib.get_close_matches(kind, ENCODERS, n=1)
         raise UnknownNameError(
             f"There is no encoder {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
