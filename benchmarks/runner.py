@@ -259,7 +259,10 @@ def prepare(spec: RunSpec) -> Prepared:
                 "protocol": spec.protocol,
                 "data": data["files"],
                 "split": data["split"],
-                "features": {name: file["sha256"] for name, file in feature_files.items()},
+                "features": {
+                    name: [file["sha256"], file.get("items_sha256")]
+                    for name, file in feature_files.items()
+                },
             },
             sort_keys=True,
         ).encode()
