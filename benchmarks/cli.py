@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,13 @@ import yaml
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0 done, 2 refused, 130 interrupted)."""
-    from alignrec_recbole.errors import AlignRecError
-
+    for noise in ("The given NumPy array is not writable", "A value is trying to be set on a copy"):
+        warnings.filterwarnings("ignore", message=noise)  # RecBole's, not the user's
+    try:
+        from alignrec_recbole.errors import AlignRecError
+    except ImportError as error:  # RecBole or another requirement is not installed
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["download"]:
