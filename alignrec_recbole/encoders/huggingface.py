@@ -87,7 +87,10 @@ def encode(
 
 def _load(model: str, place: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging as messages
 
+    with_bars = messages.is_progress_bar_enabled()
+    messages.disable_progress_bar()  # one bar, that of the items
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
         encoder, loading = AutoModel.from_pretrained(
@@ -100,6 +103,9 @@ def _load(model: str, place: str) -> tuple[Any, Any]:
             expected="a hub id that can be reached, or a folder with config, tokenizer and "
             "safetensors weights",
         ) from error
+    finally:
+        if with_bars:
+            messages.enable_progress_bar()
     if encoder.config.is_encoder_decoder:
         encoder = encoder.get_encoder()
     absent = [key for key in loading["missing_keys"] if "pooler" not in key]  # the pooler is unused
