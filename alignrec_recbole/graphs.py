@@ -50,20 +50,21 @@ class SparseOperator:
 
     def forward_product(self, dense: Tensor, rows: Tensor | None = None) -> Tensor:
         """A X or (A X)[rows], outside autograd."""
-        index, offsets, weights = self._on(dense, transposed=False)
-        if rows is None:
-            return _bag(index, offsets, weights, dense)
-        start, length = offsets[rows], offsets[rows + 1] - offsets[rows]
-        bounds = torch.zeros(len(rows) + 1, dtype=torch.int64, device=dense.device)
-        torch.cumsum(length, 0, out=bounds[1:])
-        total = int(bounds[-1])
-        shift = torch.repeat_interleave(start - bounds[:-1], length, output_size=total)
-        take = torch.arange(total, device=dense.device) + shift
-        return _bag(index[take], bounds, weights[take], dense)
+        low = dense.detach()
+        index, offsets, weights = self._on(low, transposed=False)
+        if rows is not None:
+            start, length = offsets[rows], offsets[rows + 1] - offsets[rows]
+            offsets = torch.zeros(len(rows) + 1, dtype=torch.int64, device=low.device)
+            torch.cumsum(length, 0, out=offsets[1:])
+            total = int(offsets[-1])
+            shift = torch.repeat_interleave(start - offsets[:-1], length, output_size=total)
+            take = shift.add_(torch.arange(total, device=low.device))
+            index, weights = index[take], weights[take]
+        return _bag(index, offsets, weights, low)
 
     def backward_product(self, gradient: Tensor) -> Tensor:
         """Aᵀ G."""
-        return _bag(*self._on(gradient, transposed=True), gradient)
+        return _bag(*self._on(gradient, transposed=True), gradient.detach())
 
     def _on(self, dense: Tensor, *, transposed: bool) -> tuple[Tensor, Tensor, Tensor]:
         key = (dense.device, dense.dtype, transposed)
@@ -109,34 +110,45 @@ class _Product(torch.autograd.Function):
 class _LayerMean(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, start: Tensor, graph: SparseOperator, layers: int, rows: Tensor | None
-    ) -> Tensor:
-        ctx.graph, ctx.layers, ctx.rows = graph, layers, rows
+        ctx: Any,
+        start: Tensor,
+        graph: SparseOperator,
+        layers: int,
+        rows: Tensor | None,
+        keep: slice | None,
+    ) -> Any:
+        ctx.graph, ctx.layers, ctx.rows, ctx.keep = graph, layers, rows, keep
+        inner = start  # Horner: x + A(x + A(x + …)), the outermost product at the rows only
+        for _ in range(layers - 1):
+            inner = graph.forward_product(inner).add_(start)
         total = start.clone() if rows is None else start.index_select(0, rows)
-        layer = start
-        for depth in range(1, layers + 1):
-            if rows is not None and depth == layers:
-                total += graph.forward_product(layer, rows)  # the last layer is read at rows only
-            else:
-                layer = graph.forward_product(layer)
-                total += layer if rows is None else layer.index_select(0, rows)
-        return total.div_(layers + 1)
+        if layers:
+            total += graph.forward_product(inner, rows)
+        total.div_(layers + 1)
+        return total if keep is None else (total, start[keep].clone())
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor, kept: Tensor | None = None) -> tuple:
         seed = gradient / (ctx.layers + 1)
-        if ctx.rows is not None:
-            seed = scatter_rows(seed, ctx.rows, ctx.graph.shape[0])
+        own, rows = seed, ctx.rows
+        if rows is not None:
+            seed = scatter_rows(own, rows, ctx.graph.shape[0])
         out = seed
-        for depth in range(ctx.layers):  # Horner: g + Aᵀ(g + Aᵀ(g + …))
+        for _ in range(ctx.layers):  # g + Aᵀ(g + Aᵀ(g + …))
             out = ctx.graph.backward_product(out)
-            out = out.add_(seed) if depth < ctx.layers else out
-        return out, None, None, None
+            out = out.add_(seed) if rows is None else out.index_add_(0, rows, own)
+        if kept is not None:
+            out[ctx.keep] += kept
+        return out, None, None, None, None
 
 
 def layer_mean(
-    graph: SparseOperator, start: Tensor, layers: int, rows: Tensor | None = None
-) -> Tensor:
+    graph: SparseOperator,
+    start: Tensor,
+    layers: int,
+    rows: Tensor | None = None,
+    keep: slice | None = None,
+) -> Any:
     """LightGCN's read-out: (1/(L+1)) Σ_{l=0..L} Aˡ X, at all rows or at `rows` only.
 
     Args:
@@ -144,6 +156,8 @@ def layer_mean(
         start: X [n, d].
         layers: L ≥ 0.
         rows: optional indices [b]; the result is then [b, d].
+        keep: also return X[keep]; both results then share one backward, which spares a table of
+            zeros and a sum over all of X.
 
     Source: He et al., LightGCN, SIGIR 2020, equations 7-8.
 
@@ -153,7 +167,7 @@ def layer_mean(
     tensor([[1.],
             [1.]])
     """
-    return _LayerMean.apply(start, graph, layers, rows)
+    return _LayerMean.apply(start, graph, layers, rows, keep)
 
 
 def normalised_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:

@@ -1,38 +1,105 @@
-"""Dense products by the fastest library that torch carries, with equal results."""
+"""Dense products by the fastest library that torch carries, in bfloat16 where a caller says so."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_training: torch.dtype | None = None  # of large products; None: as their factors are
 
-def inner_products(left: Tensor, right: Tensor) -> Tensor:
-    """L Rᵀ of [n, d] and [m, d], outside autograd.
+
+@contextlib.contextmanager
+def precision(dtype: torch.dtype | None) -> Iterator[None]:
+    """Large products of the losses and layers built inside use this type; None: their factors'.
+
+    Factors are rounded to it, results come back in the factors' type; sums, norms, graphs,
+    parameters and the optimizer keep theirs. Ranking is never inside.
+    """
+    global _training
+    before, _training = _training, dtype
+    try:
+        yield
+    finally:
+        _training = before
+
+
+def product_dtype(tensor: Tensor) -> torch.dtype:
+    """The type that a large product with `tensor` is to be computed in now.
+
+    >>> with precision(torch.bfloat16):
+    ...     product_dtype(torch.ones(1)), product_dtype(torch.ones(1, dtype=torch.float64))
+    (torch.bfloat16, torch.float64)
+    """
+    return _training if _training is not None and tensor.dtype == torch.float32 else tensor.dtype
+
+
+def inner_products(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """L Rᵀ (+ b) of [n, d] and [m, d], outside autograd.
 
     On CPU in float32 oneDNN is asked directly where torch has it: torch itself asks MKL, which on
-    processors that are not Intel's takes about twice as long (benchmarks/speed).
+    processors that are not Intel's takes up to twice as long (benchmarks/speed).
 
     >>> inner_products(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
     tensor([[11.]])
     """
     if left.device.type == "cpu" and left.dtype == right.dtype == torch.float32 and _onednn():
-        return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-    return F.linear(left, right)
+        return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+    return F.linear(left, right, bias)
 
 
 @functools.cache
 def _onednn() -> bool:
     """Whether oneDNN's product is there and gives what torch gives."""
     try:
-        left, right = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
-        product = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+        left, right, bias = (
+            torch.arange(6.0).view(2, 3),
+            torch.arange(12.0).view(4, 3),
+            torch.ones(4),
+        )
+        product = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
-    return bool(torch.equal(product, left @ right.T))
+    return bool(torch.equal(product, left @ right.T + bias))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x Wᵀ + b, differentiable, for large x [n, f]; W [d, f], b [d]; see `precision`.
+
+    >>> linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), torch.tensor([1.0]))
+    tensor([[12.]])
+    """
+    return _Linear.apply(x, weight, bias)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        kind = product_dtype(x)
+        x_low, weight_low = x.to(kind), weight.to(kind)
+        ctx.save_for_backward(x_low, weight_low)
+        return inner_products(x_low, weight_low, bias.to(kind)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        g = gradient.to(x.dtype)
+        for_weight = inner_products(g.T, x.T).to(gradient.dtype)
+        for_x = None
+        if ctx.needs_input_grad[0]:
+            for_x = gradient.new_empty(x.shape)
+            for start in range(0, len(x), _ROWS):  # small enough to be converted in the cache
+                cut = slice(start, start + _ROWS)
+                for_x[cut] = inner_products(g[cut], weight.T)
+        return for_x, for_weight, gradient.sum(0)
+
+
+_ROWS = 2048
 
 
 def take_rows(table: Tensor, rows: Tensor) -> Tensor:

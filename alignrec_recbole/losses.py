@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignrec_recbole.kernels import inner_products, product_dtype
+
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     """Mean of −ln σ(positive − negative); scores [b] and [b], equal scores cost ln 2.
@@ -71,33 +73,46 @@ def cosine_distance(left: Tensor, right: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(left, right, dim=-1)).mean()
 
 
+CONTRAST_ROWS = 512  # rows of the b × b scores held at once: they stay in the cache
+
+
 class _Contrast(torch.autograd.Function):
-    """Mean over rows of logsumexp_j(x·y_j/τ) − x·y/τ with one kept b × b matrix."""
+    """Mean over rows of logsumexp_j(x·y_j/τ) − x·y/τ; never more than CONTRAST_ROWS × b scores.
+
+    A block of rows has its whole softmax, so the gradients are made on the way:
+    ∂x = (softmax Y − y)/(bτ), ∂y = (softmaxᵀ X − x)/(bτ).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, temperature: float, bounded: bool) -> Tensor:
-        scores = (x / temperature) @ y.T  # [b, b]
-        diagonal = scores.diagonal().clone()
-        if bounded:  # unit rows: |score| ≤ 1/τ, exp cannot overflow
-            share = scores.exp_()
-            total = share.sum(1)
-            loss = (total.log() - diagonal).mean()
-        else:
-            top = scores.max(1).values
-            share = scores.sub_(top[:, None]).exp_()
-            total = share.sum(1)
-            loss = (total.log() + top - diagonal).mean()
-        ctx.save_for_backward(x, y, share, total)
-        ctx.temperature = temperature
-        return loss
+        kind = product_dtype(x)
+        scaled, y_low = (x / temperature).to(kind), y.to(kind)
+        turned = y_low.T
+        grad_x, grad_y = torch.empty_like(x), torch.zeros_like(x.T)
+        log_total = x.new_empty(len(x))
+        rows = CONTRAST_ROWS if x.device.type == "cpu" else len(x)
+        for start in range(0, len(x), rows):
+            cut = slice(start, start + rows)
+            share = inner_products(scaled[cut], y_low)  # [rows, b]
+            if bounded:  # unit rows: |score| ≤ 1/τ, exp cannot overflow
+                top = None
+            else:
+                top = share.max(1).values
+                share.sub_(top[:, None])
+            total = share.exp_().sum(1, dtype=x.dtype)
+            log_total[cut] = total.log() if top is None else total.log() + top
+            grad_x[cut] = inner_products(share, turned) / total[:, None]
+            weighted = (x[cut] / total[:, None]).to(kind)
+            grad_y += inner_products(weighted.T, share.T)
+        diagonal = (x * y).sum(1) / temperature
+        scale = 1 / (len(x) * temperature)
+        ctx.save_for_backward(grad_x.sub_(y).mul_(scale), grad_y.T.sub(x).mul_(scale))
+        return (log_total - diagonal).mean()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, y, share, total = ctx.saved_tensors
-        scale = gradient / (len(x) * ctx.temperature)
-        grad_x = ((share @ y) / total[:, None] - y) * scale
-        grad_y = (share.T @ (x / total[:, None]) - x) * scale
-        return grad_x, grad_y, None, None
+        grad_x, grad_y = ctx.saved_tensors
+        return grad_x * gradient, grad_y * gradient, None, None
 
 
 def info_nce(x: Tensor, y: Tensor, temperature: float, *, normalise: bool = True) -> Tensor:
@@ -137,7 +152,7 @@ class _GramDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
         own, cross = left.T @ left, left.T @ right
-        squared = _square_sum(own) - 2 * _square_sum(cross) + _square_sum(right.T @ right)
+        squared = _square_sum(own) - 2 * _square_sum(cross) + _gram_square_sum(right)
         norm = squared.clamp(min=0).sqrt()
         ctx.save_for_backward(left, right, own, cross, norm)
         return (norm / len(left)).to(left.dtype)
@@ -147,8 +162,21 @@ class _GramDistance(torch.autograd.Function):
         left, right, own, cross, norm = ctx.saved_tensors
         inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
         scale = (gradient * 2 * inverse / len(left)).to(left.dtype)
-        return (left @ own - right @ cross.T) * scale, None
+        return (left @ own - inner_products(right, cross)).mul_(scale), None
+
+
+GRAM_COLUMNS = 128
+
+
+def _gram_square_sum(matrix: Tensor) -> Tensor:
+    """‖MᵀM‖² from its upper triangle, in strips of GRAM_COLUMNS."""
+    low = matrix.to(product_dtype(matrix))
+    total = torch.zeros((), dtype=torch.float64, device=matrix.device)
+    for start in range(0, low.shape[1], GRAM_COLUMNS):
+        strip = (low[:, start : start + GRAM_COLUMNS].T @ low[:, start:]).to(matrix.dtype)
+        total += 2 * _square_sum(strip) - _square_sum(strip[:, :GRAM_COLUMNS])
+    return total
 
 
 def _square_sum(matrix: Tensor) -> Tensor:
-    return matrix.double().square().sum()
+    return matrix.square().sum(dtype=torch.float64)

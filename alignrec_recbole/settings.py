@@ -42,6 +42,7 @@ class RunSettings(Settings):
     valid_metric: str = Field(description="METRIC@K of metrics and topk")
     metric_decimal_place: int = Field(ge=0, description="0 or more")
     setting: Literal["mmrec", "recbole"] = Field(description="mmrec or recbole")
+    precision: Literal["float32", "bfloat16"] = Field(description="float32 or bfloat16")
     threads: Annotated[int, Field(gt=0)] | None = Field(description="at least 1, or null")
 
     @field_validator("metrics")

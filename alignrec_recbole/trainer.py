@@ -25,6 +25,7 @@ from tqdm import tqdm
 from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation import Ranking, RankingTask, rank
 from alignrec_recbole.files import atomic_write
+from alignrec_recbole.kernels import precision
 from alignrec_recbole.sampling import PairSampler
 
 SAVE_EVERY_SECONDS = 60.0
@@ -86,6 +87,7 @@ class MultimodalTrainer(Trainer):
         self.epochs, self.eval_step = config["epochs"], config["eval_step"]
         self.stopping_step = config["stopping_step"]
         self.strict = config["setting"] != "recbole"
+        self.precision = torch.bfloat16 if config["precision"] == "bfloat16" else None
         self.clip_grad_norm = config["clip_grad_norm"]
         self.valid_metric = config["valid_metric"].lower()
         self.valid_metric_bigger = config["valid_metric_bigger"]
@@ -202,9 +204,10 @@ class MultimodalTrainer(Trainer):
         for batch in batches:
             batch = batch.to(self.device)
             self.optimizer.zero_grad()
-            parts = self.model.calculate_loss(batch)
-            parts = parts if isinstance(parts, tuple) else (parts,)
-            torch.stack([part.reshape(()) for part in parts]).sum().backward()
+            with precision(self.precision):
+                parts = self.model.calculate_loss(batch)
+                parts = parts if isinstance(parts, tuple) else (parts,)
+                torch.stack([part.reshape(()) for part in parts]).sum().backward()
             if self.clip_grad_norm:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
             self.optimizer.step()

@@ -65,7 +65,7 @@ from alignrec_recbole.graphs import (
     normalised_interactions,
     unit_rows,
 )
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.kernels import linear, take_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -160,7 +160,7 @@ class AlignRec(PairwiseRecommender):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Fused vectors of all users and items."""
         nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
-        items = self._content_items()
+        items = self._content_items(self.nodes.items)
         users = self.user_item @ items
         return (
             self._fuse(nodes[: self.n_users], users),
@@ -172,9 +172,11 @@ class AlignRec(PairwiseRecommender):
         keys, batch = self.settings, len(users)
         drawn = negatives.ravel()
         rows = torch.cat([users, positives + self.n_users, drawn + self.n_users])
-        ids = layer_mean(self.graph, self.nodes.weight, keys.n_ui_layers, rows)
+        ids, items = layer_mean(
+            self.graph, self.nodes.weight, keys.n_ui_layers, rows, slice(self.n_users, None)
+        )
         id_user, id_positive, id_negative = ids.split([batch, batch, len(drawn)])
-        content = self._content_items()
+        content = self._content_items(items)
         mm_user = self.user_item.rows(users, content)
         mm_positive, mm_negative = take_rows(content, torch.cat([positives, drawn])).split(
             [batch, len(drawn)]
@@ -200,13 +202,13 @@ class AlignRec(PairwiseRecommender):
             terms["uia"] = losses.cosine_distance(user, positive)
         return terms
 
-    def _content_items(self) -> Tensor:
-        """h_mm of all items [item_num, d]. The two maps of the gate are one affine map."""
+    def _content_items(self, ids: Tensor) -> Tensor:
+        """h_mm of all items [item_num, d] from their ID vectors; the gate's two maps are one."""
         first, second = self.feature_projection, self.gate
         weight = second.weight @ first.weight  # [d, f]
         bias = second.weight @ first.bias + second.bias
-        gate = torch.sigmoid(torch.nn.functional.linear(self.features, weight, bias))
-        content = self.nodes.items * gate
+        gate = torch.sigmoid(linear(self.features, weight, bias))
+        content = ids * gate
         for _ in range(self.settings.n_layers):
             content = self.item_item @ content
         return content

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +190,7 @@ def _copy_data(source: Path, features_file: Path, target: Path) -> None:
 
 
 def _train_here(root: Path, dataset: str, seeds: list[int], epochs: int) -> list[dict[str, Any]]:
-    os.chdir(root / "src")
-    (root / "src" / "configs" / "dataset" / f"{dataset}.yaml").write_text(
-        "USER_ID_FIELD: userID\nITEM_ID_FIELD: itemID\nTIME_FIELD: timestamp\n"
-        f"filter_out_cod_start_users: True\ninter_file_name: '{dataset}.inter'\n"
-        "vision_feature_file: image_feat.npy\ntext_feature_file: text_feat.npy\n"
-        'user_graph_dict_file: none.npy\nfield_separator: "\\t"\n'
-    )
+    settings = {**_configure(root, dataset), "seed": seeds, "epochs": epochs}
     with importable(root):
         import utils.quick_start as quick_start
         from common import trainer as trainers
@@ -214,15 +208,66 @@ def _train_here(root: Path, dataset: str, seeds: list[int], epochs: int) -> list
 
         trainers.Trainer.fit = fit
         quick_start.init_logger = lambda config: logging.disable(logging.CRITICAL)
-        settings = {
-            "gpu_id": 0, "use_gpu": False, "multimodal_data_dir": "", "data_path": "../data/",
-            "ui_cosine_loss": True, "side_emb_div": 0, "epochs": epochs, "warmup_ui": False,
-            "n_layers": [1], "knn_k": [10], "seed": seeds, "log_file_name": "parity",
-            **{key: [value] for key, value in HYPER_PARAMETERS.items()},
-        }  # fmt: skip
         with contextlib.redirect_stdout(sys.stderr):
             quick_start.quick_start("ALIGNREC", dataset, settings, save_model=False)
     return results
+
+
+def _configure(root: Path, dataset: str) -> dict[str, Any]:
+    """Enter the scratch copy, describe the data set to it and return its settings."""
+    os.chdir(root / "src")
+    (root / "src" / "configs" / "dataset" / f"{dataset}.yaml").write_text(
+        "USER_ID_FIELD: userID\nITEM_ID_FIELD: itemID\nTIME_FIELD: timestamp\n"
+        f"filter_out_cod_start_users: True\ninter_file_name: '{dataset}.inter'\n"
+        "vision_feature_file: image_feat.npy\ntext_feature_file: text_feat.npy\n"
+        'user_graph_dict_file: none.npy\nfield_separator: "\\t"\n'
+    )
+    return {
+        "gpu_id": 0, "use_gpu": False, "multimodal_data_dir": "", "data_path": "../data/",
+        "ui_cosine_loss": True, "side_emb_div": 0, "warmup_ui": False,
+        "n_layers": [1], "knn_k": [10], "log_file_name": "parity",
+        **{key: [value] for key, value in HYPER_PARAMETERS.items()},
+    }  # fmt: skip
+
+
+def actions(
+    reference: Path, dataset_dir: Path, features_file: Path, folder: Path
+) -> dict[str, Callable[[], Any]]:
+    """Training epoch and validation of the official harness, in this process (for timing).
+
+    `folder` is a scratch folder; the working directory moves into it.
+    """
+    shutil.copytree(reference / "src", folder / "src")
+    _copy_data(dataset_dir, features_file, folder / "data" / dataset_dir.name)
+    settings = _configure(folder, dataset_dir.name)
+    settings = {k: v[0] if isinstance(v, list) else v for k, v in settings.items()}
+    opened = contextlib.ExitStack()
+    opened.enter_context(importable(folder))
+    logging.disable(logging.CRITICAL)
+    with contextlib.redirect_stdout(sys.stderr):
+        from utils.configurator import Config
+        from utils.dataloader import EvalDataLoader, TrainDataLoader
+        from utils.dataset import RecDataset
+        from utils.utils import get_model, get_trainer, init_seed
+
+        config = Config("ALIGNREC", dataset_dir.name, {**settings, "seed": 999})
+        for key, value in settings.items():
+            config[key] = value
+        whole = RecDataset(config)
+        train, valid, _ = whole.split()
+        for part in (whole, train, valid):
+            str(part)  # counts users and items, which the loaders then read
+        data = TrainDataLoader(config, train, batch_size=config["train_batch_size"], shuffle=True)
+        task = EvalDataLoader(
+            config, valid, additional_dataset=train, batch_size=config["eval_batch_size"]
+        )
+        init_seed(999)
+        data.pretrain_setup()
+        trainer = get_trainer()(config, get_model("ALIGNREC")(config, data))
+    return {
+        "epoch": lambda: trainer._train_epoch(data, 0),
+        "evaluation": lambda: (opened, trainer.evaluate(task))[1],
+    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,120 @@
+"""AlignRec's training epoch and evaluation: ours against the official code, official behaviour.
+
+    python -m benchmarks.speed.alignrec --reference CHECKOUT --data-path DIR --dataset D
+        [--features F] [--frozen] [--rounds 5]
+
+Both sides read the same file and take the same batch size, loss terms and hyper-parameters. Without
+--features a seeded random table of 768 columns stands in for the features: a step costs the same
+whatever their values. With --frozen ours keeps the features constant; the official code has no such
+switch and goes on training them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from benchmarks.parity import official
+from benchmarks.runner import RunSpec
+from benchmarks.speed import ours as our_side
+from benchmarks.speed import side_by_side
+
+WIDTH = 768
+
+
+def ours(dataset: str, data_path: Path, features: Path, precision: str, frozen: bool) -> Any:
+    """Actions of our harness with the official hyper-parameters."""
+    given = official.HYPER_PARAMETERS
+    return our_side.actions(
+        RunSpec(
+            "AlignRec",
+            dataset,
+            (features.stem,),
+            setting="mmrec",
+            data_path=data_path,
+            features_path=features.parent,
+            progress=False,
+            overrides={
+                "variant": "official",
+                "cca_weight": given["cl_loss"],
+                "learning_rate": given["learning_rate"],
+                "reg_sim_weight": given["sim_weight"],
+                "uia_weight": 0.1,
+                "precision": precision,
+                "train_features": not frozen,
+            },
+        )
+    )
+
+
+def simulated_features(folder: Path, interactions: Path) -> Path:
+    """A seeded normal table [I, 768], row = itemID."""
+    items = int(pd.read_csv(interactions, sep="\t", usecols=["itemID"]).itemID.max()) + 1
+    path = folder / "simulated.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((items, WIDTH), dtype=np.float32))
+    return path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="benchmarks.speed.alignrec")
+    parser.add_argument("--reference", type=Path, required=True, help="official checkout")
+    parser.add_argument("--data-path", type=Path, required=True)
+    parser.add_argument("--dataset", default="sports")
+    parser.add_argument("--features", type=Path, help="a .npy, row = itemID")
+    parser.add_argument("--frozen", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    data_path = options.data_path.resolve()
+    folder = data_path / options.dataset
+    with tempfile.TemporaryDirectory() as scratch:
+        features = options.features or simulated_features(
+            Path(scratch), folder / f"{options.dataset}.inter"
+        )
+        mine = options.dataset, data_path, features.resolve()
+        other = options.reference.resolve(), folder, features.resolve(), Path(scratch) / "official"
+        timings = side_by_side.measure(
+            {
+                "ours float32": (ours, (*mine, "float32", options.frozen)),
+                "ours bfloat16": (ours, (*mine, "bfloat16", options.frozen)),
+                "official": (official.actions, other),
+            },
+            rounds=options.rounds,
+        )
+    rows = [
+        [name, *(side_by_side.spread(taken) for taken in t.seconds.values()),
+         f"{t.startup:.1f}", f"{t.peak_bytes / 2**30:.2f}"]
+        for name, t in timings.items()
+    ]  # fmt: skip
+    print(tabulate(rows, ["", "epoch, s", "evaluation, s", "start-up, s", "peak, GiB"]))
+    peer, single, half = (timings[n] for n in ("official", "ours float32", "ours bfloat16"))
+    fastest = min((single, half), key=lambda t: t.median("epoch"))
+    side_by_side.finish(
+        {
+            "benchmark": "alignrec",
+            "dataset": options.dataset,
+            "features": str(options.features.name) if options.features else "simulated, 768",
+            "frozen": options.frozen,
+            "ratio": peer.median("epoch") / fastest.median("epoch"),
+            "ratio_float32": peer.median("epoch") / single.median("epoch"),
+            "ratio_evaluation": peer.median("evaluation") / single.median("evaluation"),
+            "ratio_startup": peer.startup / single.startup,
+            "ours_seconds": fastest.median("epoch"),
+            "peer_seconds": peer.median("epoch"),
+            "ours_peak_bytes": single.peak_bytes,
+            "peer_peak_bytes": peer.peak_bytes,
+            "seconds": {name: t.seconds for name, t in timings.items()},
+            "startup": {name: t.startup for name, t in timings.items()},
+        }
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,151 @@
+"""Times several programs in turn, each in a process of its own, so that load hits all alike.
+
+A side is a function that prepares something and returns a dictionary of actions; only one side
+works at a time, the others sleep. Peak memory is the process's own.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from alignrec_recbole import process
+from benchmarks import provenance
+
+Actions = Mapping[str, Callable[[], Any]]
+
+
+@dataclass
+class Timing:
+    """What was measured of one side; seconds by action, in the order of the rounds."""
+
+    startup: float
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    peak_bytes: int = 0
+
+    def median(self, action: str) -> float:
+        """Median seconds of an action."""
+        return statistics.median(self.seconds[action])
+
+
+def measure(
+    sides: Mapping[str, tuple[Callable[..., Actions], tuple[Any, ...]]],
+    *,
+    rounds: int = 5,
+    threads: int | None = None,
+    warm_up: int = 1,
+) -> dict[str, Timing]:
+    """Start each side, then let them act in turn `rounds` times.
+
+    Args:
+        sides: name → (function, its arguments), both importable by a new process.
+        rounds: measured rounds, after `warm_up` unmeasured ones.
+        threads: CPU threads of each side; default: all cores of this process.
+
+    Returns:
+        one Timing a side; `startup` runs from the start of the process until it could act.
+    """
+    warn_if_busy()
+    threads = threads or process.available_cores()
+    with _workers(sides, threads) as workers:
+        timings = {}
+        for name, worker in workers.items():
+            actions = worker.ask("open")
+            startup = time.time() - worker.began
+            for action in actions:
+                worker.ask(action)
+            timings[name] = Timing(startup, {action: [] for action in actions})
+            print(f"{name}: ready after {startup:.1f} s", file=sys.stderr)
+        for turn in range(warm_up - 1 + rounds):
+            for name, worker in workers.items():
+                for action, taken in timings[name].seconds.items():
+                    seconds = worker.ask(action)
+                    if turn >= warm_up - 1:
+                        taken.append(seconds)
+        for name, worker in workers.items():
+            timings[name].peak_bytes = worker.ask("peak")
+    return timings
+
+
+class _Worker:
+    def __init__(self, function: Callable[..., Actions], arguments: tuple, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, end = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(end, function, arguments, threads), daemon=True
+        )
+
+    def start(self) -> None:
+        self.began = time.time()
+        self.process.start()
+
+    def ask(self, order: str) -> Any:
+        if order == "open":
+            self.start()
+        self.pipe.send(order)
+        answer = self.pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@contextmanager
+def _workers(sides: Mapping[str, Any], threads: int) -> Iterator[dict[str, _Worker]]:
+    workers = {name: _Worker(side[0], side[1], threads) for name, side in sides.items()}
+    try:
+        yield workers
+    finally:
+        for worker in workers.values():
+            if worker.process.pid is not None:
+                worker.process.terminate()
+
+
+def _serve(pipe: Any, function: Callable[..., Actions], arguments: tuple, threads: int) -> None:
+    process.set_threads(threads)
+    actions: Actions = {}
+    while True:
+        order = pipe.recv()
+        try:
+            if order == "open":
+                actions = function(*arguments)
+                pipe.send(list(actions))
+            elif order == "peak":
+                pipe.send(process.peak_rss_bytes())
+            else:
+                started = time.perf_counter()
+                actions[order]()
+                pipe.send(time.perf_counter() - started)
+        except Exception as error:  # sent to the caller, who raises it
+            import traceback
+
+            pipe.send(RuntimeError(f"{error}\n{traceback.format_exc()}"))
+
+
+def warn_if_busy() -> None:
+    """Say so when other work would blur the figures."""
+    busy = psutil.cpu_percent(interval=0.5)
+    if busy > 25:
+        print(f"warning: this machine is {busy:.0f} % busy; ratios will blur", file=sys.stderr)
+
+
+def spread(values: list[float]) -> str:
+    """ "median (min–max)" in seconds."""
+    return f"{statistics.median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
+
+
+def finish(result: dict[str, Any], threads: int | None = None) -> None:
+    """Print the result, with the machine, as the last line."""
+    result["machine"] = {
+        **provenance.machine("cpu"),
+        "threads": threads or process.available_cores(),
+    }
+    print(json.dumps(result))
