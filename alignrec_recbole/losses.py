@@ -73,7 +73,7 @@ def cosine_distance(left: Tensor, right: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(left, right, dim=-1)).mean()
 
 
-CONTRAST_ROWS = 512  # rows of the b × b scores held at once: they stay in the cache
+CONTRAST_ROWS = 1024  # rows of the b × b scores held at once
 
 
 class _Contrast(torch.autograd.Function):

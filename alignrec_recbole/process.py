@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_MADV_COLLAPSE = 25  # linux/mman.h
+_HUGE_FROM = 8 << 20
 
 
 def set_threads(threads: int | None, jobs: int = 1) -> int:
@@ -45,6 +47,29 @@ def keep_freed_memory() -> bool:
         libc = ctypes.CDLL("libc.so.6")
         return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
     return False
+
+
+def use_huge_pages() -> int:
+    """Move this process's large memory blocks to 2 MiB pages; returns the bytes that were moved.
+
+    A training step walks over hundreds of megabytes; with 4 KiB pages the look-up of addresses
+    costs some 5 % of its time. Call it once, when the memory has been allocated.
+    Linux 6.1 or later; elsewhere it moves nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return 0
+    moved = 0
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            span, access, _, _, inode, *name = line.split()
+            start, end = (int(part, 16) for part in span.split("-"))
+            ours = inode == "0" and access.startswith("rw") and name in ([], ["[heap]"])
+            if ours and end - start >= _HUGE_FROM:
+                block = ctypes.c_void_p(start), ctypes.c_size_t(end - start)
+                if libc.madvise(*block, _MADV_COLLAPSE) == 0:
+                    moved += end - start
+    return moved
 
 
 def reset_peak_rss() -> bool:

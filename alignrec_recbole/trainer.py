@@ -22,6 +22,7 @@ from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import InputType, ModelType
 from tqdm import tqdm
 
+from alignrec_recbole import process
 from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation import Ranking, RankingTask, rank
 from alignrec_recbole.files import atomic_write
@@ -167,6 +168,8 @@ class MultimodalTrainer(Trainer):
                 if callback_fn is not None:
                     callback_fn(epoch, result[self.valid_metric])
             self.history.append(entry)
+            if epoch == self.start_epoch:
+                process.use_huge_pages()
             bar.set_postfix(
                 loss=f"{entry['loss']:.4f}",
                 valid=f"{entry.get('valid', float('nan')):.4f}",

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from alignrec_recbole import process
 from benchmarks import runner
 
 
 def actions(spec: runner.RunSpec) -> dict[str, Callable[[], Any]]:
-    """Prepare a run up to its first step; each call of an action is one epoch or one ranking."""
+    """Prepare a run up to its first step; each call of an action is one epoch or one ranking.
+
+    "settle" does what the trainer does once, after the first epoch.
+    """
     prepared = runner.prepare(spec)
     trainer = runner.build_trainer(prepared, None)
     batches = trainer._batches(runner.train_data(prepared))
     task = runner.valid_task(prepared)
     return {
         "epoch": lambda: trainer._run_epoch(batches, 0),
+        "settle": lambda: process.use_huge_pages(),
         "evaluation": lambda: trainer._metrics(trainer.rank(task, max(trainer.cutoffs))),
     }
