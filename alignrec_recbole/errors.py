@@ -57,6 +57,10 @@ class DownloadError(AlignRecError):
     """A published file that could not be fetched or verified."""
 
 
+class NotEnoughMemoryError(AlignRecError, MemoryError):
+    """Work that would not fit into the memory that is free."""
+
+
 class DivergedError(AlignRecError, ValueError, FloatingPointError):
     """Training or scoring that ended in NaN or infinity."""
 

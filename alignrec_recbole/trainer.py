@@ -22,7 +22,7 @@ from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import InputType, ModelType
 from tqdm import tqdm
 
-from alignrec_recbole import process
+from alignrec_recbole import memory, process
 from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation import Ranking, RankingTask, rank
 from alignrec_recbole.files import atomic_write
@@ -133,7 +133,9 @@ class MultimodalTrainer(Trainer):
 
         Raises:
             DivergedError: the loss became NaN or infinite.
+            NotEnoughMemoryError: the estimate exceeds what is free; nothing was started.
         """
+        memory.check(self.model, self.learner, self.config["train_batch_size"], self.device)
         batches = self._batches(train_data)
         task = as_task(valid_data)
         if self.state_file and self.state_file.is_file():

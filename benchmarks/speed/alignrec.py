@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tabulate import tabulate
 
 from benchmarks.parity import official
 from benchmarks.runner import RunSpec
@@ -87,12 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
             },
             rounds=options.rounds,
         )
-    rows = [
-        [name, *(side_by_side.spread(taken) for taken in t.seconds.values()),
-         f"{t.startup:.1f}", f"{t.peak_bytes / 2**30:.2f}"]
-        for name, t in timings.items()
-    ]  # fmt: skip
-    print(tabulate(rows, ["", "epoch, s", "evaluation, s", "start-up, s", "peak, GiB"]))
+    print(side_by_side.table(timings))
     peer, single, half = (timings[n] for n in ("official", "ours float32", "ours bfloat16"))
     fastest = min((single, half), key=lambda t: t.median("epoch"))
     side_by_side.finish(
@@ -104,13 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
             "ratio": peer.median("epoch") / fastest.median("epoch"),
             "ratio_float32": peer.median("epoch") / single.median("epoch"),
             "ratio_evaluation": peer.median("evaluation") / single.median("evaluation"),
-            "ratio_startup": peer.startup / single.startup,
-            "ours_seconds": fastest.median("epoch"),
-            "peer_seconds": peer.median("epoch"),
-            "ours_peak_bytes": single.peak_bytes,
-            "peer_peak_bytes": peer.peak_bytes,
-            "seconds": {name: t.seconds for name, t in timings.items()},
-            "startup": {name: t.startup for name, t in timings.items()},
+            **side_by_side.seconds_and_bytes(fastest, peer, "epoch"),
+            "float32_seconds": single.seconds["epoch"],
+            "evaluation_seconds": {name: t.seconds["evaluation"] for name, t in timings.items()},
         }
     )
     return 0

@@ -10,16 +10,19 @@ from benchmarks import runner
 
 
 def actions(spec: runner.RunSpec) -> dict[str, Callable[[], Any]]:
-    """Prepare a run up to its first step; each call of an action is one epoch or one ranking.
-
-    "settle" does what the trainer does once, after the first epoch.
-    """
+    """Prepare a run up to its first step; each call of an action is one epoch or one ranking."""
     prepared = runner.prepare(spec)
     trainer = runner.build_trainer(prepared, None)
     batches = trainer._batches(runner.train_data(prepared))
     task = runner.valid_task(prepared)
+    settled: list[int] = []
+
+    def epoch() -> None:
+        trainer._run_epoch(batches, 0)
+        if not settled:  # as the trainer does after its first epoch
+            settled.append(process.use_huge_pages())
+
     return {
-        "epoch": lambda: trainer._run_epoch(batches, 0),
-        "settle": lambda: process.use_huge_pages(),
+        "epoch": epoch,
         "evaluation": lambda: trainer._metrics(trainer.rank(task, max(trainer.cutoffs))),
     }

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
+from tabulate import tabulate
 
 from alignrec_recbole import process
 from benchmarks import provenance
@@ -140,6 +141,34 @@ def warn_if_busy() -> None:
 def spread(values: list[float]) -> str:
     """ "median (min–max)" in seconds."""
     return f"{statistics.median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
+
+
+def table(timings: Mapping[str, Timing]) -> str:
+    """What was measured, one row a side; seconds as median (minimum–maximum)."""
+    names = list(dict.fromkeys(action for t in timings.values() for action in t.seconds))
+    rows = [
+        [
+            side,
+            *(spread(t.seconds[name]) if name in t.seconds else "" for name in names),
+            f"{t.startup:.1f}",
+            f"{t.peak_bytes / 2**30:.2f}",
+        ]
+        for side, t in timings.items()
+    ]
+    return tabulate(rows, ["", *(f"{n}, s" for n in names), "start-up, s", "peak, GiB"])
+
+
+def seconds_and_bytes(ours: Timing, peer: Timing, action: str) -> dict[str, Any]:
+    """The figures every result holds, with all rounds."""
+    return {
+        "ours_seconds": ours.median(action),
+        "peer_seconds": peer.median(action),
+        "ours_peak_bytes": ours.peak_bytes,
+        "peer_peak_bytes": peer.peak_bytes,
+        "ratio_startup": peer.startup / ours.startup,
+        "startup": {"ours": ours.startup, "peer": peer.startup},
+        "rounds": {"ours": ours.seconds[action], "peer": peer.seconds[action]},
+    }
 
 
 def finish(result: dict[str, Any], threads: int | None = None) -> None:

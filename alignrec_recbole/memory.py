@@ -1,0 +1,84 @@
+"""What training will need, from the sizes of a built model, and a refusal before it is too late."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from alignrec_recbole.errors import NotEnoughMemoryError
+
+MOMENTS = {"adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 1, "sgd": 0, "sparse_adam": 2}
+NODE_TABLES = 6  # of the size of the longest table, alive at once in a step with a graph
+BATCH_SQUARES = 3  # batch × batch matrices, alive at once in a contrastive loss
+RANKING_BYTES = 256 << 20  # blocks of scores and their winners
+
+
+def training_bytes(model: Any, learner: str, batch_size: int) -> dict[str, int]:
+    """Bytes that training will allocate beyond the built model, by purpose.
+
+    Parameters with gradients need one gradient, the optimizer's moments and the copy of the best
+    weights; a step needs a few copies of the longest table and a few b × b matrices.
+
+    >>> model = torch.nn.Embedding(1000, 64)
+    >>> training_bytes(model, "adam", 2048)["optimizer"]
+    512000
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    size = sum(p.nbytes for p in trained)
+    state = sum(value.nbytes for value in model.state_dict().values())
+    tables = [(len(p), p.nbytes) for p in trained if p.dim() == 2]
+    table = max(tables, default=(0, 0))[1]
+    return {
+        "gradients": size,
+        "optimizer": MOMENTS.get(learner.lower(), 2) * size,
+        "best weights": state,
+        "step": NODE_TABLES * table + BATCH_SQUARES * 4 * batch_size**2,
+        "ranking": RANKING_BYTES,
+    }
+
+
+def available_bytes(device: torch.device | str = "cpu") -> int:
+    """Memory that this process may still take: the machine's, or what its container leaves."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = psutil.virtual_memory().available
+    for limit, used, kept in _CONTAINER:
+        with contextlib.suppress(OSError, ValueError):  # no such limit ("max" is no number)
+            statistics = dict(line.split() for line in kept.read_text().splitlines())
+            taken = int(used.read_text()) - int(statistics["inactive_file"])
+            free = min(free, max(int(limit.read_text()) - taken, 0))
+    return free
+
+
+_GROUP = Path("/sys/fs/cgroup")
+_CONTAINER = (
+    (_GROUP / "memory.max", _GROUP / "memory.current", _GROUP / "memory.stat"),
+    (
+        _GROUP / "memory/memory.limit_in_bytes",
+        _GROUP / "memory/memory.usage_in_bytes",
+        _GROUP / "memory/memory.stat",
+    ),
+)
+
+
+def check(model: Any, learner: str, batch_size: int, device: torch.device | str) -> int:
+    """Refuse a training that will not fit; returns the estimate in bytes.
+
+    Raises:
+        NotEnoughMemoryError: with the estimate by purpose and what is free.
+    """
+    parts = training_bytes(model, learner, batch_size)
+    needed, free = sum(parts.values()), available_bytes(device)
+    if needed > free:
+        raise NotEnoughMemoryError(
+            f"Training {type(model).__name__} would need {needed / 2**30:.1f} GiB more.",
+            came=f"{free / 2**30:.1f} GiB free on {torch.device(device).type}",
+            expected=", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
+            + " GiB",
+            next="use narrower features, a smaller embedding_size or train_batch_size",
+        )
+    return needed

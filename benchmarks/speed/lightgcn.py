@@ -1,0 +1,71 @@
+"""LightGCN's training epoch: ours against RecBole's.
+
+    python -m benchmarks.speed.lightgcn --data-path DIR --dataset D [--layers 2] [--rounds 5]
+
+Both train on the same pairs with d = 64, batch 2048 and RecBole's regulariser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.runner import RunSpec
+from benchmarks.speed import ours as our_side
+from benchmarks.speed import side_by_side, stock_recbole
+
+REG_WEIGHT = 1e-3
+
+
+def ours(dataset: str, data_path: Path, layers: int) -> Any:
+    """Actions of our harness."""
+    return our_side.actions(
+        RunSpec(
+            "LightGCN", dataset, setting="mmrec", data_path=data_path, progress=False,
+            overrides={"n_layers": layers, "reg_weight": REG_WEIGHT, "embedding_size": 64},
+        )
+    )  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="benchmarks.speed.lightgcn")
+    parser.add_argument("--data-path", type=Path, required=True)
+    parser.add_argument("--dataset", default="sports")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    data_path = options.data_path.resolve()
+    source = data_path / options.dataset / f"{options.dataset}.inter"
+    with tempfile.TemporaryDirectory() as folder:
+        timings = side_by_side.measure(
+            {
+                "ours": (ours, (options.dataset, data_path, options.layers)),
+                "RecBole": (
+                    stock_recbole.actions,
+                    (source, Path(folder), options.layers, REG_WEIGHT, stock_recbole.TUNED_CELLS),
+                ),
+            },
+            rounds=options.rounds,
+        )
+    print(side_by_side.table(timings))
+    ours_, peer = timings["ours"], timings["RecBole"]
+    ratio = peer.median("epoch") / ours_.median("epoch")
+    side_by_side.finish(
+        {
+            "benchmark": "lightgcn",
+            "dataset": options.dataset,
+            "layers": options.layers,
+            "ratio": ratio,
+            "ratio_float32": ratio,
+            "ratio_evaluation_tuned": peer.median("evaluation") / ours_.median("evaluation"),
+            **side_by_side.seconds_and_bytes(ours_, peer, "epoch"),
+        }
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
