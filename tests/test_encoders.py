@@ -11,6 +11,7 @@ import logging
 import shutil
 import struct
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -581,8 +582,11 @@ def test_modes_of_images(tmp_path: Path, mode: str, colour, expected: float) -> 
 
 def bomb(path: Path) -> None:
     """A PNG header that promises 10,000 × 10,000 pixels and holds none."""
-    header = struct.pack(">I4s2I5B", 13, b"IHDR", 10_000, 10_000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + bytes(4) + bytes(50))
+    header = struct.pack(">4s2I5B", b"IHDR", 10_000, 10_000, 8, 2, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(header))
+    data = struct.pack(">I4s", 46, b"IDAT") + bytes(50)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + check + data)
+    assert centre_square(path, 224) == "too large"
 
 
 def cut_off(path: Path) -> None:

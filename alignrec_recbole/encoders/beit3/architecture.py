@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -79,13 +79,20 @@ def named(size: str, image_size: int = 224, **other: int | bool) -> Architecture
     """The architecture of a published size (base, large) or of toy.
 
     Raises:
-        SettingError: there is no such size.
+        SettingError: there is no such size, or it cannot be varied so.
     """
     if size not in SIZES:
         raise SettingError(
             f"There is no BEiT-3 size {size!r}.", came=size, expected=", ".join(SIZES)
         )
-    return Architecture(**{**SIZES[size], "image_size": image_size, **other})  # type: ignore[arg-type]
+    try:
+        return Architecture(**{**SIZES[size], "image_size": image_size, **other})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingError(
+            f"BEiT-3 {size} cannot be built so.",
+            came=f"image size {image_size}, {other or 'nothing else'}",
+            expected="; ".join(e["msg"] for e in error.errors()),
+        ) from error
 
 
 @dataclass(frozen=True)
