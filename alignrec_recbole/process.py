@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from alignrec_recbole.errors import SettingError
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _MADV_COLLAPSE = 25  # linux/mman.h
 _HUGE_FROM = 8 << 20
@@ -33,6 +35,27 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def choose_device(name: str) -> str:
+    """cpu, cuda or cuda:N; auto is cuda where torch finds it.
+
+    Raises:
+        SettingError: another name, or a device that is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    number = name.removeprefix("cuda").removeprefix(":") or "0"
+    there = (
+        name.startswith("cuda") and number.isdecimal() and int(number) < torch.cuda.device_count()
+    )
+    if name != "cpu" and not there:
+        raise SettingError(
+            f"There is no device {name!r} here.",
+            came=f"{torch.cuda.device_count()} CUDA devices",
+            expected="auto, cpu, cuda or cuda:N",
+        )
+    return name
 
 
 def keep_freed_memory() -> bool:

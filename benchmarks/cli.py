@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[:1] == ["download"]:
             return _download(download_parser().parse_args(given[1:]))
+        if given[:1] == ["prepare"]:
+            from benchmarks import prepare
+
+            return prepare.main(given[1:])
         return _run(parser().parse_args(given))
     except AlignRecError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -227,6 +227,7 @@ def prepare(spec: RunSpec) -> Prepared:
         feature_files = {
             name: manifest_summary(table.manifest) for name, table in dataset.features.items()
         }
+        notes += [f"{name}: {note}" for name, f in feature_files.items() for note in f["notes"]]
     splits = dataset.build()
     data = {
         "users": dataset.user_num - 1,

@@ -11,6 +11,7 @@ import logging
 import shutil
 import struct
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -23,9 +24,17 @@ import torch
 from PIL import Image
 
 from alignrec_recbole.data.items import ItemTable, find_item_table
-from alignrec_recbole.encoders import ENCODERS, EncodedItems, encode_items, lsa
+from alignrec_recbole.encoders import (
+    ENCODERS,
+    EncodedItems,
+    clip,
+    encode_items,
+    encoder_identity,
+    lsa,
+)
 from alignrec_recbole.encoders import efficientnet as lite0
 from alignrec_recbole.encoders import huggingface as hf
+from alignrec_recbole.encoders.images import REASONS, centre_square
 from alignrec_recbole.errors import (
     DataError,
     FeatureError,
@@ -83,6 +92,35 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """Folder of a CLIP with two layers a tower, random weights and a BERT's letters."""
+    from transformers import (
+        BertTokenizer,
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        CLIPTextConfig,
+        CLIPVisionConfig,
+    )
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-clip"
+    tokenizer = BertTokenizer.from_pretrained(tiny_bert)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+             "num_attention_heads": 2}  # fmt: skip
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=24, eos_token_id=3, pad_token_id=0,
+        bos_token_id=2, **sizes,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(image_size=32, patch_size=8, **sizes)
+    torch.manual_seed(0)
+    both = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=12)
+    CLIPModel(both).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _weights_are_loaded_once():
     """The checks encode some fifteen times; only reading the weights is remembered."""
@@ -90,6 +128,7 @@ def _weights_are_loaded_once():
         patch.setattr(hf, "_load", functools.cache(hf._load))
         patch.setattr(hf, "sha256_file", functools.cache(hf.sha256_file))
         patch.setattr(lite0, "load_network", functools.cache(lite0.load_network))
+        patch.setattr(clip, "_load", functools.cache(clip._load))
         yield
 
 
@@ -100,11 +139,15 @@ def _weights_are_loaded_once():
         "hf:tiny-bert",
         pytest.param("minilm", marks=needs_minilm),
         pytest.param("efficientnet", marks=needs_lite0),
+        "clip:tiny",
+        "clip-image:tiny",
+        "clip-text:tiny",
     ],
 )
-def encode(request: pytest.FixtureRequest, tiny_bert: Path) -> Callable[..., EncodedItems]:
-    name = f"hf:{tiny_bert}" if request.param.startswith("hf:") else request.param
-    return partial(quiet, name)
+def encode(request, tiny_bert: Path, tiny_clip: Path) -> Callable[..., EncodedItems]:
+    kind, colon, _ = request.param.partition(":")
+    folder = tiny_bert if kind == "hf" else tiny_clip
+    return partial(quiet, f"{kind}:{folder}" if colon else kind)
 
 
 @pytest.mark.parametrize("check", encoder_checks(), ids=lambda check: check.__name__[6:])
@@ -229,6 +272,77 @@ def test_a_progress_bar_counts_items(items, tiny_bert: Path, capsys, monkeypatch
     assert "item/s" in said
     quiet(f"hf:{tiny_bert}", items)
     assert capsys.readouterr().err == ""
+
+
+# Dual encoders -----------------------------------------------------------------------------------
+
+
+def test_clip_blocks_are_the_two_towers(tiny_clip: Path, items: ItemTable) -> None:
+    both, image, text = (
+        quiet(f"{kind}:{tiny_clip}", items) for kind in ("clip", "clip-image", "clip-text")
+    )
+    assert (both.modality, image.modality, text.modality) == ("fused", "image", "text")
+    assert np.allclose(both.matrix, np.hstack([image.matrix, text.matrix]), atol=1e-5)
+    assert np.allclose(np.linalg.norm(image.matrix[image.present], axis=1), 1, atol=1e-5)
+    assert not text.present[2]
+    assert not image.present[5]
+    assert both.present.all(), "item 2 has an image, item 5 a text"
+
+
+def test_clip_equals_transformers_own_pipeline(tiny_clip: Path, tmp_path: Path) -> None:
+    from transformers import CLIPImageProcessor, CLIPModel
+
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    row = quiet(f"clip-image:{tiny_clip}", table("", images=[tmp_path / "a.png"])).matrix
+    pixels = CLIPImageProcessor.from_pretrained(tiny_clip)(Image.fromarray(noise))["pixel_values"]
+    with torch.inference_mode():
+        out = CLIPModel.from_pretrained(tiny_clip).get_image_features(
+            torch.tensor(np.array(pixels))
+        )
+    expected = getattr(out, "pooler_output", out).numpy()
+    assert np.allclose(row, expected / np.linalg.norm(expected), atol=1e-5)
+
+
+def test_a_text_encoder_is_no_dual_encoder(tiny_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match="cannot be loaded"):
+        quiet(f"clip:{tiny_bert}", table("a"))
+    with pytest.raises(FeatureError, match="cannot be loaded"):
+        quiet(f"clip:{tmp_path}", table("a"))
+
+
+# What is kept -------------------------------------------------------------------------------------
+
+
+def test_other_weights_under_the_same_name_are_encoded_again(tiny_bert: Path, tmp_path) -> None:
+    """Kept features are found by items and encoder; the name alone would give the old rows."""
+    from safetensors.torch import load_file, save_file
+
+    from alignrec_recbole.data.feature_store import find_or_encode
+
+    model, shop = tmp_path / "models" / "mine", tmp_path / "shop"
+    shutil.copytree(tiny_bert, model)
+    shop.mkdir()
+    (shop / "items.tsv").write_text("id\ttitle\n1\tred bike\n2\tblue tent\n")
+    ask = partial(find_or_encode, f"hf:{model}", dataset_dir=shop, dataset="shop")
+    before = ask()
+    assert ask().path == before.path
+    weights = load_file(model / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"] *= 2
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    hf.sha256_file.cache_clear()
+    hf._load.cache_clear()
+    after = ask()
+    assert after.path != before.path
+    assert not np.allclose(after.matrix, before.matrix, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lsa", "hf", pytest.param("minilm", marks=needs_minilm),
+                                  pytest.param("efficientnet", marks=needs_lite0)])  # fmt: skip
+def test_identities_name_weights_or_versions(name: str, tiny_bert: Path) -> None:
+    identity = encoder_identity(f"hf:{tiny_bert}" if name == "hf" else name)
+    assert {"weights_sha256", "weights", "scikit-learn"} & identity.keys()
+    assert identity == encoder_identity(f"hf:{tiny_bert}" if name == "hf" else name)
 
 
 # LSA ---------------------------------------------------------------------------------------------
@@ -408,13 +522,19 @@ def test_minilm_equals_sentence_transformers(shared_data: Path) -> None:
 # Images ------------------------------------------------------------------------------------------
 
 
+def read_image(path: Path) -> np.ndarray | None:
+    """What lite0 is given, [3, 224, 224]."""
+    pixels = centre_square(path, 224)
+    return None if isinstance(pixels, str) else lite0.scale(pixels[None])[0]
+
+
 def saved(path: Path, colour: object, mode: str = "RGB", size=(40, 30), **options) -> Path:
     Image.new(mode, size, colour).save(path, **options)
     return path
 
 
 def test_pixels_are_scaled_as_lite0_was_trained(tmp_path: Path) -> None:
-    pixels = lite0.read_image(saved(tmp_path / "a.png", (255, 127, 0)))
+    pixels = read_image(saved(tmp_path / "a.png", (255, 127, 0)))
     assert pixels is not None
     assert pixels.shape == (3, 224, 224)
     assert pixels.dtype == np.float32
@@ -427,7 +547,7 @@ def test_the_centre_square_is_taken(tmp_path: Path) -> None:
     image = Image.new("RGB", (300, 100), "black")
     image.paste((255, 255, 255), (100, 0, 200, 100))
     image.save(tmp_path / "a.png")
-    pixels = lite0.read_image(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png")
     assert pixels is not None
     assert pixels[:, 4:-4, 4:-4].min() == 1.0, "the middle third is white"
 
@@ -438,7 +558,7 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 3  # upside down
     image.save(tmp_path / "a.png", exif=exif)
-    pixels = lite0.read_image(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png")
     assert pixels is not None
     assert pixels[0, 10].max() < 0 < pixels[0, -10].min()
 
@@ -455,15 +575,18 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
     ],
 )
 def test_modes_of_images(tmp_path: Path, mode: str, colour, expected: float) -> None:
-    pixels = lite0.read_image(saved(tmp_path / "a.png", colour, mode))
+    pixels = read_image(saved(tmp_path / "a.png", colour, mode))
     assert pixels is not None
     assert np.abs(pixels - expected).max() < 0.01
 
 
 def bomb(path: Path) -> None:
     """A PNG header that promises 10,000 × 10,000 pixels and holds none."""
-    header = struct.pack(">I4s2I5B", 13, b"IHDR", 10_000, 10_000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + bytes(4) + bytes(50))
+    header = struct.pack(">4s2I5B", b"IHDR", 10_000, 10_000, 8, 2, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(header))
+    data = struct.pack(">I4s", 46, b"IDAT") + bytes(50)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + check + data)
+    assert centre_square(path, 224) == "too large"
 
 
 def cut_off(path: Path) -> None:
@@ -490,12 +613,13 @@ BROKEN_IMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("case", BROKEN_IMAGES)
 def test_images_that_cannot_be_trusted(tmp_path: Path, case: str) -> None:
     BROKEN_IMAGES[case](tmp_path / "a.jpg")
-    assert lite0.read_image(tmp_path / "a.jpg") is None
+    assert read_image(tmp_path / "a.jpg") is None
+    assert centre_square(tmp_path / "a.jpg", 224) in REASONS
 
 
 def test_an_image_that_is_only_narrow_is_read_in_little_memory(tmp_path: Path) -> None:
     """Scaled before it is cut, it would have 224 × 4,480,000 pixels."""
-    pixels = lite0.read_image(saved(tmp_path / "a.png", "white", size=(1, 20_000)))
+    pixels = read_image(saved(tmp_path / "a.png", "white", size=(1, 20_000)))
     assert pixels is not None
     assert pixels.min() == 1.0
 

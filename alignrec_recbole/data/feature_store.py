@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from pathlib import Path
 
@@ -23,8 +24,8 @@ def find_or_encode(
 
     A name is the stem of a .npy in `features_path`, `dataset_dir` or `dataset_dir/features`, in
     this order; else an encoder, which then encodes the data set's item table. Encoded features are
-    kept in `cache` (default `dataset_dir/features`) under a name that holds the hash of the items,
-    so that a changed table is encoded again.
+    kept in `cache` (default `dataset_dir/features`) under a name that holds the hashes of the items
+    and of the encoder's identity, so that a changed table or other weights are encoded again.
 
     Raises:
         UnknownNameError: neither a file nor an encoder has this name.
@@ -44,9 +45,9 @@ def find_or_encode(
             path = inside(folder, f"{name}.npy")
             if path.is_file():
                 return load_features(path)
-    from alignrec_recbole.encoders import ENCODERS, encode_items
+    from alignrec_recbole.encoders import ENCODERS, encode_items, encoder_identity
 
-    if name.split(":")[0] not in {*ENCODERS, "hf"}:
+    if name.split(":")[0] not in ENCODERS:
         files = {p.stem for f in folders for p in f.glob("*.npy") if p.is_file()}
         known = sorted({*ENCODERS, *files})
         near = difflib.get_close_matches(name, known, n=1)
@@ -55,12 +56,15 @@ def find_or_encode(
             + (f" Did you mean {near[0]!r}?" if near else ""),
             came=f"no {name}.npy in {', '.join(str(f) for f in folders)}, and no such encoder",
             expected=f"one of {', '.join(known)}, or hf:MODEL",
-            next="put the .npy there or name its folder with --features-path",
+            next="put the .npy there, name its folder with --features-path, or make it: "
+            "run_benchmark.py prepare --help",
         )
     from alignrec_recbole.data.items import find_item_table
 
     items = find_item_table(dataset_dir, dataset)
-    stem = f"{_file_stem(name)}-{items.content_hash()[:12]}"
+    identity = json.dumps(encoder_identity(name), sort_keys=True, default=str)
+    mark = hashlib.sha256(identity.encode()).hexdigest()
+    stem = f"{_file_stem(name)}-{items.content_hash()[:12]}-{mark[:8]}"
     path = (Path(cache) if cache else dataset_dir / "features") / f"{stem}.npy"
     if path.is_file() and path.with_suffix(".json").is_file():
         return load_features(path)

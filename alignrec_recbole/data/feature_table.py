@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.files import atomic_write, sha256_file
+
+BLOCK = 1 << 14  # rows looked at together
 
 Modality = Literal["text", "image", "audio", "fused"]
 
@@ -35,6 +37,9 @@ class FeatureManifest(BaseModel):
     source: str  # the raw items
     items: list[str] | None  # token of each row; None: row = itemID
     missing: list[str] = []  # items without this modality; their rows are zero
+    without_text: list[str] = []  # of fused rows: items encoded from the image alone
+    without_image: list[str] = []  # of fused rows: items encoded from the text alone
+    notes: list[str] = []  # what a reader must know next to numbers made with these rows
     shape: tuple[int, int]
     dtype: Literal["float32", "float16"]
     sha256: str
@@ -82,6 +87,9 @@ def save_features(
     source: str,
     items: Sequence[str],
     missing: Sequence[str] = (),
+    without_text: Sequence[str] = (),
+    without_image: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> FeatureManifest:
     """Write `path` (.npy) and its manifest, each whole or not at all.
 
@@ -89,6 +97,9 @@ def save_features(
         matrix: float32 or float16 [n, f], finite.
         items: token of each row.
         missing: tokens whose row stands for nothing; it must be zero.
+        without_text: tokens whose fused row was made from the image alone.
+        without_image: tokens whose fused row was made from the text alone.
+        notes: what a reader must know next to numbers made with the rows.
 
     Raises:
         FeatureError: the matrix does not fit the items, or is not finite.
@@ -114,6 +125,9 @@ def save_features(
         source=source,
         items=list(items),
         missing=list(missing),
+        without_text=list(without_text),
+        without_image=list(without_image),
+        notes=list(notes),
         shape=(len(matrix), matrix.shape[1]),
         dtype=matrix.dtype.name,  # type: ignore[arg-type]
         sha256=sha256_file(path),
@@ -332,7 +346,7 @@ def _is_row_number(token: str) -> bool:
 
 
 def _check_values(path: Path, matrix: np.ndarray, tokens: list[str], missing: set[str]) -> None:
-    finite = np.isfinite(matrix).all(1)
+    finite = _by_rows(matrix, lambda rows: np.isfinite(rows).all(1))
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise FeatureError(
@@ -341,7 +355,7 @@ def _check_values(path: Path, matrix: np.ndarray, tokens: list[str], missing: se
             expected="finite numbers; a zero row listed under 'missing' where there is nothing",
             next="encode these items again",
         )
-    zero = ~matrix.any(1)
+    zero = ~_by_rows(matrix, lambda rows: rows.any(1))
     undeclared = [i for i in np.flatnonzero(zero) if tokens[i] not in missing]
     if undeclared:
         raise FeatureError(
@@ -360,7 +374,15 @@ def _check_values(path: Path, matrix: np.ndarray, tokens: list[str], missing: se
         )
 
 
+def _by_rows(matrix: np.ndarray, test: Callable[[np.ndarray], Any]) -> np.ndarray:
+    """bool [n] of a test, block by block: a memory-mapped matrix is never in memory as a whole."""
+    starts = range(0, max(1, len(matrix)), BLOCK)
+    blocks = (matrix[start : start + BLOCK] for start in starts)
+    return np.concatenate([test(block) for block in blocks])
+
+
 def manifest_summary(manifest: FeatureManifest) -> dict[str, Any]:
     """The manifest without its long lists, for run records."""
-    summary = json.loads(manifest.model_dump_json(exclude={"items", "missing"}))
-    return {**summary, "missing": len(manifest.missing)}
+    lists = ("missing", "without_text", "without_image")
+    summary = json.loads(manifest.model_dump_json(exclude={"items", *lists}))
+    return {**summary, **{name: len(getattr(manifest, name)) for name in lists}}

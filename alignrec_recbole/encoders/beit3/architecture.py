@@ -1,0 +1,287 @@
+"""BEiT-3's multiway transformer: two streams of tokens that meet in attention alone.
+
+    u = LN(x);  a = softmax(q kᵀ / √d_h) v  over both streams;  x ← x + W_o LN(a)
+    w = LN(x);  x ← x + W₂ LN(gelu(W₁ w))
+
+Each modality has its own copy of everything but the attention operation (q, k, v in one product).
+
+Followed   the released base and large models (github.com/microsoft/unilm, beit3); agreement with
+           torchscale 0.3.0 is measured by `python -m benchmarks.parity.beit3`.
+Shapes     image [B, 3, S, S], ids [B, T] → vision rows [B, 1 + patches, d], text rows [B, T, d].
+Cost       24 n d² + 4 n² d operations a layer for n tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field, ValidationError, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from alignrec_recbole.errors import SettingError
+from alignrec_recbole.settings import Settings
+
+EPS = 1e-5  # of every LayerNorm
+FIRST_POSITION = 2  # rows 0 and 1 of both position tables are never read
+
+
+class Architecture(Settings):
+    """Sizes of a model; `named()` knows the published ones."""
+
+    width: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    hidden: int = Field(gt=0)  # of the feed-forward part
+    image_size: int = Field(gt=0)
+    patch_size: int = Field(default=16, gt=0)
+    vocabulary: int = Field(default=64010, gt=4)
+    text_positions: int = Field(default=1024, gt=FIRST_POSITION)
+    final_norm: bool = True
+    mlm: bool = False  # a head that predicts token ids
+    mim: int = Field(default=0, ge=0)  # width of the head on patches: codes or target values
+
+    @model_validator(mode="after")
+    def _divides(self) -> Architecture:
+        if self.width % self.heads or self.image_size % self.patch_size:
+            raise ValueError("heads must divide width, and patch_size image_size")
+        return self
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image."""
+        return self.grid**2
+
+    @property
+    def longest_text(self) -> int:
+        """Most tokens a text may have."""
+        return self.text_positions - FIRST_POSITION
+
+
+SIZES = {
+    "base": {"width": 768, "heads": 12, "layers": 12, "hidden": 3072},
+    "large": {"width": 1024, "heads": 16, "layers": 24, "hidden": 4096},
+    # ours: trains on a CPU in minutes
+    "toy": {"width": 128, "heads": 4, "layers": 4, "hidden": 256, "text_positions": 130},
+}
+Size = Literal["base", "large", "toy"]
+
+
+def named(size: str, image_size: int = 224, **other: int | bool) -> Architecture:
+    """The architecture of a published size (base, large) or of toy.
+
+    Raises:
+        SettingError: there is no such size, or it cannot be varied so.
+    """
+    if size not in SIZES:
+        raise SettingError(
+            f"There is no BEiT-3 size {size!r}.", came=size, expected=", ".join(SIZES)
+        )
+    try:
+        return Architecture(**{**SIZES[size], "image_size": image_size, **other})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingError(
+            f"BEiT-3 {size} cannot be built so.",
+            came=f"image size {image_size}, {other or 'nothing else'}",
+            expected="; ".join(e["msg"] for e in error.errors()),
+        ) from error
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Final rows of a batch: `vision` [B, 1 + patches, d] (0 = cls), `text` [B, T, d] (0 = <s>)."""
+
+    vision: Tensor | None
+    text: Tensor | None
+
+
+class Half(nn.Module):
+    """One modality's copy of a layer's parameters."""
+
+    def __init__(self, sizes: Architecture) -> None:
+        super().__init__()
+        d, f = sizes.width, sizes.hidden
+        self.attention_norm = nn.LayerNorm(d, EPS)
+        self.qkv = nn.Linear(d, 3 * d)
+        self.inner_norm = nn.LayerNorm(d, EPS)
+        self.out = nn.Linear(d, d)
+        self.hidden_norm = nn.LayerNorm(d, EPS)
+        self.fc1 = nn.Linear(d, f)
+        self.fc1_norm = nn.LayerNorm(f, EPS)
+        self.fc2 = nn.Linear(f, d)
+
+    def project(self, x: Tensor) -> Tensor:
+        """q, k and v [n, 3 d]."""
+        return self.qkv(self.attention_norm(x))
+
+    def attended(self, a: Tensor) -> Tensor:
+        """The attention branch's output."""
+        return self.out(self.inner_norm(a))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward branch's output."""
+        return self.fc2(self.fc1_norm(F.gelu(self.fc1(self.hidden_norm(x)))))
+
+
+class Layer(nn.Module):
+    """Both halves, joined by attention.
+
+    The streams stay contiguous [B·n, d] matrices: a Linear on a slice of one joint tensor copies
+    its weight for every item of the batch.
+    """
+
+    def __init__(self, sizes: Architecture, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.drop_path = sizes.heads, drop_path
+        self.vision = Half(sizes)
+        self.text = Half(sizes)
+
+    def forward(
+        self, streams: list[Tensor], halves: list[str], batch: int, attend: Tensor | None
+    ) -> list[Tensor]:
+        """One layer on the streams [B·n, d] of the halves named."""
+        parts: list[Half] = [getattr(self, name) for name in halves]
+        width = streams[0].shape[1]
+        lengths = [len(x) // batch for x in streams]
+        qkv = [
+            part.project(x).view(batch, n, 3, self.heads, width // self.heads)
+            for part, x, n in zip(parts, streams, lengths, strict=True)
+        ]
+        q, k, v = (torch.cat(qkv, 1) if len(qkv) > 1 else qkv[0]).permute(2, 0, 3, 1, 4)
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # [B, h, N, d_h]
+        a = a.transpose(1, 2).reshape(batch, sum(lengths), width)
+        joined = a.split(lengths, 1)
+        out = []
+        for part, x, rows in zip(parts, streams, joined, strict=True):
+            x = x + self._drop(part.attended(rows.reshape(-1, width)), batch)
+            out.append(x + self._drop(part.feed(x), batch))
+        return out
+
+    def _drop(self, branch: Tensor, batch: int) -> Tensor:
+        """Drop path: the branch of whole items is left out, the others' is scaled up."""
+        if not self.training or self.drop_path == 0:
+            return branch
+        kept = torch.rand(batch, 1, 1, device=branch.device) >= self.drop_path
+        scaled = branch.view(batch, -1, branch.shape[1]) * (kept / (1 - self.drop_path))
+        return scaled.to(branch.dtype).view_as(branch)
+
+
+class Beit3(nn.Module):
+    """The backbone and, where the sizes ask for them, the two prediction heads.
+
+    Args:
+        sizes: the architecture.
+        drop_path: rate of the last layer; rises linearly from 0.
+    """
+
+    def __init__(self, sizes: Architecture, drop_path: float = 0.0) -> None:
+        super().__init__()
+        d, last = sizes.width, max(1, sizes.layers - 1)
+        self.sizes = sizes
+        self.text_embed = nn.Embedding(sizes.vocabulary, d)
+        self.patch_embed = nn.Linear(3 * sizes.patch_size**2, d)
+        self.cls_token = nn.Parameter(torch.zeros(d))
+        self.mask_token = nn.Parameter(torch.zeros(d))
+        self.vision_positions = nn.Parameter(torch.zeros(sizes.patches + 1 + FIRST_POSITION, d))
+        self.text_positions = nn.Parameter(torch.zeros(sizes.text_positions, d))
+        self.layers = nn.ModuleList(Layer(sizes, drop_path * i / last) for i in range(sizes.layers))
+        norm = (lambda: nn.LayerNorm(d, EPS)) if sizes.final_norm else nn.Identity
+        self.vision_norm, self.text_norm = norm(), norm()
+        self.mlm_head = nn.Linear(d, sizes.vocabulary) if sizes.mlm else None
+        self.mim_head = nn.Linear(d, sizes.mim) if sizes.mim else None
+        self.recompute = False  # gradient checkpointing: less memory, a second forward pass
+
+    def initialise(self, seed: int) -> Beit3:
+        """Weights from N(0, 0.02²); layer l's two output products are divided by √(2l)."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, value in self.named_parameters():
+                if name.endswith("norm.weight"):
+                    value.fill_(1)
+                elif name.endswith("bias"):
+                    value.zero_()
+                else:
+                    drawn = torch.empty(value.shape).normal_(0, 0.02, generator=generator)
+                    value.copy_(drawn)
+                if name.endswith((".out.weight", ".fc2.weight")):
+                    value.div_((2 * (int(name.split(".")[1]) + 1)) ** 0.5)
+        return self
+
+    def forward(
+        self,
+        image: Tensor | None = None,
+        ids: Tensor | None = None,
+        padding: Tensor | None = None,
+        masked_patches: Tensor | None = None,
+    ) -> Rows:
+        """Encode images, texts or pairs.
+
+        Args:
+            image: [B, 3, S, S], normalised.
+            ids: [B, T] token ids, padded on the right.
+            padding: bool [B, T], True where there is no token; None: there is no padding. The
+                first token of a text is never padding.
+            masked_patches: bool [B, patches]; these are replaced by the mask token.
+        """
+        streams, halves = [], []
+        given = image if image is not None else ids
+        if given is None:
+            raise ValueError("neither an image nor a text was given")
+        batch = len(given)
+        if image is not None:
+            streams.append(self._embed_image(image, masked_patches))
+            halves.append("vision")
+        if ids is not None:
+            streams.append(self._embed_text(ids, padding))
+            halves.append("text")
+        attend = self._attend(image is not None, padding if ids is not None else None)
+        for layer in self.layers:
+            if self.recompute and self.training:
+                streams = checkpoint(layer, streams, halves, batch, attend, use_reentrant=False)
+            else:
+                streams = layer(streams, halves, batch, attend)
+        rows = {
+            name: getattr(self, f"{name}_norm")(x).view(batch, -1, self.sizes.width)
+            for name, x in zip(halves, streams, strict=True)
+        }
+        return Rows(rows.get("vision"), rows.get("text"))
+
+    def patchify(self, image: Tensor) -> Tensor:
+        """Image [B, 3, S, S] → patches [B, patches, 3·p²], row by row."""
+        g, p = self.sizes.grid, self.sizes.patch_size
+        if image.shape[1:] != (3, g * p, g * p):
+            raise ValueError(f"images are {tuple(image.shape[1:])}, not (3, {g * p}, {g * p})")
+        cut = image.reshape(len(image), 3, g, p, g, p).permute(0, 2, 4, 1, 3, 5)
+        return cut.reshape(len(image), g * g, 3 * p * p)
+
+    def _embed_image(self, image: Tensor, masked: Tensor | None) -> Tensor:
+        patches = self.patch_embed(self.patchify(image.to(self.patch_embed.weight.dtype)))
+        if masked is not None:
+            patches = torch.where(masked[..., None], self.mask_token.to(patches.dtype), patches)
+        cls = self.cls_token.to(patches.dtype).expand(len(image), 1, -1)
+        rows = torch.cat([cls, patches], 1) + self.vision_positions[FIRST_POSITION:]
+        return rows.reshape(-1, self.sizes.width)
+
+    def _embed_text(self, ids: Tensor, padding: Tensor | None) -> Tensor:
+        if ids.shape[1] > self.sizes.longest_text:
+            raise ValueError(f"{ids.shape[1]} tokens, at most {self.sizes.longest_text}")
+        end = FIRST_POSITION + ids.shape[1]
+        rows = self.text_embed(ids) + self.text_positions[FIRST_POSITION:end]
+        if padding is not None:
+            rows = rows.masked_fill(padding[..., None], 0)
+        return rows.reshape(-1, self.sizes.width)
+
+    def _attend(self, with_image: bool, padding: Tensor | None) -> Tensor | None:
+        """bool [B, 1, 1, N], True where a key may be attended to (SDPA's polarity)."""
+        if padding is None:
+            return None
+        attend = F.pad(~padding, (self.sizes.patches + 1 if with_image else 0, 0), value=True)
+        return attend[:, None, None, :]

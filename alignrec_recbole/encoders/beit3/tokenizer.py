@@ -1,0 +1,160 @@
+"""BEiT-3's text tokenizer: SentencePiece pieces under fairseq's ids.
+
+    <s> 0 · <pad> 1 · </s> 2 · <unk> 3 · piece p → p + 1 · <mask> = pieces + 1
+
+`<mask>`, `<s>` and `</s>` written out in an item's text stay plain text. SentencePiece is called
+directly: transformers 5 reads the published file as a vocabulary of five entries.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from alignrec_recbole.errors import FeatureError, MissingDependencyError, SettingError
+from alignrec_recbole.files import atomic_write, sha256_file
+
+BOS, PAD, EOS, UNK = 0, 1, 2, 3
+SPECIAL = 2  # <s> and </s> around every text
+PUBLISHED_PIECES = 64000
+MAX_TOKENS = 128  # AlignRec's; the special ones included
+
+
+class Tokenizer:
+    """Texts to ids, and the ids of one batch padded to its longest text.
+
+    Args:
+        path: a SentencePiece model.
+        max_tokens: longer texts are cut; <s> and </s> are counted and kept.
+
+    Raises:
+        FeatureError: the file is missing or is not a SentencePiece model.
+        MissingDependencyError: sentencepiece is not installed.
+    """
+
+    def __init__(self, path: Path, max_tokens: int = MAX_TOKENS) -> None:
+        pieces = _sentencepiece()
+        if max_tokens <= SPECIAL:
+            raise SettingError(
+                "A text needs room for a token between <s> and </s>.",
+                came=f"max_tokens {max_tokens}",
+                expected=f"at least {SPECIAL + 1}",
+            )
+        path = Path(path)
+        if not path.is_file():
+            raise FeatureError(
+                "The tokenizer is not there.",
+                came=str(path),
+                expected="a SentencePiece model; BEiT-3's is beit3.spm",
+                next="pass --tokenizer PATH",
+            )
+        try:
+            self._pieces = pieces.SentencePieceProcessor(model_file=str(path))
+        except (RuntimeError, OSError) as error:
+            raise FeatureError(
+                f"{path.name} is not a SentencePiece model.",
+                came=str(error).splitlines()[0][:200],
+                expected="the file beit3.spm, or one made by train_tokenizer",
+            ) from error
+        self.max_tokens = max_tokens
+        self.sha256 = sha256_file(path)
+        self._unknown = self._pieces.unk_id()
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of the model; 64000 in the published file."""
+        return int(self._pieces.get_piece_size())
+
+    @property
+    def mask(self) -> int:
+        """Id of <mask>, one beyond the last piece's."""
+        return self.pieces + 1
+
+    @property
+    def vocabulary(self) -> int:
+        """Ids there are; the published embedding has eight unused rows more."""
+        return self.pieces + 2
+
+    def encode(self, text: str) -> list[int]:
+        """<s>, at most max_tokens − 2 pieces, </s>."""
+        found = self._pieces.encode(text)[: self.max_tokens - SPECIAL]
+        return [BOS, *(UNK if p == self._unknown else p + 1 for p in found), EOS]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; special ones are left out."""
+        return str(self._pieces.decode([i - 1 for i in ids if UNK < i < self.mask]))
+
+    def check_fits(self, vocabulary: int) -> None:
+        """Refuse a model with fewer embedding rows than ids.
+
+        Raises:
+            SettingError: some ids have no row.
+        """
+        if self.vocabulary > vocabulary:
+            raise SettingError(
+                "The tokenizer does not belong to these weights.",
+                came=f"{self.vocabulary} ids",
+                expected=f"at most {vocabulary}, the rows of the text embedding",
+                next="pass the tokenizer the model was trained with",
+            )
+
+
+def pad(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids int64 [B, T] and padding bool [B, T], T the longest text's length.
+
+    >>> ids, padding = pad([[0, 9, 2], [0, 2]])
+    >>> ids.tolist(), padding.tolist()
+    ([[0, 9, 2], [0, 2, 1]], [[False, False, False], [False, False, True]])
+    """
+    lengths = np.array([len(text) for text in texts])
+    padding = np.arange(lengths.max()) >= lengths[:, None]
+    ids = np.full(padding.shape, PAD, dtype=np.int64)
+    ids[~padding] = np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
+    return ids, padding
+
+
+def train_tokenizer(texts: Sequence[str], path: Path, pieces: int) -> None:
+    """Fit a unigram model to texts, for architectures that start from nothing.
+
+    Args:
+        pieces: at most so many; short texts give fewer.
+
+    Raises:
+        SettingError: the texts hold nothing to fit, or more letters than pieces.
+    """
+    out = io.BytesIO()
+    try:
+        _sentencepiece().SentencePieceTrainer.train(
+            sentence_iterator=iter(sorted({t for t in texts if t.strip()})),
+            model_writer=out,
+            vocab_size=pieces,
+            hard_vocab_limit=False,
+            model_type="unigram",
+            character_coverage=1.0,
+            num_threads=1,  # more give other models from run to run
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise SettingError(
+            f"No tokenizer of {pieces} pieces can be made from these texts.",
+            came=str(error).splitlines()[0][-200:],
+            expected="texts with words, and more pieces than they have different letters",
+        ) from error
+    with atomic_write(path) as handle:
+        handle.write(out.getvalue())
+
+
+def _sentencepiece():  # type: ignore[no-untyped-def]
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise MissingDependencyError(
+            "BEiT-3's tokenizer needs sentencepiece.",
+            came=str(error),
+            expected="the extra 'beit3'",
+            next='pip install "alignrec-recbole[beit3]"',
+        ) from error
+    return sentencepiece

@@ -1,0 +1,277 @@
+"""BEiT-3 weights: read safely, checked name by name, kept as safetensors.
+
+Two layouts are read: torchscale's state dict (the published .pth, with or without the prefix
+`beit3.`) and this package's own safetensors, whose header holds the architecture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from alignrec_recbole.encoders.beit3.architecture import FIRST_POSITION, Architecture, Beit3
+from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.files import atomic_write, sha256_file
+
+PREFIX = "beit3."  # of the published files
+HALVES = {"vision": "A", "text": "B"}
+HEAD_NAMES = ("mlm_head", "mim_head")
+# Heads of other tasks that published files hold beside the backbone; they are reported, not used.
+OTHER_HEADS = re.compile(
+    r"(language_head|vision_head|logit_scale|pooler\.(norm|dense)|fc_norm|"
+    r"head(\.(0|1|3|norm1|norm2|dense1|dense2))?)(\.(weight|bias))?"
+)
+LAYERS = "encoder.layers."
+CODES = 8192  # of BEiT v2's visual codebook, the published mim_head's width
+HEADER = "beit3"  # the one key of the safetensors header: several have no fixed order
+
+
+def names(sizes: Architecture) -> dict[str, list[str]]:
+    """Our parameter → the torchscale tensors it is made of (three for q, k and v)."""
+    out = {
+        "text_embed.weight": ["text_embed.weight"],
+        "patch_embed.weight": ["vision_embed.proj.weight"],
+        "patch_embed.bias": ["vision_embed.proj.bias"],
+        "cls_token": ["vision_embed.cls_token"],
+        "mask_token": ["vision_embed.mask_token"],
+        "vision_positions": ["encoder.embed_positions.A.weight"],
+        "text_positions": ["encoder.embed_positions.B.weight"],
+    }
+    for half, letter in HALVES.items():
+        for kind in ("weight", "bias"):
+            for i in range(sizes.layers):
+                ours, theirs = f"layers.{i}.{half}", f"encoder.layers.{i}"
+                attention = f"{theirs}.self_attn"
+                out |= {
+                    f"{ours}.attention_norm.{kind}": [
+                        f"{theirs}.self_attn_layer_norm.{letter}.{kind}"
+                    ],
+                    f"{ours}.qkv.{kind}": [
+                        f"{attention}.{z}_proj.{letter}.{kind}" for z in ("q", "k", "v")
+                    ],
+                    f"{ours}.inner_norm.{kind}": [f"{attention}.inner_attn_ln.{letter}.{kind}"],
+                    f"{ours}.out.{kind}": [f"{attention}.out_proj.{letter}.{kind}"],
+                    f"{ours}.hidden_norm.{kind}": [f"{theirs}.final_layer_norm.{letter}.{kind}"],
+                    f"{ours}.fc1.{kind}": [f"{theirs}.ffn.{letter}.fc1.{kind}"],
+                    f"{ours}.fc1_norm.{kind}": [f"{theirs}.ffn.{letter}.ffn_layernorm.{kind}"],
+                    f"{ours}.fc2.{kind}": [f"{theirs}.ffn.{letter}.fc2.{kind}"],
+                }
+            if sizes.final_norm:
+                out[f"{half}_norm.{kind}"] = [f"encoder.layer_norm.{letter}.{kind}"]
+    for head, there in (("mlm_head", sizes.mlm), ("mim_head", sizes.mim)):
+        if there:
+            out |= {f"{head}.{kind}": [f"{head}.{kind}"] for kind in ("weight", "bias")}
+    return out
+
+
+def from_torchscale(
+    state: Mapping[str, Tensor], source: str = "the state dict", heads: int | None = None
+) -> Beit3:
+    """A model from a torchscale state dict; its sizes are read off the tensors.
+
+    Args:
+        heads: attention heads, which no tensor shows; every published model has width / 64.
+
+    Raises:
+        FeatureError: a tensor is absent, unknown or of another shape.
+    """
+    bare = {key.removeprefix(PREFIX): value for key, value in state.items()}
+    sizes = _sizes(bare, source, heads)
+    wanted = names(sizes)
+    used = {name for parts in wanted.values() for name in parts}
+    absent = sorted(used - bare.keys())
+    unknown = sorted(k for k in bare.keys() - used if not OTHER_HEADS.fullmatch(k))
+    if absent or unknown:
+        raise FeatureError(
+            f"{source} is not a BEiT-3 state dict.",
+            came="; ".join(
+                f"{len(keys)} {what}, for example {keys[0]}"
+                for what, keys in (("absent", absent), ("unknown", unknown))
+                if keys
+            ),
+            expected=f"the {len(used)} tensors of {sizes.layers} layers",
+            next="name a published beit3_*.pth or a file written by this package",
+        )
+    converted = {}
+    for ours, parts in wanted.items():
+        value = torch.cat([bare[name] for name in parts]) if len(parts) > 1 else bare[parts[0]]
+        if ours in ("cls_token", "mask_token"):
+            value = value.flatten()
+        elif ours == "patch_embed.weight":
+            value = value.flatten(1)
+        converted[ours] = value
+    return _filled(sizes, converted, source)
+
+
+def to_torchscale(model: Beit3) -> dict[str, Tensor]:
+    """The model's tensors under torchscale's names and shapes (without the prefix)."""
+    state, sizes = model.state_dict(), model.sizes
+    out: dict[str, Tensor] = {}
+    for ours, parts in names(sizes).items():
+        value = state[ours]
+        if ours in ("cls_token", "mask_token"):
+            value = value[None, None]
+        elif ours == "patch_embed.weight":
+            value = value.view(-1, 3, sizes.patch_size, sizes.patch_size)
+        out.update(zip(parts, value.chunk(len(parts)), strict=True))
+    return out
+
+
+def _sizes(state: Mapping[str, Tensor], source: str, heads: int | None) -> Architecture:
+    try:
+        vocabulary, width = state["text_embed.weight"].shape
+        patch = state["vision_embed.proj.weight"].shape[-1]
+        patches = len(state["encoder.embed_positions.A.weight"]) - 1 - FIRST_POSITION
+        hidden = len(state["encoder.layers.0.ffn.A.fc1.bias"])
+        mim = len(state["mim_head.bias"]) if "mim_head.bias" in state else 0
+        return Architecture(
+            width=width,
+            heads=heads or max(1, width // 64),
+            layers=1 + max(int(key.split(".")[2]) for key in state if key.startswith(LAYERS)),
+            hidden=hidden,
+            image_size=round(patches**0.5) * patch,
+            patch_size=patch,
+            vocabulary=vocabulary,
+            text_positions=len(state["encoder.embed_positions.B.weight"]),
+            final_norm="encoder.layer_norm.A.weight" in state,
+            mlm="mlm_head.weight" in state,
+            mim=mim,
+        )
+    except (KeyError, ValueError, AttributeError, IndexError) as error:
+        some = ", ".join(sorted(state)[:3])
+        raise FeatureError(
+            f"{source} is not a BEiT-3 state dict.",
+            came=f"{type(error).__name__}: {error}; {len(state)} tensors: {some}, …",
+            expected="the names that torchscale's BEiT3 module has",
+        ) from error
+
+
+def _filled(sizes: Architecture, state: Mapping[str, Tensor], source: str) -> Beit3:
+    with torch.device("meta"):
+        model = Beit3(sizes)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    wrong = [
+        f"{name}: {tuple(state[name].shape) if name in state else 'absent'}, not {tuple(shape)}"
+        for name, shape in shapes.items()
+        if name not in state or state[name].shape != shape
+    ]
+    wrong += [f"{name}: unknown" for name in state.keys() - shapes.keys()]
+    if wrong:
+        raise FeatureError(
+            f"{source} does not fit its architecture.",
+            came=f"{len(wrong)} tensors, for example {wrong[0]}",
+            expected=", ".join(f"{k} {v}" for k, v in sizes.model_dump().items()),
+        )
+    floats = {name: value.float().contiguous() for name, value in state.items()}
+    model.load_state_dict(floats, strict=True, assign=True)
+    return model
+
+
+def load(path: Path) -> Beit3:
+    """A model from a published .pth, a torchscale .safetensors or this package's own.
+
+    Nothing in a .pth is executed: tensors, plain data and argparse namespaces are all it may hold.
+
+    Raises:
+        FeatureError: the file is missing, damaged, holds other objects, or is not BEiT-3.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FeatureError(
+            "The BEiT-3 weights are not there.",
+            came=str(path),
+            expected="a .pth or .safetensors file",
+            next="see --weights; published files are named in the README",
+        )
+    return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+
+
+def _load_safetensors(path: Path) -> Beit3:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = (file.metadata() or {}).get(HEADER)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if about is None:
+            return from_torchscale(state, path.name)
+        sizes = Architecture.model_validate(json.loads(about)["architecture"])
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+        raise _damaged(path, error) from error
+    return _filled(sizes, state, path.name)
+
+
+def _load_pickle(path: Path) -> Beit3:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch each have their own
+        raise _damaged(path, error) from error
+    for key in ("model", "module"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
+    ):
+        raise _damaged(path, TypeError("not a dict of tensors"))
+    return from_torchscale(content, path.name)
+
+
+def _damaged(path: Path, error: Exception) -> FeatureError:
+    return FeatureError(
+        f"{path.name} cannot be read as weights.",
+        came=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}",
+        expected="tensors under names, and nothing that would have to be executed",
+        next="fetch the file again and compare its sha256 with the publisher's",
+    )
+
+
+def save(model: Beit3, path: Path, note: Mapping[str, Any] | None = None) -> str:
+    """Write a model as safetensors with its architecture; returns the file's SHA-256.
+
+    Equal models and notes give equal bytes.
+
+    Args:
+        note: further plain values for the header, such as the origin.
+    """
+    from safetensors.torch import save as to_bytes
+
+    about = json.dumps({"architecture": model.sizes.model_dump(), **(note or {})}, sort_keys=True)
+    state = {k: v.detach().float().cpu().contiguous() for k, v in model.state_dict().items()}
+    with atomic_write(path) as handle:
+        handle.write(to_bytes(state, metadata={HEADER: about}))
+    return sha256_file(path)
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """The header of a file that `save` wrote; empty for any other."""
+    from safetensors import safe_open
+
+    if Path(path).suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return dict(json.loads((file.metadata() or {}).get(HEADER, "{}")))
+
+
+def resized(model: Beit3, image_size: int) -> Beit3:
+    """The model for another image size: patch positions interpolated (bicubic), all else kept."""
+    if image_size == model.sizes.image_size:
+        return model
+    sizes = model.sizes.model_copy(update={"image_size": image_size})
+    sizes = Architecture(**sizes.model_dump())  # checked again
+    state = dict(model.state_dict())
+    kept = FIRST_POSITION + 1  # unused rows and cls
+    table = state["vision_positions"]
+    old = table[kept:].T.reshape(1, -1, model.sizes.grid, model.sizes.grid)
+    new = F.interpolate(old, size=(sizes.grid, sizes.grid), mode="bicubic", align_corners=False)
+    state["vision_positions"] = torch.cat([table[:kept], new.flatten(2)[0].T])
+    return _filled(sizes, state, f"the model resized to {image_size}")

@@ -1,0 +1,171 @@
+"""Image and text vectors of CLIP, SigLIP and other dual encoders from transformers.
+
+`clip:MODEL` concatenates both, each L2-normalised, an absent one's block zero; `clip-image:MODEL`
+and `clip-text:MODEL` are one alone. MODEL is a hub id or a folder.
+
+Source: Radford et al., "Learning Transferable Visual Models", ICML 2021; Zhai et al., "Sigmoid Loss
+for Language Image Pre-Training", ICCV 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alignrec_recbole.data.feature_table import Modality
+from alignrec_recbole.data.items import ItemTable
+from alignrec_recbole.encoders import EncodedItems
+from alignrec_recbole.encoders.images import centre_square
+from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, encode_table
+from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.files import sha256_file
+
+SIDES: dict[str, Modality] = {"clip": "fused", "clip-image": "image", "clip-text": "text"}
+
+
+class DualEncoder(ItemEncoder):
+    """Projected vectors of a dual encoder.
+
+    Args:
+        name: clip, clip-image or clip-text, a colon, and the model.
+        device: where it runs.
+
+    Raises:
+        FeatureError: the model cannot be loaded or has no two towers.
+    """
+
+    def __init__(self, name: str, device: str) -> None:
+        kind, _, place = name.partition(":")
+        self.modality = SIDES[kind]
+        self.tokenizer, processor, model = _load(place)
+        self.model, self.device = model.float().to(device).eval(), device
+        text, vision = model.config.text_config, model.config.vision_config
+        self.limit = int(text.max_position_embeddings)
+        self.block = int(
+            getattr(model.config, "projection_dim", None)
+            or getattr(text, "projection_size", None)
+            or text.hidden_size
+        )
+        self.width = self.block * (2 if self.modality == "fused" else 1)
+        self.uses_text = self.modality != "image"
+        if self.modality != "text":
+            self.decode = partial(centre_square, side=int(vision.image_size))
+        # SigLIP was trained on texts padded to full length, and reads their padding
+        self.pad_fully = model.config.model_type.startswith("siglip")
+        self.mean, self.deviation = (
+            np.asarray(v, dtype=np.float32) for v in (processor.image_mean, processor.image_std)
+        )
+        self.name = f"{kind}:{_shown(place)}"
+        self.settings = {
+            **identity(name),
+            "side": int(vision.image_size),
+            "max_tokens": self.limit,
+            "normalise": True,
+            "crop": "centre square",
+        }
+
+    def survey(self, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Lengths; nothing to read where only images matter."""
+        lengths, facts = super().survey(texts)
+        return lengths if self.uses_text else np.zeros_like(lengths), facts
+
+    @torch.inference_mode()
+    def rows(self, texts: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
+        """One block a tower; the block of an absent modality is zero."""
+        blocks = []
+        if self.modality != "text":
+            blocks.append(self._block(list(pictures), self._images))
+        if self.uses_text:
+            blocks.append(self._block([t or None for t in texts], self._texts))
+        return np.concatenate(blocks, axis=1)
+
+    def _block(self, contents: Sequence[Any], encode: Any) -> np.ndarray:
+        out = np.zeros((len(contents), self.block), dtype=np.float32)
+        there = [i for i, content in enumerate(contents) if content is not None]
+        if there:
+            vectors = encode([contents[i] for i in there])
+            vectors = getattr(vectors, "pooler_output", vectors)  # transformers 5 wraps them
+            out[there] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+        return out
+
+    def _images(self, pictures: list[np.ndarray]) -> Any:
+        pixels = (np.stack(pictures).astype(np.float32) / 255 - self.mean) / self.deviation
+        batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+        return self.model.get_image_features(pixel_values=batch.to(self.device))
+
+    def _texts(self, texts: list[str]) -> Any:
+        tokens = self.tokenizer(
+            texts,
+            padding="max_length" if self.pad_fully else True,
+            truncation=True,
+            max_length=self.limit,
+            return_tensors="pt",
+        ).to(self.device)
+        return self.model.get_text_features(**tokens)
+
+
+def open_encoder(model: str, device: str) -> DualEncoder:
+    """A dual encoder by its full name, such as clip:openai/clip-vit-base-patch32."""
+    return DualEncoder(model, device)
+
+
+def identity(model: str) -> dict[str, Any]:
+    """The model's name and the hash or revision of its weights."""
+    place = model.partition(":")[2]
+    file = Path(place) / "model.safetensors"
+    if file.is_file():
+        return {"model": _shown(place), "weights_sha256": sha256_file(file)}
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(place)
+    except Exception as error:
+        raise _cannot_be_loaded(place, error) from error
+    return {"model": _shown(place), "revision": str(getattr(config, "_commit_hash", None))}
+
+
+def encode(
+    items: ItemTable, *, model: str, batch_size: int, progress: bool, device: str
+) -> EncodedItems:
+    """Vectors of an item table; an item is present if one of its used modalities is."""
+    encoder = DualEncoder(model, device)
+    return encode_table(encoder, items, batch_size=batch_size, progress=progress)[0]
+
+
+def _load(place: str) -> tuple[Any, Any, Any]:
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        processor = AutoImageProcessor.from_pretrained(place)
+        model, loading = AutoModel.from_pretrained(
+            place, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:
+        raise _cannot_be_loaded(place, error) from error
+    if loading["missing_keys"] or not hasattr(model, "get_image_features"):
+        raise FeatureError(
+            f"{place!r} is not a complete dual encoder.",
+            came=f"{type(model).__name__}, {len(loading['missing_keys'])} tensors absent",
+            expected="a model such as CLIP or SigLIP with all its weights",
+        )
+    return tokenizer, processor, model
+
+
+def _cannot_be_loaded(place: str, error: Exception) -> FeatureError:
+    return FeatureError(
+        f"The dual encoder {place!r} cannot be loaded.",
+        came=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
+        expected="a hub id that can be reached, or a folder with config, tokenizer, image "
+        "processor and safetensors weights",
+    )
+
+
+def _shown(place: str) -> str:
+    """The hub id, or the last part of a folder: a record shows no one's folders."""
+    return Path(place).resolve().name if Path(place).is_dir() else place
