@@ -32,7 +32,7 @@ def masked_items(tokens: Sequence[str], ratio: float, seed: int) -> np.ndarray:
     """Bool [item_num]: the first ⌊ratio · n⌋ items of a seeded order, so sets of one seed nest.
 
     >>> masked_items(["[PAD]", "0", "1", "2", "3"], 0.5, seed=0).tolist()
-    [False, False, True, True, False]
+    [False, True, False, True, False]
     """
     count = int(ratio * (len(tokens) - 1) + 1e-9)
     out = np.zeros(len(tokens), dtype=bool)
