@@ -124,7 +124,7 @@ def rank(
                 next="lower learning_rate, or check the features",
             )
         top[start:stop, :width] = torch.where(best == -torch.inf, -1, items).cpu().numpy()
-    return Ranking(task.users, top, *_hits(top, task.targets))
+    return Ranking(task.users, top, *find_hits(top, task.targets))
 
 
 def top_k(table: Tensor, k: int, groups: int = 128) -> tuple[Tensor, Tensor]:
@@ -155,7 +155,8 @@ def top_k(table: Tensor, k: int, groups: int = 128) -> tuple[Tensor, Tensor]:
     return best, column.gather(1, place)
 
 
-def _hits(top: np.ndarray, targets: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+def find_hits(top: np.ndarray, targets: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Where lists [n, K] (−1: no item) hold targets, and the number of targets a row."""
     n_items = targets.shape[1]
     degree = np.diff(targets.indptr)
     wanted = np.repeat(np.arange(len(degree)), degree) * n_items + targets.indices  # ascending

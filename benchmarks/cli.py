@@ -36,14 +36,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _check_models(options: argparse.Namespace) -> None:
+    from alignrec_recbole.errors import SettingError
+    from benchmarks.protocols import check_protocols
+
+    check_protocols(options.protocol)
+    if "full" in options.protocol and not options.model:
+        raise SettingError(
+            "There is no model to run.",
+            came="no --model",
+            expected="--model M[,M…], or --protocol with one that trains nothing",
+        )
+
+
 def parser() -> argparse.ArgumentParser:
     """The options; their names are a contract."""
+    from benchmarks.protocols import PROTOCOLS
+
     out = argparse.ArgumentParser(
         prog="run_benchmark.py",
         description="Train, evaluate and compare recommenders on multimodal data sets.",
         epilog="example: run_benchmark.py --model AlignRec,LightGCN,BPR --dataset ml-100k",
     )
-    out.add_argument("--model", required=True, type=_names, help="M[,M…]: registered models")
+    out.add_argument(
+        "--model",
+        type=_names,
+        default=(),
+        help="M[,M…]: registered models; not needed where a protocol trains nothing",
+    )
     out.add_argument("--dataset", required=True, help="registered name or a folder in --data-path")
     out.add_argument(
         "--features",
@@ -52,9 +72,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="F[,F…]",
         help="encoders or stems of .npy files; several make one set (default: lsa if needed)",
     )
-    out.add_argument("--protocol", default="full", choices=["full"])
+    out.add_argument(
+        "--protocol",
+        type=_names,
+        default=("full",),
+        metavar="NAME[,NAME…]",
+        help=f"{', '.join(PROTOCOLS)} (default: full)",
+    )
     out.add_argument("--setting", choices=["mmrec", "recbole"], help="default: the data set's own")
-    out.add_argument("--seeds", type=_seeds, default=(999,), metavar="S[,S…]")
+    out.add_argument("--seeds", type=_seeds, metavar="S[,S…]", help="default: 999")
     out.add_argument(
         "--data-path", type=Path, help="folder of data sets (or $ALIGNREC_DATA, ./data)"
     )
@@ -118,53 +144,109 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from alignrec_recbole import register
-    from benchmarks.record import read_records
-    from benchmarks.runner import Interrupted, RunSpec, run_one
-    from benchmarks.tables import as_text, comparison, write_tables
+    from benchmarks.runner import Interrupted
 
+    _check_models(options)
     try:
-        for model in options.model:
-            entry = register.resolve(model)
-            features = options.features or (("lsa",) if entry.needs_features else ())
-            base = {
-                "model": entry.name,
-                "dataset": options.dataset,
-                "features": features if entry.needs_features else (),
-                "protocol": options.protocol,
-                "setting": options.setting,
-                "data_path": options.data_path,
-                "features_path": options.features_path,
-                "output": options.output,
-                "epochs": options.epochs,
-                "device": options.device,
-                "progress": not options.quiet,
-            }
-            overrides = _merge(options.overrides)
-            tuned_on = None
-            if options.grid:
-                chosen, tuned_on = _choose(options, base, overrides)
-                overrides = {**overrides, **chosen}
-            for seed in options.seeds:
-                spec = RunSpec(seed=seed, overrides=overrides, tuned_on=tuned_on, **base)
-                record = run_one(spec, overwrite=options.overwrite)
-                print(
-                    f"{entry.name} {options.dataset} {record.features} seed {seed}: "
-                    f"Recall@20 {record.metrics['Recall@20']:.4f}, "
-                    f"NDCG@20 {record.metrics['NDCG@20']:.4f} "
-                    f"({record.epochs} epochs, {record.seconds['total']:.0f} s)"
-                )
+        for protocol in options.protocol:
+            if protocol == "full":
+                _run_models(options)
+            else:
+                _run_protocol(options, protocol)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
     except KeyboardInterrupt:
         print("stopped; the last saved state is kept", file=sys.stderr)
         return 130
-    rows = comparison(read_records(options.output / "runs" / options.dataset), options.dataset)
+    return 0
+
+
+def _run_models(options: argparse.Namespace) -> None:
+    """Protocol full: every model and seed, then the data set's table."""
+    from alignrec_recbole import register
+    from benchmarks.record import read_records
+    from benchmarks.runner import RunSpec, run_one
+    from benchmarks.tables import as_text, comparison, write_tables
+
+    for model in options.model:
+        entry = register.resolve(model)
+        features = options.features or (("lsa",) if entry.needs_features else ())
+        base = {
+            **_base(options),
+            "model": entry.name,
+            "features": features if entry.needs_features else (),
+            "protocol": "full",
+        }
+        overrides = _merge(options.overrides)
+        tuned_on = None
+        if options.grid:
+            chosen, tuned_on = _choose(options, base, overrides)
+            overrides = {**overrides, **chosen}
+        for seed in options.seeds or (999,):
+            spec = RunSpec(seed=seed, overrides=overrides, tuned_on=tuned_on, **base)
+            record = run_one(spec, overwrite=options.overwrite)
+            print(
+                f"{entry.name} {options.dataset} {record.features} seed {seed}: "
+                f"Recall@20 {record.metrics['Recall@20']:.4f}, "
+                f"NDCG@20 {record.metrics['NDCG@20']:.4f} "
+                f"({record.epochs} epochs, {record.seconds['total']:.0f} s)"
+            )
+    records = read_records(options.output / "runs" / options.dataset)
+    rows = comparison([record for record in records if record.protocol == "full"], options.dataset)
     print("\n" + as_text(rows) + "\n")
     for path in write_tables(rows, options.output / "tables", options.dataset):
         print(path)
-    return 0
+
+
+def _run_protocol(options: argparse.Namespace, protocol: str) -> None:
+    """Any other protocol: its records, then the data set's summary of protocols."""
+    from alignrec_recbole import register
+    from alignrec_recbole.errors import SettingError
+    from benchmarks.protocols.rankers import RANKERS
+    from benchmarks.protocols.run import run_protocol
+    from benchmarks.protocols.summary import line, write_summary
+    from benchmarks.record import read_records
+    from benchmarks.runner import RunSpec
+
+    stored = protocol == "long-tail"
+    base = {
+        **_base(options),
+        "features": options.features or (() if stored else ("lsa",)),
+        "protocol": protocol,
+    }
+    overrides = _merge(options.overrides)
+    tuned_on = None
+    models = tuple(m if m in RANKERS or stored else register.resolve(m).name for m in options.model)
+    if options.grid:
+        if protocol not in RANKERS:
+            raise SettingError(
+                f"Protocol {protocol!r} chooses nothing on validation.",
+                came=f"--grid {options.grid[0][0]}=…",
+                expected=f"--grid with {', '.join(RANKERS)} or full",
+                next="choose with protocol full, then pass the choice with --set",
+            )
+        chosen, tuned_on = _choose(options, {**base, "model": protocol}, overrides)
+        overrides = {**overrides, **chosen}
+    spec = RunSpec(model="", overrides=overrides, tuned_on=tuned_on, **base)
+    for record in run_protocol(spec, models, options.seeds, options.overwrite):
+        print(line(record))
+    records = read_records(options.output / "runs" / options.dataset)
+    print(write_summary(records, options.output / "tables", options.dataset))
+
+
+def _base(options: argparse.Namespace) -> dict[str, Any]:
+    """What a RunSpec takes from the command line as it is."""
+    return {
+        "dataset": options.dataset,
+        "setting": options.setting,
+        "data_path": options.data_path,
+        "features_path": options.features_path,
+        "output": options.output,
+        "epochs": options.epochs,
+        "device": options.device,
+        "progress": not options.quiet,
+    }
 
 
 def _choose(
@@ -174,25 +256,26 @@ def _choose(
 
     The winner's state stays, so that its run only has to be ranked; the others' are deleted.
     """
+    from benchmarks.protocols.rankers import RANKERS, rank_by_features
     from benchmarks.runner import RunSpec, forget, run_one
 
+    trained = base["protocol"] not in RANKERS
+    seed = (options.seeds or (999,))[0]
     keys = [key for key, _ in options.grid]
     trials: list[tuple[float, dict[str, Any], RunSpec]] = []
     for point in itertools.product(*(values for _, values in options.grid)):
         trial = dict(zip(keys, point, strict=True))
-        spec = RunSpec(
-            seed=options.seeds[0], overrides={**overrides, **trial}, score_test=False, **base
-        )
-        record = run_one(spec)
+        spec = RunSpec(seed=seed, overrides={**overrides, **trial}, score_test=False, **base)
+        record = run_one(spec) if trained else rank_by_features(spec)
         score = record.selection["best_score"]
         print(f"  {trial}: validation {record.selection['metric']} {score:.4f}")
         trials.append((score, trial, spec))
     best = max(trials, key=lambda entry: entry[0])  # the first of equals
     for entry in trials:
-        if entry is not best:
+        if trained and entry is not best:
             forget(entry[2])
     grid = "; ".join(f"{key} in {list(values)}" for key, values in options.grid)
-    return best[1], f"tuned on validation, seed {options.seeds[0]}: {grid}"
+    return best[1], f"tuned on validation, seed {seed}: {grid}"
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -37,6 +37,9 @@ class RunRecord(BaseModel):
     selection: dict[str, Any]  # metric, split, best epoch, why training stopped
     valid_metrics: dict[str, float]
     metrics: dict[str, float]  # test; empty where the test split was not scored
+    groups: dict[str, dict[str, dict[str, float]]] | None = None  # kind → group → metrics, sizes
+    curve: list[dict[str, Any]] | None = None  # points: what was varied, "metrics"
+    chance: dict[str, float] | None = None  # expected metrics of a random order, same candidates
     per_user: dict[str, str] | None  # file and sha256 of per-user values and top-K lists
     epochs: int
     history: list[dict[str, Any]]

@@ -23,6 +23,7 @@ import torch
 from alignrec_recbole import compat, process, register
 from alignrec_recbole.data.dataset import MultimodalDataset, split_description
 from alignrec_recbole.data.feature_table import manifest_summary
+from alignrec_recbole.data.masking import FeatureMask
 from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.evaluation import Ranking, RankingTask
 from alignrec_recbole.files import atomic_write, inside, sha256_file
@@ -65,6 +66,7 @@ class RunSpec:
     device: str = "auto"
     score_test: bool = True  # False: a grid point, judged on validation alone
     tuned_on: str | None = None
+    mask: FeatureMask | None = None  # a modality hidden from the model
     progress: bool = True
 
 
@@ -92,7 +94,8 @@ class Prepared:
         spec = self.spec
         features = self.feature_name.replace(":", "_").replace("/", "_")
         name = f"{features}-{self.config['setting']}-{self.digest[:8]}-s{spec.seed}"
-        return Path(spec.dataset) / spec.model / name
+        protocol = [] if spec.protocol == "full" else [spec.protocol]
+        return Path(spec.dataset, *protocol, spec.model, name)
 
     @property
     def feature_name(self) -> str:
@@ -148,7 +151,7 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
         seconds["evaluate"] = time.perf_counter() - begun
         names = prepared.config["metrics"], trainer.cutoffs
         metrics = ranking.means(*names)
-        per_user = _save_lists(prepared, ranking, ranking.per_user(*names))
+        per_user = save_lists(prepared, ranking, ranking.per_user(*names))
     history = trainer.history
     if history:
         seconds["train_epoch"] = float(np.median([entry["seconds"] for entry in history]))
@@ -251,10 +254,21 @@ def prepare(spec: RunSpec) -> Prepared:
         notes.append(f"not the paper's features ({papers})")
     resolved = {key: _plain(config[key]) for key in sorted(given) if key not in PLACES}
     resolved.setdefault("eval_args", _plain(config["eval_args"]))
-    digest = hashlib.sha256(
+    digest = run_digest(spec, resolved, data, feature_files)
+    return Prepared(spec, config, parts, splits, resolved, digest, data, feature_files, notes)
+
+
+def run_digest(
+    spec: RunSpec, config: dict[str, Any], data: dict[str, Any], feature_files: dict[str, Any]
+) -> str:
+    """SHA-256 of all that decides a result but the seed."""
+    config = {k: v for k, v in config.items() if k not in NOT_RESULTS}
+    if "feature_mask" in config:  # its seed follows the run's
+        config["feature_mask"] = {k: v for k, v in config["feature_mask"].items() if k != "seed"}
+    return hashlib.sha256(
         json.dumps(
             {
-                "config": {k: v for k, v in resolved.items() if k not in NOT_RESULTS},
+                "config": config,
                 "model": spec.model,
                 "dataset": spec.dataset,
                 "protocol": spec.protocol,
@@ -268,7 +282,6 @@ def prepare(spec: RunSpec) -> Prepared:
             sort_keys=True,
         ).encode()
     ).hexdigest()
-    return Prepared(spec, config, parts, splits, resolved, digest, data, feature_files, notes)
 
 
 def resolve(spec: RunSpec, parts: Any, folder: Path) -> dict[str, Any]:
@@ -295,6 +308,8 @@ def resolve(spec: RunSpec, parts: Any, folder: Path) -> dict[str, Any]:
         given["setting"] = spec.setting
     if spec.epochs is not None:
         given["epochs"] = spec.epochs
+    if spec.mask is not None:
+        given["feature_mask"] = spec.mask.model_dump()
     read_settings(given, RunSettings, "The trainer", "properties/overall.yaml")
     return given
 
@@ -365,17 +380,24 @@ def _pairs(split: Any) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _save_lists(
-    prepared: Prepared, ranking: Ranking, values: dict[str, np.ndarray]
+def save_lists(
+    prepared: Prepared,
+    ranking: Ranking,
+    values: dict[str, np.ndarray],
+    columns: np.ndarray | slice = slice(None),
 ) -> dict[str, str]:
-    """Per-user values and top-K lists beside the record, in internal ids with their tokens."""
+    """Per-user values and top-K lists beside the record; `top` counts in `items`, PAD first.
+
+    Args:
+        columns: internal ids of the columns that were ranked; default all items.
+    """
     dataset = prepared.splits[0]
     path = prepared.path("runs", ".users.npz")
     with atomic_write(path) as handle:
         np.savez_compressed(
             handle,
             users=dataset.field2id_token[dataset.uid_field][ranking.users].astype(str),
-            items=dataset.field2id_token[dataset.iid_field].astype(str),
+            items=dataset.field2id_token[dataset.iid_field][columns].astype(str),
             top=ranking.items.astype(np.int32),
             targets=ranking.targets.astype(np.int32),
             **values,  # type: ignore[arg-type]

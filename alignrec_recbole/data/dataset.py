@@ -11,9 +11,11 @@ import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
+from alignrec_recbole.data.controls import control_features, is_control
 from alignrec_recbole.data.feature_store import find_or_encode
 from alignrec_recbole.data.feature_table import AlignedFeatures, align
 from alignrec_recbole.data.interactions import check_atomic_file, is_typed, read_interactions
+from alignrec_recbole.data.masking import FeatureMask, mask_features
 from alignrec_recbole.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -27,7 +29,8 @@ class MultimodalDataset(Dataset):
     seeds share it.
 
     Configuration keys: `features` (names), `features_path` (extra folder), `features_cache` (folder
-    for encoded features), `zero_rows_missing`, `split_seed`.
+    for encoded features), `zero_rows_missing`, `split_seed`, `feature_mask` (a FeatureMask as a
+    mapping, or absent).
     """
 
     benchmark_filename_list: list[str] | None
@@ -38,22 +41,29 @@ class MultimodalDataset(Dataset):
         """Feature sets by name, in the order of the configuration; loaded at first use."""
         if "_features" not in self.__dict__:
             names = self.config["features"] or []
-            tokens = self.field2id_token[self.iid_field]
-            self._features = {
-                name: align(
-                    find_or_encode(
-                        name,
-                        dataset_dir=Path(self.dataset_path),
-                        dataset=self.dataset_name,
-                        features_path=self.config["features_path"],
-                        cache=self.config["features_cache"],
-                    ),
-                    tokens,
-                    zero_rows_missing=bool(self.config["zero_rows_missing"]),
-                )
+            loaded = {
+                name: self.open_features(name)
                 for name in ([names] if isinstance(names, str) else names)
             }
+            if mask := self.config["feature_mask"]:
+                tokens = self.field2id_token[self.iid_field]
+                loaded = mask_features(loaded, FeatureMask(**mask), tokens, self.open_features)
+            self._features = loaded
         return self._features
+
+    def open_features(self, name: str) -> AlignedFeatures:
+        """One feature set by name, unmasked: a file, an encoder's or a control set."""
+        tokens = self.field2id_token[self.iid_field]
+        if is_control(name):
+            return control_features(name, tokens, self.open_features)
+        table = find_or_encode(
+            name,
+            dataset_dir=Path(self.dataset_path),
+            dataset=self.dataset_name,
+            features_path=self.config["features_path"],
+            cache=self.config["features_cache"],
+        )
+        return align(table, tokens, zero_rows_missing=bool(self.config["zero_rows_missing"]))
 
     def fused_features(self) -> torch.Tensor:
         """All feature sets as one matrix [item_num, f], PAD row zero.

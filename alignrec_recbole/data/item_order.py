@@ -1,0 +1,33 @@
+"""Orders of a data set's items that depend on their tokens alone: not on rows or internal ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def canonical_order(tokens: Sequence[str]) -> np.ndarray:
+    """Internal item ids without PAD, [n], by length and spelling of their tokens.
+
+    For itemIDs 0 … n−1 this is their numerical order, however RecBole numbered them.
+
+    Args:
+        tokens: item token by internal id; tokens[0] is PAD.
+
+    >>> canonical_order(["[PAD]", "10", "9", "8"]).tolist()
+    [3, 2, 1]
+    """
+    names = [str(token) for token in tokens[1:]]
+    by_name = sorted(range(len(names)), key=lambda i: (len(names[i]), names[i]))
+    return 1 + np.array(by_name, dtype=np.int64)
+
+
+def seeded_order(tokens: Sequence[str], seed: int) -> np.ndarray:
+    """The canonical order permuted by PCG64(seed).permutation(n).
+
+    >>> seeded_order(["[PAD]", "10", "9", "8"], 0).tolist()
+    [1, 3, 2]
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return canonical_order(tokens)[generator.permutation(len(tokens) - 1)]

@@ -1,0 +1,208 @@
+"""mask-modality: what is left of the ranking when a modality is missing for a share r of the items.
+
+Masked items (our definition): the first ⌊r·I⌋ of PCG64(1000+s).permutation(I) over the items in the
+order of their tokens: nested in r, the same for every feature set, modality and model
+(alignrec_recbole/data/masking.py). What stands in their place: zeros, or the mean row with
+`--set fill=mean`, for a set of the modality; for a fused set F the rows of F.mask-MODALITY, the
+same items all encoded with the modality masked. Only sets that have the modality change.
+
+Without training: zero-shot and item-cf at r = 0, 0.1 … 1, s = 0 … 4. With a model: trained again at
+r = 0, ¼, ½, ¾, 1 with hyper-parameters as chosen at r = 0, training seed 999+s with mask seed s.
+Candidates, masking and targets: those of the data set's setting, at every r.
+
+Summary (our definition): M(r) is the mean of a metric over s, retention ρ(r) = M(r)/M(0) and
+robustness the area of ρ over [0, 1] by trapezoids. M(0) = 0 is an error. A bad feature set
+can be very robust, so M(r) is always told beside it.
+
+Source: the paper and its code mask one modality at a time, in nested sets, and train again; ratios,
+seeds and the summary are our definition.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+from tqdm import tqdm
+
+from alignrec_recbole.data.masking import FeatureMask, Modality, mask_features, masked_name
+from alignrec_recbole.errors import FeatureError, UnknownNameError
+from alignrec_recbole.evaluation import RankingTask
+from alignrec_recbole.settings import Settings, read_settings
+from benchmarks.protocols.bench import Bench
+from benchmarks.protocols.content import Content, chance
+from benchmarks.protocols.rankers import RANKERS
+from benchmarks.protocols.robustness import curve_points, robustness
+from benchmarks.record import RunRecord, read_record, write_record
+from benchmarks.runner import RunSpec, prepare, run_one, test_task
+
+NAME = "mask-modality"
+VERSION = 1
+MODALITIES: tuple[Modality, ...] = ("audio", "image", "text")
+TRAINING_SEED = 999  # of mask seed 0
+
+
+def _with_zero(ratios: tuple[float, ...]) -> tuple[float, ...]:
+    if 0 not in ratios:
+        raise ValueError("without ratio 0 nothing can be compared")
+    return tuple(sorted(set(ratios)))
+
+
+Ratios = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1)], ...],
+    AfterValidator(_with_zero),
+    Field(description="list of numbers from 0 to 1, 0 among them"),
+]
+Fill = Annotated[Literal["zero", "mean"], Field(description="zero or mean")]
+
+
+class MaskSettings(Settings):
+    """The grid of the training-free part; frozen for tables."""
+
+    ratios: Ratios = tuple(i / 10 for i in range(11))
+    mask_seeds: tuple[int, ...] = Field(
+        default=(0, 1, 2, 3, 4), min_length=1, description="list of whole numbers"
+    )
+    fill: Fill = "zero"
+
+
+class RetrainSettings(Settings):
+    """The grid where a model is trained at every point; its seeds are --seeds."""
+
+    ratios: Ratios = (0.0, 0.25, 0.5, 0.75, 1.0)
+    fill: Fill = "zero"
+
+
+def mask_seed(training_seed: int) -> int:
+    """The mask seed of a model's training seed: 999 ↔ 0, 1000 ↔ 1 …"""
+    return training_seed - TRAINING_SEED
+
+
+def mask_curves(
+    spec: RunSpec, rankers: Sequence[str], overwrite: bool = False
+) -> Iterator[RunRecord]:
+    """mask-modality without training: one record a ranker, its curve over all modalities."""
+    bench = Bench(spec, MaskSettings, NAME)
+    masked, second_files = maskable(bench)
+    frozen = {**bench.settings.model_dump(mode="json"), "second_files": second_files}
+    entries = {
+        name: bench.entry(name, VERSION, {**frozen, "ranker": RANKERS[name].frozen()})
+        for name in rankers
+    }
+    wanted = [name for name in rankers if overwrite or not entries[name].record_path.is_file()]
+    curves = _curves(bench, wanted, masked) if wanted else {}
+    for name in rankers:
+        if name not in wanted:
+            yield read_record(entries[name].record_path)
+            continue
+        curve = curves[name]
+        areas = {
+            modality: {
+                metric: robustness(curve_points(curve, modality, metric)).area
+                for metric in ("Recall@20", "NDCG@20")
+            }
+            for modality in masked
+        }
+        yield bench.write(
+            entries[name],
+            metrics=next(point["metrics"] for point in curve if point["ratio"] == 0),
+            groups={"robustness": areas},
+            curve=curve,
+            chance=chance(test_task(bench.prepared), bench.names[1]),
+        )
+
+
+def _curves(
+    bench: Bench, rankers: Sequence[str], masked: Sequence[Modality]
+) -> dict[str, list[dict[str, Any]]]:
+    """Points {modality, ratio, mask_seed, metrics} of every ranker; ratio 0 is ranked once."""
+    settings, task = bench.settings, test_task(bench.prepared)
+    grid = list(itertools.product(masked, settings.ratios, settings.mask_seeds))
+    curves: dict[str, list[dict[str, Any]]] = {name: [] for name in rankers}
+    unmasked: dict[str, dict[str, float]] = {}
+    for modality, ratio, seed in tqdm(grid, desc=NAME, disable=not bench.progress, leave=False):
+        mask = FeatureMask(modality=modality, ratio=ratio, seed=seed, fill=settings.fill)
+        sets = mask_features(bench.sets, mask, bench.tokens, bench.open_features)
+        if sets is bench.sets and unmasked:
+            found = unmasked
+        else:
+            content = bench.content(sets=sets)
+            found = {name: _metrics(bench, name, content, task) for name in rankers}
+        if sets is bench.sets:
+            unmasked = found
+        point = {"modality": modality, "ratio": ratio, "mask_seed": seed}
+        for name in rankers:
+            curves[name].append({**point, "metrics": found[name]})
+    return curves
+
+
+def _metrics(bench: Bench, name: str, content: Content, task: RankingTask) -> dict[str, float]:
+    ranker = RANKERS[name]
+    scores = ranker.scorer(content, ranker.settings_class())
+    return bench.rank(scores, content, task).means(*bench.names)
+
+
+def maskable(bench: Bench) -> tuple[list[Modality], dict[str, str]]:
+    """What can be masked in a bench's feature sets, and the hashes of fused sets' second files.
+
+    Raises:
+        FeatureError: a fused set has no second file of any modality.
+    """
+    found: set[Modality] = set()
+    files: dict[str, str] = {}
+    for name, table in bench.sets.items():
+        if table.modality != "fused":
+            found |= {modality for modality in MODALITIES if modality == table.modality}
+            continue
+        family: dict[Modality, str] = {}
+        for modality in MODALITIES:
+            second = masked_name(name, modality)
+            try:
+                files[second] = bench.open_features(second).manifest.sha256
+            except UnknownNameError:
+                continue
+            family[modality] = second
+        if not family:
+            raise FeatureError(
+                f"The fused features {name!r} cannot be masked.",
+                came="no second file of theirs",
+                expected=" or ".join(masked_name(name, m) for m in ("image", "text")),
+                next="encode all items again with the modality masked, under that name",
+            )
+        found |= set(family)
+    return sorted(found), files
+
+
+def mask_and_train(
+    spec: RunSpec, seeds: Sequence[int], overwrite: bool = False
+) -> Iterator[RunRecord]:
+    """mask-modality with a model: trained at every ratio; ratio 0 is the ordinary run."""
+    own = {key: v for key, v in spec.overrides.items() if key in RetrainSettings.model_fields}
+    settings = read_settings(own, RetrainSettings, f"Protocol {NAME}", "mask_modality.py")
+    others = {key: v for key, v in spec.overrides.items() if key not in own}
+    base = replace(spec, overrides=others)
+    masked, _ = maskable(Bench(replace(spec, overrides={}), Settings, NAME))
+    for modality, ratio, seed in itertools.product(masked, settings.ratios, seeds):
+        mask = FeatureMask(modality=modality, ratio=ratio, seed=mask_seed(seed), fill=settings.fill)
+        point = replace(base, protocol=NAME, seed=seed, mask=mask)
+        yield run_one(point, overwrite=overwrite) if ratio else _unmasked(base, point)
+
+
+def _unmasked(base: RunSpec, point: RunSpec) -> RunRecord:
+    """The record of ratio 0: that of the ordinary run, which is made if it is not there."""
+    whole = run_one(replace(base, protocol="full", seed=point.seed))
+    prepared = prepare(point)
+    record = whole.model_copy(
+        update={
+            "protocol": NAME,
+            "config": prepared.resolved,
+            "config_sha256": prepared.digest,
+            "per_user": None,
+            "notes": [*whole.notes, f"the run of protocol full, {whole.config_sha256[:8]}"],
+        }
+    )
+    write_record(prepared.record_path, record)
+    return record

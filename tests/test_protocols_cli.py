@@ -1,0 +1,243 @@
+"""Protocols from the command line to records, on a small data set on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alignrec_recbole.data.feature_table import save_features
+from alignrec_recbole.files import atomic_write
+from alignrec_recbole.testing.block_world import block_world
+from benchmarks.cli import main
+from benchmarks.protocols import PROTOCOLS, summary
+from benchmarks.record import read_record, read_records
+from benchmarks.runner import RunSpec, run_digest
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTENT = ["zero-shot", "item-cf", "mask-modality", "cold-start", "diagnostics"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A block world with features "text" and "image", and a fused set with its second files."""
+    folder = tmp_path_factory.mktemp("data")
+    world = block_world(users=12, items=10, cold=2, blocks=3, likes=6, seed=1, name="small")
+    place = world.write(folder)
+    rng = np.random.default_rng(0)
+    both = np.concatenate(list(world.features.values()), axis=1)
+    for name, part in (
+        ("fused", both),
+        ("fused.mask-image", both * (rng.random(both.shape) > 0.5)),
+    ):
+        save_features(
+            place / f"{name}.npy", part.astype(np.float32), name=name, modality="fused",
+            encoder="hand", settings={}, source="hand", items=list(world.items),
+        )  # fmt: skip
+    return folder
+
+
+def run(data, output, *arguments):
+    return main(
+        ["--data-path", str(data), "--output", str(output), "--dataset", "small", "--quiet",
+         *arguments]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    """Every training-free protocol on text and image, then long-tail on what was stored."""
+    output = tmp_path_factory.mktemp("results")
+    assert run(data, output, "--features", "text,image", "--protocol", ",".join(CONTENT)) == 0
+    assert run(data, output, "--protocol", "long-tail") == 0
+    return output
+
+
+def records(output, protocol):
+    return [r for r in read_records(output / "runs") if r.protocol == protocol]
+
+
+def test_every_protocol_leaves_records(done):
+    counts = {name: len(records(done, name)) for name in PROTOCOLS}
+    assert counts == {
+        "full": 0, "zero-shot": 1, "item-cf": 1, "mask-modality": 2, "long-tail": 2,
+        "cold-start": 6, "diagnostics": 1,
+    }  # fmt: skip
+    for record in read_records(done / "runs"):
+        assert record.config["protocol"]["name"] == record.protocol
+        assert record.config["protocol"]["version"] == 1
+        assert record.features == "text+image"
+        assert "learning_rate" not in record.config
+        assert record.code["version"]
+        if record.protocol != "diagnostics":
+            assert {"Recall@20", "NDCG@20", "Precision@20", "MAP@20"} <= set(record.metrics)
+    assert records(done, "item-cf")[0].config["protocol"]["k"] == 20
+
+
+def test_features_that_name_the_block_find_it(done):
+    for name in ("zero-shot", "item-cf"):
+        record = records(done, name)[0]
+        assert record.metrics["Recall@5"] > 0.9 > record.chance["Recall@5"] + 0.5
+        assert record.valid_metrics["Recall@5"] > 0.9
+
+
+def test_masking_starts_at_the_unmasked_protocol(done):
+    for record in records(done, "mask-modality"):
+        plain = records(done, record.model)[0]
+        assert record.metrics == plain.metrics  # bit by bit
+        assert len(record.curve) == 2 * 11 * 5
+        at_zero = [point for point in record.curve if point["ratio"] == 0]
+        assert len(at_zero) == 10
+        assert all(point["metrics"] == plain.metrics for point in at_zero)
+        assert set(record.groups["robustness"]) == {"text", "image"}
+    areas = records(done, "mask-modality")[0].groups["robustness"]["text"]
+    assert 0 < areas["Recall@20"] <= 1.2
+
+
+def test_one_modality_all_gone_is_the_other_alone(data, done, tmp_path):
+    for name in ("zero-shot", "item-cf"):
+        assert run(data, tmp_path, "--features", "text", "--protocol", name) == 0
+        alone = records(tmp_path, name)[0].metrics
+        curve = next(r for r in records(done, "mask-modality") if r.model == name).curve
+        gone = [p for p in curve if p["modality"] == "image" and p["ratio"] == 1]
+        assert all(point["metrics"] == alone for point in gone)
+
+
+def test_cold_sets_are_seeds_of_one_result(done):
+    found = records(done, "cold-start")
+    assert sorted((r.model, r.seed) for r in found) == [
+        (model, seed) for model in ("item-cf", "zero-shot") for seed in (0, 1, 2)
+    ]
+    assert len({r.config_sha256 for r in found}) == 2
+    lists = np.load(next((done / "runs/small/cold-start").rglob("*.users.npz")))
+    assert len(lists["items"]) == 1 + int(0.2 * 24)  # PAD and the candidates
+    assert lists["top"].max() < len(lists["items"])
+
+
+def test_long_tail_repeats_the_stored_means(done):
+    for record in records(done, "long-tail"):
+        stored = records(done, record.model)[0]
+        assert record.metrics == pytest.approx(stored.metrics)
+        assert record.config["protocol"]["of_sha256"] == stored.config_sha256
+        users = record.groups["history"].values()
+        weighted = sum(g["users"] * g.get("Recall@20", 0) for g in users)
+        assert weighted / sum(g["users"] for g in users) == pytest.approx(
+            stored.metrics["Recall@20"]
+        )
+
+
+def test_a_finished_protocol_is_read_not_run(data, done):
+    path = next((done / "runs/small/zero-shot").rglob("*.json"))
+    before = path.stat().st_mtime_ns
+    assert run(data, done, "--features", "text,image", "--protocol", "zero-shot,diagnostics") == 0
+    assert path.stat().st_mtime_ns == before
+    assert (
+        run(data, done, "--features", "text,image", "--protocol", "zero-shot", "--overwrite") == 0
+    )
+    assert path.stat().st_mtime_ns > before
+
+
+def test_a_grid_is_judged_on_validation_alone(data, tmp_path):
+    arguments = ["--features", "text", "--protocol", "item-cf", "--grid", "k=1,3,20"]
+    assert run(data, tmp_path, *arguments) == 0
+    trials = read_records(tmp_path / "tuning")
+    assert [trial.metrics for trial in trials] == [{}] * 3
+    best = max(trial.selection["best_score"] for trial in trials)
+    chosen = records(tmp_path, "item-cf")[0]
+    assert chosen.selection["best_score"] == best
+    assert chosen.tuned_on == "tuned on validation, seed 999: k in [1, 3, 20]"
+
+
+def test_fused_features_are_masked_by_their_second_file(data, tmp_path, capsys):
+    assert run(data, tmp_path, "--features", "fused", "--protocol", "mask-modality") == 0
+    record = records(tmp_path, "mask-modality")[0]
+    assert {point["modality"] for point in record.curve} == {"image"}
+    assert list(record.config["protocol"]["second_files"]) == ["fused.mask-image"]
+    assert run(data, tmp_path, "--features", "fused.mask-image", "--protocol", "mask-modality") == 2
+    assert "cannot be masked" in capsys.readouterr().err
+    pair = "fused,fused.mask-image"
+    assert run(data, tmp_path, "--features", pair, "--protocol", "diagnostics") == 0
+    gaps = records(tmp_path, "diagnostics")[0].groups["pairs"]
+    assert gaps["fused | fused.mask-image"]["modality gap"] > 0
+
+
+def test_a_model_is_trained_with_the_modality_gone(data, tmp_path):
+    arguments = [
+        "--model", "AlignRec", "--features", "text,image", "--protocol", "mask-modality",
+        "--epochs", "2", "--set", "ratios=[0, 1]", "--set", "knn_k=3", "--seeds", "999,1000",
+    ]  # fmt: skip
+    assert run(data, tmp_path, *arguments) == 0
+    found = records(tmp_path, "mask-modality")
+    assert len(found) == 2 * 2 * 2
+    assert len({r.config_sha256 for r in found}) == 4  # seeds share a configuration
+    for record in found:
+        mask = record.config["feature_mask"]
+        assert mask["seed"] == record.seed - 999
+        if mask["ratio"] == 0:
+            whole = next(r for r in records(tmp_path, "full") if r.seed == record.seed)
+            assert record.metrics == whole.metrics
+    assert "AlignRec" in (tmp_path / "tables" / "small-protocols.md").read_text()
+
+
+def test_controls_are_features_like_any_other(data, tmp_path):
+    for name in ("random", "shuffled:text"):
+        assert run(data, tmp_path, "--features", name, "--protocol", "zero-shot,diagnostics") == 0
+    files = {r.features: r.feature_files for r in records(tmp_path, "zero-shot")}
+    assert files["shuffled:text"]["shuffled:text"]["encoder"].startswith("control: rows of text")
+    assert files["random"]["random"]["encoder"].startswith("control:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protocol", "zeroshot"], "Did you mean 'zero-shot'?"),
+        (["--protocol", "full"], "There is no model to run"),
+        (["--protocol", "zero-shot", "--model", "BPR"], "trains no model"),
+        (["--protocol", "cold-start", "--model", "BPR"], "trains no model"),
+        (["--protocol", "item-cf", "--seeds", "1,2"], "draws nothing from --seeds"),
+        (["--protocol", "item-cf", "--set", "learning_rate=0.1"], "trains nothing"),
+        (["--protocol", "item-cf", "--set", "k=0"], "k = 0"),
+        (["--protocol", "item-cf", "--set", "kk=3"], "Nothing reads the setting 'kk'"),
+        (["--protocol", "zero-shot", "--set", "k=3"], "Nothing reads the setting 'k'"),
+        (["--protocol", "mask-modality", "--set", "ratios=[0.5, 1]"], "without ratio 0"),
+        (["--protocol", "mask-modality", "--set", "ratios=[0, 2]"], "ratios.1 = 2"),
+        (["--protocol", "mask-modality", "--grid", "fill=zero,mean"], "chooses nothing"),
+        (["--protocol", "long-tail"], "no stored rankings"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(data, tmp_path, capsys, arguments, message):
+    features = [] if "long-tail" in arguments else ["--features", "text"]
+    assert run(data, tmp_path, *features, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path).rglob("*.json"))
+
+
+def test_changed_lists_are_refused(data, tmp_path, capsys):
+    assert run(data, tmp_path, "--features", "text", "--protocol", "zero-shot") == 0
+    lists = next((tmp_path / "runs").rglob("*.users.npz"))
+    with atomic_write(lists) as handle:
+        np.savez(handle, users=np.array(["u"]))
+    assert run(data, tmp_path, "--protocol", "long-tail") == 2
+    assert "not the file that its record describes" in capsys.readouterr().err
+
+
+def test_the_summary_is_a_view_of_records_alone(done, tmp_path):
+    found = read_records(done / "runs")
+    again = summary.write_summary(found, tmp_path, "small")
+    assert again.read_bytes() == (done / "tables" / "small-protocols.md").read_bytes()
+    for name in CONTENT:
+        assert f"## {name}" in again.read_text()
+
+
+def test_committed_records_keep_their_digests():
+    """The digest of a run did not change when protocols came: old records are still found."""
+    paths = sorted((ROOT / "results" / "runs").rglob("*.json"))
+    assert paths
+    for path in paths:
+        record = read_record(path)
+        spec = RunSpec(model=record.model, dataset=record.dataset, protocol=record.protocol)
+        found = run_digest(spec, record.config, record.data, record.feature_files)
+        assert found == record.config_sha256, path
+        assert json.loads(path.read_text())["config_sha256"][:8] in path.name
