@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[:1] == ["download"]:
             return _download(download_parser().parse_args(given[1:]))
+        if given[:1] == ["pretrain"]:
+            from benchmarks import pretrain
+
+            return pretrain.main(given[1:])
         if given[:1] == ["prepare"]:
             from benchmarks import prepare
 

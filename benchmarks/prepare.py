@@ -15,7 +15,9 @@ from typing import Any
 from tabulate import tabulate
 
 from alignrec_recbole import process
+from alignrec_recbole.data import raw_amazon
 from alignrec_recbole.data.feature_table import FeatureTable, load_features, save_features
+from alignrec_recbole.data.fetch_images import HOSTS, Polite, fetch_images
 from alignrec_recbole.data.items import ItemTable, find_item_table, read_item_table
 from alignrec_recbole.encoders import KNOWN, encode_items, find_encoder
 from alignrec_recbole.encoders.beit3 import published
@@ -63,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--overwrite", action="store_true", help="replace other features of that name")
     out.add_argument("--quiet", action="store_true", help="no progress bar")
 
+    raw = out.add_argument_group("raw files (Amazon 2014)")
+    raw.add_argument("--raw", type=Path, metavar="DIR", help="meta_*, ratings_*, image_features_*")
+    raw.add_argument("--no-images", action="store_true", help="do not fetch the images")
+    raw.add_argument("--image-hosts", default=",".join(HOSTS), help="that may be asked for them")
+    raw.add_argument("--connections", type=_count, default=8)
+
     parts = out.add_mutually_exclusive_group()
     parts.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="make one part")
     parts.add_argument("--merge", action="store_true", help="join the parts of all shards")
@@ -93,10 +101,14 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Make the features that the options name; prints what came of it."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.raw is not None:
+        _raw(options)
+        if options.encoder is None:
+            return 0
     if options.encoder is None:
         raise SettingError("No encoder was named.", expected=f"--encoder beit3, {KNOWN}")
     process.set_threads(options.threads)
-    folder, items = _items(options)
+    folder, items = _output(options), find_items(options)
     name = options.name or _stem(options.encoder)
     job = Job(
         folder=folder,
@@ -130,24 +142,76 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _items(options: argparse.Namespace) -> tuple[Path, ItemTable]:
-    """The folder of the features, and the items."""
-    if options.items is not None and options.output is not None:
-        return options.output, read_item_table(options.items, options.images)
+def _raw(options: argparse.Namespace) -> None:
+    """Turn raw files into a data set's folder: items.tsv, NAME.inter, features, images."""
+    files = raw_amazon.find_raw(options.raw)
     folder = inside(data_folders(options.data_path)[0], options.dataset)
-    if not folder.is_dir():
-        folder = find_dataset(options.dataset, options.data_path)
-    if options.items is not None:
-        items = read_item_table(options.items, options.images)
+    numbering = raw_amazon.find_numbering(options.raw) or raw_amazon.find_numbering(folder)
+    chunks = raw_amazon.read_interactions(files["interactions"])
+    frame, numbering = raw_amazon.load_interactions(chunks, numbering)
+    read = raw_amazon.Read()
+    meta = raw_amazon.read_meta(files["meta"], read)
+    urls, unknown = raw_amazon.write_items(meta, numbering, folder / "items.tsv")
+    rows: list[list[Any]] = [
+        ["users", len(numbering.users)],
+        ["items", len(numbering.items)],
+        ["numbered by", "MMRec's mapping" if numbering.released else "5-core, first appearance"],
+        ["interactions", len(frame)],
+        ["metadata lines", read.good],
+        *([f"lines {why}", count] for why, count in read.bad.items()),
+        ["items without metadata", len(unknown)],
+        ["text", ", ".join(raw_amazon.TEXT_COLUMNS)],
+    ]
+    inter = folder / f"{options.dataset}.inter"
+    if inter.exists():
+        rows.append(["split", f"{inter.name} was there and stays"])
     else:
-        items = find_item_table(folder, options.dataset)
-    if options.output is None and "site-packages" in folder.parts:
+        raw_amazon.write_interactions(frame, inter)
+    if not numbering.released:
+        raw_amazon.write_mapping(numbering, folder)
+    if "image_features" in files:
+        manifest = raw_amazon.write_image_features(
+            files["image_features"], numbering, folder / "features" / "image-4096.npy"
+        )
+        rows += [["image features", note] for note in manifest.notes or ["one for every item"]]
+    if not options.no_images:
+        named = {raw_amazon.image_name(asin): url for asin, url in urls.items()}
+        outcome = fetch_images(
+            named,
+            folder / "images",
+            hosts=tuple(options.image_hosts.split(",")),
+            polite=Polite(connections=options.connections),
+            progress=not options.quiet,
+        )
+        rows += [[f"images {what}", count] for what, count in sorted(outcome.items())]
+    print(tabulate(rows, tablefmt="plain"))
+    print(folder)
+
+
+def find_items(options: argparse.Namespace) -> ItemTable:
+    """The item table that --items names, else the data set's own."""
+    if options.items is not None:
+        return read_item_table(options.items, options.images)
+    return find_item_table(_dataset_folder(options), options.dataset)
+
+
+def _dataset_folder(options: argparse.Namespace) -> Path:
+    """A data set's folder; interactions need not be there yet."""
+    folder = inside(data_folders(options.data_path)[0], options.dataset)
+    return folder if folder.is_dir() else find_dataset(options.dataset, options.data_path)
+
+
+def _output(options: argparse.Namespace) -> Path:
+    if options.output is not None:
+        return options.output
+    folder = _dataset_folder(options)
+    if "site-packages" in folder.parts:
         raise SettingError(
             "Features cannot go into an installed package.",
             came=f"data set {options.dataset!r} of the recbole package",
             expected="--output DIR, and later --features-path DIR",
         )
-    return options.output or folder / "features", items
+    return folder / "features"
 
 
 def _encoder(options: argparse.Namespace, items: ItemTable, job: Job) -> ItemEncoder:

@@ -102,7 +102,7 @@ class Tokenizer:
             )
 
 
-def pad(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+def pad(texts: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Ids int64 [B, T] and padding bool [B, T], T the longest text's length.
 
     >>> ids, padding = pad([[0, 9, 2], [0, 2]])

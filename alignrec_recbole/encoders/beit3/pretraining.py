@@ -1,0 +1,631 @@
+"""Inter-content alignment: BEiT-3 continued on item image-text pairs by masked prediction.
+
+    L = L_MLM + λ L_MIM
+    L_MLM  mean over hidden words of the cross-entropy with the word
+    L_MIM  mean over hidden patches of the loss with the patch's target (targets.py)
+
+Paper       AlignRec (CIKM 2024), L_ICA = L_MIM + L_MLM; masking ratios of BEiT-3's paper.
+Deviations  neither paper says whether both modalities are hidden at once: `mode` chooses, separate
+            (each predicted with the other one whole) by default. AlignRec published no ratios,
+            targets or code; a run with another target than BEiT v2's codes is not its objective.
+Exactness   a step's gradient is that of its whole batch: means are over all hidden words and
+            patches of the batch, however it is cut into micro-batches and dealt to processes.
+            Masks are functions of (seed, epoch, item), so a resumed run sees what it would have.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from alignrec_recbole.data.items import ItemTable
+from alignrec_recbole.encoders.beit3 import weights
+from alignrec_recbole.encoders.beit3.architecture import Beit3
+from alignrec_recbole.encoders.beit3.encoder import normalise
+from alignrec_recbole.encoders.beit3.masking import generator, mask_patches, mask_text
+from alignrec_recbole.encoders.beit3.targets import Target
+from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, Tokenizer, pad
+from alignrec_recbole.encoders.images import stretched
+from alignrec_recbole.errors import DataError, DivergedError, SettingError
+from alignrec_recbole.files import atomic_write
+from alignrec_recbole.settings import Settings
+
+VALIDATION_EPOCH = -1  # masks of the held-out items, the same at each look
+KINDS = ("mlm", "mim")
+
+logger = logging.getLogger(__name__)
+
+
+class PretrainSettings(Settings):
+    """How to pre-train; recorded in the weights. Sources beside the defaults."""
+
+    epochs: int = Field(default=5, gt=0)  # BEiT-3's intermediate tuning
+    batch_size: int = Field(default=256, gt=0)  # items a step, over all processes
+    micro_batch: int = Field(default=32, gt=0)  # items a forward pass
+    learning_rate: float = Field(default=3e-5, ge=0)  # BEiT-3's intermediate tuning
+    warmup_epochs: float = Field(default=1.0, ge=0)  # same
+    weight_decay: float = Field(default=0.05, ge=0)  # same
+    betas: tuple[float, float] = (0.9, 0.999)  # same
+    layer_decay: float = Field(default=0.95, gt=0, le=1)  # same
+    clip_norm: float = Field(default=3.0, gt=0)  # BEiT-3's pre-training
+    text_mask: float = Field(default=0.5, gt=0, lt=1)  # same, of pairs
+    image_mask: float = Field(default=0.4, gt=0, lt=1)  # same
+    mim_weight: float = Field(default=1.0, ge=0)  # λ
+    mode: Literal["separate", "joint"] = "separate"
+    target: str = "pixels"
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    freeze_layers: int = Field(default=0, ge=0)  # the first so many
+    freeze_embeddings: bool = False
+    recompute: bool = False  # gradient checkpointing
+    bfloat16: bool = False  # autocast
+    validation: float = Field(default=0.1, gt=0, lt=1)  # share of the items held out
+    seed: int = Field(default=0, ge=0)
+    save_every: int = Field(default=200, gt=0)  # steps
+
+
+@dataclass
+class Corpus:
+    """Items as tokens and pixels.
+
+    Attributes:
+        ids: token ids of each item, <s></s> alone where there is no text.
+        pixels: uint8 [images, S, S, 3], memory-mapped.
+        place: int64 [n], row in `pixels`, −1 without an image.
+        train, held: item indices.
+    """
+
+    ids: list[np.ndarray]
+    pixels: np.ndarray
+    place: np.ndarray
+    train: np.ndarray
+    held: np.ndarray
+    mask: int  # id of <mask>
+    name: str = "items"
+
+    @property
+    def has_text(self) -> np.ndarray:
+        """bool [n]."""
+        return np.array([len(ids) > SPECIAL for ids in self.ids])
+
+    @property
+    def has_image(self) -> np.ndarray:
+        """bool [n]."""
+        return self.place >= 0
+
+
+def read_corpus(
+    items: ItemTable,
+    tokenizer: Tokenizer,
+    folder: Path,
+    side: int,
+    settings: PretrainSettings,
+    *,
+    workers: int = 0,
+    progress: bool = True,
+) -> Corpus:
+    """Tokenise and decode once; pixels are kept in `folder` for the next epochs and runs.
+
+    Raises:
+        DataError: fewer than two items have a text or a readable image.
+    """
+    ids = [np.array(tokenizer.encode(text[:100_000]), dtype=np.int64) for text in items.texts]
+    pixels, place = _decode(items, folder, side, workers, progress)
+    content = np.array([len(i) > SPECIAL for i in ids]) | (place >= 0)
+    useful = np.flatnonzero(content)
+    order = useful[generator(settings.seed, 7).permutation(len(useful))]
+    held = max(1, int(settings.validation * len(order)))
+    if len(order) < 2:
+        raise DataError(
+            f"{items.source} has too little to learn from.",
+            came=f"{len(order)} items with a text or a readable image",
+            expected="two at least",
+        )
+    return Corpus(
+        ids, pixels, place, np.sort(order[held:]), np.sort(order[:held]), tokenizer.mask,
+        items.source,
+    )  # fmt: skip
+
+
+def _decode(
+    items: ItemTable, folder: Path, side: int, workers: int, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    from functools import partial
+
+    from torch.utils.data import DataLoader
+
+    from alignrec_recbole.encoders.item_encoder import _as_is, _Decoding
+
+    stem = f"pixels-{side}-{items.content_hash()[:12]}"
+    path, index = folder / f"{stem}.npy", folder / f"{stem}.json"
+    if index.is_file() and path.is_file():
+        place = np.array(json.loads(index.read_text("utf-8")), dtype=np.int64)
+        return np.load(path, mmap_mode="r"), place
+    named = [i for i, image in enumerate(items.images) if image is not None]
+    place = np.full(len(items.ids), -1, dtype=np.int64)
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.lib.format.open_memmap(
+        path, "w+", dtype=np.uint8, shape=(max(1, len(named)), side, side, 3)
+    )
+    decoding = _Decoding(partial(stretched, side=side), [[items.images[i]] for i in named])
+    loader = DataLoader(decoding, batch_size=None, num_workers=workers, collate_fn=_as_is)
+    read = 0
+    bar = tqdm(loader, desc="images", unit="image", disable=not progress)
+    for i, (found,) in zip(named, bar, strict=True):
+        if not isinstance(found, str):
+            pixels[read], place[i] = found, read
+            read += 1
+    pixels.flush()
+    if read < len(named):
+        logger.warning("%d of %d images are missing or broken", len(named) - read, len(named))
+    with atomic_write(index, "w") as handle:
+        handle.write(json.dumps(place.tolist()))
+    return np.load(path, mmap_mode="r"), place
+
+
+@dataclass(frozen=True)
+class Micro:
+    """Items of one forward pass, masked. `image_of` differs from `items` in the control alone."""
+
+    items: np.ndarray
+    image_of: np.ndarray
+    ids: list[np.ndarray]
+    hidden_ids: list[np.ndarray]
+    chosen: list[np.ndarray]  # words to predict
+    patches: np.ndarray  # bool [B, patches], to predict
+
+
+def make_micro(
+    corpus: Corpus,
+    members: np.ndarray,
+    grid: int,
+    epoch: int,
+    settings: PretrainSettings,
+    image_of: np.ndarray | None = None,
+) -> Micro:
+    """Draw the masks of some items for an epoch."""
+    image_of = members if image_of is None else image_of
+    hidden, chosen = [], []
+    for i in members:
+        rng = generator(settings.seed, epoch, int(i), 0)
+        out = mask_text(corpus.ids[i].tolist(), settings.text_mask, corpus.mask, rng)
+        hidden.append(out[0])
+        chosen.append(out[1])
+    patches = np.zeros((len(members), grid * grid), dtype=bool)
+    for row, i in enumerate(image_of):
+        if corpus.place[i] >= 0:
+            rng = generator(settings.seed, epoch, int(i), 1)
+            patches[row] = mask_patches(grid, settings.image_mask, rng)
+    return Micro(members, image_of, [corpus.ids[i] for i in members], hidden, chosen, patches)
+
+
+def counts(micro: Micro) -> Tensor:
+    """float64 [2]: words and patches to predict."""
+    words = sum(int(c.sum()) for c in micro.chosen)
+    return torch.tensor([words, int(micro.patches.sum())], dtype=torch.float64)
+
+
+def loss_sums(
+    model: Beit3,
+    target: Target,
+    corpus: Corpus,
+    micro: Micro,
+    mode: str,
+    device: str,
+    blind: bool = False,
+) -> Iterator[dict[str, Tensor]]:
+    """Sums of the losses over hidden words ("mlm") and patches ("mim"), for each forward pass.
+
+    Args:
+        blind: leave every image out (what can be said of the words from the words alone).
+    """
+    has_image = (corpus.place[micro.image_of] >= 0) & (not blind)
+    has_words = np.array([bool(c.any()) for c in micro.chosen])
+    with_image, without = np.flatnonzero(has_image), np.flatnonzero(~has_image & has_words)
+    if mode == "joint":
+        passes = [(with_image, True, True, True), (without, False, True, False)]
+    else:
+        both = np.flatnonzero(has_image & has_words)
+        passes = [
+            (both, True, True, False),
+            (without, False, True, False),
+            (with_image, True, False, True),
+        ]
+    for rows, use_image, hide_text, hide_image in passes:
+        if len(rows) == 0:
+            continue
+        texts = micro.hidden_ids if hide_text else micro.ids
+        ids, padding = pad([texts[r] for r in rows])
+        image = masked = None
+        if use_image:
+            places = corpus.place[micro.image_of[rows]]
+            image = normalise(torch.from_numpy(np.stack([corpus.pixels[p] for p in places])))
+            image = image.to(device)
+            masked = torch.from_numpy(micro.patches[rows]).to(device) if hide_image else None
+        out = model(
+            image,
+            torch.from_numpy(ids).to(device),
+            torch.from_numpy(padding).to(device) if padding.any() else None,
+            masked,
+        )
+        losses = {}
+        if hide_text:
+            where, _ = pad([micro.chosen[r] for r in rows])
+            chosen = torch.from_numpy((where == 1) & ~padding).to(device)
+            wanted, _ = pad([micro.ids[r] for r in rows])
+            if chosen.any():
+                logits = model.mlm_head(out.text[chosen])  # type: ignore[misc]
+                words = torch.from_numpy(wanted).to(device)[chosen]
+                losses["mlm"] = cross_entropy(logits.float(), words, reduction="sum")
+        if hide_image and masked is not None:
+            predicted = model.mim_head(out.vision[:, 1:][masked])  # type: ignore[misc]
+            losses["mim"] = target.loss(predicted, target.of(image)[masked])  # type: ignore[arg-type]
+        yield losses
+
+
+@dataclass
+class Progress:
+    """How far a run is; with the weights and the optimiser, all that a resumed run needs."""
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+
+
+class Pretraining:
+    """A run: model, optimiser, data position.
+
+    Args:
+        model: with an MLM head, and a MIM head of the target's width.
+        target: of masked patches.
+        corpus: items.
+        settings: all of them.
+        folder: gets `last.pt` (to resume), `model.safetensors`, `history.json`, TensorBoard files.
+        device: where it runs; with torch.distributed initialised, this process's.
+
+    Raises:
+        SettingError: the model lacks a head.
+    """
+
+    def __init__(
+        self,
+        model: Beit3,
+        target: Target,
+        corpus: Corpus,
+        settings: PretrainSettings,
+        folder: Path,
+        device: str = "cpu",
+        progress: bool = True,
+    ) -> None:
+        if model.mlm_head is None or model.mim_head is None or model.sizes.mim != target.width:
+            raise SettingError(
+                "The model cannot be pre-trained.",
+                came=f"mlm head {model.sizes.mlm}, mim head of {model.sizes.mim}",
+                expected=f"both heads, the second of {target.width}",
+            )
+        self.model, self.target = model.to(device).train(), target.to(device)
+        self.model.recompute = settings.recompute
+        self.corpus, self.settings, self.folder = corpus, settings, Path(folder)
+        self.device, self.show = device, progress and _rank() == 0
+        self.state = Progress()
+        self.per_epoch = math.ceil(len(corpus.train) / settings.batch_size)
+        self.steps = settings.epochs * self.per_epoch
+        self._freeze()
+        self.optimizer = torch.optim.AdamW(self._groups(), betas=settings.betas)
+        self.average: dict[str, Tensor] | None = None
+        if settings.ema:
+            self.average = {k: v.detach().clone() for k, v in model.named_parameters()}
+
+    def _freeze(self) -> None:
+        frozen = tuple(f"layers.{i}." for i in range(self.settings.freeze_layers))
+        if self.settings.freeze_embeddings:
+            frozen += ("text_embed", "patch_embed", "cls_token", "vision_pos", "text_pos")
+        for name, value in self.model.named_parameters():
+            value.requires_grad_(not name.startswith(frozen) if frozen else True)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """One group for each depth and kind: later layers learn faster, vectors don't decay."""
+        groups: dict[tuple[int, bool], list[Tensor]] = {}
+        layers = self.model.sizes.layers
+        for name, value in self.model.named_parameters():
+            if value.requires_grad:
+                parts = name.split(".")
+                depth = int(parts[1]) + 1 if parts[0] == "layers" else layers + 1
+                if parts[0] in ("text_embed", "patch_embed") or value.ndim == 0 or "_pos" in name:
+                    depth = 0
+                groups.setdefault((depth, value.ndim > 1), []).append(value)
+        return [
+            {
+                "params": values,
+                "scale": self.settings.layer_decay ** (layers + 1 - depth),
+                "weight_decay": self.settings.weight_decay if decays else 0.0,
+                "lr": 0.0,
+            }
+            for (depth, decays), values in sorted(groups.items(), key=lambda item: item[0])
+        ]
+
+    def learning_rate(self, step: int) -> float:
+        """Linear from 0 over the warm-up, then half a cosine to 0."""
+        warm = self.settings.warmup_epochs * self.per_epoch
+        if step < warm:
+            return self.settings.learning_rate * (step + 1) / max(1.0, warm)
+        share = (step - warm) / max(1.0, self.steps - warm)
+        return self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+    def run(self, stop_after: int | None = None) -> Progress:
+        """Train to the end, or for `stop_after` more steps, from wherever `last.pt` is.
+
+        Raises:
+            DivergedError: a loss is not finite.
+            SettingError: `last.pt` belongs to a run with other settings.
+        """
+        self._resume()
+        writer = self._writer()
+        end = self.steps if stop_after is None else min(self.steps, self.state.step + stop_after)
+        if not self.state.validation:
+            self._validate(writer)
+        with tqdm(
+            total=self.steps, initial=self.state.step, desc="pre-training", unit="step",
+            disable=not self.show,
+        ) as bar:  # fmt: skip
+            while self.state.step < end:
+                losses = self._step()
+                self.state.step += 1
+                self.state.history.append(losses)
+                for kind, value in losses.items():
+                    writer.add_scalar(f"train/{kind}", value, self.state.step)
+                bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items() if k in KINDS})
+                bar.update()
+                if self.state.step % self.per_epoch == 0:
+                    self._validate(writer)
+                if self.state.step % self.settings.save_every == 0 or self.state.step == end:
+                    self._save()
+        writer.close()
+        return self.state
+
+    def _step(self) -> dict[str, float]:
+        epoch, place = divmod(self.state.step, self.per_epoch)
+        settings, corpus = self.settings, self.corpus
+        order = corpus.train[generator(settings.seed, epoch).permutation(len(corpus.train))]
+        batch = order[place * settings.batch_size : (place + 1) * settings.batch_size]
+        cut = [
+            batch[i : i + settings.micro_batch] for i in range(0, len(batch), settings.micro_batch)
+        ]
+        grid = self.model.sizes.grid
+        mine = [make_micro(corpus, m, grid, epoch, settings) for m in cut[_rank() :: _world()]]
+        # means over the whole batch: the counts of all processes come first
+        total = _reduced(sum((counts(m) for m in mine), torch.zeros(2, dtype=torch.float64)))
+        share = dict(zip(KINDS, total.clamp(min=1).tolist(), strict=True))
+        factor = {"mlm": 1.0, "mim": settings.mim_weight}
+        sums = dict.fromkeys(KINDS, 0.0)
+        self.model.train()
+        rate = self.learning_rate(self.state.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.optimizer.zero_grad()
+        for micro in mine:
+            with self._autocast():
+                parts = loss_sums(
+                    self.model, self.target, corpus, micro, settings.mode, self.device
+                )
+                for losses in parts:
+                    terms = [factor[kind] / share[kind] * v for kind, v in losses.items()]
+                    if terms:
+                        torch.stack(terms).sum().backward()
+                    for kind, value in losses.items():
+                        sums[kind] += float(value.detach())
+        summed = _reduced(torch.tensor([sums[k] for k in KINDS], dtype=torch.float64))
+        means = {k: float(v) / share[k] for k, v in zip(KINDS, summed, strict=True)}
+        if not all(map(math.isfinite, means.values())):
+            raise DivergedError(
+                "Pre-training diverged.",
+                came=f"step {self.state.step + 1}, losses {means}",
+                expected="finite losses",
+                next="lower --learning-rate or lengthen --warmup-epochs; last.pt is unharmed",
+            )
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        for value in parameters:
+            if value.grad is None:  # a modality without items in this batch
+                value.grad = torch.zeros_like(value)
+            if _world() > 1:
+                dist.all_reduce(value.grad)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        self.optimizer.step()
+        if self.average is not None and settings.ema:
+            for name, value in self.model.named_parameters():
+                self.average[name].lerp_(value.detach(), 1 - settings.ema)
+        return {**means, "gradient_norm": float(norm), "learning_rate": rate}
+
+    def _autocast(self) -> Any:
+        return torch.autocast(
+            self.device.partition(":")[0], torch.bfloat16, enabled=self.settings.bfloat16
+        )
+
+    @torch.no_grad()
+    def evaluate(self, members: np.ndarray, pairs: str = "true") -> dict[str, float]:
+        """Mean losses on items with fixed masks, in evaluation mode.
+
+        Args:
+            members: item indices with both modalities.
+            pairs: true; shuffled (each text meets another item's image); blind (no image).
+        """
+        corpus, settings = self.corpus, self.settings
+        other = derangement(len(members), settings.seed) if pairs == "shuffled" else None
+        images = members if other is None else members[other]
+        total, sums = torch.zeros(2, dtype=torch.float64), dict.fromkeys(KINDS, 0.0)
+        self.model.eval()
+        starts = list(range(0, len(members), settings.micro_batch))
+        for start in starts[_rank() :: _world()]:
+            cut = slice(start, start + settings.micro_batch)
+            micro = make_micro(
+                corpus, members[cut], self.model.sizes.grid, VALIDATION_EPOCH, settings, images[cut]
+            )
+            total += counts(micro)
+            with self._autocast():
+                for losses in loss_sums(
+                    self.model, self.target, corpus, micro, settings.mode, self.device,
+                    blind=pairs == "blind",
+                ):  # fmt: skip
+                    for kind, value in losses.items():
+                        sums[kind] += float(value)
+        self.model.train()
+        total = _reduced(total)
+        summed = _reduced(torch.tensor([sums[k] for k in KINDS], dtype=torch.float64))
+        kinds = ("mlm",) if pairs == "blind" else KINDS
+        return {
+            k: float(summed[KINDS.index(k)] / total[KINDS.index(k)].clamp(min=1)) for k in kinds
+        }
+
+    def _validate(self, writer: Any) -> None:
+        held = self.corpus.held
+        both = held[self.corpus.has_text[held] & self.corpus.has_image[held]]
+        row: dict[str, float] = {"step": self.state.step}
+        if len(both) > 1:
+            for pairs in ("true", "shuffled", "blind"):
+                for kind, value in self.evaluate(both, pairs).items():
+                    row[f"{kind} {pairs}"] = value
+                    writer.add_scalar(f"held-out/{kind} {pairs}", value, self.state.step)
+        elif self.state.step == 0:
+            logger.warning("No held-out pairs: validation losses cannot be computed")
+        self.state.validation.append(row)
+        if self.state.step == 0 and self.target.chance and "mim true" in row:
+            self._check_codebook(row["mim true"], self.target.chance)
+
+    def _check_codebook(self, loss: float, chance: float) -> None:
+        """A head that was trained on these codes starts far below chance, a fresh one at it."""
+        if loss > chance + 0.5:
+            logger.warning(
+                "The MIM loss starts at %.2f, above chance (%.2f): the head speaks another "
+                "codebook than the target's; start with a fresh one",
+                loss,
+                chance,
+            )
+
+    def _writer(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if _rank():
+            return _Silent()
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.step)
+
+    # State -------------------------------------------------------------------------------------
+
+    def _identity(self) -> dict[str, Any]:
+        free = {"micro_batch", "save_every", "recompute"}  # these don't change what is learnt
+        return {
+            "settings": self.settings.model_dump(mode="json", exclude=free),
+            "target": self.target.identity,
+            "architecture": self.model.sizes.model_dump(),
+            "items": [len(self.corpus.train), len(self.corpus.held)],
+        }
+
+    def _save(self) -> None:
+        if _rank() == 0:
+            state = {
+                "identity": json.dumps(self._identity(), sort_keys=True),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average,
+                "progress": json.dumps(vars(self.state)),
+                "rng": torch.get_rng_state(),
+            }
+            with atomic_write(self.folder / "last.pt") as handle:
+                torch.save(state, handle)
+            with atomic_write(self.folder / "history.json", "w") as handle:
+                handle.write(json.dumps(vars(self.state), indent=1))
+        if _world() > 1:
+            dist.barrier()
+
+    def _resume(self) -> None:
+        path = self.folder / "last.pt"
+        if not path.is_file():
+            torch.manual_seed(self.settings.seed + _rank())
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["identity"] != json.dumps(self._identity(), sort_keys=True):
+            raise SettingError(
+                "The folder holds another pre-training run.",
+                came=f"{path} with other settings, items or target",
+                expected="the settings it was started with",
+                next="repeat them, or choose another --output",
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+        self.state = Progress(**json.loads(state["progress"]))
+        torch.set_rng_state(state["rng"])
+        logger.info("going on after step %d of %d", self.state.step, self.steps)
+
+    def save_weights(self, note: dict[str, Any]) -> Path:
+        """Write `model.safetensors`, the averaged weights where there are any."""
+        path = self.folder / "model.safetensors"
+        if self.average is not None:
+            self.model.load_state_dict(
+                {k: self.average.get(k, v) for k, v in self.model.state_dict().items()}
+            )
+        if _rank() == 0:
+            weights.save(self.model, path, {"pretraining": self._identity(), **note})
+        return path
+
+
+def derangement(n: int, seed: int) -> np.ndarray:
+    """A permutation of n ≥ 2 without fixed points.
+
+    >>> bool((derangement(9, 0) != np.arange(9)).all())
+    True
+    """
+    order = generator(seed, 11).permutation(n)
+    out = np.empty(n, dtype=np.int64)
+    out[order] = np.roll(order, 1)
+    return out
+
+
+class _Silent:
+    def add_scalar(self, *_: Any) -> None:
+        """Other processes than the first write nothing."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _reduced(value: Tensor) -> Tensor:
+    """Sum over the processes."""
+    if _world() > 1:
+        on = value.cuda() if dist.get_backend() == "nccl" else value
+        dist.all_reduce(on)
+        return on.cpu()
+    return value
+
+
+def with_heads(model: Beit3, mim: int, seed: int, keep_mim: bool = False) -> Beit3:
+    """The model with both heads; absent ones are drawn, and the MIM head is drawn anew.
+
+    (The published MIM head speaks a codebook that was not released.)
+    """
+    keep = keep_mim and model.sizes.mim == mim
+    sizes = model.sizes.model_copy(update={"mlm": True, "mim": mim})
+    out = Beit3(sizes).initialise(seed)
+    taken = {k: v for k, v in model.state_dict().items() if keep or not k.startswith("mim_head")}
+    out.load_state_dict(taken, strict=False)
+    return out
