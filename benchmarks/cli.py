@@ -40,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _check_models(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace) -> None:
+    """Refuse unknown protocols, and options that none of the protocols would read."""
     from alignrec_recbole.errors import SettingError
-    from benchmarks.protocols import check_protocols
+    from benchmarks.protocols import USE_MODELS, USE_SEEDS, check_protocols
 
     check_protocols(options.protocol)
     if "full" in options.protocol and not options.model:
@@ -51,6 +52,18 @@ def _check_models(options: argparse.Namespace) -> None:
             came="no --model",
             expected="--model M[,M…], or --protocol with one that trains nothing",
         )
+    given = {
+        "--model": (options.model, USE_MODELS),
+        "--seeds": (options.seeds, USE_SEEDS),
+        "--epochs": (options.epochs, USE_SEEDS),
+    }
+    for option, (value, users) in given.items():
+        if value and not set(users) & set(options.protocol):
+            raise SettingError(
+                f"Protocol {','.join(options.protocol)} has no use for {option}.",
+                came=f"{option} {value}",
+                expected=f"{option} with {' or '.join(users)}",
+            )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -150,7 +163,7 @@ def _download(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from benchmarks.runner import Interrupted
 
-    _check_models(options)
+    _check(options)
     try:
         for protocol in options.protocol:
             if protocol == "full":
@@ -207,6 +220,7 @@ def _run_protocol(options: argparse.Namespace, protocol: str) -> None:
     """Any other protocol: its records, then the data set's summary of protocols."""
     from alignrec_recbole import register
     from alignrec_recbole.errors import SettingError
+    from benchmarks.protocols import USE_MODELS, USE_SEEDS
     from benchmarks.protocols.rankers import RANKERS
     from benchmarks.protocols.run import run_protocol
     from benchmarks.protocols.summary import line, write_summary
@@ -221,7 +235,11 @@ def _run_protocol(options: argparse.Namespace, protocol: str) -> None:
     }
     overrides = _merge(options.overrides)
     tuned_on = None
-    models = tuple(m if m in RANKERS or stored else register.resolve(m).name for m in options.model)
+    models = tuple(
+        name if name in RANKERS or stored else register.resolve(name).name
+        for name in (options.model if protocol in USE_MODELS else ())
+    )
+    seeds = options.seeds if protocol in USE_SEEDS else None
     if options.grid:
         if protocol not in RANKERS:
             raise SettingError(
@@ -233,7 +251,7 @@ def _run_protocol(options: argparse.Namespace, protocol: str) -> None:
         chosen, tuned_on = _choose(options, {**base, "model": protocol}, overrides)
         overrides = {**overrides, **chosen}
     spec = RunSpec(model="", overrides=overrides, tuned_on=tuned_on, **base)
-    for record in run_protocol(spec, models, options.seeds, options.overwrite):
+    for record in run_protocol(spec, models, seeds, options.overwrite):
         print(line(record))
     records = read_records(options.output / "runs" / options.dataset)
     print(write_summary(records, options.output / "tables", options.dataset))

@@ -194,9 +194,11 @@ def test_controls_are_features_like_any_other(data, tmp_path):
     [
         (["--protocol", "zeroshot"], "Did you mean 'zero-shot'?"),
         (["--protocol", "full"], "There is no model to run"),
-        (["--protocol", "zero-shot", "--model", "BPR"], "trains no model"),
+        (["--protocol", "zero-shot", "--model", "BPR"], "has no use for --model"),
         (["--protocol", "cold-start", "--model", "BPR"], "trains no model"),
-        (["--protocol", "item-cf", "--seeds", "1,2"], "draws nothing from --seeds"),
+        (["--protocol", "item-cf", "--seeds", "1,2"], "has no use for --seeds"),
+        (["--protocol", "mask-modality", "--seeds", "1"], "draws nothing from --seeds"),
+        (["--protocol", "item-cf", "--epochs", "3"], "has no use for --epochs"),
         (["--protocol", "item-cf", "--set", "learning_rate=0.1"], "trains nothing"),
         (["--protocol", "item-cf", "--set", "k=0"], "k = 0"),
         (["--protocol", "item-cf", "--set", "kk=3"], "Nothing reads the setting 'kk'"),

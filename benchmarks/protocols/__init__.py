@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from alignrec_recbole.errors import UnknownNameError
 
-# name → (what ranks, the question it answers)
+# name → (what it ranks with, the question it answers)
 PROTOCOLS: dict[str, tuple[str, str]] = {
     "full": ("models", "how well does a trained model rank all items?"),
     "zero-shot": ("features", "do a user's items look like the next ones?"),
@@ -21,6 +21,9 @@ PROTOCOLS: dict[str, tuple[str, str]] = {
     "cold-start": ("features", "are items found that nobody has taken yet?"),
     "diagnostics": ("features", "alignment, uniformity, rank, gap, neighbours, coverage"),
 }
+
+USE_MODELS = ("full", "mask-modality", "long-tail", "cold-start")  # --model means something
+USE_SEEDS = ("full", "mask-modality")
 
 
 def check_protocols(names: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ class Bench:
     """A data set with feature sets, prepared once for several protocols."""
 
     def __init__(self, spec: RunSpec, settings_class: type[Settings], protocol: str) -> None:
-        self.started = time.perf_counter()
+        started = time.perf_counter()
         self.started_utc = datetime.now(timezone.utc).isoformat(timespec="seconds")
         process.reset_peak_rss()
         fields = settings_class.model_fields
@@ -72,7 +72,8 @@ class Bench:
         self.device = self.prepared.config["device"]
         self.names = self.prepared.config["metrics"], list(self.prepared.config["topk"])
         self.progress = spec.progress
-        self.prepare_seconds = time.perf_counter() - self.started
+        self.clock = time.perf_counter()
+        self.prepare_seconds = self.clock - started
 
     def content(
         self,
@@ -99,8 +100,11 @@ class Bench:
         return replace(self.prepared, spec=spec, resolved=config, digest=digest)
 
     def write(self, entry: Prepared, **found: Any) -> RunRecord:
-        """The record of an entry, complete with where it comes from."""
-        seconds = found.pop("seconds", {})
+        """The record of an entry, complete with where it comes from.
+
+        Its evaluation is taken to have begun when the bench was ready or the last record written.
+        """
+        evaluate = time.perf_counter() - self.clock
         record = RunRecord(
             status="finished",
             model=entry.spec.model,
@@ -124,9 +128,9 @@ class Bench:
             parameters=0,
             seconds={
                 "prepare": self.prepare_seconds,
-                **seconds,
+                "evaluate": evaluate,
                 "train_epoch": 0.0,
-                "total": time.perf_counter() - self.started,
+                "total": self.prepare_seconds + evaluate,
             },
             peak_rss_bytes=process.peak_rss_bytes(),
             peak_gpu_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
@@ -138,6 +142,7 @@ class Bench:
             **found,
         )
         write_record(entry.record_path, record)
+        self.clock = time.perf_counter()
         return record
 
     def rank(

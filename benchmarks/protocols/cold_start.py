@@ -12,7 +12,6 @@ Source: our definition.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -101,7 +100,6 @@ def cold_items(
             if entry.record_path.is_file() and not overwrite:
                 yield read_record(entry.record_path)
                 continue
-            begun = time.perf_counter()
             scores = ranker.scorer(content, ranker.settings_class())
             ranking = bench.rank(scores, content, world.task, f"cold set {seed}")
             values = ranking.per_user(*bench.names)
@@ -110,6 +108,5 @@ def cold_items(
                 metrics=ranking.means(*bench.names),
                 chance=chance(world.task, bench.names[1]),
                 per_user=save_lists(entry, ranking, values, content.columns),
-                seconds={"evaluate": time.perf_counter() - begun},
                 notes=[f"{len(world.cold)} cold items, {len(ranking.users)} users"],
             )

@@ -177,7 +177,7 @@ def _long_tail(bench: Bench, path: Path, record: RunRecord, overwrite: bool) -> 
         "of": record.protocol,
         "of_sha256": record.config_sha256,
     }
-    spec = replace(prepared.spec, model=record.model, seed=record.seed)
+    spec = replace(prepared.spec, model=record.model, seed=record.seed, tuned_on=record.tuned_on)
     config = {**record.config, "protocol": frozen}
     digest = run_digest(spec, config, record.data, record.feature_files)
     entry = replace(

@@ -30,11 +30,10 @@ from tqdm import tqdm
 
 from alignrec_recbole.data.masking import FeatureMask, Modality, mask_features, masked_name
 from alignrec_recbole.errors import FeatureError, UnknownNameError
-from alignrec_recbole.evaluation import RankingTask
 from alignrec_recbole.settings import Settings, read_settings
 from benchmarks.protocols.bench import Bench
-from benchmarks.protocols.content import Content, chance
-from benchmarks.protocols.rankers import RANKERS
+from benchmarks.protocols.content import chance
+from benchmarks.protocols.rankers import RANKERS, Ranker
 from benchmarks.protocols.robustness import curve_points, robustness
 from benchmarks.record import RunRecord, read_record, write_record
 from benchmarks.runner import RunSpec, prepare, run_one, test_task
@@ -88,17 +87,12 @@ def mask_curves(
     bench = Bench(spec, MaskSettings, NAME)
     masked, second_files = maskable(bench)
     frozen = {**bench.settings.model_dump(mode="json"), "second_files": second_files}
-    entries = {
-        name: bench.entry(name, VERSION, {**frozen, "ranker": RANKERS[name].frozen()})
-        for name in rankers
-    }
-    wanted = [name for name in rankers if overwrite or not entries[name].record_path.is_file()]
-    curves = _curves(bench, wanted, masked) if wanted else {}
     for name in rankers:
-        if name not in wanted:
-            yield read_record(entries[name].record_path)
+        entry = bench.entry(name, VERSION, {**frozen, "ranker": RANKERS[name].frozen()})
+        if entry.record_path.is_file() and not overwrite:
+            yield read_record(entry.record_path)
             continue
-        curve = curves[name]
+        curve = _curve(bench, RANKERS[name], masked)
         areas = {
             modality: {
                 metric: robustness(curve_points(curve, modality, metric)).area
@@ -107,7 +101,7 @@ def mask_curves(
             for modality in masked
         }
         yield bench.write(
-            entries[name],
+            entry,
             metrics=next(point["metrics"] for point in curve if point["ratio"] == 0),
             groups={"robustness": areas},
             curve=curve,
@@ -115,34 +109,26 @@ def mask_curves(
         )
 
 
-def _curves(
-    bench: Bench, rankers: Sequence[str], masked: Sequence[Modality]
-) -> dict[str, list[dict[str, Any]]]:
-    """Points {modality, ratio, mask_seed, metrics} of every ranker; ratio 0 is ranked once."""
+def _curve(bench: Bench, ranker: Ranker, masked: Sequence[Modality]) -> list[dict[str, Any]]:
+    """Points {modality, ratio, mask_seed, metrics}; nothing masked is ranked once."""
     settings, task = bench.settings, test_task(bench.prepared)
     grid = list(itertools.product(masked, settings.ratios, settings.mask_seeds))
-    curves: dict[str, list[dict[str, Any]]] = {name: [] for name in rankers}
-    unmasked: dict[str, dict[str, float]] = {}
-    for modality, ratio, seed in tqdm(grid, desc=NAME, disable=not bench.progress, leave=False):
+    curve: list[dict[str, Any]] = []
+    unmasked: dict[str, float] | None = None
+    label = f"{NAME} {ranker.name}"
+    for modality, ratio, seed in tqdm(grid, desc=label, disable=not bench.progress, leave=False):
         mask = FeatureMask(modality=modality, ratio=ratio, seed=seed, fill=settings.fill)
         sets = mask_features(bench.sets, mask, bench.tokens, bench.open_features)
-        if sets is bench.sets and unmasked:
-            found = unmasked
-        else:
+        metrics = unmasked if sets is bench.sets else None
+        if metrics is None:
             content = bench.content(sets=sets)
-            found = {name: _metrics(bench, name, content, task) for name in rankers}
+            scores = ranker.scorer(content, ranker.settings_class())
+            metrics = bench.rank(scores, content, task).means(*bench.names)
         if sets is bench.sets:
-            unmasked = found
+            unmasked = metrics
         point = {"modality": modality, "ratio": ratio, "mask_seed": seed}
-        for name in rankers:
-            curves[name].append({**point, "metrics": found[name]})
-    return curves
-
-
-def _metrics(bench: Bench, name: str, content: Content, task: RankingTask) -> dict[str, float]:
-    ranker = RANKERS[name]
-    scores = ranker.scorer(content, ranker.settings_class())
-    return bench.rank(scores, content, task).means(*bench.names)
+        curve.append({**point, "metrics": metrics})
+    return curve
 
 
 def maskable(bench: Bench) -> tuple[list[Modality], dict[str, str]]:

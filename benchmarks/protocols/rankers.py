@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +43,6 @@ def rank_by_features(spec: RunSpec, overwrite: bool = False) -> RunRecord:
     entry = bench.entry(ranker.name, ranker.version, bench.settings.model_dump())
     if entry.record_path.is_file() and not overwrite:
         return read_record(entry.record_path)
-    begun = time.perf_counter()
     content = bench.content()
     scores = ranker.scorer(content, bench.settings)
     valid = bench.rank(scores, content, valid_task(entry), "validation").means(*bench.names)
@@ -65,7 +63,6 @@ def rank_by_features(spec: RunSpec, overwrite: bool = False) -> RunRecord:
             "best_score": {k.lower(): v for k, v in valid.items()}[metric.lower()],
             "stopped": "nothing to train",
         },
-        seconds={"evaluate": time.perf_counter() - begun},
         notes=_without_features(content),
         **found,
     )

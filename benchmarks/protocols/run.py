@@ -40,11 +40,12 @@ def run_protocol(
     if name == long_tail.NAME:
         yield from long_tail.long_tails(spec, models, overwrite)
         return
-    if trained and name != mask_modality.NAME:
+    alone = name in RANKERS or name == diagnostics.NAME
+    if refused := models if alone else trained if name == cold_start.NAME else []:
         raise SettingError(
             f"Protocol {name!r} trains no model.",
-            came=f"--model {','.join(trained)}",
-            expected="no --model" if name in (*RANKERS, diagnostics.NAME) else ", ".join(RANKERS),
+            came=f"--model {','.join(refused)}",
+            expected="no --model" if alone else f"--model {' or '.join(RANKERS)}, or none",
         )
     if name in RANKERS:
         yield rank_by_features(spec, overwrite)
