@@ -8,9 +8,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from benchmarks.record import RunRecord
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from benchmarks import prepare
 
             return prepare.main(given[1:])
+        if given[:1] == ["report"]:
+            from benchmarks.report import main as report
+
+            return report(given[1:])
+        if any(argument.partition("=")[0] == "--suite" for argument in given):
+            from benchmarks.suites import main as suite
+
+            return suite(given)
         return _run(parser().parse_args(given))
     except AlignRecError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -73,7 +84,8 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="run_benchmark.py",
         description="Train, evaluate and compare recommenders on multimodal data sets.",
-        epilog="example: run_benchmark.py --model AlignRec,LightGCN,BPR --dataset ml-100k",
+        epilog="example: run_benchmark.py --model AlignRec,LightGCN,BPR --dataset ml-100k; "
+        "also: run_benchmark.py download|report …, run_benchmark.py --suite NAME",
     )
     out.add_argument(
         "--model",
@@ -168,8 +180,10 @@ def _run(options: argparse.Namespace) -> int:
         for protocol in options.protocol:
             if protocol == "full":
                 _run_models(options)
+                _show_models(options)
             else:
                 _run_protocol(options, protocol)
+                _show_protocols(options)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
@@ -179,13 +193,22 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_models(options: argparse.Namespace) -> None:
-    """Protocol full: every model and seed, then the data set's table."""
-    from alignrec_recbole import register
-    from benchmarks.record import read_records
-    from benchmarks.runner import RunSpec, run_one
-    from benchmarks.tables import as_text, comparison, write_tables
+def run_cell(options: argparse.Namespace) -> list[RunRecord]:
+    """The records of one command line, without its tables."""
+    _check_models(options)
+    return [
+        record
+        for name in options.protocol
+        for record in (_run_models(options) if name == "full" else _run_protocol(options, name))
+    ]
 
+
+def _run_models(options: argparse.Namespace) -> list[RunRecord]:
+    """Protocol full: every model and seed."""
+    from alignrec_recbole import register
+    from benchmarks.runner import RunSpec, run_one
+
+    records = []
     for model in options.model:
         entry = register.resolve(model)
         features = options.features or (("lsa",) if entry.needs_features else ())
@@ -203,28 +226,35 @@ def _run_models(options: argparse.Namespace) -> None:
         for seed in options.seeds or (999,):
             spec = RunSpec(seed=seed, overrides=overrides, tuned_on=tuned_on, **base)
             record = run_one(spec, overwrite=options.overwrite)
+            records.append(record)
             print(
                 f"{entry.name} {options.dataset} {record.features} seed {seed}: "
                 f"Recall@20 {record.metrics['Recall@20']:.4f}, "
                 f"NDCG@20 {record.metrics['NDCG@20']:.4f} "
                 f"({record.epochs} epochs, {record.seconds['total']:.0f} s)"
             )
-    records = read_records(options.output / "runs" / options.dataset)
-    rows = comparison([record for record in records if record.protocol == "full"], options.dataset)
-    print("\n" + as_text(rows) + "\n")
-    for path in write_tables(rows, options.output / "tables", options.dataset):
+    return records
+
+
+def _show_models(options: argparse.Namespace) -> None:
+    """The data set's table."""
+    from benchmarks.groups import read_runs
+    from benchmarks.tables import as_text, comparison, write_tables
+
+    tables = comparison(read_runs(options.output / "runs" / options.dataset), options.dataset)
+    print("\n" + as_text(tables) + "\n")
+    for path in write_tables(tables, options.output / "tables", options.dataset):
         print(path)
 
 
-def _run_protocol(options: argparse.Namespace, protocol: str) -> None:
-    """Any other protocol: its records, then the data set's summary of protocols."""
+def _run_protocol(options: argparse.Namespace, protocol: str) -> list[RunRecord]:
+    """Any other protocol."""
     from alignrec_recbole import register
     from alignrec_recbole.errors import SettingError
     from benchmarks.protocols import USE_MODELS, USE_SEEDS
     from benchmarks.protocols.rankers import RANKERS
     from benchmarks.protocols.run import run_protocol
-    from benchmarks.protocols.summary import line, write_summary
-    from benchmarks.record import read_records
+    from benchmarks.protocols.summary import line
     from benchmarks.runner import RunSpec
 
     stored = protocol == "long-tail"
@@ -251,8 +281,18 @@ def _run_protocol(options: argparse.Namespace, protocol: str) -> None:
         chosen, tuned_on = _choose(options, {**base, "model": protocol}, overrides)
         overrides = {**overrides, **chosen}
     spec = RunSpec(model="", overrides=overrides, tuned_on=tuned_on, **base)
+    records = []
     for record in run_protocol(spec, models, seeds, options.overwrite):
+        records.append(record)
         print(line(record))
+    return records
+
+
+def _show_protocols(options: argparse.Namespace) -> None:
+    """The data set's summary of protocols."""
+    from benchmarks.protocols.summary import write_summary
+    from benchmarks.record import read_records
+
     records = read_records(options.output / "runs" / options.dataset)
     print(write_summary(records, options.output / "tables", options.dataset))
 

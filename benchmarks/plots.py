@@ -1,0 +1,389 @@
+"""Plots as views of run records: labelled axes, a palette for colour-blind readers, SVG, PDF, PNG.
+
+Every function gives a figure or raises: there are no empty pictures.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from alignrec_recbole.errors import RecordError
+from alignrec_recbole.files import atomic_write
+from benchmarks.groups import Block, Group, Run, blocks, flat
+from benchmarks.protocol_tables import CURVE, mask_points, tail_values
+from benchmarks.protocols.robustness import robustness
+from benchmarks.published import HEADLINE
+
+# Okabe and Ito, "Color Universal Design", 2008; yellow and black left out (too weak on white, ink).
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = "osD^vPX"
+DASHES = ("-", "--", "-.", ":")
+INK = "#1b1e23"  # the site puts its own text colour in its place
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "alignrec",
+    "pdf.fonttype": 42,
+    **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
+    **{f"axes.{part}": INK for part in ("edgecolor", "labelcolor", "titlecolor")},
+}
+RANKED = ("zero-shot", "item-cf", "cold-start", "full")
+
+
+class EmptyPlotError(RecordError):
+    """There is nothing to draw."""
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the house style."""
+
+    @functools.wraps(draw)
+    def inner(*arguments: Any, **keywords: Any) -> Figure:
+        with mpl.rc_context(STYLE):
+            return draw(*arguments, **keywords)
+
+    return inner
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `<name>.svg`, `.pdf` and `.png`, equal bytes for equal figures."""
+    paths = []
+    for suffix, options in (
+        ("svg", {"metadata": {"Date": None}}),
+        ("pdf", {"metadata": {"CreationDate": None}}),
+        ("png", {"dpi": 150}),
+    ):
+        path = folder / f"{name}.{suffix}"
+        with mpl.rc_context(STYLE), atomic_write(path) as handle:
+            figure.savefig(handle, format=suffix, **options)
+        paths.append(path)
+    return paths
+
+
+def _needs(found: Any, what: str, next: str) -> None:
+    if not len(found):
+        raise EmptyPlotError(
+            f"There is nothing to draw: {what}.", came="no such record", expected=next
+        )
+
+
+def _figure(columns: int = 1, width: float = 6.4, height: float = 3.8) -> tuple[Figure, Any]:
+    figure = Figure(
+        figsize=(width * columns if columns > 1 else width, height), layout="constrained"
+    )
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _line(place: int) -> dict[str, Any]:
+    """Colour, dash and marker: lines differ in print, too."""
+    return {
+        "color": PALETTE[place % len(PALETTE)],
+        "linestyle": DASHES[place // len(PALETTE) % len(DASHES)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "markersize": 4,
+    }
+
+
+def _log(axis: Any, which: str) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5."""
+    getattr(axis, f"set_{which}scale")("log")
+    scale = getattr(axis, f"{which}axis")
+    scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    scale.set_major_formatter(StrMethodFormatter("{x:g}"))
+    scale.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure: Figure, axis: Any, columns: int = 2) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+
+
+@styled
+def protocol_bars(found: dict[Block, list[Group]], metric: str = HEADLINE) -> Figure:
+    """A metric of every feature set (ID-only models: none), a panel a protocol, best above."""
+    panels = {block.protocol: found[block] for block in found if block.protocol in RANKED}
+    _needs(panels, "no ranked protocol", "records of " + ", ".join(RANKED))
+    rows = max(len(members) for members in panels.values())
+    sets = sorted({group.first.features for members in panels.values() for group in members})
+    figure, axes = _figure(len(panels), 4.6, 1.3 + 0.3 * rows)
+    for axis, (protocol, members) in zip(axes, panels.items(), strict=True):
+        order = sorted(members, key=lambda group: group.values(metric).mean())
+        means = [group.values(metric).mean() for group in order]
+        spread = [group.values(metric).std(ddof=1) for group in order]
+        names = [_bar_name(group, protocol) for group in order]
+        axis.barh(
+            range(len(order)),
+            means,
+            xerr=spread,
+            color=[PALETTE[sets.index(g.first.features) % len(PALETTE)] for g in order],
+            error_kw={"ecolor": INK, "capsize": 2},
+        )
+        axis.set_yticks(range(len(order)), names, fontsize=7)
+        chance = [g.first.chance[metric] for g in order if g.first.chance]
+        if chance:
+            axis.axvline(chance[0], color=INK, linestyle=":", linewidth=1)
+            axis.annotate(
+                "chance", (chance[0], len(order) - 0.5), fontsize=7, rotation=90, va="top"
+            )
+        axis.set_xlabel(f"{metric} (test, share of targets)")
+        axis.set_title(protocol)
+        axis.grid(axis="y", visible=False)
+    return figure
+
+
+def _bar_name(group: Group, protocol: str) -> str:
+    """What tells a bar from the others of its panel."""
+    features = group.first.features
+    if features == "none":
+        return group.label
+    own = group.label.removeprefix(protocol).strip()  # a training-free protocol ranks by itself
+    return f"{own}\n{features}" if own else features
+
+
+@styled
+def robustness_curves(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
+    """A metric over the share of masked items with 95 % t-bands over mask seeds."""
+    points = mask_points(members, metric)
+    _needs(points, "no curve over the mask ratio", "records of protocol mask-modality")
+    modalities = sorted(points["masked"].unique())
+    figure, axes = _figure(len(modalities), 5.2, 4.4)
+    names = list(dict.fromkeys(map(tuple, points[["ranker", "features", "fill"]].to_numpy())))
+    for axis, modality in zip(axes, modalities, strict=True):
+        for key, line in points[points["masked"] == modality].groupby(CURVE, sort=False):
+            ranker, features, _, fill = key
+            pairs = list(zip(line["ratio"], line["value"], strict=True))
+            if line["ratio"].nunique() < 2 or line.loc[line["ratio"] == 0, "value"].mean() == 0:
+                continue
+            curve = robustness(pairs)
+            style = _line(names.index((ranker, features, fill)))
+            label = f"{ranker}, {features}" + (f", {fill} fill" if fill != "zero" else "")
+            axis.plot(curve.ratios, curve.mean, label=label, **style)
+            axis.fill_between(
+                curve.ratios, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0
+            )
+        axis.set_xlabel("share of items masked")
+        axis.set_ylabel(f"{metric} (test, share of targets)")
+        axis.set_title(f"{modality} masked")
+        axis.set_ylim(bottom=0)
+    _needs(axes[0].lines, "no curve with more than one ratio", "more records of mask-modality")
+    _legend(figure, axes[0])
+    return figure
+
+
+@styled
+def long_tail_bars(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
+    """A metric by user history and by item popularity, a bar a ranker."""
+    tables = {kind: tail_values(members, kind, metric) for kind in ("history", "popularity")}
+    tables = {kind: table for kind, table in tables.items() if not table.empty}
+    _needs(tables, "no groups of users or items", "records of protocol long-tail")
+    figure, axes = _figure(len(tables), 5.2, 4.0)
+    axis_names = {
+        "history": "training items of the user",
+        "popularity": "training users of the item",
+    }
+    for axis, (kind, table) in zip(axes, tables.items(), strict=True):
+        names = list(dict.fromkeys(table["group"]))
+        lines = list(table.groupby(["label", "features"], sort=True))
+        width = 0.8 / len(lines)
+        for place, ((label, features), line) in enumerate(lines):
+            by_group = line.groupby("group")["value"]
+            mean, spread = by_group.mean(), by_group.std(ddof=1)
+            axis.bar(
+                np.arange(len(names)) + width * (place - (len(lines) - 1) / 2),
+                [mean[name] for name in names],
+                width,
+                yerr=[spread[name] for name in names],
+                label=label if features == "none" else f"{label}, {features}",
+                color=PALETTE[place % len(PALETTE)],
+                hatch="/" * (place // len(PALETTE)) * 3,
+                error_kw={"ecolor": INK, "capsize": 2},
+            )
+        axis.set_xticks(
+            range(len(names)), [n.replace("<=", "≤ ").replace(">=", "≥ ") for n in names]
+        )
+        axis.set_xlabel(axis_names[kind])
+        axis.set_ylabel(f"{metric} (test, share of targets)")
+        axis.grid(axis="x", visible=False)
+    _legend(figure, axes[0])
+    return figure
+
+
+@styled
+def training_curves(members: Sequence[Group]) -> Figure:
+    """Validation metric and loss by epoch; thin lines are seeds, the best epoch is marked."""
+    trained = [g for g in members if any(record.history for record in g.records)]
+    _needs(trained, "no model that trains", "records with a history")
+    figure, axes = _figure(2, 4.8, 4.0)
+    for place, group in enumerate(trained):
+        style = {**_line(place), "marker": ""}
+        for number, record in enumerate(group.records):
+            table = pd.DataFrame(record.history)
+            name = group.name if number == 0 else None
+            for axis, column in zip(axes, ("valid", "loss"), strict=True):
+                if column in table:
+                    line = table[["epoch", column]].dropna()
+                    axis.plot(
+                        line["epoch"] + 1, line[column], label=name, linewidth=1, alpha=0.8, **style
+                    )
+            best = record.selection.get("best_epoch")
+            marked = table[table["epoch"] == best] if "valid" in table else table[:0]
+            axes[0].plot(marked["epoch"] + 1, marked.get("valid"), "o", color=style["color"], ms=4)
+    metric = trained[0].first.selection["metric"]
+    for axis, label in zip(axes, (f"{metric} (validation, share of targets)", "loss"), strict=True):
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+    if all(value > 0 for axis_line in axes[1].lines for value in axis_line.get_ydata()):
+        _log(axes[1], "y")
+        axes[1].set_ylabel("loss (log scale)")
+    _legend(figure, axes[0])
+    return figure
+
+
+@styled
+def quality_against_cost(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
+    """A metric against seconds and memory of a run; the line joins what nothing beats in both."""
+    _needs(members, "no ranked run", "records of protocol full")
+    figure, axes = _figure(2, 4.8, 4.2)
+    quality = [group.values(metric).mean() for group in members]
+    costs = (
+        ("time of a whole run (s, log scale)", lambda r: r.seconds["total"]),
+        (
+            "peak memory of a run (GiB, log scale)",
+            lambda r: (r.peak_gpu_bytes or r.peak_rss_bytes) / 2**30,
+        ),
+    )
+    for axis, (label, cost) in zip(axes, costs, strict=True):
+        spent = [float(np.median([cost(record) for record in g.records])) for g in members]
+        for place, group in enumerate(members):
+            style = {**_line(place), "linestyle": "none", "markersize": 6}
+            axis.plot(spent[place], quality[place], label=group.name, **style)
+        front = pareto(spent, quality)
+        axis.step(
+            [spent[i] for i in front],
+            [quality[i] for i in front],
+            where="post",
+            color=INK,
+            linewidth=0.8,
+            linestyle=":",
+            zorder=0,
+        )
+        _log(axis, "x")
+        axis.set_xlabel(label)
+        axis.set_ylabel(f"{metric} (test, share of targets)")
+    _legend(figure, axes[0])
+    return figure
+
+
+def pareto(cost: Sequence[float], quality: Sequence[float]) -> list[int]:
+    """Places of the points that no cheaper point equals in quality, by cost.
+
+    >>> pareto([1.0, 2.0, 3.0], [0.1, 0.05, 0.2])
+    [0, 2]
+    """
+    front: list[int] = []
+    for place in sorted(range(len(cost)), key=lambda i: (cost[i], -quality[i])):
+        if not front or quality[place] > quality[front[-1]]:
+            front.append(place)
+    return front
+
+
+@styled
+def sensitivity(runs: Sequence[Run]) -> Figure:
+    """Best validation score by every value that a grid tried, a panel a setting."""
+    varied = _varied(runs)
+    _needs(varied, "no setting was varied", "grid points under tuning/ (--grid)")
+    figure, axes = _figure(len(varied), 4.2, 3.6)
+    for axis, (key, table) in zip(axes, varied.items(), strict=True):
+        for place, (model, line) in enumerate(table.groupby("model")):
+            best = line.groupby("value")["score"].max()
+            numeric = pd.to_numeric(pd.Series(best.index), errors="coerce")
+            if numeric.isna().any():
+                axis.plot(range(len(best)), best.to_numpy(), label=model, **_line(place))
+                axis.set_xticks(range(len(best)), best.index)
+            else:
+                order = np.argsort(numeric.to_numpy())
+                at = numeric.to_numpy()[order]
+                axis.plot(at, best.to_numpy()[order], label=model, **_line(place))
+        tried = pd.to_numeric(table["value"], errors="coerce").dropna().unique()
+        if len(tried) == table["value"].nunique():  # all of them numbers
+            wide = min(tried) > 0 and max(tried) / min(tried) >= 10
+            if wide:
+                axis.set_xscale("log")
+            axis.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_xlabel(f"{key} (log scale)" if wide else key)
+        else:
+            axis.set_xlabel(key)
+        axis.set_ylabel(f"{table['metric'].iloc[0]} (validation, share of targets)")
+        axis.legend()
+    return figure
+
+
+def _varied(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    """Setting → model, value, score of the grid points in which it differs."""
+    found: dict[str, list[tuple[str, str, float, str]]] = defaultdict(list)
+    by_model: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.record.selection.get("best_score") is not None:
+            by_model[f"{run.record.model}, {run.record.features}"].append(run)
+    for model, points in by_model.items():
+        configs = [flat(point.record.config) for point in points]
+        keys = dict.fromkeys(key for config in configs for key in config)
+        for key in keys:
+            if len({config.get(key) for config in configs}) > 1:
+                for config, point in zip(configs, points, strict=True):
+                    selection = point.record.selection
+                    row = (model, config.get(key, "absent"))
+                    found[key].append((*row, selection["best_score"], selection["metric"]))
+    columns = ["model", "value", "score", "metric"]
+    return {key: pd.DataFrame(rows, columns=columns) for key, rows in sorted(found.items())}
+
+
+def draw_all(runs: Sequence[Run], tuning: Sequence[Run]) -> tuple[dict[str, Figure], list[str]]:
+    """Every plot there are records for, by file name, and why the others are left out."""
+    drawn: dict[str, Figure] = {}
+    left_out: list[str] = []
+    for name, draw in _wanted(blocks(runs), tuning):
+        try:
+            drawn[name] = draw()
+        except EmptyPlotError as error:
+            left_out.append(f"{name} ({error.problem.removeprefix('There is nothing to draw: ')})")
+    return drawn, left_out
+
+
+def _wanted(
+    found: dict[Block, list[Group]], tuning: Sequence[Run]
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    for dataset, setting in sorted({(block.dataset, block.setting) for block in found}):
+        here = {b: g for b, g in found.items() if (b.dataset, b.setting) == (dataset, setting)}
+        several = len({b.setting for b in found if b.dataset == dataset}) > 1
+        stem = f"{dataset}-{setting}" if several else dataset
+        full = here.get(Block(dataset, "full", setting), [])
+        masked = here.get(Block(dataset, "mask-modality", setting), [])
+        tail = here.get(Block(dataset, "long-tail", setting), [])
+        points = [
+            run for run in tuning if (run.record.dataset, run.record.setting) == (dataset, setting)
+        ]
+        yield f"{stem}-protocols", functools.partial(protocol_bars, here)
+        yield f"{stem}-robustness", functools.partial(robustness_curves, masked)
+        yield f"{stem}-long-tail", functools.partial(long_tail_bars, tail)
+        yield f"{stem}-training", functools.partial(training_curves, full)
+        yield f"{stem}-cost", functools.partial(quality_against_cost, full)
+        yield f"{stem}-sensitivity", functools.partial(sensitivity, points)

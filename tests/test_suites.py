@@ -1,0 +1,129 @@
+"""Suites: cells from YAML, statuses, failures that don't stop the rest, resuming."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from alignrec_recbole import register
+from alignrec_recbole.errors import RecordError, SettingError, UnknownNameError
+from alignrec_recbole.testing.block_world import block_world
+from benchmarks import suites
+from benchmarks.cli import main, parser
+from benchmarks.protocols import PROTOCOLS
+from benchmarks.suite_status import CellStatus, read_cell, read_status, write_status
+
+NAMES = suites.suite_names()
+
+
+def test_the_suites_are_there() -> None:
+    assert set(NAMES) >= {
+        "smoke",
+        "paper-main",
+        "paper-intermediate",
+        "paper-ablation",
+        "paper-long-tail",
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell_is_a_command_line(name: str) -> None:
+    cells = suites.read_suite(name).expanded
+    assert len({cell.stem for cell in cells}) == len(cells)
+    for cell in cells:
+        options = parser().parse_args(cell.arguments)
+        assert options.protocol[0] in PROTOCOLS
+        for model in options.model:
+            register.resolve(model)
+        assert options.model or options.protocol != ("full",)
+    later = [cell.protocol in suites.LATER for cell in cells]
+    assert later == sorted(later)  # long-tail reads what the others leave
+
+
+def test_cells_are_the_product_and_a_grid_keeps_its_seeds() -> None:
+    group = {"models": ["A", "B"], "datasets": ["x"], "features": ["f,g"], "seeds": [1, 2]}
+    cells = list(suites.CellGroup(**group).cells())
+    assert [cell.name for cell in cells] == [
+        f"{model} x f,g full {seed}" for model in "AB" for seed in (1, 2)
+    ]
+    grid = list(suites.CellGroup(**group, grid={"reg": [0.1, 1]}).cells())
+    assert [cell.arguments[-2:] for cell in grid] == [["--seeds=1,2", "--grid=reg=0.1,1"]] * 2
+
+
+def test_an_unknown_suite_and_a_wrong_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownNameError, match="no suite"):
+        suites.read_suite("smoky")
+    monkeypatch.setattr(suites, "FOLDER", tmp_path)
+    (tmp_path / "odd.yaml").write_text("cells: [{model: [BPR], datasets: [x]}]")
+    with pytest.raises(SettingError, match="model"):
+        suites.read_suite("odd")
+
+
+def test_a_damaged_status_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "smoke" / "a.json"
+    write_status(path, CellStatus(name="a", arguments=[], status="finished"))
+    assert read_status(tmp_path)["smoke"][0].name == "a"
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(RecordError, match=r"a\.json is not the status"):
+        read_cell(path)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A suite of a good, a failing and a training-free cell on the block world."""
+    block_world(users=6, items=6, cold=1).write(tmp_path / "data")
+    folder = tmp_path / "suites"
+    folder.mkdir()
+    (folder / "tiny.yaml").write_text(
+        "cells:\n"
+        "  - {models: [Pop, BPR], datasets: [block_world], seeds: [1], epochs: 1}\n"
+        "  - {models: [BPR], datasets: [nowhere], seeds: [1]}\n"
+        "  - {protocols: [zero-shot], datasets: [block_world], features: [image]}\n"
+        "  - {protocols: [long-tail], datasets: [block_world]}\n"
+    )
+    monkeypatch.setattr(suites, "FOLDER", folder)
+    return [
+        "--suite=tiny",
+        f"--data-path={tmp_path / 'data'}",
+        f"--output={tmp_path / 'out'}",
+        "--quiet",
+    ]
+
+
+@pytest.mark.slow
+def test_a_failed_cell_is_recorded_and_the_rest_goes_on(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*place, "--list"]) == 1
+    assert "5 missing" in capsys.readouterr().out
+    assert main([*place, "--jobs=2"]) == 1
+    said = capsys.readouterr().out
+    assert "1 failed, 4 finished" in said
+    assert "failed: BPR nowhere full 1" in said
+    status = {cell.name: cell for cell in read_status(tmp_path / "out" / "suites")["tiny"]}
+    assert "Traceback" in status["BPR nowhere full 1"].error
+    assert "'nowhere' is unknown" in status["BPR nowhere full 1"].error
+    index = (tmp_path / "out" / "site" / "index.html").read_text("utf-8")
+    assert "nowhere" in index  # the site lists it, too
+
+    # What is finished is not run again; a record that is gone, or other data, is.
+    records = sorted((tmp_path / "out" / "runs").rglob("*.json"))
+    before = {path: path.stat().st_mtime_ns for path in records}
+    victim = next(path for path in records if path.parent.name == "Pop" and "long" not in str(path))
+    victim.unlink()
+    assert main([*place, "--list"]) == 1
+    assert "missing: Pop block_world full 1" in capsys.readouterr().out
+    assert main(place) == 1
+    after = {path: path.stat().st_mtime_ns for path in records}
+    assert [path for path in records if before[path] != after[path]] == [victim]
+    command = json.loads(victim.read_text())["command"]
+    assert command.startswith("run_benchmark.py --model=Pop --dataset=block_world")
+
+    with (tmp_path / "data" / "block_world" / "block_world.inter").open("a") as handle:
+        handle.write("u000\ti000\t0\n")
+    assert main([*place, "--list"]) == 1
+    assert "missing" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "out")
