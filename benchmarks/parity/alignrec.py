@@ -26,6 +26,7 @@ import torch
 import yaml
 from tabulate import tabulate
 
+from alignrec_recbole.files import atomic_write
 from alignrec_recbole.locate import properties_dir
 from benchmarks.parity import official
 
@@ -243,52 +244,82 @@ def compare(reference: Path) -> dict[str, float]:
 
 
 def train_both(options: argparse.Namespace) -> dict[str, Any]:
-    """Mean test metrics of both sides at the best validation epoch, same hyper-parameters."""
+    """Mean test metrics of both sides at the best validation epoch, same hyper-parameters.
+
+    Each finished training is kept in `--store`, so that an interrupted comparison goes on.
+    """
+    store = options.store
+    found = json.loads(store.read_text()) if store and store.is_file() else {}
+    folder = (options.data_path / options.dataset).resolve()
+    place = f"{options.dataset} {options.features} at most {options.epochs} epochs"
+    for seed in options.seeds:
+        for side, train in (("official", _train_official), ("ours", _train_ours)):
+            name = f"{place}, seed {seed}, {side}"
+            if name not in found:
+                found[name] = train(options, folder, seed)
+                if store:
+                    with atomic_write(store, "w") as handle:
+                        handle.write(json.dumps(found, indent=1) + "\n")
+            print(f"{name}: {found[name]}", file=sys.stderr)
+    out: dict[str, Any] = {
+        "dataset": options.dataset,
+        "features": options.features,
+        "seeds": options.seeds,
+        "relative_difference": {},
+    }
+    for side in ("official", "ours"):
+        runs = [found[f"{place}, seed {seed}, {side}"] for seed in options.seeds]
+        out[side] = {name: [run[name] for run in runs] for name in runs[0]}
+    for metric in METRICS:
+        mean = {side: float(np.mean(out[side][metric])) for side in ("official", "ours")}
+        out["relative_difference"][metric] = mean["ours"] / mean["official"] - 1
+    return out
+
+
+METRICS = ("Recall@20", "NDCG@20")
+
+
+def _train_official(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    file = folder / f"{options.features}.npy"
+    (run,) = official.train(options.reference, folder, file, [seed], options.epochs)
+    return {
+        **{metric: float(run["test"][metric.lower()]) for metric in METRICS},
+        "epochs": run["epochs"],
+        "first losses": run["losses"][:3],
+    }
+
+
+def _train_ours(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     from benchmarks.runner import RunSpec, run_one
 
-    features = options.data_path / options.dataset / f"{options.features}.npy"
-    theirs = official.train(
-        options.reference, options.data_path / options.dataset, features, options.seeds,
-        options.epochs,
-    )  # fmt: skip
     given = official.HYPER_PARAMETERS
-    ours = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in options.seeds:
-            record = run_one(
-                RunSpec(
-                    "AlignRec",
-                    options.dataset,
-                    (options.features,),
-                    setting="mmrec",
-                    seed=seed,
-                    data_path=options.data_path,
-                    output=Path(folder),
-                    epochs=options.epochs,
-                    progress=False,
-                    overrides={
-                        "variant": "official",
-                        "cca_weight": given["cl_loss"],
-                        "learning_rate": given["learning_rate"],
-                        "reg_sim_weight": given["sim_weight"],
-                        "uia_weight": 0.1,
-                    },
-                )
+    overrides = {
+        "variant": "official",
+        "cca_weight": given["cl_loss"],
+        "learning_rate": given["learning_rate"],
+        "reg_sim_weight": given["sim_weight"],
+        "uia_weight": 0.1,
+    }
+    with tempfile.TemporaryDirectory() as output:
+        record = run_one(
+            RunSpec(
+                "AlignRec",
+                options.dataset,
+                (options.features,),
+                setting="mmrec",
+                seed=seed,
+                data_path=options.data_path,
+                output=Path(output),
+                epochs=options.epochs,
+                progress=False,
+                overrides=overrides,
             )
-            print(f"ours: seed {seed} {record.metrics}", file=sys.stderr)
-            ours.append(record)
-    out: dict[str, Any] = {
-        "dataset": options.dataset, "features": options.features, "seeds": options.seeds,
-        "official_losses": theirs[0]["losses"][:3],
-        "official_epochs": [t["epochs"] for t in theirs],
-        "our_epochs": [record.epochs for record in ours], "relative_difference": {},
-    }  # fmt: skip
-    for metric in ("Recall@20", "NDCG@20"):
-        mine = [record.metrics[metric] for record in ours]
-        other = [float(t["test"][metric.lower()]) for t in theirs]
-        out[f"ours {metric}"], out[f"official {metric}"] = mine, other
-        out["relative_difference"][metric] = float(np.mean(mine) / np.mean(other) - 1)
-    return out
+        )
+    return {
+        **{metric: record.metrics[metric] for metric in METRICS},
+        "epochs": record.epochs,
+        "first losses": [entry["loss"] for entry in record.history[:3]],
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -304,6 +335,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[999, 1000, 1001]
     )
     parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--store", type=Path, help="JSON file that keeps finished trainings")
     options = parser.parse_args(arguments)
     result: dict[str, Any] = compare(options.reference)
     if options.dataset:
