@@ -107,7 +107,11 @@ def _sections(
                 for table in several
             ],
             "figures": [
-                {"svg": _inline(figure, name), "caption": f"{dataset}. {_caption(name)}."}
+                {
+                    "svg": _inline(figure, name),
+                    "caption": f"{dataset}. {_caption(name)}.",
+                    "wide": figure.get_figwidth() > 7,
+                }
                 for name, figure in figures.items()
                 if owner(name) == dataset
             ],
