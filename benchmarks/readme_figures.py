@@ -17,6 +17,7 @@ from alignrec_recbole.errors import AlignRecError, RecordError
 from alignrec_recbole.files import atomic_write
 from benchmarks.groups import Block, Group, Run, blocks, read_runs
 from benchmarks.published import HEADLINE, published, verdict
+from benchmarks.speed import report as speed
 from benchmarks.tables import COLUMNS, Cell, Table, comparisons, leaderboard, marked
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +74,7 @@ def _markdown(table: Table) -> str:
 TABLES: dict[str, Callable[[dict[Block, list[Group]]], str]] = {
     "leaderboards": leaderboards,
     "reproduction": reproduction,
+    "speed": lambda found: f"{speed.table()}\n\nMeasured on: {speed.machine()}.",
 }
 
 

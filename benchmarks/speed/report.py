@@ -1,0 +1,158 @@
+"""The committed timings as a table and two plots.
+
+    python -m benchmarks.speed.report
+
+Reads results/speed/*.json, each the last line that a script of this package printed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from alignrec_recbole.errors import RecordError
+from benchmarks.plots import MARKERS, PALETTE, save, styled
+
+FOLDER = Path(__file__).resolve().parents[2] / "results" / "speed"
+ROWS = {  # file → what was timed, against whom, what bounds ours
+    "alignrec": (
+        "AlignRec, training epoch, fastest mode",
+        "official code",
+        "arithmetic of the gate and of the contrastive losses",
+    ),
+    "alignrec_frozen": (
+        "the same, ours with frozen features",
+        "official code",
+        "arithmetic of the contrastive losses",
+    ),
+    "lightgcn": ("LightGCN, training epoch", "RecBole", "gathering rows, Adam"),
+    "evaluation": ("full ranking", "RecBole, best batch", "arithmetic, the top-K search"),
+}
+
+
+def read(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
+    """Results by file name.
+
+    Raises:
+        RecordError: there is none.
+    """
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    if not found:
+        raise RecordError(
+            "There are no timings.",
+            came=f"no .json in {folder}",
+            next="python -m benchmarks.speed.NAME … | tail -1 > results/speed/NAME.json",
+        )
+    return found
+
+
+def table(folder: Path = FOLDER) -> str:
+    """Seconds, ratio and memory of each comparison, then the sizes that have no peer."""
+    found = read(folder)
+    rows = []
+    for name, (what, peer, bound) in ROWS.items():
+        if name not in found:
+            continue
+        entry = found[name]
+        ratio = f"{entry['ratio']:.1f}×"
+        if abs(entry["ratio_float32"] - entry["ratio"]) > 0.05:
+            ratio += f" ({entry['ratio_float32']:.1f}× in float32)"
+        if "ratio_default" in entry:
+            ratio += f" ({entry['ratio_default']:.0f}× its default batch)"
+        rows.append(
+            [
+                f"{what}, {entry['dataset']}",
+                f"{entry['ours_seconds']:.2f} s",
+                f"{entry['peer_seconds']:.1f} s, {peer}",
+                ratio,
+                f"{entry['ours_peak_bytes'] / 2**30:.2f} / "
+                f"{entry['peer_peak_bytes'] / 2**30:.2f} GiB",
+                bound,
+            ]
+        )
+    if "alignrec" in found:
+        start = found["alignrec"]["startup"]
+        rows.append(
+            ["AlignRec, start to first step, sports", f"{start['ours']:.1f} s",
+             f"{start['peer']:.1f} s, official code", f"{start['peer'] / start['ours']:.1f}×", "",
+             "reading, imports, the kNN graph"]
+        )  # fmt: skip
+    if "knn" in found:
+        entry = found["knn"]
+        rows.append(
+            [f"item kNN graph, {entry['items']:,} × {entry['width']}",
+             f"{entry['ours_seconds']:.0f} s", "", "",
+             f"{entry['bytes_above_features'] / 2**30:.2f} GiB above the features", "arithmetic"]
+        )  # fmt: skip
+    header = ["what", "ours", "peer", "ratio", "peak memory, ours / peer", "bound by"]
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
+
+
+def machine(folder: Path = FOLDER) -> str:
+    """The machines of the committed timings, in words."""
+    seen = dict.fromkeys(
+        f"{m['cpu']}, {m['threads']} threads, torch {m['versions']['torch']}, "
+        f"Python {m['python']}, {m['system']}"
+        for m in (entry["machine"] for entry in read(folder).values())
+    )
+    return "; ".join(seen)
+
+
+@styled
+def growth_plot(entry: dict[str, Any]) -> Figure:
+    """Milliseconds a step and peak memory against the size of the graph, with the linear course."""
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    models = list(dict.fromkeys(point["model"] for point in entry["points"]))
+    for i, model in enumerate(models):
+        points = [p for p in entry["points"] if p["model"] == model]
+        scale = [p["scale"] for p in points]
+        step = [1e3 * p["step_seconds"] for p in points]
+        look = {"color": PALETTE[i], "marker": MARKERS[i], "label": model}
+        left.plot(scale, step, **look)
+        left.plot(scale, [step[0] * s / scale[0] for s in scale], ":", color=PALETTE[i])
+        right.plot(scale, [p["peak_bytes"] / 2**30 for p in points], **look)
+    left.set(ylabel="a training step, ms (dotted: linear)")
+    right.set(ylabel="peak memory, GiB")
+    for axes in (left, right):
+        axes.set(xlabel=f"interactions, multiples of {entry['dataset']}", xscale="log",
+                 yscale="log")  # fmt: skip
+        axes.set_xticks(scale, [f"{s}×" for s in scale])
+        axes.minorticks_off()
+        axes.legend()
+    return figure
+
+
+@styled
+def roofline_plot(entry: dict[str, Any]) -> Figure:
+    """Milliseconds of each part of a step beside the least that the machine allows."""
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    names = list(entry["parts"])[::-1]
+    taken = [1e3 * entry["parts"][name]["seconds"] for name in names]
+    least = [1e3 * entry["parts"][n]["seconds"] * entry["parts"][n]["reached"] for n in names]
+    axes.barh(names, taken, color=PALETTE[4], label="measured")
+    axes.barh(names, least, height=0.4, color=PALETTE[0], label="bound by arithmetic or memory")
+    axes.set_xlabel("milliseconds")
+    axes.legend()
+    return figure
+
+
+def main() -> int:
+    """Print the table, draw the plots."""
+    found = read()
+    print(machine())
+    print(table())
+    for name, draw in (("growth", growth_plot), ("roofline", roofline_plot)):
+        if name in found:
+            for path in save(draw(found[name]), FOLDER, name):
+                print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
