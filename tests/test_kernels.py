@@ -1,0 +1,86 @@
+"""Large products against torch's own, in float32, float64 and bfloat16."""
+
+import pytest
+import torch
+
+from alignrec_recbole import kernels, losses
+
+
+def gradients(function, *inputs):
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    value = function(*inputs)
+    weight = torch.linspace(0.5, 1.5, value.numel()).view_as(value)
+    return [value.detach(), *torch.autograd.grad((value * weight).sum(), inputs)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [3, 5000])  # one block of the backward, several
+def test_linear_is_torchs(dtype, rows):
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(*s, dtype=dtype) for s in ((rows, 17), (5, 17), (5,)))
+    ours = gradients(kernels.linear, x, weight, bias)
+    theirs = gradients(torch.nn.functional.linear, x, weight, bias)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.dtype == dtype
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_input_gets_no_gradient():
+    x, weight, bias = torch.randn(4, 3), torch.randn(2, 3, requires_grad=True), torch.zeros(2)
+    kernels.linear(x, weight, bias).sum().backward()
+    assert x.grad is None
+    torch.testing.assert_close(weight.grad, x.sum(0).expand(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (kernels.linear, ((300, 40), (8, 40), (8,))),
+        (lambda x, y: losses.info_nce(x, y, 0.2), ((300, 8), (300, 8))),
+        (lambda x, y: losses.info_nce(x, y, 0.2, normalise=False), ((300, 8), (300, 8))),
+        (lambda x: losses.gram_distance(x, torch.linspace(-1, 1, 300 * 200).view(300, 200)),
+         ((300, 8),)),
+    ],
+)  # fmt: skip
+def test_bfloat16_costs_at_most_two_percent(function, shapes):
+    torch.manual_seed(1)
+    inputs = [torch.randn(*shape) for shape in shapes]
+    exact = gradients(function, *inputs)
+    with kernels.precision(torch.bfloat16):
+        rough = gradients(function, *inputs)
+    differs = False
+    for mine, other in zip(rough, exact, strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - other).norm() <= 0.02 * other.norm()
+        differs = differs or not torch.equal(mine, other)
+    assert differs  # bfloat16 was really used
+
+
+def test_float64_and_what_lies_outside_stay_exact():
+    x = torch.randn(8, 4, dtype=torch.float64)
+    with kernels.precision(torch.bfloat16):
+        torch.testing.assert_close(kernels.linear(x, x, x[:, 0]), x @ x.T + x[:, 0])
+        with kernels.precision(None):
+            assert kernels.product_dtype(torch.ones(1)) == torch.float32
+    assert kernels.product_dtype(torch.ones(1)) == torch.float32
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_blocks_of_the_contrastive_loss_do_not_show(monkeypatch, normalise):
+    torch.manual_seed(2)
+    x, y = torch.randn(37, 6), torch.randn(37, 6)
+
+    def loss(a, b):
+        return losses.info_nce(a, b, 0.3, normalise=normalise)
+
+    whole = gradients(loss, x, y)
+    monkeypatch.setattr(losses, "CONTRAST_ROWS", 10)
+    for mine, other in zip(gradients(loss, x, y), whole, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_strips_of_the_gram_matrix_do_not_show():
+    torch.manual_seed(3)
+    left, right = torch.randn(20, 4), torch.randn(20, 2 * losses.GRAM_COLUMNS + 7)
+    direct = (left @ left.T - right @ right.T).norm() / 20
+    torch.testing.assert_close(losses.gram_distance(left, right), direct)

@@ -1,0 +1,75 @@
+"""The timing tools: fair turns, a side's errors, the generator, the table. Nothing is timed."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alignrec_recbole.errors import RecordError
+from benchmarks.speed import growth, report, side_by_side
+
+
+def counting(start):
+    calls = []
+    return {"a": lambda: calls.append(start), "b": lambda: calls.append(start)}
+
+
+def broken():
+    return {"a": lambda: 1 / 0}
+
+
+def test_sides_act_in_turn_and_are_measured():
+    timings = side_by_side.measure({"x": (counting, (1,)), "y": (counting, (2,))}, rounds=3)
+    assert list(timings) == ["x", "y"]
+    for timing in timings.values():
+        assert {action: len(taken) for action, taken in timing.seconds.items()} == {"a": 3, "b": 3}
+        assert timing.startup > 0
+        assert timing.peak_bytes > 1 << 20
+    assert "a, s" in side_by_side.table(timings)
+
+
+def test_an_error_of_a_side_is_the_callers():
+    with pytest.raises(RuntimeError, match="division by zero"):
+        side_by_side.measure({"x": (broken, ())}, rounds=1)
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_simulated_graphs_keep_the_degrees(tmp_path, scale):
+    rng = np.random.default_rng(0)
+    pairs = np.unique(rng.integers(0, (40, 30), size=(300, 2)), axis=0)
+    frame = pd.DataFrame({"userID": pairs[:, 0], "itemID": pairs[:, 1], "x_label": 0})
+    frame.to_csv(tmp_path / "toy.inter", sep="\t", index=False)
+    (tmp_path / "out").mkdir()
+    growth.simulate(tmp_path / "toy.inter", tmp_path / "out", scale, 5)
+    made = pd.read_csv(tmp_path / "out" / "simulated" / "simulated.inter", sep="\t")
+    train = made[made.x_label == 0]
+    assert not train.duplicated(["userID", "itemID"]).any()
+    degrees = train.userID.value_counts()
+    assert set(degrees) <= set(frame.userID.value_counts())
+    assert len(degrees) == scale * frame.userID.nunique()
+    assert len(train) == pytest.approx(scale * len(frame), rel=0.25)
+    again = tmp_path / "again"
+    again.mkdir()
+    growth.simulate(tmp_path / "toy.inter", again, scale, 5)
+    assert (again / "simulated" / "simulated.inter").read_text() == (
+        tmp_path / "out" / "simulated" / "simulated.inter"
+    ).read_text()
+
+
+def test_the_table_shows_ratios_of_both_precisions(tmp_path):
+    entry = {
+        "dataset": "toy", "ratio": 5.0, "ratio_float32": 4.0, "ours_seconds": 2.0,
+        "peer_seconds": 10.0, "ours_peak_bytes": 1 << 30, "peer_peak_bytes": 3 << 30,
+        "startup": {"ours": 4.0, "peer": 12.0},
+    }  # fmt: skip
+    (tmp_path / "alignrec.json").write_text(json.dumps(entry))
+    text = report.table(tmp_path)
+    assert "5.0× (4.0× in float32)" in text
+    assert "1.00 / 3.00 GiB" in text
+    assert "3.0×" in text  # start-up
+
+
+def test_no_timings_is_an_error(tmp_path):
+    with pytest.raises(RecordError, match="no timings"):
+        report.table(tmp_path)
