@@ -49,8 +49,15 @@ def inner_products(left: Tensor, right: Tensor, bias: Tensor | None = None) -> T
     tensor([[11.]])
     """
     if left.device.type == "cpu" and left.dtype == right.dtype == torch.float32 and _onednn():
-        return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right), bias, "none", [], "")
     return F.linear(left, right, bias)
+
+
+def _dense(matrix: Tensor) -> Tensor:
+    """Row- or column-major without gaps: with other strides oneDNN is thousands of times slower."""
+    if matrix.is_contiguous() or matrix.T.is_contiguous():
+        return matrix
+    return matrix.contiguous()
 
 
 @functools.cache

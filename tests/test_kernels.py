@@ -25,6 +25,19 @@ def test_linear_is_torchs(dtype, rows):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 
+def test_strided_factors_are_made_dense():
+    wide = torch.randn(300, 40)
+    part, turned = wide[:, 3:20], wide[:, 3:20].T
+    assert not part.is_contiguous()
+    assert not turned.is_contiguous()
+    for matrix in (part, turned, wide[::2], wide.T):
+        dense = kernels._dense(matrix)
+        assert dense.is_contiguous() or dense.T.is_contiguous()
+        product = kernels.inner_products(matrix, matrix)
+        torch.testing.assert_close(product, matrix @ matrix.T, rtol=1e-4, atol=1e-4)
+    assert kernels._dense(wide.T).data_ptr() == wide.data_ptr()  # no copy where none is needed
+
+
 def test_frozen_input_gets_no_gradient():
     x, weight, bias = torch.randn(4, 3), torch.randn(2, 3, requires_grad=True), torch.zeros(2)
     kernels.linear(x, weight, bias).sum().backward()
