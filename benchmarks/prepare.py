@@ -19,6 +19,7 @@ from alignrec_recbole.data import raw_amazon
 from alignrec_recbole.data.feature_table import FeatureTable, load_features, save_features
 from alignrec_recbole.data.fetch_images import HOSTS, Polite, fetch_images
 from alignrec_recbole.data.items import ItemTable, find_item_table, read_item_table
+from alignrec_recbole.data.masking import masked_name
 from alignrec_recbole.encoders import KNOWN, encode_items, find_encoder
 from alignrec_recbole.encoders.beit3 import published
 from alignrec_recbole.encoders.beit3.encoder import POOLINGS, Beit3Encoder
@@ -268,12 +269,12 @@ def _masked(
     if job.shard != (1, 1):
         raise SettingError("Masked variants are not sharded.", expected="--mask without --shard")
     whole = extract(encoder, items, job)
-    hidden = replace(job, name=f"{job.name}-no-{options.mask}", hide=options.mask)
+    hidden = replace(job, name=masked_name(job.name, options.mask), hide=options.mask)
     seen = seen_images(whole) if encoder.masks_images else None
     masked = extract(encoder, items, hidden, seen)
     if options.mask_ratio == 1:
         return masked
-    stem = f"{job.name}-no-{options.mask}-{options.mask_ratio:g}-s{options.mask_seed}"
+    stem = f"{hidden.name}-{options.mask_ratio:g}-s{options.mask_seed}"
     path = job.folder / f"{stem}.npy"
     return compose_masked(whole, masked, path, options.mask, options.mask_ratio, options.mask_seed)
 

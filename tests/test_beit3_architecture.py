@@ -130,6 +130,21 @@ def test_outputs_are_torchscales(model: Beit3, batch: dict[str, Tensor], kind: s
     assert float(found.abs().sum()) == pytest.approx(magnitude, rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["vision", "text", "fused"])
+def test_first_rows_alone_are_the_first_rows(model, batch, kind: str) -> None:
+    given = (
+        None if kind == "text" else batch["image"],
+        *((None, None) if kind == "vision" else (batch["ids"], batch["padding"])),
+    )
+    with torch.inference_mode():
+        whole, first = model(*given), model(*given, first_rows=True)
+    for all_rows, row in ((whole.vision, first.vision), (whole.text, first.text)):
+        assert (all_rows is None) == (row is None)
+        if row is not None:
+            assert row.shape == (3, 1, D)
+            torch.testing.assert_close(row, all_rows[:, :1], atol=1e-5, rtol=0)
+
+
 def test_padding_changes_nothing_real(model: Beit3, batch: dict[str, Tensor]) -> None:
     with torch.inference_mode():
         padded = model(batch["image"], batch["ids"], batch["padding"])

@@ -22,11 +22,12 @@ from PIL import Image
 from alignrec_recbole.data import mmrec
 from alignrec_recbole.data.feature_table import FeatureTable, load_features
 from alignrec_recbole.data.items import ItemTable, read_item_table
+from alignrec_recbole.data.masking import masked_items
 from alignrec_recbole.encoders.beit3 import published, weights
 from alignrec_recbole.encoders.beit3.architecture import Beit3, named
 from alignrec_recbole.encoders.beit3.encoder import POOLINGS, Beit3Encoder, normalise
 from alignrec_recbole.encoders.beit3.tokenizer import Tokenizer, train_tokenizer
-from alignrec_recbole.encoders.extraction import Job, extract, masked_items, merge_shards
+from alignrec_recbole.encoders.extraction import Job, extract, merge_shards
 from alignrec_recbole.encoders.images import stretched
 from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, make_plan
 from alignrec_recbole.errors import DataError, FeatureError, SettingError, WriteError
@@ -325,9 +326,9 @@ def saved_model(tmp_path: Path, tokenizer: Tokenizer, items: ItemTable) -> list[
 @pytest.mark.parametrize("hide", ["image", "text"])
 def test_masked_variants(hide: str, items, saved_model, tmp_path: Path) -> None:
     base = ["--mask", hide, "--mask-seed", "3", *saved_model]
-    half = run_prepare(tmp_path, items, "--mask-ratio", "0.5", *base, name=f"f-no-{hide}-0.5-s3")
-    whole, hidden = (load_features(tmp_path / "out" / f"{n}.npy") for n in ("f", f"f-no-{hide}"))
-    chosen = masked_items(16, 0.5, 3)
+    half = run_prepare(tmp_path, items, "--mask-ratio", "0.5", *base, name=f"f.mask-{hide}-0.5-s3")
+    whole, hidden = (load_features(tmp_path / "out" / f"{n}.npy") for n in ("f", f"f.mask-{hide}"))
+    chosen = masked_items(["[PAD]", *items.ids], 0.5, 3)[1:]
     assert chosen.sum() == 8
     assert np.array_equal(half.matrix[chosen], hidden.matrix[chosen])
     assert np.array_equal(half.matrix[~chosen], whole.matrix[~chosen])
@@ -341,7 +342,7 @@ def test_masked_variants(hide: str, items, saved_model, tmp_path: Path) -> None:
     assert np.allclose(hidden.matrix[i], whole.matrix[i], atol=1e-5)
     rest = [k for k in range(16) if items.ids[k] not in ("item2", "item5")]
     assert np.abs(hidden.matrix[rest] - whole.matrix[rest]).max(1).min() > 1e-3
-    none = run_prepare(tmp_path, items, "--mask-ratio", "0", *base, name=f"f-no-{hide}-0-s3")
+    none = run_prepare(tmp_path, items, "--mask-ratio", "0", *base, name=f"f.mask-{hide}-0-s3")
     assert none.path.read_bytes() == whole.path.read_bytes()
 
 

@@ -145,9 +145,18 @@ class Layer(nn.Module):
         self.text = Half(sizes)
 
     def forward(
-        self, streams: list[Tensor], halves: list[str], batch: int, attend: Tensor | None
+        self,
+        streams: list[Tensor],
+        halves: list[str],
+        batch: int,
+        attend: Tensor | None,
+        first: bool = False,
     ) -> list[Tensor]:
-        """One layer on the streams [B·n, d] of the halves named."""
+        """One layer on the streams [B·n, d] of the halves named.
+
+        Args:
+            first: give the first row of each stream alone, [B, d]: all that a last layer owes.
+        """
         parts: list[Half] = [getattr(self, name) for name in halves]
         width = streams[0].shape[1]
         lengths = [len(x) // batch for x in streams]
@@ -156,6 +165,10 @@ class Layer(nn.Module):
             for part, x, n in zip(parts, streams, lengths, strict=True)
         ]
         q, k, v = (torch.cat(qkv, 1) if len(qkv) > 1 else qkv[0]).permute(2, 0, 3, 1, 4)
+        if first:
+            q = q[:, :, [0, *lengths[:-1]]]
+            streams = [x.view(batch, -1, width)[:, 0] for x in streams]
+            lengths = [1] * len(streams)
         a = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # [B, h, N, d_h]
         a = a.transpose(1, 2).reshape(batch, sum(lengths), width)
         joined = a.split(lengths, 1)
@@ -221,6 +234,7 @@ class Beit3(nn.Module):
         ids: Tensor | None = None,
         padding: Tensor | None = None,
         masked_patches: Tensor | None = None,
+        first_rows: bool = False,
     ) -> Rows:
         """Encode images, texts or pairs.
 
@@ -230,6 +244,8 @@ class Beit3(nn.Module):
             padding: bool [B, T], True where there is no token; None: there is no padding. The
                 first token of a text is never padding.
             masked_patches: bool [B, patches]; these are replaced by the mask token.
+            first_rows: give the rows of cls and <s> alone, [B, 1, d], and spare the last layer
+                the others.
         """
         streams, halves = [], []
         given = image if image is not None else ids
@@ -243,11 +259,14 @@ class Beit3(nn.Module):
             streams.append(self._embed_text(ids, padding))
             halves.append("text")
         attend = self._attend(image is not None, padding if ids is not None else None)
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, 1):
+            first = first_rows and number == len(self.layers)
             if self.recompute and self.training:
-                streams = checkpoint(layer, streams, halves, batch, attend, use_reentrant=False)
+                streams = checkpoint(
+                    layer, streams, halves, batch, attend, first, use_reentrant=False
+                )
             else:
-                streams = layer(streams, halves, batch, attend)
+                streams = layer(streams, halves, batch, attend, first)
         rows = {
             name: getattr(self, f"{name}_norm")(x).view(batch, -1, self.sizes.width)
             for name, x in zip(halves, streams, strict=True)

@@ -134,6 +134,7 @@ class Beit3Encoder(ItemEncoder):
                 torch.from_numpy(ids).to(self.device),
                 hidden if padding.any() else None,
                 masked,
+                first_rows=self.pooling != "mean",
             )
             out[members] = self._pool(rows, ids, hidden).float().cpu().numpy()
         return out

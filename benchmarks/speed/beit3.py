@@ -1,0 +1,180 @@
+"""BEiT-3 base, fused, as a feature encoder: ours against torchscale 0.3.0, in turn, in one run.
+
+    python -m benchmarks.speed.beit3 [--reference FOLDER] [--items items.tsv] [--rounds 5]
+
+FOLDER holds torchscale 0.3.0 (see benchmarks/parity/beit3.py). Equal work: 8 images of 224 pixels
+and 8 texts of 128 tokens to the 8 summary rows. Real work: texts of the item table's own lengths
+under a tokenizer fitted to it; torchscale pads to 128 as the published pipeline does, ours sorts by
+length and trims. Same random weights on all sides; they must agree first. The last line printed is
+one JSON object: `ratio` and `ratio_bf16` are torchscale's seconds (float32; its autocast) to those
+of ours at the precision that `prepare` chooses on this processor, `ratio_float32` to our float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignrec_recbole import process
+from alignrec_recbole.data.items import read_item_table
+from alignrec_recbole.encoders.beit3 import weights
+from alignrec_recbole.encoders.beit3.architecture import Architecture, named
+from alignrec_recbole.encoders.beit3.encoder import has_bfloat16
+from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
+from benchmarks.parity.beit3 import import_torchscale, randomise, reference_model
+from benchmarks.speed import side_by_side
+
+BATCH = 8
+REAL_ITEMS = 32
+H100_FLOPS = 989e12  # dense bfloat16, data sheet; 40 and 50 % of it assumed
+PIECES = 4000
+
+
+def inputs(lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, ids padded to MAX_TOKENS, padding; of texts of these lengths."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(len(lengths), 3, 224, 224, generator=generator)
+    ids = torch.randint(4, 64000, (len(lengths), MAX_TOKENS), generator=generator)
+    padding = torch.arange(MAX_TOKENS) >= torch.tensor(lengths)[:, None]
+    ids[:, 0] = 0
+    return image, ids.masked_fill(padding, 1), padding
+
+
+@torch.inference_mode()
+def their_rows(model: Any, bf16: bool, image: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
+    """Summary rows [B, d] of torchscale."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        out = model(textual_tokens=ids, visual_tokens=image, text_padding_position=padding)
+    return out["encoder_out"][:, 0].float()
+
+
+@torch.inference_mode()
+def our_rows(model: Any, image: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
+    """Summary rows [B, d] of ours, texts trimmed to the batch's longest."""
+    longest = int((~padding).sum(1).max())
+    hidden = padding[:, :longest]
+    rows = model(image, ids[:, :longest], hidden if hidden.any() else None, first_rows=True)
+    return rows.vision[:, 0].float()
+
+
+def theirs(reference: Path | None, bf16: bool, lengths: list[int]) -> dict[str, Any]:
+    """Actions of torchscale."""
+    model = reference_model(import_torchscale(reference), named("base").model_dump())
+    randomise(model, seed=3, scale=0.02)
+    return _actions(partial(their_rows, model, bf16), lengths)
+
+
+def ours(reference: Path | None, bf16: bool, lengths: list[int]) -> dict[str, Any]:
+    """Actions of ours, on the same weights."""
+    model = reference_model(import_torchscale(reference), named("base").model_dump())
+    randomise(model, seed=3, scale=0.02)
+    own = weights.from_torchscale(model.state_dict()).eval().requires_grad_(False)
+    del model
+    own = own.to(torch.bfloat16 if bf16 else torch.float32)
+    return _actions(partial(our_rows, own), sorted(lengths))
+
+
+def _actions(rows: Any, lengths: list[int]) -> dict[str, Any]:
+    equal, real = inputs([MAX_TOKENS] * BATCH), inputs(lengths)
+
+    def real_texts() -> None:
+        for start in range(0, len(lengths), BATCH):
+            rows(*(part[start : start + BATCH] for part in real))
+
+    return {"equal": lambda: rows(*equal), "real": real_texts}
+
+
+def agreement(reference: Path | None) -> dict[str, float]:
+    """Largest difference in float32, and least cosine of the bfloat16 summary rows to float32."""
+    model = reference_model(import_torchscale(reference), named("base").model_dump())
+    randomise(model, seed=3, scale=0.02)
+    x = inputs([MAX_TOKENS, 40, 12])
+    expected = their_rows(model, False, *x)
+    own = weights.from_torchscale(model.state_dict()).eval().requires_grad_(False)
+    single = our_rows(own, *x)
+    half = our_rows(own.bfloat16(), *x)
+    cosine = torch.nn.functional.cosine_similarity(single, half)
+    return {
+        "max_abs_difference": float((single - expected).abs().max()),
+        "cosine_bf16": float(cosine.min()),
+    }
+
+
+def flops(sizes: Architecture, tokens: int) -> float:
+    """Operations of one item: 24 n d² + 4 n² d a layer, and the patches."""
+    d = sizes.width
+    per_layer = 24 * tokens * d**2 + 4 * tokens**2 * d
+    return sizes.layers * per_layer + 2 * sizes.patches * 3 * sizes.patch_size**2 * d
+
+
+def real_lengths(path: Path | None) -> list[int]:
+    """Tokens of REAL_ITEMS texts drawn from an item table, or titles' lengths where none is given.
+
+    Without a table: a seeded draw around 40 tokens, so that the script runs anywhere.
+    """
+    rng = np.random.default_rng(0)
+    if path is None:
+        return [int(n) for n in rng.integers(10, 80, REAL_ITEMS)]
+    texts = read_item_table(path).texts
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer(texts, Path(folder) / "t.spm", PIECES)
+        tokenizer = Tokenizer(Path(folder) / "t.spm")
+        picked = rng.permutation(len(texts))[:REAL_ITEMS]
+        return [len(tokenizer.encode(texts[i])) for i in picked]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="benchmarks.speed.beit3")
+    parser.add_argument("--reference", type=Path, help="folder with torchscale 0.3.0")
+    parser.add_argument("--items", type=Path, help="item table whose text lengths are real")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="default: all cores")
+    options = parser.parse_args(arguments)
+    threads = process.set_threads(options.threads)
+    result: dict[str, Any] = agreement(options.reference)
+    if result["max_abs_difference"] > 1e-4:
+        raise SystemExit(f"the two sides disagree: {result}")
+    lengths = real_lengths(options.items)
+    given = options.reference
+    sides = {
+        "ours, float32": (ours, (given, False, lengths)),
+        "ours, bfloat16": (ours, (given, True, lengths)),
+        "torchscale, float32": (theirs, (given, False, lengths)),
+        "torchscale, autocast": (theirs, (given, True, lengths)),
+    }
+    timings = side_by_side.measure(sides, rounds=options.rounds, threads=threads)
+    print(side_by_side.table(timings))
+    native = has_bfloat16("cpu")
+    chosen = timings["ours, bfloat16" if native else "ours, float32"]
+    single, half = timings["torchscale, float32"], timings["torchscale, autocast"]
+    tokens = named("base").patches + 1 + MAX_TOKENS
+    work = flops(named("base"), tokens)
+    result |= {
+        "precision_chosen": "bfloat16" if native else "float32",
+        "items_per_second": BATCH / chosen.median("equal"),
+        "ratio": single.median("equal") / chosen.median("equal"),
+        "ratio_bf16": half.median("equal") / chosen.median("equal"),
+        "ratio_real": single.median("real") / chosen.median("real"),
+        "ratio_float32": single.median("equal") / timings["ours, float32"].median("equal"),
+        "mean_real_tokens": float(np.mean(lengths)),
+        "real_texts": options.items.name if options.items else "simulated lengths",
+        "gflop_per_item": work / 1e9,
+        "h100_seconds_per_million_items_estimate": [
+            1e6 * work / (share * H100_FLOPS) for share in (0.5, 0.4)
+        ],
+        **side_by_side.seconds_and_bytes(chosen, single, "equal"),
+    }
+    side_by_side.finish(result, threads)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
