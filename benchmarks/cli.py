@@ -195,7 +195,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def run_cell(options: argparse.Namespace) -> list[RunRecord]:
     """The records of one command line, without its tables."""
-    _check_models(options)
+    _check(options)
     return [
         record
         for name in options.protocol

@@ -22,11 +22,12 @@ from PIL import Image
 from alignrec_recbole.data import mmrec
 from alignrec_recbole.data.feature_table import FeatureTable, load_features
 from alignrec_recbole.data.items import ItemTable, read_item_table
+from alignrec_recbole.data.masking import masked_items
 from alignrec_recbole.encoders.beit3 import published, weights
 from alignrec_recbole.encoders.beit3.architecture import Beit3, named
 from alignrec_recbole.encoders.beit3.encoder import POOLINGS, Beit3Encoder, normalise
 from alignrec_recbole.encoders.beit3.tokenizer import Tokenizer, train_tokenizer
-from alignrec_recbole.encoders.extraction import Job, extract, masked_items, merge_shards
+from alignrec_recbole.encoders.extraction import Job, extract, merge_shards
 from alignrec_recbole.encoders.images import stretched
 from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, make_plan
 from alignrec_recbole.errors import DataError, FeatureError, SettingError, WriteError
@@ -327,7 +328,7 @@ def test_masked_variants(hide: str, items, saved_model, tmp_path: Path) -> None:
     base = ["--mask", hide, "--mask-seed", "3", *saved_model]
     half = run_prepare(tmp_path, items, "--mask-ratio", "0.5", *base, name=f"f-no-{hide}-0.5-s3")
     whole, hidden = (load_features(tmp_path / "out" / f"{n}.npy") for n in ("f", f"f-no-{hide}"))
-    chosen = masked_items(16, 0.5, 3)
+    chosen = masked_items(["", *items.ids], 0.5, 3)[1:]
     assert chosen.sum() == 8
     assert np.array_equal(half.matrix[chosen], hidden.matrix[chosen])
     assert np.array_equal(half.matrix[~chosen], whole.matrix[~chosen])

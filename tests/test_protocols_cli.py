@@ -30,7 +30,7 @@ def data(tmp_path_factory):
     both = np.concatenate(list(world.features.values()), axis=1)
     for name, part in (
         ("fused", both),
-        ("fused.mask-image", both * (rng.random(both.shape) > 0.5)),
+        ("fused-no-image", both * (rng.random(both.shape) > 0.5)),
     ):
         save_features(
             place / f"{name}.npy", part.astype(np.float32), name=name, modality="fused",
@@ -154,13 +154,13 @@ def test_fused_features_are_masked_by_their_second_file(data, tmp_path, capsys):
     assert run(data, tmp_path, "--features", "fused", "--protocol", "mask-modality") == 0
     record = records(tmp_path, "mask-modality")[0]
     assert {point["modality"] for point in record.curve} == {"image"}
-    assert list(record.config["protocol"]["second_files"]) == ["fused.mask-image"]
-    assert run(data, tmp_path, "--features", "fused.mask-image", "--protocol", "mask-modality") == 2
+    assert list(record.config["protocol"]["second_files"]) == ["fused-no-image"]
+    assert run(data, tmp_path, "--features", "fused-no-image", "--protocol", "mask-modality") == 2
     assert "cannot be masked" in capsys.readouterr().err
-    pair = "fused,fused.mask-image"
+    pair = "fused,fused-no-image"
     assert run(data, tmp_path, "--features", pair, "--protocol", "diagnostics") == 0
     gaps = records(tmp_path, "diagnostics")[0].groups["pairs"]
-    assert gaps["fused | fused.mask-image"]["modality gap"] > 0
+    assert gaps["fused | fused-no-image"]["modality gap"] > 0
 
 
 def test_a_model_is_trained_with_the_modality_gone(data, tmp_path):

@@ -35,12 +35,12 @@ from alignrec_recbole.data.feature_table import (
     save_features,
 )
 from alignrec_recbole.data.items import ItemTable
+from alignrec_recbole.data.masking import masked_items
 from alignrec_recbole.encoders.images import REASONS
 from alignrec_recbole.encoders.item_encoder import Batch, ItemEncoder, Plan, make_plan, run_batches
 from alignrec_recbole.errors import FeatureError, WriteError
 
 Hide = Literal["text", "image"]
-MASK_SEED = 1000  # mask seed s permutes with PCG64(1000 + s)
 
 logger = logging.getLogger(__name__)
 
@@ -398,19 +398,6 @@ def merge_shards(folder: Path, name: str, ids: Sequence[str]) -> FeatureTable:
     return load_features(path)
 
 
-def masked_items(n: int, ratio: float, seed: int) -> np.ndarray:
-    """bool [n]: the first ⌊ratio · n⌋ of a fixed permutation: larger ratios include smaller.
-
-    >>> small, large = masked_items(10, 0.3, 0), masked_items(10, 0.5, 0)
-    >>> int(small.sum()), int(large.sum()), bool((large | ~small).all())
-    (3, 5, True)
-    """
-    order = np.random.Generator(np.random.PCG64(MASK_SEED + seed)).permutation(n)
-    mask = np.zeros(n, dtype=bool)
-    mask[order[: int(ratio * n + 1e-9)]] = True
-    return mask
-
-
 def compose_masked(
     whole: FeatureTable, masked: FeatureTable, path: Path, hide: Hide, ratio: float, seed: int
 ) -> FeatureTable:
@@ -432,7 +419,7 @@ def compose_masked(
             expected=f"{a.shape[0]} rows of {a.shape[1]} {a.dtype}, the same items in one order",
             next="make both again with --overwrite",
         )
-    chosen = masked_items(len(a.items), ratio, seed)
+    chosen = masked_items(["", *a.items], ratio, seed)[1:]
     matrix = np.array(whole.matrix)
     matrix[chosen] = masked.matrix[chosen]
 
