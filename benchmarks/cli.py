@@ -183,7 +183,7 @@ def _run(options: argparse.Namespace) -> int:
                 _show_models(options)
             else:
                 _run_protocol(options, protocol)
-                _show_protocols(options)
+                _show_protocol(options, protocol)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
@@ -254,7 +254,6 @@ def _run_protocol(options: argparse.Namespace, protocol: str) -> list[RunRecord]
     from benchmarks.protocols import USE_MODELS, USE_SEEDS
     from benchmarks.protocols.rankers import RANKERS
     from benchmarks.protocols.run import run_protocol
-    from benchmarks.protocols.summary import line
     from benchmarks.runner import RunSpec
 
     stored = protocol == "long-tail"
@@ -284,17 +283,34 @@ def _run_protocol(options: argparse.Namespace, protocol: str) -> list[RunRecord]
     records = []
     for record in run_protocol(spec, models, seeds, options.overwrite):
         records.append(record)
-        print(line(record))
+        print(_line(record))
     return records
 
 
-def _show_protocols(options: argparse.Namespace) -> None:
-    """The data set's summary of protocols."""
-    from benchmarks.protocols.summary import write_summary
-    from benchmarks.record import read_records
+def _show_protocol(options: argparse.Namespace, protocol: str) -> None:
+    """The data set's tables of this protocol."""
+    from benchmarks.groups import read_runs
+    from benchmarks.report import tables
+    from benchmarks.tables import write_tables
 
-    records = read_records(options.output / "runs" / options.dataset)
-    print(write_summary(records, options.output / "tables", options.dataset))
+    runs = read_runs(options.output / "runs" / options.dataset)
+    pages = tables([run for run in runs if run.record.protocol == protocol])
+    for stem, several in pages.items():
+        for path in write_tables(several, options.output / "tables", stem):
+            print(path)
+
+
+def _line(record: RunRecord) -> str:
+    """A protocol's record for the terminal."""
+    shown = {
+        name: record.metrics[name] for name in ("Recall@20", "NDCG@20") if name in record.metrics
+    }
+    values = ", ".join(f"{name} {value:.4f}" for name, value in (shown or record.metrics).items())
+    ranker = "" if record.model in ("none", record.protocol) else f" {record.model}"
+    return (
+        f"{record.protocol}{ranker} {record.dataset} {record.features} seed {record.seed}: "
+        f"{values} ({record.seconds['total']:.0f} s)"
+    )
 
 
 def _base(options: argparse.Namespace) -> dict[str, Any]:

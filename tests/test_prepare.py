@@ -326,9 +326,9 @@ def saved_model(tmp_path: Path, tokenizer: Tokenizer, items: ItemTable) -> list[
 @pytest.mark.parametrize("hide", ["image", "text"])
 def test_masked_variants(hide: str, items, saved_model, tmp_path: Path) -> None:
     base = ["--mask", hide, "--mask-seed", "3", *saved_model]
-    half = run_prepare(tmp_path, items, "--mask-ratio", "0.5", *base, name=f"f.mask-{hide}-0.5-s3")
-    whole, hidden = (load_features(tmp_path / "out" / f"{n}.npy") for n in ("f", f"f.mask-{hide}"))
-    chosen = masked_items(["[PAD]", *items.ids], 0.5, 3)[1:]
+    half = run_prepare(tmp_path, items, "--mask-ratio", "0.5", *base, name=f"f-no-{hide}-0.5-s3")
+    whole, hidden = (load_features(tmp_path / "out" / f"{n}.npy") for n in ("f", f"f-no-{hide}"))
+    chosen = masked_items(["", *items.ids], 0.5, 3)[1:]
     assert chosen.sum() == 8
     assert np.array_equal(half.matrix[chosen], hidden.matrix[chosen])
     assert np.array_equal(half.matrix[~chosen], whole.matrix[~chosen])
@@ -342,7 +342,7 @@ def test_masked_variants(hide: str, items, saved_model, tmp_path: Path) -> None:
     assert np.allclose(hidden.matrix[i], whole.matrix[i], atol=1e-5)
     rest = [k for k in range(16) if items.ids[k] not in ("item2", "item5")]
     assert np.abs(hidden.matrix[rest] - whole.matrix[rest]).max(1).min() > 1e-3
-    none = run_prepare(tmp_path, items, "--mask-ratio", "0", *base, name=f"f.mask-{hide}-0-s3")
+    none = run_prepare(tmp_path, items, "--mask-ratio", "0", *base, name=f"f-no-{hide}-0-s3")
     assert none.path.read_bytes() == whole.path.read_bytes()
 
 

@@ -497,7 +497,7 @@ def test_masks_nest_and_do_not_depend_on_the_features():
 
 def test_fused_sets_take_rows_of_their_second_file():
     rng = np.random.default_rng(5)
-    whole, half = (table(rng.normal(size=(7, 3)), "fused", name=n) for n in ("f", "f.mask-image"))
+    whole, half = (table(rng.normal(size=(7, 3)), "fused", name=n) for n in ("f", "f-no-image"))
     opened = []
 
     def open_features(name):
@@ -506,7 +506,7 @@ def test_fused_sets_take_rows_of_their_second_file():
 
     mask = FeatureMask(modality="image", ratio=0.5, seed=0)
     mixed = mask_features({"f": whole}, mask, TOKENS, open_features)["f"]
-    assert opened == ["f.mask-image"]
+    assert opened == ["f-no-image"]
     hidden = masked_items(TOKENS, 0.5, 0)
     assert np.array_equal(mixed.values[hidden], half.values[hidden])
     assert np.array_equal(mixed.values[~hidden], whole.values[~hidden])

@@ -44,10 +44,10 @@ def masked_name(name: str, modality: str) -> str:
     """The name of a fused set's second file, all of whose items were encoded without a modality.
 
     >>> masked_name("beit3", "image"), masked_name("shuffled:beit3@2", "text")
-    ('beit3.mask-image', 'shuffled:beit3.mask-text@2')
+    ('beit3-no-image', 'shuffled:beit3-no-text@2')
     """
     name, at, draw = name.partition("@") if is_control(name) else (name, "", "")
-    return f"{name}.mask-{modality}{at}{draw}"
+    return f"{name}-no-{modality}{at}{draw}"
 
 
 def mask_features(
@@ -59,7 +59,7 @@ def mask_features(
     """Feature sets with the masked items' modality gone.
 
     A set of the modality itself loses these rows: they become missing (`zero`), or the mean row of
-    all items that have one (`mean`). A fused set takes these rows from `NAME.mask-MODALITY`, the
+    all items that have one (`mean`). A fused set takes these rows from `NAME-no-MODALITY`, the
     same items encoded with the modality masked. Other sets stay as they are.
 
     Raises:

@@ -41,7 +41,6 @@ from alignrec_recbole.encoders.item_encoder import Batch, ItemEncoder, Plan, mak
 from alignrec_recbole.errors import FeatureError, WriteError
 
 Hide = Literal["text", "image"]
-PAD = "[PAD]"
 
 logger = logging.getLogger(__name__)
 
@@ -420,7 +419,7 @@ def compose_masked(
             expected=f"{a.shape[0]} rows of {a.shape[1]} {a.dtype}, the same items in one order",
             next="make both again with --overwrite",
         )
-    chosen = masked_items([PAD, *a.items], ratio, seed)[1:]
+    chosen = masked_items(["", *a.items], ratio, seed)[1:]
     matrix = np.array(whole.matrix)
     matrix[chosen] = masked.matrix[chosen]
 

@@ -3,8 +3,9 @@
 Masked items (our definition): the first ⌊r·I⌋ of PCG64(1000+s).permutation(I) over the items in the
 order of their tokens: nested in r, the same for every feature set, modality and model
 (alignrec_recbole/data/masking.py). What stands in their place: zeros, or the mean row with
-`--set fill=mean`, for a set of the modality; for a fused set F the rows of F.mask-MODALITY, the
-same items all encoded with the modality masked. Only sets that have the modality change.
+`--set fill=mean`, for a set of the modality; for a fused set F the rows of F-no-MODALITY, the
+same items all encoded with the modality masked (`prepare --name F --mask MODALITY`). Only sets that
+have the modality change.
 
 Without training: zero-shot and item-cf at r = 0, 0.1 … 1, s = 0 … 4. With a model: trained again at
 r = 0, ¼, ½, ¾, 1 with hyper-parameters as chosen at r = 0, training seed 999+s with mask seed s.
@@ -156,7 +157,7 @@ def maskable(bench: Bench) -> tuple[list[Modality], dict[str, str]]:
                 f"The fused features {name!r} cannot be masked.",
                 came="no second file of theirs",
                 expected=" or ".join(masked_name(name, m) for m in ("image", "text")),
-                next="encode all items again with the modality masked, under that name",
+                next=f"make it with prepare --name {name} --mask image (or text)",
             )
         found |= set(family)
     return sorted(found), files
