@@ -343,7 +343,7 @@ def _varied(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
     by_model: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.record.selection.get("best_score") is not None:
-            by_model[f"{run.record.model}, {run.record.features}"].append(run)
+            by_model[Group(run.record.model, (run,)).name].append(run)
     for model, points in by_model.items():
         configs = [flat(point.record.config) for point in points]
         keys = dict.fromkeys(key for config in configs for key in config)
