@@ -179,7 +179,7 @@ def main(given: Sequence[str]) -> int:
         if path.stem not in {cell.stem for cell in suite.expanded}:
             path.unlink()  # a cell the suite no longer has
     todo = [cell for cell in suite.expanded if options.overwrite or not _done(cell, options)]
-    if todo:
+    if todo and not options.list:
         todo = [cell for cell in suite.expanded if cell in todo or cell.protocol in GROWING]
     for cell in todo:
         path = folder / f"{cell.stem}.json"
