@@ -139,12 +139,9 @@ def protocol_bars(found: dict[Block, list[Group]], metric: str = HEADLINE) -> Fi
         axis.set_yticks(range(len(order)), names, fontsize=7)
         chance = [g.first.chance[metric] for g in order if g.first.chance]
         if chance:
-            axis.axvline(chance[0], color=INK, linestyle=":", linewidth=1)
-            axis.annotate(
-                "chance", (chance[0], len(order) - 0.5), fontsize=7, rotation=90, va="top"
-            )
+            axis.axvline(chance[0], color=INK, linestyle=":", linewidth=1.2)
         axis.set_xlabel(f"{metric} (test, share of targets)")
-        axis.set_title(protocol)
+        axis.set_title(f"{protocol} (dotted: chance)" if chance else protocol)
         axis.grid(axis="y", visible=False)
     return figure
 
@@ -219,6 +216,7 @@ def long_tail_bars(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
         axis.set_xticks(
             range(len(names)), [n.replace("<=", "≤ ").replace(">=", "≥ ") for n in names]
         )
+        axis.set_xlim(-0.6, len(names) - 0.4)  # a group without targets keeps its place
         axis.set_xlabel(axis_names[kind])
         axis.set_ylabel(f"{metric} (test, share of targets)")
         axis.grid(axis="x", visible=False)
@@ -343,7 +341,7 @@ def _varied(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
     by_model: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.record.selection.get("best_score") is not None:
-            by_model[f"{run.record.model}, {run.record.features}"].append(run)
+            by_model[Group(run.record.model, (run,)).name].append(run)
     for model, points in by_model.items():
         configs = [flat(point.record.config) for point in points]
         keys = dict.fromkeys(key for config in configs for key in config)

@@ -130,15 +130,17 @@ def suite_names() -> list[str]:
 
 
 def read_suite(name: str) -> Suite:
-    """Read a suite by name.
+    """Read a suite by name, or one's own from a YAML file.
 
     Raises:
         UnknownNameError, SettingError: there is no such suite, or its file is wrong.
     """
-    path = inside(FOLDER, f"{name}.yaml")
+    path = Path(name) if name.endswith(".yaml") else inside(FOLDER, f"{name}.yaml")
     if not path.is_file():
         raise UnknownNameError(
-            f"There is no suite {name!r}.", came=name, expected=f"one of {', '.join(suite_names())}"
+            f"There is no suite {name!r}.",
+            came=name,
+            expected=f"one of {', '.join(suite_names())}, or a .yaml file",
         )
     try:
         return Suite.model_validate(yaml.safe_load(path.read_text("utf-8")))
@@ -152,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
         prog="run_benchmark.py --suite",
         description=f"Run the cells of a suite ({', '.join(suite_names())}) and report.",
     )
-    out.add_argument("--suite", required=True, metavar="NAME")
+    out.add_argument("--suite", required=True, metavar="NAME", help="or a .yaml file of one's own")
     out.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time")
     out.add_argument("--list", action="store_true", help="only say what is finished and missing")
     out.add_argument("--data-path", type=Path, help="folder of data sets (or $ALIGNREC_DATA)")
@@ -170,12 +172,15 @@ def main(given: Sequence[str]) -> int:
     if options.jobs < 1:
         raise SettingError("There is no work without a process.", came=f"--jobs {options.jobs}")
     suite = read_suite(options.suite)
+    options.suite = Path(options.suite).stem
     options.output = options.output or suite.output
     folder = options.output / "suites" / options.suite
     for path in folder.glob("*.json"):
         if path.stem not in {cell.stem for cell in suite.expanded}:
             path.unlink()  # a cell the suite no longer has
     todo = [cell for cell in suite.expanded if options.overwrite or not _done(cell, options)]
+    if todo and not options.list:
+        todo = [cell for cell in suite.expanded if cell in todo or cell.protocol in GROWING]
     for cell in todo:
         path = folder / f"{cell.stem}.json"
         if not path.is_file() or read_cell(path).status == "finished":
@@ -204,7 +209,7 @@ def main(given: Sequence[str]) -> int:
 def _done(cell: Cell, options: argparse.Namespace) -> bool:
     """Whether the cell's records are all there and its data are those they were made on."""
     path = options.output / "suites" / options.suite / f"{cell.stem}.json"
-    if cell.protocol in GROWING or not path.is_file():
+    if not path.is_file():
         return False
     status = read_cell(path)
     if status.status != "finished":

@@ -91,12 +91,15 @@ def ranks(means: Sequence[float | None]) -> list[int]:
 
 
 def targets(members: Sequence[Group], wanted: str | None) -> list[Group]:
-    """The rows that are tested against the others: those of a model or feature set.
+    """The rows that are tested against the others: those of a label, model or feature set.
 
-    Without a name: AlignRec's; where it has no run, the row with the best validation score.
+    Without a name: AlignRec's; where it has no run, the row with the best validation score. The
+    plain label comes first, so that an ablated variant is one of the others.
     """
     name = wanted or TARGET
-    found = [g for g in members if name in (g.first.model, g.first.features, g.label)]
+    found = [g for g in members if g.label == name] or [
+        g for g in members if name in (g.first.model, g.first.features)
+    ]
     if found or wanted:
         return found
     scored = [(g.values(HEADLINE, "valid").mean(), g) for g in members]

@@ -17,7 +17,17 @@ from records import METRICS, record, store
 from alignrec_recbole.errors import RecordError
 from benchmarks import plots, published, readme_figures, report
 from benchmarks.groups import blocks, groups, read_runs
-from benchmarks.tables import as_csv, as_latex, as_text, comparison, leaderboard, number, ranks
+from benchmarks.tables import (
+    as_csv,
+    as_latex,
+    as_text,
+    comparison,
+    comparisons,
+    leaderboard,
+    number,
+    ranks,
+    targets,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -152,6 +162,16 @@ def test_improvement_is_over_the_best_other_row(tmp_path: Path) -> None:
         "BPR": "—",
         "AlignRec": "+10.0 %",
     }
+
+
+def test_an_ablation_is_tested_against_the_whole_model(tmp_path: Path) -> None:
+    for number_, (weight, value) in enumerate([(0.1, 0.12), (0.0, 0.10), (0.1, 0.11)]):
+        config = {"cca_weight": weight, "uia_weight": 0.1 if number_ < 2 else 0.0}
+        store(tmp_path, record("AlignRec", value=value, config=config, config_sha256=f"{number_}"))
+    members = next(iter(blocks(read_runs(tmp_path / "runs")).values()))
+    assert [g.label for g in targets(members, None)] == ["AlignRec"]
+    others = {c.baseline for c in comparisons(members)}
+    assert others == {"AlignRec (cca_weight=0.0)", "AlignRec (uia_weight=0.0)"}
 
 
 # Damaged and missing records ---------------------------------------------------------------------

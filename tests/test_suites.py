@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from alignrec_recbole import register
@@ -17,6 +22,7 @@ from benchmarks.protocols import PROTOCOLS
 from benchmarks.suite_status import CellStatus, read_cell, read_status, write_status
 
 NAMES = suites.suite_names()
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_suites_are_there() -> None:
@@ -72,21 +78,18 @@ def test_a_damaged_status_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def place(tmp_path: Path) -> list[str]:
     """A suite of a good, a failing and a training-free cell on the block world."""
     block_world(users=6, items=6, cold=1).write(tmp_path / "data")
-    folder = tmp_path / "suites"
-    folder.mkdir()
-    (folder / "tiny.yaml").write_text(
+    (tmp_path / "tiny.yaml").write_text(
         "cells:\n"
         "  - {models: [Pop, BPR], datasets: [block_world], seeds: [1], epochs: 1}\n"
         "  - {models: [BPR], datasets: [nowhere], seeds: [1]}\n"
         "  - {protocols: [zero-shot], datasets: [block_world], features: [image]}\n"
         "  - {protocols: [long-tail], datasets: [block_world]}\n"
     )
-    monkeypatch.setattr(suites, "FOLDER", folder)
     return [
-        "--suite=tiny",
+        f"--suite={tmp_path / 'tiny.yaml'}",
         f"--data-path={tmp_path / 'data'}",
         f"--output={tmp_path / 'out'}",
         "--quiet",
@@ -109,6 +112,9 @@ def test_a_failed_cell_is_recorded_and_the_rest_goes_on(
     index = (tmp_path / "out" / "site" / "index.html").read_text("utf-8")
     assert "nowhere" in index  # the site lists it, too
 
+    assert main([*place, "--list"]) == 1  # looking changes nothing
+    assert "1 failed, 4 finished" in capsys.readouterr().out
+
     # What is finished is not run again; a record that is gone, or other data, is.
     records = sorted((tmp_path / "out" / "runs").rglob("*.json"))
     before = {path: path.stat().st_mtime_ns for path in records}
@@ -127,3 +133,61 @@ def test_a_failed_cell_is_recorded_and_the_rest_goes_on(
     assert main([*place, "--list"]) == 1
     assert "missing" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "out")
+
+
+def settled(output: Path) -> dict[str, object]:
+    """All that must not depend on interruptions: metrics, training, tables but their seconds."""
+    found: dict[str, object] = {}
+    for path in sorted((output / "runs").rglob("*.json")):
+        made = json.loads(path.read_text("utf-8"))
+        training = [(entry["epoch"], entry["loss"], entry["valid"]) for entry in made["history"]]
+        found[path.name + made["protocol"]] = (made["metrics"], made["groups"], training)
+    for path in sorted((output / "tables").glob("*.csv")):
+        table = pd.read_csv(path)
+        found[path.name] = table.drop(columns="s/epoch", errors="ignore").to_csv()
+    return found
+
+
+@pytest.mark.slow
+def test_killed_twice_and_resumed_gives_the_same_tables(tmp_path: Path) -> None:
+    block_world(users=6, items=6, cold=1).write(tmp_path / "data")
+    (tmp_path / "tiny.yaml").write_text(
+        "cells:\n"
+        "  - {models: [BPR], datasets: [block_world], seeds: [1, 2], epochs: 30}\n"
+        "  - {models: [AlignRec], datasets: [block_world], features: ['image,text'], seeds: [1],"
+        " epochs: 30, set: {knn_k: 3}}\n"
+        "  - {protocols: [long-tail], datasets: [block_world]}\n"
+    )
+
+    def start(output: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "run_benchmark.py",
+                f"--suite={tmp_path / 'tiny.yaml'}",
+                "--jobs=2",
+                f"--data-path={tmp_path / 'data'}",
+                f"--output={output}",
+                "--quiet",
+            ],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def finished(output: Path) -> int:
+        cells = read_status(output / "suites").get("tiny", [])
+        return sum(cell.status == "finished" for cell in cells)
+
+    killed = tmp_path / "killed"
+    for wanted in (1, 2):
+        process = start(killed)
+        while finished(killed) < wanted:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert finished(killed) < 4
+    assert start(killed).wait() == 0
+    assert start(tmp_path / "whole").wait() == 0
+    assert finished(killed) == 4
+    assert settled(killed) == settled(tmp_path / "whole")
