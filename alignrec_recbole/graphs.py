@@ -261,3 +261,169 @@ def item_graph(features: Tensor, k: int, *, memory_bytes: int = 256 << 20) -> An
     graph = (graph + sp.diags(lonely.astype(np.float64))).tocsr()
     root = _inverse_root(graph.sum(1))
     return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
+
+
+def unweighted_item_graph(features: Tensor, k: int, *, memory_bytes: int = 256 << 20) -> Any:
+    """Normalised item–item kNN graph D^-½ A D^-½ as scipy CSR [n, n] with A of ones.
+
+    A row of A marks an item's k nearest by cosine, itself among them; D are its row sums. An item
+    with a zero feature row keeps a single self edge of weight 1; PAD (row 0) has no edge.
+
+    Source: Zhou and Shen, FREEDOM, MM 2023, equations 1-3.
+    """
+    _, indices = nearest_neighbours(features, k, memory_bytes=memory_bytes)
+    n = len(features)
+    column = indices.cpu().numpy()
+    kept: np.ndarray = column >= 0
+    row = np.repeat(np.arange(n), kept.sum(1))
+    graph = sp.csr_matrix((np.ones(len(row)), (row, column[kept])), shape=(n, n))
+    lonely = np.asarray(~kept.any(axis=1))
+    lonely[0] = False
+    graph = (graph + sp.diags(lonely.astype(np.float64))).tocsr()
+    root = _inverse_root(graph.sum(1))
+    return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
+
+
+def neighbour_products(x: Tensor, indices: Tensor) -> Tensor:
+    """⟨x_i, x_j⟩ for the neighbours j of every row i, differentiable in both places of x.
+
+    Never holds more than a block of the [n, k, d] products' factors.
+
+    Args:
+        x: [n, d].
+        indices: [n, k]; −1 gives 0.
+
+    >>> neighbour_products(torch.tensor([[1.0], [2.0]]), torch.tensor([[1, 0], [1, -1]]))
+    tensor([[2., 1.],
+            [4., 0.]])
+    """
+    return _NeighbourProducts.apply(x, indices)
+
+
+_NEIGHBOUR_ROWS = 512
+
+
+class _NeighbourProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
+        ctx.save_for_backward(x, indices)
+        out = x.new_empty(indices.shape)
+        for start in range(0, len(x), _NEIGHBOUR_ROWS):
+            cut = slice(start, start + _NEIGHBOUR_ROWS)
+            out[cut] = torch.einsum("nd,nkd->nk", x[cut], x[indices[cut].clamp(min=0)])
+        return out.masked_fill_(indices < 0, 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, indices = ctx.saved_tensors
+        gradient = gradient.masked_fill(indices < 0, 0.0)
+        out = torch.zeros_like(x)
+        for start in range(0, len(x), _NEIGHBOUR_ROWS):
+            cut = slice(start, start + _NEIGHBOUR_ROWS)
+            place, weight = indices[cut].clamp(min=0), gradient[cut]
+            out[cut] += torch.einsum("nk,nkd->nd", weight, x[place])
+            spread = weight[:, :, None] * x[cut, None]
+            out.index_add_(0, place.ravel(), spread.view(-1, x.shape[1]))
+        return out, None
+
+
+def neighbour_sums(weights: Tensor, indices: Tensor, x: Tensor) -> Tensor:
+    """Σ_k w_ik x_j over the neighbours j = indices[i, k], differentiable in w and x.
+
+    For a graph that is learnt; a constant one is a SparseOperator.
+
+    Args:
+        weights: [n, k]; those of index −1 count nothing.
+        indices: [n, k].
+        x: [m, d].
+
+    >>> one = torch.tensor([[2.0, 3.0]])
+    >>> neighbour_sums(one, torch.tensor([[1, -1]]), torch.tensor([[5.0], [7.0]]))
+    tensor([[14.]])
+    """
+    return _NeighbourSums.apply(weights.masked_fill(indices < 0, 0.0), indices, x)
+
+
+class _NeighbourSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, indices: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, indices, x)
+        offsets = torch.arange(0, indices.numel() + 1, indices.shape[1], device=x.device)
+        place = indices.clamp(min=0).ravel()
+        return _bag(place, offsets, weights.detach().ravel(), x.detach())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
+        weights, indices, x = ctx.saved_tensors
+        for_weights, for_x = torch.empty_like(weights), torch.zeros_like(x)
+        for start in range(0, len(weights), _NEIGHBOUR_ROWS):
+            cut = slice(start, start + _NEIGHBOUR_ROWS)
+            place, back = indices[cut].clamp(min=0), gradient[cut]
+            for_weights[cut] = torch.einsum("nd,nkd->nk", back, x[place])
+            spread = weights[cut, :, None] * back[:, None]
+            for_x.index_add_(0, place.ravel(), spread.view(-1, x.shape[1]))
+        return for_weights, None, for_x
+
+
+def random_walk_adjacency(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
+    """D⁻¹ (A + I) of the user-item graph with self-loops, [U + I, U + I]; rows sum to 1.
+
+    PAD rows keep their self-loop, and nothing else.
+
+    >>> graph = random_walk_adjacency((np.array([1]), np.array([1])), (2, 2))
+    >>> graph.csr.toarray()[1]
+    array([0. , 0.5, 0. , 0.5])
+    """
+    block = sp.csr_matrix((np.ones(len(pairs[0])), pairs), shape=shape)
+    block.data[:] = 1.0  # a repeated pair is one edge
+    graph = sp.bmat([[None, block], [block.T, None]], format="csr") + sp.identity(sum(shape))
+    return SparseOperator(sp.diags(1 / np.asarray(graph.sum(1)).ravel()) @ graph)
+
+
+def shrunk_neighbours(
+    features: Tensor, k: int, shrink: float, *, memory_bytes: int = 256 << 20
+) -> Any:
+    """The k largest ⟨f_i, f_j⟩ / (‖f_i‖ ‖f_j‖ + shrink) of every row as scipy CSR [n, n].
+
+    Exact, in blocks of rows; a row may be its own neighbour. Zero rows have no neighbours and are
+    nobody's neighbour.
+
+    Source: Ferrari Dacrema et al., RecSys 2019 (ItemKNN-CBF).
+    """
+    n, norm = len(features), features.norm(dim=1)
+    alive = norm > 0
+    k = min(k, int(alive.sum()))
+    dead = torch.nonzero(~alive).ravel()
+    block = max(1, memory_bytes // (n * features.element_size() * 3))
+    kept, places = [], []
+    for start in range(0, n, block):
+        cut = slice(start, start + block)
+        similar = inner_products(features[cut], features)
+        similar.div_(torch.outer(norm[cut], norm).add_(shrink))
+        similar[:, dead] = -torch.inf
+        best, where = similar.topk(k, dim=1)
+        kept.append(best[alive[cut]])
+        places.append(where[alive[cut]])
+    row = torch.nonzero(alive).ravel().repeat_interleave(k).cpu().numpy()
+    column = torch.cat(places).ravel().cpu().numpy()
+    weight = torch.cat(kept).ravel().cpu().numpy()
+    return sp.csr_matrix((weight, (row, column)), shape=(n, n))
+
+
+def thinned_adjacency(interactions: Any, share: float, generator: torch.Generator) -> Any:
+    """Â of a drawn share of the edges, normalised by the degrees that are left.
+
+    Edges are drawn without replacement with probability ∝ their value in R̂, (d_u d_i)^-½: those of
+    popular users and items leave first.
+
+    Args:
+        interactions: R̂ [U, I], scipy.
+        share: 0 < share ≤ 1; rounded down to whole edges, at least one.
+
+    Source: Zhou and Shen, FREEDOM, MM 2023, equations 4-6.
+    """
+    edges = interactions.tocoo()
+    kept = max(1, int(edges.nnz * share))
+    chosen = torch.multinomial(torch.from_numpy(edges.data), kept, generator=generator).numpy()
+    pairs = edges.row[chosen], edges.col[chosen]
+    return bipartite_adjacency(normalised_interactions(pairs, edges.shape))

@@ -180,3 +180,60 @@ def _gram_square_sum(matrix: Tensor) -> Tensor:
 
 def _square_sum(matrix: Tensor) -> Tensor:
     return matrix.square().sum(dtype=torch.float64)
+
+
+def masked_cosine_distance(left: Tensor, right: Tensor, rows: Tensor) -> Tensor:
+    """Mean of 1 − cos(left, right) over the rows [b, d] that a mask [b] keeps; 0 if it keeps none.
+
+    >>> ones, mask = torch.eye(2), torch.tensor([True, False])
+    >>> masked_cosine_distance(ones, ones.flip(0), mask)
+    tensor(1.)
+    """
+    distance = (1 - F.cosine_similarity(left, right, dim=-1)) * rows
+    return distance.sum() / rows.sum().clamp(min=1)
+
+
+CONTRAST_BYTES = 64 << 20  # scores with a whole table held at once
+
+
+class _TableContrast(torch.autograd.Function):
+    """Sum over rows of logsumexp_j(x·t_j/τ) − x·t_r/τ for unit rows, in blocks of rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, table: Tensor, rows: Tensor, temperature: float) -> Tensor:
+        grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table)
+        total = x.new_zeros(())
+        block = max(1, CONTRAST_BYTES // (len(table) * x.element_size()))
+        for start in range(0, len(x), block):
+            cut = slice(start, start + block)
+            share = inner_products(x[cut] / temperature, table).exp_()  # [block, n]
+            sums = share.sum(1)
+            total += sums.log().sum()
+            share.div_(sums[:, None])
+            grad_x[cut] = share @ table
+            grad_table.addmm_(share.T, x[cut])
+        own = table[rows]
+        total -= (x * own).sum() / temperature
+        grad_table.index_add_(0, rows, x, alpha=-1)
+        ctx.save_for_backward(grad_x.sub_(own).div_(temperature), grad_table.div_(temperature))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_x, grad_table = ctx.saved_tensors
+        return grad_x * gradient, grad_table * gradient, None, None
+
+
+def info_nce_table(x: Tensor, table: Tensor, rows: Tensor, temperature: float) -> Tensor:
+    """InfoNCE by cosine from x_i to row r_i of a table whose other rows are all negatives; a sum.
+
+    Args:
+        x: [b, d].
+        table: [n, d].
+        rows: r [b].
+        temperature: τ, at least 0.02 (cosines / τ are exponentiated as they are).
+
+    >>> info_nce_table(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), 1.0)
+    tensor(0.6265)
+    """
+    return _TableContrast.apply(F.normalize(x, dim=1), F.normalize(table, dim=1), rows, temperature)

@@ -69,6 +69,11 @@ MODELS: dict[str, ModelEntry] = {
         _ours("LightGCN", "lightgcn"),
         _ours("BPR", "bpr"),
         _ours("Pop", "pop"),
+        _ours("VBPR", "vbpr", needs_features=True),
+        _ours("BM3", "bm3", needs_features=True),
+        _ours("FREEDOM", "freedom", needs_features=True),
+        _ours("LATTICE", "lattice", needs_features=True),
+        _ours("MGCN", "mgcn", needs_features=True),
         ModelEntry("EASE", f"{_RECBOLE}.ease:EASE", "recbole"),
         ModelEntry("ItemKNN", f"{_RECBOLE}.itemknn:ItemKNN", "recbole"),
     )

@@ -204,6 +204,8 @@ class MultimodalTrainer(Trainer):
     def _run_epoch(self, batches: Any, epoch: int) -> dict[str, Any]:
         started = time.perf_counter()
         self.model.train()
+        if hasattr(self.model, "begin_epoch"):  # what a model draws or builds once an epoch
+            self.model.begin_epoch(epoch_generator(self.config["seed"], epoch))
         total: torch.Tensor | None = None
         count = 0
         for batch in batches:
@@ -383,6 +385,12 @@ class MultimodalTrainer(Trainer):
         self.best_valid_score = plain["best_valid_score"]
         self.best_valid_result, self.best_epoch = plain["best_valid_result"], plain["best_epoch"]
         self.history, self.seconds_before = plain["history"], plain["seconds"]
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """The generator of a model's own draws in an epoch; a resumed run draws the same."""
+    (state,) = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state))
 
 
 def as_task(data: Any) -> RankingTask | None:

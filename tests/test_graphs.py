@@ -127,3 +127,89 @@ def test_no_dense_item_matrix():
     with Watch():
         graphs.nearest_neighbours(features, 5, memory_bytes=1 << 20)
     assert largest < n * n / 4
+
+
+def test_unweighted_item_graph_by_hand():
+    # PAD, two equal items, one at 60 degrees to them, one without features
+    features = torch.tensor([[0.0, 0], [1, 0], [2, 0], [0.5, 3**0.5 / 2], [0, 0]])
+    graph = graphs.unweighted_item_graph(features.double(), 2).toarray()
+    assert not graph[0].any()  # PAD has no edge
+    assert graph[4].tolist() == [0, 0, 0, 0, 1]  # nothing known: itself alone
+    np.testing.assert_allclose(graph[1], [0, 0.5, 0.5, 0, 0])  # every degree is k = 2
+    assert graph[3, 3] == pytest.approx(0.5)
+    assert graph[3, 1:3].sum() == pytest.approx(0.5)
+
+
+def test_random_walk_adjacency_equals_its_dense_twin():
+    users, items = np.array([1, 1, 2, 2]), np.array([1, 2, 2, 2])  # one pair twice
+    dense = np.eye(6)
+    for user, item in set(zip(users.tolist(), items.tolist(), strict=True)):
+        dense[user, 3 + item] = dense[3 + item, user] = 1
+    dense /= dense.sum(1, keepdims=True)
+    graph = graphs.random_walk_adjacency((users, items), (3, 3))
+    np.testing.assert_allclose(graph.csr.toarray(), dense)
+
+
+NEIGHBOURS = torch.tensor([[0, 2, -1], [3, 3, 1], [-1, -1, -1], [2, 0, 1]])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 512])
+def test_neighbour_products_and_sums_equal_dense_ones_with_gradients(rows, monkeypatch):
+    monkeypatch.setattr(graphs, "_NEIGHBOUR_ROWS", rows)
+    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    kept = NEIGHBOURS >= 0
+    dense = (x @ x.T).gather(1, NEIGHBOURS.clamp(min=0)) * kept
+    torch.testing.assert_close(graphs.neighbour_products(x, NEIGHBOURS), dense)
+    matrix = torch.zeros(4, 4, dtype=torch.float64)
+    matrix = matrix.scatter_add(1, NEIGHBOURS.clamp(min=0), weights * kept)
+    torch.testing.assert_close(graphs.neighbour_sums(weights, NEIGHBOURS, x), matrix @ x)
+    assert torch.autograd.gradcheck(lambda v: graphs.neighbour_products(v, NEIGHBOURS), (x,))
+    assert torch.autograd.gradcheck(
+        lambda w, v: graphs.neighbour_sums(w, NEIGHBOURS, v), (weights, x)
+    )
+
+
+@pytest.mark.parametrize("memory", [1, 1 << 20])
+@pytest.mark.parametrize("shrink", [0.0, 10.0])
+def test_shrunk_neighbours_equal_the_dense_twin(memory, shrink):
+    features = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 6)))
+    features[[0, 9]] = 0
+    norm = features.norm(dim=1)
+    similar = features @ features.T / (torch.outer(norm, norm) + shrink)
+    similar[:, [0, 9]] = -torch.inf
+    best, where = similar.topk(4, dim=1)
+    dense = torch.zeros(30, 30, dtype=torch.float64).scatter(1, where, best)
+    dense[[0, 9]] = 0
+    graph = graphs.shrunk_neighbours(features, 4, shrink, memory_bytes=memory)
+    np.testing.assert_allclose(graph.toarray(), dense)
+
+
+def test_thinned_adjacency_keeps_a_share_and_its_own_degrees():
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((20, 30)) < 0.3)
+    whole = graphs.normalised_interactions((users, items), (20, 30))
+    graph = graphs.thinned_adjacency(whole, 0.25, torch.Generator().manual_seed(1)).csr
+    again = graphs.thinned_adjacency(whole, 0.25, torch.Generator().manual_seed(1)).csr
+    other = graphs.thinned_adjacency(whole, 0.25, torch.Generator().manual_seed(2)).csr
+    assert (graph != again).nnz == 0
+    assert (graph != other).nnz > 0
+    assert graph.nnz == 2 * int(0.25 * len(users))
+    block = graph[:20, 20:]
+    assert set(zip(*block.nonzero(), strict=True)) <= set(zip(users, items, strict=True))
+    degrees = [np.asarray((block > 0).sum(axis)).ravel() for axis in (1, 0)]
+    row, column = block.nonzero()
+    expected = (degrees[0][row] * degrees[1][column]) ** -0.5
+    np.testing.assert_allclose(np.asarray(block[row, column]).ravel(), expected)
+
+
+def test_thinning_drops_popular_edges_first():
+    # one item that 60 users have, 60 items that one user each has
+    users = np.arange(60).repeat(2)
+    items = np.stack([np.zeros(60, int), np.arange(1, 61)], 1).ravel()
+    whole = graphs.normalised_interactions((users, items), (60, 61))
+    popular = [
+        graphs.thinned_adjacency(whole, 0.5, torch.Generator().manual_seed(seed)).csr[60].nnz
+        for seed in range(20)
+    ]
+    assert np.mean(popular) < 15  # 30 if every edge were as likely as the others

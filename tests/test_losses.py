@@ -64,3 +64,25 @@ def test_embedding_norms_equal_recbole():
 
     parts = [torch.randn(6, 3) for _ in range(3)]
     torch.testing.assert_close(losses.embedding_norms(*parts), EmbLoss()(*parts).squeeze())
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 1 << 20])
+def test_info_nce_table_is_cross_entropy_over_the_table(bytes_at_once, monkeypatch):
+    monkeypatch.setattr(losses, "CONTRAST_BYTES", bytes_at_once)
+    rows = torch.tensor([8, 0, 3, 3])
+    x = A[:4]
+    logits = F.normalize(x) @ F.normalize(B).T / 0.2
+    textbook = F.cross_entropy(logits, rows, reduction="sum")
+    ours = losses.info_nce_table(x, B, rows, 0.2)
+    torch.testing.assert_close(ours, textbook)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, (A, B)), torch.autograd.grad(textbook, (A, B)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_masked_cosine_distance_leaves_rows_out():
+    mask = torch.arange(9) % 3 > 0
+    textbook = losses.cosine_distance(A[mask], B[mask])
+    torch.testing.assert_close(losses.masked_cosine_distance(A, B, mask), textbook)
+    assert losses.masked_cosine_distance(A, B, torch.zeros(9, dtype=torch.bool)) == 0

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from alignrec_recbole import register
 from alignrec_recbole.errors import RecordError
+from alignrec_recbole.trainer import epoch_generator
 from benchmarks import runner
 from benchmarks.runner import Interrupted, RunSpec, run_one
 
@@ -39,9 +41,9 @@ def spec(world: Path, output: Path, **changes) -> RunSpec:
     return RunSpec(**{**values, **changes})
 
 
-@pytest.mark.parametrize("model", ["LightGCN", "BPR", "AlignRec"])
+@pytest.mark.parametrize("model", ["LightGCN", "BPR", "AlignRec", "FREEDOM", "LATTICE"])
 def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monkeypatch):
-    features = ("vectors",) if model == "AlignRec" else ()
+    features = ("vectors",) if register.resolve(model).needs_features else ()
     whole = run_one(spec(world, tmp_path / "a", model=model, features=features))
 
     part = spec(world, tmp_path / "b", model=model, features=features)
@@ -147,6 +149,20 @@ def test_patience_counts_misses_in_a_row(world, tmp_path):
     assert record.epochs == 4  # one best, then the third miss in a row exceeds 2
     assert record.selection["stopped"] == "patience"
     assert record.selection["best_epoch"] == 0
+
+
+def test_a_model_is_told_of_every_epoch_with_draws_of_its_own(world, tmp_path):
+    prepared = runner.prepare(spec(world, tmp_path, epochs=3))
+    trainer = runner.build_trainer(prepared, None)
+    draws = []
+    trainer.model.begin_epoch = lambda generator: draws.append(
+        torch.rand(4, generator=generator).tolist()
+    )
+    trainer.fit(runner.train_data(prepared), runner.valid_task(prepared), saved=False)
+    assert draws == [torch.rand(4, generator=epoch_generator(999, e)).tolist() for e in range(3)]
+    assert len({tuple(drawn) for drawn in draws}) == 3
+    other = torch.rand(4, generator=epoch_generator(1000, 0)).tolist()
+    assert other != draws[0]
 
 
 def test_the_learning_rate_decays_by_epoch(world, tmp_path):

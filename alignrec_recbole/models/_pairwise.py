@@ -93,3 +93,21 @@ class NodeTable(nn.Module):
     def items(self) -> Tensor:
         """[item_num, d]."""
         return self.weight[self.n_users :]
+
+
+def padded(rows: int, size: int, initialise: Any) -> nn.Parameter:
+    """A table [rows, size] drawn by `initialise` without its PAD row, which is 0."""
+    table = torch.zeros(rows, size)
+    initialise(table[1:])
+    return nn.Parameter(table)
+
+
+def pair_scores(user: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [b, 1] and [b, s] of users [b, d] with positives [b, d] and negatives [b·s, d].
+
+    >>> pair_scores(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]]), torch.eye(2))
+    (tensor([[3.]]), tensor([[1., 2.]]))
+    """
+    right = (user * positive).sum(-1, keepdim=True)
+    wrong = (user[:, None] * negative.view(len(user), -1, user.shape[1])).sum(-1)
+    return right, wrong

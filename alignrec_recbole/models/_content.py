@@ -1,0 +1,184 @@
+"""What models with item features share: their tables, and alignment of two views as an option.
+
+A model takes any number of feature sets (one fused matrix, several modalities, one of them) and
+treats each as a modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignrec_recbole import losses
+from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.graphs import normalised_interactions, unit_rows
+from alignrec_recbole.kernels import linear
+from alignrec_recbole.models._pairwise import PairwiseRecommender
+from alignrec_recbole.settings import Settings, read_settings
+
+
+class FeatureTables(nn.Module):
+    """The feature sets of a data set: table n [item_num, f_n], zero where an item has none.
+
+    Args:
+        dataset: with `features`.
+        train: the tables are parameters, as in most of MMRec's models; else constants.
+        unit: rows are divided by their norm.
+
+    Attributes:
+        kinds: text, image, audio or fused, by set.
+        widths: f_n.
+    """
+
+    def __init__(self, dataset: Any, *, train: bool, unit: bool = False) -> None:
+        super().__init__()
+        sets = list(dataset.features.values())
+        self.kinds = tuple(table.modality for table in sets)
+        self.widths = tuple(table.values.shape[1] for table in sets)
+        for number, table in enumerate(sets):
+            values = torch.from_numpy(table.values).to(torch.get_default_dtype())
+            values = unit_rows(values) if unit else values
+            if train:
+                self.register_parameter(f"set{number}", nn.Parameter(values.clone()))
+            else:
+                self.register_buffer(f"set{number}", values, persistent=False)
+            present = torch.from_numpy(table.present)
+            self.register_buffer(f"present{number}", present, persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def __getitem__(self, number: int) -> Tensor:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return getattr(self, f"set{number}")
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[number] for number in range(len(self)))
+
+    def present(self, number: int) -> Tensor:
+        """bool [item_num]: which items have this set."""
+        return getattr(self, f"present{number}")
+
+    def projections(self, size: int, *, bias: bool = True) -> nn.ModuleList:
+        """One linear layer f_n → size a set."""
+        return nn.ModuleList(nn.Linear(width, size, bias=bias) for width in self.widths)
+
+    def shares(self, others: float) -> list[float]:
+        """Weights of the sets, sum 1: `others` divided among those that are not text.
+
+        If all are text, or none is, every set gets the same.
+        """
+        text = [kind == "text" for kind in self.kinds]
+        if all(text) or not any(text):
+            return [1 / len(text)] * len(text)
+        return [(1 - others) / sum(text) if t else others / (len(text) - sum(text)) for t in text]
+
+
+def project(table: Tensor, layer: Any, then: Any = None) -> Tensor:
+    """A whole table [n, f] through an affine layer f → d, or through two, multiplied into one."""
+    weight, bias = layer.weight, layer.bias
+    if then is not None:
+        weight, bias = then.weight @ weight, then.weight @ bias + then.bias
+    return linear(table, weight, bias)
+
+
+class ContentRecommender(PairwiseRecommender):
+    """A pairwise model that cannot be built without item features.
+
+    Attributes:
+        settings: read by `settings_class`.
+        interactions: R̂ [user_num, item_num], scipy CSR.
+    """
+
+    settings_class: type[Settings]
+    settings: Any
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        name = type(self).__name__
+        self.settings = read_settings(config, self.settings_class, name)
+        if not dataset.features:
+            raise FeatureError(
+                f"{name} needs item features.",
+                came="features: none",
+                expected="at least one feature set",
+                next="pass --features lsa, or the name of a feature file",
+            )
+        self.interactions = normalised_interactions(dataset.pairs(), (self.n_users, self.n_items))
+
+
+# Two views --------------------------------------------------------------------------------------
+
+
+class AlignSettings(Settings):
+    """Weights of AlignRec's alignment terms in another model; 0 switches a term off."""
+
+    cca: float = Field(0.0, ge=0, description="content view with ID view")
+    uia: float = Field(0.0, ge=0, description="user with item")
+    reg: float = Field(0.0, ge=0, description="content view with features")
+    temperature: float = Field(0.2, gt=0, description="τ of cca")
+
+
+class TwoViewSettings(Settings):
+    """Settings of a model whose views can be aligned."""
+
+    align: AlignSettings = Field(description="align.cca, align.uia, align.reg, align.temperature")
+
+
+class Views(NamedTuple):
+    """The batch's users and positive items in both views, and fused; [b, d] each."""
+
+    user_id: Tensor
+    user_content: Tensor
+    item_id: Tensor
+    item_content: Tensor
+    user: Tensor
+    item: Tensor
+
+
+class TwoViewRecommender(ContentRecommender):
+    """A model that forms an ID view and a content view, which `align.*` can pull together.
+
+    Its `loss_terms` calls `expose`. The terms are AlignRec's (alignrec.py): CCA by cosine from
+    content to ID, UIA on the fused vectors, REG against the features as given.
+    """
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.align: AlignSettings = self.settings.align
+        self._views: Callable[[], Views] | None = None
+        if self.align.reg:
+            fused = dataset.fused_features().to(torch.get_default_dtype())
+            self.register_buffer("alignment_target", unit_rows(fused), persistent=False)
+
+    def expose(self, views: Callable[[], Views]) -> None:
+        """Offer the batch's views; they are made only if something aligns them."""
+        self._views = views
+
+    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
+        """The model's terms, then the alignment terms with a non-zero weight, all weighted."""
+        terms = super().calculate_loss(interaction)
+        views, self._views = self._views, None
+        if not (self.align.cca or self.align.uia or self.align.reg):
+            return terms
+        assert views is not None, "loss_terms did not expose its views"
+        return (*terms, *self._alignment(views(), interaction[self.ITEM_ID]))
+
+    def _alignment(self, views: Views, positives: Tensor) -> list[Tensor]:
+        keys, out = self.align, []
+        if keys.cca:
+            items = losses.info_nce(views.item_content, views.item_id, keys.temperature)
+            users = losses.info_nce(views.user_content, views.user_id, keys.temperature)
+            out.append(keys.cca * (items + users))
+        if keys.uia:
+            out.append(keys.uia * losses.cosine_distance(views.user, views.item))
+        if keys.reg:
+            target = self.alignment_target[positives]
+            own = unit_rows(views.item_content)
+            out.append(keys.reg * losses.gram_distance(own, target))
+        return out

@@ -1,0 +1,142 @@
+"""FREEDOM: a frozen item graph from features, and a user-item graph thinned anew every epoch.
+
+Paper       Zhou and Shen, "A Tale of Two Graphs: Freezing and Denoising Graph Structures for
+            Multimodal Recommendation", MM 2023, arXiv 2211.06924; equations 1-11.
+Followed    enoche/MMRec@e775373 src/models/freedom.py, the authors' own; compared gradient by
+            gradient by `python -m benchmarks.parity.baselines --model FREEDOM` (no code taken).
+
+    S   = Σ_m w_m D^-½ A_m D^-½, A_m the unweighted cosine kNN graph of set m
+    Â_e = normalised graph of (1 − dropout) of the training edges, drawn each epoch without
+          replacement with probability ∝ (d_u d_i)^-½; all edges for scoring
+    h_u = mean_l (Â_eˡ E)_u,  h_i = mean_l (Â_eˡ E)_i + Sⁿ E_i,  s(u, i) = ⟨h_u, h_i⟩
+    loss = BPR(h_u, h_i) + reg_weight · Σ_m BPR(h_u, W_m f_m)
+
+Deviations  D1 an item without a set keeps a single self edge in that set's graph.
+            D2 only the batch's rows of the last layers and of the features are computed.
+            D3 no bias beside W_m: it cancels in the difference of two scores (the reference has one
+               whose gradient is rounding).
+            D4 the weight `mm_image_weight` belongs to all sets that are not text (_content.py).
+Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.
+Cost        2L + n sparse products a step; features of the batch's items only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignrec_recbole import losses
+from alignrec_recbole.graphs import (
+    SparseOperator,
+    bipartite_adjacency,
+    layer_mean,
+    thinned_adjacency,
+    unweighted_item_graph,
+)
+from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.models._content import (
+    FeatureTables,
+    TwoViewRecommender,
+    TwoViewSettings,
+    Views,
+)
+from alignrec_recbole.models._pairwise import NodeTable, pair_scores
+
+
+class FREEDOMSettings(TwoViewSettings):
+    """Hyper-parameters; defaults and their sources are in properties/model/FREEDOM.yaml."""
+
+    embedding_size: int = Field(gt=0, description="d")
+    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
+    n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
+    knn_k: int = Field(gt=0, description="neighbours of an item in S, itself included")
+    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
+    mm_image_weight: float = Field(ge=0, le=1, description="share of the sets that are not text")
+    dropout: float = Field(ge=0, lt=1, description="share of the edges left out of an epoch")
+    reg_weight: float = Field(ge=0, description="weight of BPR on the features")
+    train_features: bool = Field(description="the feature tables are trained, as in MMRec")
+
+
+class FREEDOM(TwoViewRecommender):
+    """FREEDOM on any number of feature sets."""
+
+    settings_class = FREEDOMSettings
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        keys = self.settings
+        self.weights = {"bpr": 1.0, "content": keys.reg_weight}
+        self.nodes = NodeTable(
+            self.n_users, self.n_items, keys.embedding_size, nn.init.xavier_uniform_
+        )
+        self.tables = FeatureTables(dataset, train=keys.train_features)
+        self.projections = self.tables.projections(keys.embedding_size, bias=False)
+
+        self.graph = bipartite_adjacency(self.interactions)
+        self.epoch_graph = self.graph
+        self.user_item = SparseOperator(self.interactions)
+        memory = keys.knn_memory_mb << 20
+        shares = self.tables.shares(keys.mm_image_weight)
+        self.item_item = SparseOperator(
+            sum(
+                share * unweighted_item_graph(table.detach(), keys.knn_k, memory_bytes=memory)
+                for share, table in zip(shares, self.tables, strict=True)
+            )
+        )
+
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Draw this epoch's edges."""
+        if self.settings.dropout:
+            share = 1 - self.settings.dropout
+            self.epoch_graph = thinned_adjacency(self.interactions, share, generator)
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Vectors of all users and items on the whole graph."""
+        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
+        content = self._content_items(self.nodes.items)
+        return nodes[: self.n_users], nodes[self.n_users :] + content
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """BPR on the vectors and on the projected features."""
+        batch, drawn = len(users), negatives.ravel()
+        items = torch.cat([positives, drawn])
+        ids, own = layer_mean(
+            self.epoch_graph,
+            self.nodes.weight,
+            self.settings.n_ui_layers,
+            torch.cat([users, items + self.n_users]),
+            slice(self.n_users, None),
+        )
+        content = self._content_items(own)
+        user, id_item = ids.split([batch, len(items)])
+        content_item = take_rows(content, items)
+        positive, negative = (id_item + content_item).split([batch, len(drawn)])
+        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
+        if self.weights["content"]:
+            terms["content"] = torch.stack(
+                [self._content_loss(n, user, items) for n in range(len(self.tables))]
+            ).sum()
+        self.expose(
+            lambda: Views(
+                user_id=user,
+                user_content=self.user_item.rows(users, content),
+                item_id=id_item[:batch],
+                item_content=content_item[:batch],
+                user=user,
+                item=positive,
+            )
+        )
+        return terms
+
+    def _content_loss(self, number: int, user: Tensor, items: Tensor) -> Tensor:
+        content = self.projections[number](take_rows(self.tables[number], items))
+        positive, negative = content.split([len(user), len(items) - len(user)])
+        return losses.bpr(*pair_scores(user, positive, negative))
+
+    def _content_items(self, content: Tensor) -> Tensor:
+        for _ in range(self.settings.n_mm_layers):
+            content = self.item_item @ content
+        return content

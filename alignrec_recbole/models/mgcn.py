@@ -1,0 +1,147 @@
+"""MGCN: features gated by ID vectors, spread over item graphs, and fused by behaviour.
+
+Paper       Yu et al., "Multi-View Graph Convolutional Network for Multimedia Recommendation", MM
+            2023, arXiv 2308.03588; equations 1-15.
+Followed    enoche/MMRec@e775373 src/models/mgcn.py, which follows the authors' demonph10/MGCN;
+            compared gradient by gradient by `python -m benchmarks.parity.baselines --model MGCN`
+            (no code taken).
+
+    p_m = E_i ⊙ σ(V_m (W_m f_m + b_m) + c_m)        h_m^i = S_mⁿ p_m,  h_m^u = R̂ h_m^i
+    H   = mean_l (Âˡ E)                              S_m cosine kNN graph of set m, normalised
+    C   = Σ_m a_m h_m,  a = softmax_m(qᵀ tanh(Q h_m + r))
+    side = (C + Σ_m σ(G_m H + g_m) ⊙ (h_m − C)) / (M + 1),    M sets
+    h   = H + side,  s(u, i) = ⟨h_u, h_i⟩
+    loss = BPR + reg_weight · ½ Σ ‖h‖² / train_batch_size
+           + cl_loss · (NCE(side_i → H_i) + NCE(side_u → H_u)), τ = 0.2
+
+Deviations  D1 with one set there is nothing to fuse: side = h_m, and q, Q, G are not built.
+            D2 the two affine maps of a gate are multiplied into one (same values).
+            D3 fusion is computed for the batch's rows only.
+            D4 an item without a set keeps a single self edge in S_m; negative cosines count 0.
+Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.
+Cost        2L + M n + 1 sparse products and M products I × f_m × d a step (three with trained
+            features).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignrec_recbole import losses
+from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency, item_graph, layer_mean
+from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.models._content import (
+    FeatureTables,
+    TwoViewRecommender,
+    TwoViewSettings,
+    Views,
+    project,
+)
+from alignrec_recbole.models._pairwise import NodeTable, pair_scores
+
+
+class MGCNSettings(TwoViewSettings):
+    """Hyper-parameters; defaults and their sources are in properties/model/MGCN.yaml."""
+
+    embedding_size: int = Field(gt=0, description="d")
+    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
+    n_layers: int = Field(ge=0, description="layers of the item graphs n")
+    knn_k: int = Field(gt=0, description="neighbours of an item, itself included")
+    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
+    reg_weight: float = Field(ge=0, description="weight of the vectors' squares")
+    cl_loss: float = Field(ge=0, description="weight of the contrast of the two views")
+    temperature: float = Field(gt=0, description="τ")
+    train_features: bool = Field(description="the feature tables are trained, as in MMRec")
+
+
+class MGCN(TwoViewRecommender):
+    """MGCN on any number of feature sets."""
+
+    settings_class = MGCNSettings
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        keys, size = self.settings, self.settings.embedding_size
+        self.weights = {"bpr": 1.0, "l2": keys.reg_weight, "contrast": keys.cl_loss}
+        self.l2_divisor = config["train_batch_size"]
+        self.nodes = NodeTable(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
+        self.tables = FeatureTables(dataset, train=keys.train_features)
+        self.projections = self.tables.projections(size)
+        self.gates = nn.ModuleList(nn.Linear(size, size) for _ in self.tables)
+        if len(self.tables) > 1:
+            self.query = nn.Sequential(
+                nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
+            )
+            self.preferences = nn.ModuleList(nn.Linear(size, size) for _ in self.tables)
+        self.graph = bipartite_adjacency(self.interactions)
+        self.user_item = SparseOperator(self.interactions)
+        self.item_graphs = [
+            SparseOperator(
+                item_graph(table.detach(), keys.knn_k, memory_bytes=keys.knn_memory_mb << 20)
+            )
+            for table in self.tables
+        ]
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Fused vectors of all users and items."""
+        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
+        items = self._content_items(self.nodes.items)
+        content = torch.cat([self.user_item @ items, items])
+        fused = nodes + self._side(nodes, content)
+        return fused[: self.n_users], fused[self.n_users :]
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """BPR, squares of the batch's vectors, contrast of content and ID view."""
+        keys, batch = self.settings, len(users)
+        items = torch.cat([positives, negatives.ravel()])
+        ids, own = layer_mean(
+            self.graph,
+            self.nodes.weight,
+            keys.n_ui_layers,
+            torch.cat([users, items + self.n_users]),
+            slice(self.n_users, None),
+        )
+        content = self._content_items(own)
+        rows = torch.cat([self.user_item.rows(users, content), take_rows(content, items)])
+        side = self._side(ids, rows)
+        sizes = [batch, batch, len(items) - batch]
+        user, positive, negative = (ids + side).split(sizes)
+        id_user, id_item, _ = ids.split(sizes)
+        side_user, side_item, _ = side.split(sizes)
+
+        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
+        if self.weights["l2"]:
+            terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
+        if self.weights["contrast"]:
+            terms["contrast"] = losses.info_nce(
+                side_item, id_item, keys.temperature
+            ) + losses.info_nce(side_user, id_user, keys.temperature)
+        self.expose(lambda: Views(id_user, side_user, id_item, side_item, user, positive))
+        return terms
+
+    def _content_items(self, ids: Tensor) -> Tensor:
+        """h_m of all items side by side [item_num, M d], from their ID vectors."""
+        out = []
+        for table, first, second, graph in zip(
+            self.tables, self.projections, self.gates, self.item_graphs, strict=True
+        ):
+            content = ids * torch.sigmoid(project(table, first, second))
+            for _ in range(self.settings.n_layers):
+                content = graph @ content
+            out.append(content)
+        return torch.cat(out, 1)
+
+    def _side(self, ids: Tensor, content: Tensor) -> Tensor:
+        """The content view [n, d] of rows with ID vectors [n, d] and contents [n, M d]."""
+        views = content.view(len(content), -1, ids.shape[1])  # [n, M, d]
+        if views.shape[1] == 1:
+            return views[:, 0]
+        common = (torch.softmax(self.query(views), 1) * views).sum(1)
+        side = common
+        for number, layer in enumerate(self.preferences):
+            side = side + torch.sigmoid(layer(ids)) * (views[:, number] - common)
+        return side / (views.shape[1] + 1)

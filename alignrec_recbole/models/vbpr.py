@@ -1,0 +1,72 @@
+"""VBPR: matrix factorisation with a second factor that users compare with item features.
+
+Paper       He and McAuley, "VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback",
+            AAAI 2016, arXiv 1510.01784; equation 4 without the bias terms.
+Followed    the form behind the published figures, enoche/MMRec@e775373 src/models/vbpr.py: no
+            biases, an affine map of the concatenated raw features, and the penalty Σ ‖E‖_F / b of
+            the batch's vectors (norms not squared). Compared gradient by gradient by
+            `python -m benchmarks.parity.baselines --model VBPR` (no code taken).
+
+    s(u, i) = ⟨γ_u, γ_i⟩ + ⟨θ_u, W f_i + c⟩ = ⟨[γ_u; θ_u], [γ_i; W f_i + c]⟩
+    loss = BPR + reg_weight · NORMS
+
+Deviations  D1 only the batch's items are projected (same values).
+            D2 PAD rows are zero and outside the Xavier bounds.
+Shapes      users [user_num, 2d], items [item_num, d], features [item_num, f]; row 0 is PAD.
+Cost        one 2b × f × d product a step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignrec_recbole import losses
+from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.models._content import ContentRecommender, FeatureTables
+from alignrec_recbole.models._pairwise import padded, pair_scores
+from alignrec_recbole.settings import Settings
+
+
+class VBPRSettings(Settings):
+    """Hyper-parameters; defaults and their sources are in properties/model/VBPR.yaml."""
+
+    embedding_size: int = Field(gt=0, description="d")
+    reg_weight: float = Field(ge=0, description="weight of the norms of the batch's vectors")
+
+
+class VBPR(ContentRecommender):
+    """Visual BPR on any features."""
+
+    settings_class = VBPRSettings
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        size = self.settings.embedding_size
+        self.weights = {"bpr": 1.0, "norms": self.settings.reg_weight}
+        self.users = padded(self.n_users, 2 * size, nn.init.xavier_uniform_)
+        self.items = padded(self.n_items, size, nn.init.xavier_uniform_)
+        self.tables = FeatureTables(dataset, train=False)
+        self.projection = nn.Linear(sum(self.tables.widths), size)
+        nn.init.xavier_normal_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """[γ_u; θ_u] and [γ_i; W f_i + c] of all users and items."""
+        content = self.projection(torch.cat(list(self.tables), 1))
+        return self.users, torch.cat([self.items, content], 1)
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """BPR and the norms of the vectors in the batch."""
+        rows = torch.cat([positives, negatives.ravel()])
+        content = self.projection(torch.cat([table[rows] for table in self.tables], 1))
+        items = torch.cat([take_rows(self.items, rows), content], 1)
+        user = take_rows(self.users, users)
+        positive, negative = items.split([len(users), len(rows) - len(users)])
+        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
+        if self.weights["norms"]:
+            terms["norms"] = losses.embedding_norms(user, positive, negative)
+        return terms

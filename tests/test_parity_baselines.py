@@ -1,0 +1,57 @@
+"""Our baselines against numbers recorded from MMRec (float32, its files untouched).
+
+`python tests/test_parity_baselines.py CHECKOUT` records them again.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.parity import baselines, mmrec
+
+RECORDED = Path(__file__).parent / "data" / "parity_baselines.npz"
+BOUND = 5e-5  # the reference computes in float32; a bias before a softmax nearly cancels
+CASES = [(name, kinds) for name, pair in baselines.PAIRS.items() for kinds in pair.features]
+
+
+def project(value: np.ndarray) -> np.ndarray:
+    """A matrix times fixed random vectors, which any wrong entry moves; vectors as they are."""
+    if value.ndim < 2:
+        return value
+    return value @ np.random.default_rng(7).normal(size=(value.shape[-1], 4))
+
+
+@pytest.mark.parametrize(("name", "kinds"), CASES, ids=lambda case: str(case))
+def test_loss_gradients_and_scores_equal_the_recorded_ones(name, kinds):
+    recorded = np.load(RECORDED, allow_pickle=False)
+    case = f"{name} {'+'.join(kinds)}/"
+    known = {key.removeprefix(case) for key in recorded.files if key.startswith(case)}
+    for double in (True, False):
+        ours = baselines.our_run(name, kinds, double=double)
+        assert set(ours) == known
+        for key, value in ours.items():
+            error = baselines.relative_error(project(value), recorded[case + key])
+            assert error < BOUND, f"{key}: {error:.1e}"
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
+    from alignrec_recbole.errors import DataError
+
+    with pytest.raises(DataError, match="no checkout of MMRec"), mmrec.importable(tmp_path):
+        pass
+
+
+def record(reference: Path) -> None:
+    """Losses, gradients and scores of every case, as projections."""
+    kept = {}
+    for name, kinds in CASES:
+        for key, value in baselines.their_run(reference, name, kinds).items():
+            kept[f"{name} {'+'.join(kinds)}/{key}"] = project(value).astype(np.float32)
+    np.savez_compressed(RECORDED, **kept)
+
+
+if __name__ == "__main__":
+    import sys
+
+    record(Path(sys.argv[1]))
