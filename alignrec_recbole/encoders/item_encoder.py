@@ -22,6 +22,7 @@ from alignrec_recbole.encoders import EncodedItems
 
 HIDDEN = "hidden"  # in place of an image: the item has one, and it is masked
 Picture = np.ndarray | str | None  # uint8 [S, S, 3], HIDDEN, or nothing
+Decode = Callable[[Path], np.ndarray | str]  # to uint8 [S, S, 3], or why not
 
 
 class ItemEncoder(ABC):
@@ -44,7 +45,7 @@ class ItemEncoder(ABC):
     settings: dict[str, Any]
     reads_text: ClassVar[bool] = True
     masks_images: ClassVar[bool] = False
-    decode: Callable[[Path], np.ndarray | str] | None = None
+    decode: Decode | None = None
     notes: Sequence[str] = ()
 
     def survey(self, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -114,12 +115,23 @@ class Batch:
     reasons: dict[int, str] = field(default_factory=dict)
 
 
+def decoded(
+    decode: Decode | None, images: list[list[Path | None]], workers: int
+) -> Iterator[list[np.ndarray | str | None]]:
+    """Pixels of each batch of images, or why there are none; `workers` processes read ahead."""
+    loader: DataLoader = DataLoader(
+        _Decoding(decode, images),
+        batch_size=None,
+        num_workers=workers if decode is not None else 0,
+        collate_fn=_as_is,
+    )
+    return iter(loader)
+
+
 class _Decoding(Dataset):
     """Decoded images of a batch; runs in worker processes."""
 
-    def __init__(
-        self, decode: Callable[[Path], np.ndarray | str] | None, images: list[list[Path | None]]
-    ) -> None:
+    def __init__(self, decode: Decode | None, images: list[list[Path | None]]) -> None:
         self.decode, self.images = decode, images
 
     def __len__(self) -> int:
@@ -154,13 +166,7 @@ def run_batches(
     """
     shown = encoder.decode if hide != "image" else None
     paths = [[items.images[i] for i in plan.batches[k]] for k in numbers]
-    loader: DataLoader = DataLoader(
-        _Decoding(shown, paths),
-        batch_size=None,
-        num_workers=workers if shown is not None else 0,
-        collate_fn=_as_is,
-    )
-    for number, found in zip(numbers, loader, strict=True):
+    for number, found in zip(numbers, decoded(shown, paths, workers), strict=True):
         batch = plan.batches[number]
         reasons = {int(i): p for i, p in zip(batch, found, strict=True) if isinstance(p, str)}
         pictures: list[Picture] = [None if isinstance(p, str) else p for p in found]

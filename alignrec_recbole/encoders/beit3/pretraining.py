@@ -20,6 +20,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ from alignrec_recbole.encoders.beit3.masking import generator, mask_patches, mas
 from alignrec_recbole.encoders.beit3.targets import Target
 from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, Tokenizer, pad
 from alignrec_recbole.encoders.images import stretched
+from alignrec_recbole.encoders.item_encoder import decoded
 from alignrec_recbole.errors import DataError, DivergedError, SettingError
 from alignrec_recbole.files import atomic_write
 from alignrec_recbole.settings import Settings
@@ -143,12 +145,6 @@ def read_corpus(
 def _decode(
     items: ItemTable, folder: Path, side: int, workers: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    from functools import partial
-
-    from torch.utils.data import DataLoader
-
-    from alignrec_recbole.encoders.item_encoder import _as_is, _Decoding
-
     stem = f"pixels-{side}-{items.content_hash()[:12]}"
     path, index = folder / f"{stem}.npy", folder / f"{stem}.json"
     if index.is_file() and path.is_file():
@@ -160,10 +156,9 @@ def _decode(
     pixels = np.lib.format.open_memmap(
         path, "w+", dtype=np.uint8, shape=(max(1, len(named)), side, side, 3)
     )
-    decoding = _Decoding(partial(stretched, side=side), [[items.images[i]] for i in named])
-    loader = DataLoader(decoding, batch_size=None, num_workers=workers, collate_fn=_as_is)
     read = 0
-    bar = tqdm(loader, desc="images", unit="image", disable=not progress)
+    found_of = decoded(partial(stretched, side=side), [[items.images[i]] for i in named], workers)
+    bar = tqdm(found_of, total=len(named), desc="images", unit="image", disable=not progress)
     for i, (found,) in zip(named, bar, strict=True):
         if not isinstance(found, str):
             pixels[read], place[i] = found, read
