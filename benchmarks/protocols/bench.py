@@ -59,7 +59,7 @@ class Bench:
                 "the data set and the ranking",
             )
         self.settings: Any = read_settings(
-            own, settings_class, f"Protocol {protocol}", f"benchmarks/protocols of {protocol}"
+            own, settings_class, f"Protocol {protocol}", "benchmarks/protocols"
         )
         self.protocol = protocol
         self.prepared = prepare(replace(spec, model="Pop", protocol=protocol, overrides=others))

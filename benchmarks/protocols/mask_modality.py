@@ -168,7 +168,7 @@ def mask_and_train(
 ) -> Iterator[RunRecord]:
     """mask-modality with a model: trained at every ratio; ratio 0 is the ordinary run."""
     own = {key: v for key, v in spec.overrides.items() if key in RetrainSettings.model_fields}
-    settings = read_settings(own, RetrainSettings, f"Protocol {NAME}", "mask_modality.py")
+    settings = read_settings(own, RetrainSettings, f"Protocol {NAME}", "benchmarks/protocols")
     others = {key: v for key, v in spec.overrides.items() if key not in own}
     base = replace(spec, overrides=others)
     masked, _ = maskable(Bench(replace(spec, overrides={}), Settings, NAME))
