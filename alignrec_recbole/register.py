@@ -74,6 +74,11 @@ MODELS: dict[str, ModelEntry] = {
         _ours("FREEDOM", "freedom", needs_features=True),
         _ours("LATTICE", "lattice", needs_features=True),
         _ours("MGCN", "mgcn", needs_features=True),
+        _ours("ItemKNNCBF", "itemknncbf", needs_features=True),
+        _ours("SMORE", "smore", needs_features=True),
+        _ours("LGMRec", "lgmrec", needs_features=True),
+        _ours("PGL", "pgl", needs_features=True),
+        _ours("SLMRec", "slmrec", needs_features=True),
         ModelEntry("EASE", f"{_RECBOLE}.ease:EASE", "recbole"),
         ModelEntry("ItemKNN", f"{_RECBOLE}.itemknn:ItemKNN", "recbole"),
     )

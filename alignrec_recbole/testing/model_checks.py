@@ -398,7 +398,7 @@ def degenerate_world(world: BlockWorld) -> BlockWorld:
 # (class, check) → settings of the check's own: a bound that the model takes from its configuration.
 CHECK_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     (name, "check_memory_ceiling"): {"knn_memory_mb": 1}
-    for name in ("AlignRec", "FREEDOM", "LATTICE", "MGCN")
+    for name in ("AlignRec", "FREEDOM", "ItemKNNCBF", "LATTICE", "MGCN", "PGL", "SMORE")
 }
 
 

@@ -164,6 +164,85 @@ PAIRS: dict[str, Pair] = {
         settings={"n_ui_layers": 2, "reg_weight": 1e-4, "cl_loss": 0.01},
         features=(("image", "text"),),  # MMRec's needs both
     ),
+    "ItemKNNCBF": Pair(
+        {},
+        lambda ours: {"knn_k": ours["knn_k"], "shrink": ours["shrink"]},
+        settings={"knn_k": 10, "shrink": 10.0},
+        idle=("dummy_embeddings",),
+        learns=False,
+    ),
+    "SMORE": Pair(
+        {
+            **NODES, **TABLES, **PROJECTIONS,
+            **_layers(
+                gate_v__0="gates.{image}", gate_t__0="gates.{text}", gate_f__0="gates.2",
+                gate_image_prefer__0="preferences.{image}",
+                gate_text_prefer__0="preferences.{text}",
+                gate_fusion_prefer__0="preferences.2",
+                query_v__0="queries.{image}.0", query_t__0="queries.{text}.0",
+            ),
+            "query_v.2.weight": "queries.{image}.2.weight",
+            "query_t.2.weight": "queries.{text}.2.weight",
+            "image_complex_weight": "filters.{image}",
+            "text_complex_weight": "filters.{text}",
+            "fusion_complex_weight": "filters.2",
+        },
+        _same("n_ui_layers", "n_layers", "image_knn_k", "text_knn_k", "reg_weight",
+              "dropout_rate", "cl_loss"),
+        settings={"n_ui_layers": 4, "image_knn_k": 10, "text_knn_k": 5, "dropout_rate": 0.1,
+                  "reg_weight": 1e-4, "cl_loss": 0.01},  # no negative cosines among them
+        features=(("image", "text"),),
+    ),
+    "LGMRec": Pair(
+        {
+            **NODES,
+            "item_image_trs": "projections.{image}", "item_text_trs": "projections.{text}",
+            "v_hyper": "hyperedges.{image}", "t_hyper": "hyperedges.{text}",
+        },
+        lambda ours: {
+            **_same("n_ui_layers", "n_mm_layers", "n_hyper_layer", "hyper_num", "keep_rate",
+                    "alpha", "cl_weight", "reg_weight", embedding_size="feat_embed_dim")(ours),
+            "cf_model": "lightgcn",
+        },
+        settings={"n_hyper_layer": 2, "hyper_num": 4, "keep_rate": 0.5, "alpha": 0.3,
+                  "cl_weight": 1e-4, "reg_weight": 1e-6},
+        features=(("image", "text"),),
+    ),
+    "SLMRec": Pair(
+        {
+            "embedding_user.weight": "nodes.weight[users]",
+            "embedding_item.weight": "nodes.weight[items]",
+            **_layers(
+                v_dense="projections.{image}", t_dense="projections.{text}",
+                embedding_user_after_GCN="fuse_users", embedding_item_after_GCN="fuse_items",
+                g_i_iv="fine.0", g_iv_iva="fine.1", g_iva_ivat="coarse.0",
+            ),
+            "g_v_iv.weight": "contents.0.weight", "g_t_ivat.weight": "contents.1.weight",
+        },
+        lambda ours: {
+            "recdim": ours["embedding_size"], "layer_num": ours["n_layers"],
+            "temp": ours["temperature"], "ssl_temp": ours["ssl_temperature"],
+            "ssl_alpha": ours["ssl_alpha"], "mm_fusion_mode": "concat", "ssl_task": "FAC",
+            "init": "xavier", "adj_type": "pre",
+        },
+        settings={"n_layers": 3, "temperature": 0.2, "ssl_temperature": 0.2, "ssl_alpha": 0.05},
+        idle=("g_a_iva.weight", "g_a_iva.bias", "g_v_iv.bias", "g_t_ivat.bias"),
+        features=(("image", "text"),),
+        scores=torch.sigmoid,  # MMRec's scores are the sigmoid of ours
+    ),
+    "PGL": Pair(
+        {
+            **TABLES, **PROJECTIONS,
+            "user_image.weight": "users.{image}[1:]", "user_text.weight": "users.{text}[1:]",
+        },
+        lambda ours: {
+            **_same("n_ui_layers", "n_mm_layers", "knn_k", "mm_image_weight", "dropout",
+                    "reg_weight", embedding_size="feat_embed_dim")(ours),
+            "mode": "local",
+        },
+        settings={"dropout": 0.2, "reg_weight": 0.05},
+        features=(("image", "text"),),
+    ),
 }  # fmt: skip
 
 
