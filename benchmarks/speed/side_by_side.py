@@ -172,7 +172,8 @@ def seconds_and_bytes(ours: Timing, peer: Timing, action: str) -> dict[str, Any]
 
 
 def finish(result: dict[str, Any], threads: int | None = None) -> None:
-    """Print the result, with the machine, as the last line."""
+    """Print the result, with code and machine, as the last line."""
+    result["code"] = provenance.code()
     result["machine"] = {
         **provenance.machine("cpu"),
         "threads": threads or process.available_cores(),
