@@ -298,7 +298,8 @@ def test_sizes_are_checked() -> None:
 
 def test_initialisation_is_seeded_and_training_reaches_every_parameter() -> None:
     sizes = named("toy", 32, vocabulary=50, layers=2, mlm=True, mim=7)
-    one, two, other = (Beit3(sizes, drop_path=0.1).initialise(s) for s in (0, 0, 1))
+    # No stochastic depth: it may drop a whole branch of a layer, which then has no gradient.
+    one, two, other = (Beit3(sizes).initialise(s) for s in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.text_embed.weight, other.text_embed.weight)
     masked = torch.tensor([[True, False, False, True]] * 2)
