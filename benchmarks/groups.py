@@ -16,6 +16,7 @@ import pandas as pd
 
 from benchmarks.record import NUMBERS_EPOCH, RunRecord, read_record
 
+LATER_SETTINGS = {"precision": "float32"}  # those that older records lack, as these ran
 NOT_VARIED = {"seed", "gpu_id", "show_progress", "threads", "features", "protocol.of_sha256"}
 
 
@@ -118,7 +119,7 @@ def groups(runs: Iterable[Run]) -> list[Group]:
 
 def _labels(model: str, variants: list[list[Run]]) -> list[str]:
     """The model's name and the settings in which a variant leaves the commonest ones."""
-    configs = [flat(members[0].record.config) for members in variants]
+    configs = [flat(LATER_SETTINGS | members[0].record.config) for members in variants]
     usual = {
         key: Counter(config.get(key, "absent") for config in configs).most_common(1)[0][0]
         for key in dict.fromkeys(key for config in configs for key in config)

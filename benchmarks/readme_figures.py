@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme_figures")
     parser.add_argument("--check", action="store_true", help="change nothing, fail if stale")
     options = parser.parse_args(arguments)
-    found = blocks(clean(read_runs(root / "results" / "runs")))
+    found = blocks(clean(read_runs(root / "results" / "shipped" / "runs")))
     stale = []
     for name in FILES:
         path = root / name

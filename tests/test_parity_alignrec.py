@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.parity import alignrec, official
+from benchmarks.parity import alignrec
 
 RECORDED = Path(__file__).parent / "data" / "parity_alignrec.npz"
 DOUBLE, SINGLE = 1e-10, 1e-5
@@ -34,16 +34,6 @@ def test_terms_gradients_and_steps_equal_the_official_ones(case):
         assert double < (SINGLE if name.startswith("R as") else DOUBLE), key
         if not name.startswith("after"):  # Adam divides by |gradient|
             assert single < SINGLE, key
-
-
-def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
-    from alignrec_recbole.errors import DataError
-
-    with (
-        pytest.raises(DataError, match="no checkout of the official AlignRec"),
-        official.importable(tmp_path),
-    ):
-        pass
 
 
 def record(reference: Path) -> None:

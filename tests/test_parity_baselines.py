@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.parity import baselines, mmrec
+from alignrec_recbole.errors import DataError
+from benchmarks.parity import baselines, checkout
 
 RECORDED = Path(__file__).parent / "data" / "parity_baselines.npz"
 BOUND = 5e-5  # the reference computes in float32; a bias before a softmax nearly cancels
@@ -35,10 +36,10 @@ def test_loss_gradients_and_scores_equal_the_recorded_ones(name, kinds):
             assert error < BOUND, f"{key}: {error:.1e}"
 
 
-def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
-    from alignrec_recbole.errors import DataError
-
-    with pytest.raises(DataError, match="no checkout of MMRec"), mmrec.importable(tmp_path):
+@pytest.mark.parametrize("code", checkout.SOURCES)
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path, code):
+    refusal = pytest.raises(DataError, match=f"no checkout of {checkout.SOURCES[code]}")
+    with refusal, checkout.importable(tmp_path, code):
         pass
 
 

@@ -332,17 +332,17 @@ def test_readme_is_fresh(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_stale_readme_is_found_and_rebuilt(tmp_path: Path) -> None:
-    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "shipped").mkdir(parents=True)
     for name in readme_figures.FILES:
         shutil.copy(ROOT / name, tmp_path / name)
-    store(tmp_path / "results", record(dataset="baby", value=0.0754))
+    store(tmp_path / "results" / "shipped", record(dataset="baby", value=0.0754))
     assert readme_figures.main(["--check"], tmp_path) == 1
     assert readme_figures.main([], tmp_path) == 0
     assert readme_figures.main(["--check"], tmp_path) == 0
     text = (tmp_path / "README.md").read_text("utf-8")
     assert "0.0754" in text
     assert text.startswith((ROOT / "README.md").read_text("utf-8")[:200])  # the rest is untouched
-    store(tmp_path / "results", record(dataset="baby", seed=1000, value=0.0764))
+    store(tmp_path / "results" / "shipped", record(dataset="baby", seed=1000, value=0.0764))
     assert readme_figures.main(["--check"], tmp_path) == 1
 
 

@@ -29,6 +29,7 @@ from tabulate import tabulate
 from alignrec_recbole.files import atomic_write
 from alignrec_recbole.locate import properties_dir
 from benchmarks.parity import official
+from benchmarks.parity.checkout import default_dtype
 
 USERS, ITEMS, WIDTH, STEPS = 60, 90, 48, 3
 
@@ -101,7 +102,7 @@ def build_ours(case: Case, inputs: dict[str, Any], double: bool) -> Any:
         fused_features=lambda: torch.from_numpy(features),
         pairs=lambda: (user + 1, item + 1),
     )
-    with official.default_dtype(torch.float64 if double else torch.float32):
+    with default_dtype(torch.float64 if double else torch.float32):
         model = AlignRec(config, dataset)
     values = {k: torch.from_numpy(v) for k, v in inputs["parameters"].items()}
     with torch.no_grad():
@@ -166,7 +167,7 @@ def our_run(case: Case, double: bool) -> dict[str, Any]:
 
 def official_run(reference: Path, case: Case) -> dict[str, Any]:
     """The same of the official model, in float64 (its losses start from a default-dtype zero)."""
-    with official.default_dtype(torch.float64):
+    with default_dtype(torch.float64):
         return _official_run(reference, case)
 
 

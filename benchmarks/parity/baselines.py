@@ -30,8 +30,8 @@ import torch
 from tabulate import tabulate
 
 from alignrec_recbole import register
-from benchmarks.parity import mmrec
-from benchmarks.parity.official import default_dtype
+from benchmarks.parity import checkout, mmrec
+from benchmarks.parity.checkout import default_dtype
 
 USERS, ITEMS, WIDTHS, BATCH, BATCHES = 60, 90, {"text": 32, "image": 48}, 64, 2
 
@@ -388,8 +388,8 @@ def train_both(options: argparse.Namespace, name: str) -> dict[str, Any]:
         "weight_decay": settings.get("weight_decay", 0.0),
         "epochs": options.epochs,
     }
-    theirs = mmrec.train(
-        options.reference, name, folder,
+    theirs = checkout.train(
+        options.reference, mmrec.MARK, name, folder,
         {kind: folder / f"{stem}.npy" for kind, stem in files.items() if stem}, given,
         options.seeds,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.report
 
-Reads results/speed/*.json, each the last line that a script of this package printed.
+Reads results/shipped/speed/*.json, each the last line that a script of this package printed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tabulate import tabulate
 from alignrec_recbole.errors import RecordError
 from benchmarks.plots import MARKERS, PALETTE, save, styled
 
-FOLDER = Path(__file__).resolve().parents[2] / "results" / "speed"
+FOLDER = Path(__file__).resolve().parents[2] / "results" / "shipped" / "speed"
 ROWS = {  # file → what was timed, against whom, what bounds ours
     "alignrec": (
         "AlignRec, training epoch, fastest mode",
@@ -45,7 +45,7 @@ def read(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
         raise RecordError(
             "There are no timings.",
             came=f"no .json in {folder}",
-            next="python -m benchmarks.speed.NAME … | tail -1 > results/speed/NAME.json",
+            next="python -m benchmarks.speed.NAME … | tail -1 > results/shipped/speed/NAME.json",
         )
     return found
 

@@ -1,0 +1,292 @@
+"""Drives a checkout of enoche/MMRec, or of a fork of it, on CPU, its files untouched.
+
+The official AlignRec code is such a fork. What they lack on today's stack is supplied from
+outside: `.cuda()` as the identity, names that numpy and scipy have removed, the one function of
+torch_scatter that is used, imports that are not used here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.machinery
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from alignrec_recbole.compat import patch_dok_update
+from alignrec_recbole.errors import DataError
+
+FILES = {"text": "text_feat.npy", "image": "image_feat.npy"}
+SOURCES = {
+    "freedom": "github.com/enoche/MMRec",
+    "alignrec": "github.com/sjtulyf123/AlignRec_CIKM24",
+}
+
+
+def _scatter_add(values: torch.Tensor, index: torch.Tensor, dim: int, dim_size: int) -> Any:
+    assert dim == 0
+    return torch.zeros(dim_size, dtype=values.dtype).index_add_(0, index, values)
+
+
+STAND_INS: dict[str, dict[str, Any]] = {
+    "torch_scatter": {"scatter_add": _scatter_add, "scatter": None},
+    "sparsesvd": {"sparsesvd": None},
+    "torchvision": {},
+    "torchvision.transforms": {},
+    "torchvision.transforms.functional": {"pad": None, "resize": None},
+}
+
+
+class Answers(dict):
+    """A mapping that answers None for what it does not hold, as these codes' Config does."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+@contextlib.contextmanager
+def importable(reference: Path, model: str) -> Iterator[None]:
+    """Make the checkout's modules importable on this machine.
+
+    Args:
+        model: a module of `src/models` that tells which code this is; one of `SOURCES`.
+
+    Raises:
+        DataError: the folder is no checkout of that code.
+    """
+    source = reference / "src"
+    if not (source / "models" / f"{model}.py").is_file():
+        raise DataError(
+            f"This is no checkout of {SOURCES[model]}.",
+            came=str(reference),
+            expected=f"a folder with src/models/{model}.py",
+            next=f"clone {SOURCES[model]} and pass its root",
+        )
+    for name, kind in (("float", np.float64), ("int", np.int64)):
+        if name not in np.__dict__:
+            setattr(np, name, kind)
+    patch_dok_update()
+    for name, attributes in STAND_INS.items():
+        _stand_in(name, attributes)
+    cuda = torch.Tensor.cuda
+    torch.Tensor.cuda = lambda self, *a, **k: self  # type: ignore[method-assign, assignment]
+    sys.path.insert(0, str(source))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(source))
+        torch.Tensor.cuda = cuda  # type: ignore[method-assign]
+
+
+def _stand_in(name: str, attributes: dict[str, Any]) -> None:
+    """An empty module where the package is absent, and what the present one lacks."""
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        module = sys.modules[name] = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        module.__path__ = []
+    for attribute, value in attributes.items():
+        if not hasattr(module, attribute):
+            setattr(module, attribute, value)
+
+
+@contextlib.contextmanager
+def default_dtype(kind: torch.dtype) -> Iterator[None]:
+    """Tensors made inside have this type unless told otherwise."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def given(
+    features: dict[str, np.ndarray], interactions: Any, settings: dict[str, Any]
+) -> Iterator[tuple[Answers, Any]]:
+    """What a model's constructor takes: configuration and loader of made data.
+
+    Args:
+        features: text, image: [I, f].
+        interactions: a scipy matrix [U, I].
+    """
+    users, items = interactions.shape
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "toy").mkdir()
+        for kind, values in features.items():
+            np.save(Path(folder) / "toy" / FILES[kind], values)
+        config = Answers(
+            USER_ID_FIELD="u", ITEM_ID_FIELD="i", NEG_PREFIX="neg_", device="cpu", end2end=False,
+            is_multimodal_model=True, multimodal_data_dir="", data_path=f"{folder}/",
+            dataset="toy", vision_feature_file=FILES["image"], text_feature_file=FILES["text"],
+            **settings,
+        )  # fmt: skip
+        loader = types.SimpleNamespace(
+            inter_matrix=lambda form: interactions.tocoo(),
+            dataset=types.SimpleNamespace(get_user_num=lambda: users, get_item_num=lambda: items),
+        )
+        yield config, loader
+
+
+def _enter_copy(
+    reference: Path, dataset_dir: Path, features: dict[str, Path], folder: Path
+) -> None:
+    """A scratch copy with the data in its layout; the working directory moves into it."""
+    name = dataset_dir.name
+    shutil.copytree(reference / "src", folder / "src")
+    target = folder / "data" / name
+    target.mkdir(parents=True)
+    frame = pd.read_csv(dataset_dir / f"{name}.inter", sep="\t")
+    if "timestamp" not in frame:  # its loader insists on this column
+        frame["timestamp"] = 0
+    frame.to_csv(target / f"{name}.inter", sep="\t", index=False)
+    for kind, path in features.items():
+        shutil.copyfile(path, target / FILES[kind])
+    (folder / "src" / "configs" / "dataset" / f"{name}.yaml").write_text(
+        "USER_ID_FIELD: userID\nITEM_ID_FIELD: itemID\nTIME_FIELD: timestamp\n"
+        f"filter_out_cod_start_users: True\ninter_file_name: '{name}.inter'\n"
+        f"vision_feature_file: {FILES['image']}\ntext_feature_file: {FILES['text']}\n"
+        'user_graph_dict_file: none.npy\nfield_separator: "\\t"\n'
+    )
+    os.chdir(folder / "src")
+
+
+PLACES = {"gpu_id": 0, "use_gpu": False, "multimodal_data_dir": "", "data_path": "../data/"}
+
+
+def train(
+    reference: Path,
+    model: str,
+    name: str,
+    dataset_dir: Path,
+    features: dict[str, Path],
+    settings: dict[str, Any],
+    seeds: list[int],
+) -> list[dict[str, Any]]:
+    """Train with the code's own harness in a scratch folder and a process of its own.
+
+    Args:
+        model: as of `importable`.
+        name: of the model, as that harness wants it.
+        features: files for text and image, row = itemID.
+        settings: of that harness.
+
+    Returns:
+        one dict a seed: valid, test (metrics at the best validation epoch), epochs, losses.
+    """
+    order = {
+        "reference": str(reference.resolve()), "model": model, "name": name,
+        "dataset_dir": str(dataset_dir.resolve()), "settings": settings, "seeds": seeds,
+        "features": {kind: str(path.resolve()) for kind, path in features.items()},
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", __name__, json.dumps(order)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} of {SOURCES[model]} ended with an error; see above.")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _train_here(
+    reference: str,
+    model: str,
+    name: str,
+    dataset_dir: str,
+    features: dict[str, str],
+    settings: dict[str, Any],
+    seeds: list[int],
+) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = []
+    dataset = Path(dataset_dir).name
+    with tempfile.TemporaryDirectory() as folder:
+        files = {kind: Path(path) for kind, path in features.items()}
+        _enter_copy(Path(reference), Path(dataset_dir), files, Path(folder))
+        with importable(Path(folder), model):
+            import utils.quick_start as quick_start
+            from common import trainer as trainers
+
+            original = trainers.Trainer.fit
+
+            def fit(self: Any, *arguments: Any, **keywords: Any) -> Any:
+                best, valid, test = original(self, *arguments, **keywords)
+                losses = [float(loss) for loss in self.train_loss_dict.values()]
+                results.append({"valid": dict(valid), "test": dict(test), "losses": losses,
+                                "epochs": len(losses)})  # fmt: skip
+                print(f"reference: {name} {results[-1]['test']}", file=sys.stderr)
+                return best, valid, test
+
+            trainers.Trainer.fit = fit
+            quick_start.init_logger = lambda config: logging.disable(logging.CRITICAL)
+            asked = {"hyper_parameters": ["seed"], **PLACES, **settings, "seed": seeds}
+            with contextlib.redirect_stdout(sys.stderr):
+                quick_start.quick_start(name, dataset, asked, save_model=False)
+    return results
+
+
+def actions(
+    reference: Path,
+    model: str,
+    name: str,
+    dataset_dir: Path,
+    features: dict[str, Path],
+    settings: dict[str, Any],
+    folder: Path,
+) -> dict[str, Callable[[], Any]]:
+    """Training epoch and validation of the code's own harness, in this process (for timing).
+
+    `folder` is a scratch folder; the working directory moves into it.
+    """
+    _enter_copy(reference, dataset_dir, features, folder)
+    opened = contextlib.ExitStack()
+    opened.enter_context(importable(folder, model))
+    logging.disable(logging.CRITICAL)
+    with contextlib.redirect_stdout(sys.stderr):
+        from utils.configurator import Config
+        from utils.dataloader import EvalDataLoader, TrainDataLoader
+        from utils.dataset import RecDataset
+        from utils.utils import get_model, get_trainer, init_seed
+
+        config = Config(name, dataset_dir.name, {**PLACES, **settings, "seed": 999})
+        for key, value in {**PLACES, **settings}.items():
+            config[key] = value
+        whole = RecDataset(config)
+        train, valid, _ = whole.split()
+        for part in (whole, train, valid):
+            str(part)  # counts users and items, which the loaders then read
+        data = TrainDataLoader(config, train, batch_size=config["train_batch_size"], shuffle=True)
+        task = EvalDataLoader(
+            config, valid, additional_dataset=train, batch_size=config["eval_batch_size"]
+        )
+        init_seed(999)
+        data.pretrain_setup()
+        network = get_model(name)(config, data)
+        trainer = get_trainer()(config, network)
+
+    def epoch() -> None:
+        network.pre_epoch_processing()
+        trainer._train_epoch(data, 0)
+
+    return {"epoch": epoch, "evaluation": lambda: (opened, trainer.evaluate(task))[1]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_train_here(**json.loads(sys.argv[1]))))
