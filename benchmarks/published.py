@@ -26,6 +26,11 @@ class PublishedRow(BaseModel):
     tolerance: float | None = Field(default=None, gt=0)
 
     @property
+    def label(self) -> str:
+        """The model, marked as no run of ours."""
+        return f"{self.model} ({'reference run' if self.source == 'R' else 'published'})"
+
+    @property
     def note(self) -> str:
         """Source, and why it is or is not comparable."""
         if self.source == "R":

@@ -174,7 +174,7 @@ def leaderboard(
         if row.model in models:
             rows.append(
                 [
-                    text(f"{row.model} (published)"),
+                    text(row.label),
                     text(row.features),
                     text(""),
                     *(number([row.values[m]] if m in row.values else []) for m in COLUMNS),

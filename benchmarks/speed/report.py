@@ -74,6 +74,18 @@ def table(folder: Path = FOLDER) -> str:
                 bound,
             ]
         )
+    for model, entry in found.get("baselines", {}).get("models", {}).items():
+        rows.append(
+            [
+                f"{model}, training epoch, {found['baselines']['dataset']}",
+                f"{entry['ours_seconds']:.2f} s",
+                f"{entry['peer_seconds']:.1f} s, MMRec",
+                f"{entry['ratio']:.1f}×",
+                f"{entry['ours_peak_bytes'] / 2**30:.2f} / "
+                f"{entry['peer_peak_bytes'] / 2**30:.2f} GiB",
+                "arithmetic of the features, Adam",
+            ]
+        )
     if "alignrec" in found:
         start = found["alignrec"]["startup"]
         rows.append(
