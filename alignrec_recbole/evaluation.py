@@ -127,7 +127,7 @@ def rank(
     return Ranking(task.users, top, *find_hits(top, task.targets))
 
 
-def top_k(table: Tensor, k: int, groups: int = 128) -> tuple[Tensor, Tensor]:
+def top_k(table: Tensor, k: int, groups: int = 256) -> tuple[Tensor, Tensor]:
     """torch.topk along rows, faster for wide tables: only the k best groups are searched.
 
     The columns fall into `groups` strided groups; an element of the top k is in one of the k groups
