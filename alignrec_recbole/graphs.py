@@ -6,13 +6,14 @@ it never gets an edge.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignrec_recbole.kernels import inner_products, scatter_rows
 
@@ -20,9 +21,10 @@ from alignrec_recbole.kernels import inner_products, scatter_rows
 class SparseOperator:
     """A constant sparse matrix A that multiplies dense matrices: `A @ X`, differentiable in X.
 
-    Keeps A and Aᵀ in CSR form, so the backward (Aᵀ G) is one product and rebuilds nothing. The
-    product runs as a weighted embedding bag, which on CPU is several times faster than torch's CSR
-    or COO kernels (benchmarks/speed). Deep copies share the matrix: it never changes.
+    Keeps A, and from the first backward Aᵀ, in CSR form, so the backward (Aᵀ G) is one product and
+    rebuilds nothing. The product runs as a weighted embedding bag, which on CPU is several times
+    faster than torch's CSR or COO kernels (benchmarks/speed). Deep copies share the matrix: it
+    never changes.
 
     Args:
         matrix: scipy sparse matrix [n, m].
@@ -34,8 +36,7 @@ class SparseOperator:
         csr.sort_indices()
         self.shape = csr.shape
         self.csr = csr
-        self._arrays = _bag_arrays(csr)
-        self._transposed = self._arrays if symmetric else _bag_arrays(csr.T.tocsr())
+        self._symmetric = symmetric
         self._cache: dict[tuple, tuple] = {}
 
     def __deepcopy__(self, memo: dict) -> SparseOperator:
@@ -67,9 +68,10 @@ class SparseOperator:
         return _bag(*self._on(gradient, transposed=True), gradient.detach())
 
     def _on(self, dense: Tensor, *, transposed: bool) -> tuple[Tensor, Tensor, Tensor]:
+        transposed = transposed and not self._symmetric
         key = (dense.device, dense.dtype, transposed)
         if key not in self._cache:
-            index, offsets, weights = self._transposed if transposed else self._arrays
+            index, offsets, weights = _bag_arrays(self.csr.T.tocsr() if transposed else self.csr)
             self._cache[key] = (
                 torch.from_numpy(index).to(dense.device),
                 torch.from_numpy(offsets).to(dense.device),
@@ -177,9 +179,7 @@ def normalised_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[i
     array([[0.    , 0.    , 0.    ],
            [0.    , 0.7071, 0.7071]])
     """
-    ones = np.ones(len(pairs[0]), dtype=np.float64)
-    matrix = sp.csr_matrix((ones, pairs), shape=shape)
-    matrix.data[:] = 1.0  # a repeated pair is one edge
+    matrix = _binary(pairs, shape)
     row, column = _inverse_root(matrix.sum(1)), _inverse_root(matrix.sum(0))
     return (sp.diags(row) @ matrix @ sp.diags(column)).tocsr()
 
@@ -253,9 +253,9 @@ def item_graph(features: Tensor, k: int, *, memory_bytes: int = 256 << 20) -> An
     n = len(features)
     weight = values.clamp(min=0).cpu().numpy().astype(np.float64)
     column = indices.cpu().numpy()
-    row = np.repeat(np.arange(n), column.shape[1]).reshape(column.shape)
-    kept = column >= 0
-    graph = sp.csr_matrix((weight[kept], (row[kept], column[kept])), shape=(n, n))
+    kept: np.ndarray = column >= 0
+    row = np.repeat(np.arange(n), kept.sum(1))
+    graph = sp.csr_matrix((weight[kept], (row, column[kept])), shape=(n, n))
     lonely = np.asarray(graph.sum(1)).ravel() <= 0
     lonely[0] = False
     graph = (graph + sp.diags(lonely.astype(np.float64))).tocsr()
@@ -365,19 +365,23 @@ class _NeighbourSums(torch.autograd.Function):
         return for_weights, None, for_x
 
 
-def random_walk_adjacency(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
+def random_walk_adjacency(
+    pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], *, loops: bool = True
+) -> Any:
     """D⁻¹ (A + I) of the user-item graph with self-loops, [U + I, U + I]; rows sum to 1.
 
-    PAD rows keep their self-loop, and nothing else.
+    PAD rows keep their self-loop, and nothing else. Without `loops` it is D⁻¹ A, the mean of a
+    node's neighbours, and zero for a node that has none.
 
     >>> graph = random_walk_adjacency((np.array([1]), np.array([1])), (2, 2))
     >>> graph.csr.toarray()[1]
     array([0. , 0.5, 0. , 0.5])
     """
-    block = sp.csr_matrix((np.ones(len(pairs[0])), pairs), shape=shape)
-    block.data[:] = 1.0  # a repeated pair is one edge
-    graph = sp.bmat([[None, block], [block.T, None]], format="csr") + sp.identity(sum(shape))
-    return SparseOperator(sp.diags(1 / np.asarray(graph.sum(1)).ravel()) @ graph)
+    block = _binary(pairs, shape)
+    graph = sp.bmat([[None, block], [block.T, None]], format="csr")
+    if loops:
+        graph = graph + sp.identity(sum(shape))
+    return SparseOperator(sp.diags(1 / np.maximum(np.asarray(graph.sum(1)).ravel(), 1)) @ graph)
 
 
 def shrunk_neighbours(
@@ -427,3 +431,205 @@ def thinned_adjacency(interactions: Any, share: float, generator: torch.Generato
     chosen = torch.multinomial(torch.from_numpy(edges.data), kept, generator=generator).numpy()
     pairs = edges.row[chosen], edges.col[chosen]
     return bipartite_adjacency(normalised_interactions(pairs, edges.shape))
+
+
+def co_interaction_graph(
+    pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], k: int, *, entries: int = 1 << 22
+) -> Any:
+    """The k users that have most items in common with a user, by their number: CSR [U, U].
+
+    Among equals the smaller id is taken; nobody is his own neighbour. A user has fewer than k
+    neighbours if fewer share an item with him.
+
+    Args:
+        pairs: users and items of the interactions; a repeated pair counts once.
+        shape: (U, I).
+        k: neighbours a user.
+        entries: bound on the counts held at once, beyond those of one user.
+
+    Source: Wang et al., DualGNN, IEEE Transactions on Multimedia 2021: its graph of users.
+
+    >>> pairs = np.array([1, 1, 2, 2, 3]), np.array([1, 2, 1, 2, 2])
+    >>> co_interaction_graph(pairs, (4, 3), k=1).toarray().astype(int)
+    array([[0, 0, 0, 0],
+           [0, 0, 2, 0],
+           [0, 2, 0, 0],
+           [0, 1, 0, 0]])
+    """
+    has = _binary(pairs, shape)
+    had_by = has.T.tocsr()
+    most = np.cumsum(has @ np.diff(had_by.indptr))  # bounds the entries of the first rows of R Rᵀ
+    cuts = [0, *(np.flatnonzero(np.diff(most // entries)) + 1).tolist(), shape[0]]
+    parts = []
+    for start, stop in itertools.pairwise(cuts):
+        counts = (has[start:stop] @ had_by).tocoo()
+        other = counts.row + start != counts.col
+        row, column, number = counts.row[other], counts.col[other], counts.data[other]
+        order = np.lexsort((column, -number, row))
+        row, column, number = row[order], column[order], number[order]
+        first = np.searchsorted(row, np.arange(stop - start))
+        kept = np.arange(len(row)) - first[row] < k
+        parts.append(
+            sp.csr_matrix((number[kept], (row[kept], column[kept])), shape=(stop - start, shape[0]))
+        )
+    return sp.vstack(parts, format="csr")
+
+
+def softmax_rows(graph: Any) -> Any:
+    """e^a / Σ e^a over the entries of every row of a scipy CSR matrix; empty rows stay empty.
+
+    >>> softmax_rows(sp.csr_matrix([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])).toarray()
+    array([[0.5, 0.5, 0. ],
+           [0. , 0. , 0. ]])
+    """
+    out = sp.csr_matrix(graph, dtype=np.float64, copy=True)
+    row = np.repeat(np.arange(out.shape[0]), np.diff(out.indptr))
+    out.data = np.exp(out.data - out.max(1).toarray().ravel()[row])
+    out.data /= np.bincount(row, out.data, minlength=out.shape[0])[row]
+    return out
+
+
+def extended_adjacency(
+    pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], items: Any
+) -> Any:
+    """D^-½ A D^-½ of A = [[0, R], [Rᵀ, B]], B edges among items: scipy CSR [U + I, U + I].
+
+    D are the row sums of A, used on rows and columns alike; isolated rows stay zero.
+
+    >>> pairs = np.array([1]), np.array([1])
+    >>> graph = extended_adjacency(pairs, (2, 3), sp.csr_matrix(([3.0], ([1], [2])), shape=(3, 3)))
+    >>> graph.toarray()[3]  # item 1: its user has degree 1, item 2 has no row of its own
+    array([0. , 0.5, 0. , 0. , 0. ])
+    """
+    block = _binary(pairs, shape)
+    graph = sp.bmat([[None, block], [block.T, items]], format="csr")
+    root = _inverse_root(graph.sum(1))
+    return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
+
+
+def _binary(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
+    """R [U, I] of ones; a repeated pair is one edge."""
+    matrix = sp.csr_matrix((np.ones(len(pairs[0])), pairs), shape=shape)
+    matrix.data[:] = 1.0
+    return matrix
+
+
+# Edges with learnt weights ----------------------------------------------------------------------
+
+
+class Edges(nn.Module):
+    """The user-item graph in both directions, for weights that are learnt.
+
+    Edge e goes from node `sender[e]` to node `receiver[e]`, nodes being users, then items. Edges
+    are sorted by receiver, so the first half ends in users; `reverse[e]` is the same pair the other
+    way round. Constant weights are a SparseOperator.
+
+    Args:
+        pairs: users and items; a repeated pair is one edge.
+        shape: (user_num, item_num).
+
+    >>> edges = Edges((np.array([0, 1]), np.array([0, 0])), (2, 1))
+    >>> edges.sender, edges.receiver, edges.reverse
+    (tensor([2, 2, 0, 1]), tensor([0, 1, 2, 2]), tensor([2, 3, 0, 1]))
+    """
+
+    sender: Tensor
+    receiver: Tensor
+    reverse: Tensor
+    offsets: Tensor
+
+    def __init__(self, pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> None:
+        super().__init__()
+        user, item = np.unique(np.stack(pairs), axis=1).astype(np.int64)  # by user, then item
+        back = np.lexsort((user, item))  # by item, then user
+        receiver = np.concatenate([user, shape[0] + item[back]])
+        counts = np.bincount(receiver, minlength=sum(shape))
+        for name, values in {
+            "sender": np.concatenate([shape[0] + item, user[back]]),
+            "receiver": receiver,
+            "reverse": np.concatenate([len(user) + np.argsort(back), back]),
+            "offsets": np.concatenate([[0], np.cumsum(counts)]),
+        }.items():
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
+
+    def products(self, x: Tensor) -> Tensor:
+        """⟨x_r, x_s⟩ of every edge's ends [2E], x [n, d]."""
+        return _EdgeProducts.apply(x, self)
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """exp(s_e) over its sum among the edges of the same receiver, [2E].
+
+        Scores are exponentiated as they are: cosines, say.
+        """
+        return _EdgeSoftmax.apply(scores, self)
+
+    def sums(self, weights: Tensor, x: Tensor) -> Tensor:
+        """Σ_e w_e x_s over the edges that end in each node [n, d]; weights [2E], x [n, d]."""
+        return _EdgeSums.apply(weights, x, self)
+
+    def products_of(self, left: Tensor, right: Tensor, count: int) -> Tensor:
+        """⟨l_r, r_s⟩ of the first edges, in blocks, outside autograd."""
+        out = left.new_empty(count)
+        for start in range(0, count, _EDGES):
+            cut = slice(start, min(start + _EDGES, count))
+            pair = left[self.receiver[cut]].mul_(right[self.sender[cut]])
+            out[cut] = pair.sum(1)
+        return out
+
+    def bag(self, weights: Tensor, x: Tensor) -> Tensor:
+        """`sums` outside autograd."""
+        return _bag(self.sender, self.offsets, weights.detach(), x.detach())
+
+    def totals(self, values: Tensor) -> Tensor:
+        """Each edge gets the sum of the values [2E] of all edges to its receiver."""
+        zeros = values.new_zeros(len(self.offsets) - 1)
+        return zeros.index_add_(0, self.receiver, values)[self.receiver]
+
+
+_EDGES = 1 << 15
+
+
+class _EdgeProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, edges: Edges) -> Tensor:
+        ctx.edges = edges
+        ctx.save_for_backward(x)
+        half = len(edges.sender) // 2  # the other half are the same pairs
+        out = edges.products_of(x, x, half)
+        return torch.cat([out, out[edges.reverse[half:]]])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (x,), edges = ctx.saved_tensors, ctx.edges
+        return edges.bag(gradient + gradient[edges.reverse], x), None
+
+
+class _EdgeSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, edges: Edges) -> Tensor:
+        share = scores.exp()
+        share /= edges.totals(share)
+        ctx.edges = edges
+        ctx.save_for_backward(share)
+        return share
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (share,) = ctx.saved_tensors
+        own = gradient * share
+        return own - share * ctx.edges.totals(own), None
+
+
+class _EdgeSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, x: Tensor, edges: Edges) -> Tensor:
+        ctx.edges = edges
+        ctx.save_for_backward(weights, x)
+        return edges.bag(weights, x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        (weights, x), edges = ctx.saved_tensors, ctx.edges
+        gradient = gradient.contiguous()
+        for_weights = edges.products_of(gradient, x, len(weights))
+        return for_weights, edges.bag(weights[edges.reverse], gradient), None

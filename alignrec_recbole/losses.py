@@ -64,6 +64,15 @@ def half_squares(*embeddings: Tensor, divisor: float) -> Tensor:
     return torch.stack([e.square().sum() for e in embeddings]).sum() / (2 * divisor)
 
 
+def mean_squares(*embeddings: Tensor) -> Tensor:
+    """Σ of the mean squared entry of each batch [n, d].
+
+    >>> mean_squares(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0]]))
+    tensor(9.)
+    """
+    return torch.stack([e.square().mean() for e in embeddings]).sum()
+
+
 def cosine_distance(left: Tensor, right: Tensor) -> Tensor:
     """Mean of 1 − cos(left, right) over rows [b, d] (AlignRec's UIA).
 

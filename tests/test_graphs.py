@@ -213,3 +213,104 @@ def test_thinning_drops_popular_edges_first():
         for seed in range(20)
     ]
     assert np.mean(popular) < 15  # 30 if every edge were as likely as the others
+
+
+def slow_common_items(users, items, n_users, k):
+    """The rule of MMRec's script: the k users with most items in common, smaller id first."""
+    sets = [set(items[users == user].tolist()) for user in range(n_users)]
+    dense = np.zeros((n_users, n_users))
+    for user in range(n_users):
+        common = [(len(sets[user] & sets[other]), -other) for other in range(n_users)]
+        others = [(n, other) for n, other in common if n and other != -user]
+        for number, other in sorted(others, reverse=True)[:k]:
+            dense[user, -other] = number
+    return dense
+
+
+@pytest.mark.parametrize("k", [1, 4, 100])
+@pytest.mark.parametrize("entries", [1, 60, 1 << 22])
+def test_co_interaction_graph_equals_its_slow_twin(k, entries):
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((25, 40)) < 0.12)
+    kept = users > 0  # user 0 is PAD
+    users, items = users[kept], items[kept]
+    graph = graphs.co_interaction_graph(
+        (np.append(users, users[:5]), np.append(items, items[:5])), (25, 40), k, entries=entries
+    )
+    assert not graph[0].nnz
+    np.testing.assert_array_equal(graph.toarray(), slow_common_items(users, items, 25, k))
+
+
+def test_softmax_rows_equal_torch_where_a_row_has_entries():
+    graph = sp.random(20, 20, 0.2, random_state=0, format="csr")
+    graph.data *= 100
+    dense = torch.from_numpy(graph.toarray())
+    expected = torch.softmax(dense.masked_fill(dense == 0, -torch.inf), 1).nan_to_num()
+    np.testing.assert_allclose(graphs.softmax_rows(graph).toarray(), expected)
+
+
+def test_extended_adjacency_equals_its_dense_twin():
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((6, 8)) < 0.3)
+    links = (rng.random((8, 8)) < 0.2).astype(float)
+    dense = np.zeros((14, 14))
+    dense[users, 6 + items] = dense[6 + items, users] = 1
+    dense[6:, 6:] = links
+    degree = dense.sum(1)
+    root = np.where(degree > 0, np.maximum(degree, 1) ** -0.5, 0)
+    graph = graphs.extended_adjacency((users, items), (6, 8), sp.csr_matrix(links))
+    np.testing.assert_allclose(graph.toarray(), root[:, None] * dense * root)
+
+
+# Edges with learnt weights ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def edges():
+    rng = np.random.default_rng(3)
+    users, items = np.nonzero(rng.random((9, 7)) < 0.4)
+    kept = (users != 4) & (items != 2)  # a user and an item without edges
+    users, items = users[kept], items[kept]
+    again = rng.permutation(np.r_[np.arange(len(users)), 0, 1])  # two pairs twice, any order
+    return graphs.Edges((users[again], items[again]), (9, 7)), len(users)
+
+
+def test_edges_are_sorted_and_know_their_reverse(edges):
+    edges, pairs = edges
+    assert len(edges.sender) == 2 * pairs
+    assert (edges.receiver.diff() >= 0).all()
+    assert (edges.receiver[:pairs] < 9).all()
+    assert torch.equal(edges.sender[edges.reverse], edges.receiver)
+    assert torch.equal(edges.receiver[edges.reverse], edges.sender)
+    assert torch.equal(edges.offsets.diff(), torch.bincount(edges.receiver, minlength=16))
+    assert not edges.state_dict()
+
+
+@pytest.mark.parametrize("block", [4, 1 << 15])
+def test_edge_operations_equal_dense_ones_and_have_their_gradients(edges, block, monkeypatch):
+    monkeypatch.setattr(graphs, "_EDGES", block)
+    edges, _ = edges
+    x = torch.randn(16, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(len(edges.sender), dtype=torch.float64, requires_grad=True)
+    place = edges.receiver, edges.sender
+
+    def dense(values):
+        return torch.zeros(16, 16, dtype=torch.float64).index_put(place, values)
+
+    torch.testing.assert_close(edges.products(x), (x @ x.T)[place])
+    torch.testing.assert_close(edges.sums(weights, x), dense(weights) @ x)
+    full = torch.full((16, 16), -torch.inf, dtype=torch.float64).index_put(place, weights)
+    torch.testing.assert_close(edges.softmax(weights), torch.softmax(full, 1)[place])
+    assert torch.autograd.gradcheck(edges.products, (x,))
+    assert torch.autograd.gradcheck(edges.sums, (weights, x))
+    assert torch.autograd.gradcheck(edges.softmax, (weights,))
+    assert not edges.sums(weights, x)[[4, 11]].any()
+
+
+def test_a_random_walk_without_loops_is_the_mean_of_neighbours():
+    pairs = np.array([1, 1, 2]), np.array([1, 2, 1])
+    graph = graphs.random_walk_adjacency(pairs, (4, 3), loops=False)
+    dense = graph.csr.toarray()
+    assert dense[1].tolist() == [0, 0, 0, 0, 0, 0.5, 0.5]
+    assert dense[5].tolist() == [0, 0.5, 0.5, 0, 0, 0, 0]
+    assert not dense[[0, 3, 4]].any()

@@ -44,6 +44,7 @@ def test_expected_failures_name_real_cases() -> None:
     real = {(n, c.__name__) for n in register.MODELS for c in model_checks(subject(n))}
     assert set(EXPECTED_FAILURES) <= real
     assert set(suite.CHECK_SETTINGS) <= real
+    assert {(name, "check_loss_falls") for name in suite.LOSS_FLOORS} <= real
 
 
 # The other forms of AlignRec --------------------------------------------------------------------

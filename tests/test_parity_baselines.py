@@ -1,6 +1,6 @@
 """Our baselines against numbers recorded from MMRec (float32, its files untouched).
 
-`python tests/test_parity_baselines.py CHECKOUT` records them again.
+`python tests/test_parity_baselines.py MMREC GUME`, their checkouts, records them again.
 """
 
 from pathlib import Path
@@ -43,10 +43,12 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path, code):
         pass
 
 
-def record(reference: Path) -> None:
+def record(references: list[Path]) -> None:
     """Losses, gradients and scores of every case, as projections."""
     kept = {}
     for name, kinds in CASES:
+        code = baselines.PAIRS[name].code
+        reference = next(folder for folder in references if checkout.is_of(folder, code))
         for key, value in baselines.their_run(reference, name, kinds).items():
             kept[f"{name} {'+'.join(kinds)}/{key}"] = project(value).astype(np.float32)
     np.savez_compressed(RECORDED, **kept)
@@ -55,4 +57,4 @@ def record(reference: Path) -> None:
 if __name__ == "__main__":
     import sys
 
-    record(Path(sys.argv[1]))
+    record([Path(argument) for argument in sys.argv[1:]])

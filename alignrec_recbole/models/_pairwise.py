@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -111,3 +113,8 @@ def pair_scores(user: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tenso
     right = (user * positive).sum(-1, keepdim=True)
     wrong = (user[:, None] * negative.view(len(user), -1, user.shape[1])).sum(-1)
     return right, wrong
+
+
+def xavier_normal_as_one(rows: int) -> Callable[[Tensor], Tensor]:
+    """Xavier's normal initialisation of a table [rows, d], for drawing it in parts [n, d]."""
+    return lambda part: nn.init.normal_(part, std=math.sqrt(2 / (rows + part.shape[1])))

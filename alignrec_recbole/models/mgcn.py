@@ -61,7 +61,7 @@ class MGCNSettings(TwoViewSettings):
 class MGCN(TwoViewRecommender):
     """MGCN on any number of feature sets."""
 
-    settings_class = MGCNSettings
+    settings_class: type[MGCNSettings] = MGCNSettings
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -77,14 +77,17 @@ class MGCN(TwoViewRecommender):
                 nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
             )
             self.preferences = nn.ModuleList(nn.Linear(size, size) for _ in self.tables)
-        self.graph = bipartite_adjacency(self.interactions)
-        self.user_item = SparseOperator(self.interactions)
         self.item_graphs = [
             SparseOperator(
                 item_graph(table.detach(), keys.knn_k, memory_bytes=keys.knn_memory_mb << 20)
             )
             for table in self.tables
         ]
+        self.graph, self.user_item = self._user_item_graph(dataset.pairs())
+
+    def _user_item_graph(self, pairs: Any) -> tuple[SparseOperator, SparseOperator]:
+        """Â [user_num + item_num]² and R̂ [user_num, item_num]."""
+        return bipartite_adjacency(self.interactions), SparseOperator(self.interactions)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Fused vectors of all users and items."""

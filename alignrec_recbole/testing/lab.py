@@ -31,6 +31,10 @@ CHEAP_SETTINGS: dict[str, Any] = {
     "stopping_step": 10**6,
     "setting": "mmrec",
 }
+# class → what it is checked with instead
+OWN_CHEAP_SETTINGS: dict[str, dict[str, Any]] = {
+    "MMGCN": {"learning_rate": 0.005},  # its published grid ends at 0.01; at 0.02 the loss leaps
+}
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,11 @@ class Fit:
         return next(iter(PairBatches(self.splits[0], self.config))).to(self.config["device"])
 
 
+def _own_settings(subject: Subject) -> dict[str, Any]:
+    names = [kind.__name__ for kind in subject.model_class.__mro__]
+    return next((OWN_CHEAP_SETTINGS[name] for name in names if name in OWN_CHEAP_SETTINGS), {})
+
+
 class Lab:
     """Fits of one subject, each made once.
 
@@ -174,6 +183,7 @@ class Lab:
             **self.subject.settings,
             **world_settings(),
             **CHEAP_SETTINGS,
+            **_own_settings(self.subject),
             "features": list(world.features),
             "epochs": EPOCHS,
             **settings,

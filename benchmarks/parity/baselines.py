@@ -3,17 +3,20 @@
     python -m benchmarks.parity.baselines --reference CHECKOUT [--model M,…]
         [--data-path DIR --dataset D --text STEM --other STEM --seeds 999,1000,1001 --epochs 1000]
 
-CHECKOUT is one of enoche/MMRec. Its models run in float32, ours in float64 and float32; two batches
-of one epoch, so that what is made once an epoch is seen both made and kept. With a data set
-(MMRec's layout, feature files with row = itemID) both sides are also trained with the defaults of
-properties/model, once a seed. The last line printed is one JSON object.
+CHECKOUT is one of enoche/MMRec, or of NanGongNingYi/GUME for GUME. Its models run in float32, ours
+in float64 and float32; two batches of one epoch, so that what is made once an epoch is seen both
+made and kept. With a data set and MMRec (its layout, feature files with row = itemID) both sides
+are also trained with the defaults of properties/model, once a seed. The last line printed is one
+JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
+import operator
 import sys
 import tempfile
 import types
@@ -41,14 +44,19 @@ class Pair:
     """How a model of ours and MMRec's are made equal.
 
     Attributes:
-        tensors: MMRec's parameter → ours; `[users]`, `[items]`, `[1:]` behind ours cut PAD rows.
+        tensors: MMRec's parameter → ours; `[users]`, `[items]`, `[nodes]` (both),
+            `[1:]` behind ours cut PAD rows.
         theirs: our settings → MMRec's.
         settings: ours in the comparison, so that tuning a default does not move what is recorded.
         fusing: MMRec's parameters that ours has, and MMRec uses, with several sets only.
-        idle: MMRec's parameters that cancel, so that we don't have them.
+        idle: MMRec's parameters that cancel or touch no score: we don't have them; set to 0
+            unless they are feature tables.
         features: cases by the sets that are given.
         learns: it has a loss.
         scores: MMRec's scores from ours.
+        loose: tensors of MMRec's that get gradients and are no parameters.
+        code: whose model it is, one of `checkout.SOURCES`.
+        prepare: sets on a built model of MMRec, by our settings, what its own do not reach.
     """
 
     tensors: dict[str, str]
@@ -59,6 +67,9 @@ class Pair:
     features: tuple[tuple[str, ...], ...] = (("text", "image"), ("text",), ("image",))
     learns: bool = True
     scores: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.clone
+    loose: tuple[str, ...] = ()
+    code: str = mmrec.MARK
+    prepare: Callable[[Any, dict[str, Any]], None] = lambda model, ours: None
 
     def names(self, kinds: tuple[str, ...]) -> dict[str, str]:
         """`tensors` of a case: `{n}` in ours is the number of the set, `image` and `text` the set.
@@ -114,6 +125,38 @@ def _layers(**renamed: str) -> dict[str, str]:
     }
 
 
+def _mmgcn_branch(theirs: str, ours: str) -> dict[str, str]:
+    out = {f"{theirs}.preference": f"{ours}.users[1:]"}
+    for n in range(3):
+        own = {f"{theirs}__linear_layer{n + 1}": f"{ours}.own.{n}"}
+        join = {f"{theirs}__g_layer{n + 1}": f"{ours}.join.{n}"}
+        out |= {f"{theirs}.conv_embed_{n + 1}.weight": f"{ours}.messages.{n}"}
+        out |= _layers(**own, **join)
+    return out
+
+
+class _OutOfPlace(torch.Tensor):
+    """`a += b` makes a new tensor."""
+
+    def __iadd__(self, other: torch.Tensor) -> torch.Tensor:  # type: ignore[override, misc]
+        return self + other
+
+
+def _mend_dualgnn(model: Any, ours: dict[str, Any]) -> None:
+    """As many users as ours; text's vectors are not added to the image's (dualgnn.py D1)."""
+    model.k = ours["user_k"]
+    sizes = {len(users) for users, _ in model.user_graph_dict.values()}
+    assert not sizes & set(range(1, model.k)), "MMRec would draw users again"
+    if hasattr(model, "v_gcn"):
+        forward = model.v_gcn.forward
+
+        def apart(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            vectors, preference = forward(*arguments)
+            return vectors.as_subclass(_OutOfPlace), preference
+
+        model.v_gcn.forward = apart
+
+
 PAIRS: dict[str, Pair] = {
     "VBPR": Pair(
         {
@@ -164,6 +207,166 @@ PAIRS: dict[str, Pair] = {
         settings={"n_ui_layers": 2, "reg_weight": 1e-4, "cl_loss": 0.01},
         features=(("image", "text"),),  # MMRec's needs both
     ),
+    "ItemKNNCBF": Pair(
+        {},
+        lambda ours: {"knn_k": ours["knn_k"], "shrink": ours["shrink"]},
+        settings={"knn_k": 10, "shrink": 10.0},
+        idle=("dummy_embeddings",),
+        learns=False,
+    ),
+    "SMORE": Pair(
+        {
+            **NODES, **TABLES, **PROJECTIONS,
+            **_layers(
+                gate_v__0="gates.{image}", gate_t__0="gates.{text}", gate_f__0="gates.2",
+                gate_image_prefer__0="preferences.{image}",
+                gate_text_prefer__0="preferences.{text}",
+                gate_fusion_prefer__0="preferences.2",
+                query_v__0="queries.{image}.0", query_t__0="queries.{text}.0",
+            ),
+            "query_v.2.weight": "queries.{image}.2.weight",
+            "query_t.2.weight": "queries.{text}.2.weight",
+            "image_complex_weight": "filters.{image}",
+            "text_complex_weight": "filters.{text}",
+            "fusion_complex_weight": "filters.2",
+        },
+        _same("n_ui_layers", "n_layers", "image_knn_k", "text_knn_k", "reg_weight",
+              "dropout_rate", "cl_loss"),
+        settings={"n_ui_layers": 4, "image_knn_k": 10, "text_knn_k": 5, "dropout_rate": 0.1,
+                  "reg_weight": 1e-4, "cl_loss": 0.01},  # no negative cosines among them
+        features=(("image", "text"),),
+    ),
+    "LGMRec": Pair(
+        {
+            **NODES,
+            "item_image_trs": "projections.{image}", "item_text_trs": "projections.{text}",
+            "v_hyper": "hyperedges.{image}", "t_hyper": "hyperedges.{text}",
+        },
+        lambda ours: {
+            **_same("n_ui_layers", "n_mm_layers", "n_hyper_layer", "hyper_num", "keep_rate",
+                    "alpha", "cl_weight", "reg_weight", embedding_size="feat_embed_dim")(ours),
+            "cf_model": "lightgcn",
+        },
+        settings={"n_hyper_layer": 2, "hyper_num": 4, "keep_rate": 0.5, "alpha": 0.3,
+                  "cl_weight": 1e-4, "reg_weight": 1e-6},
+        features=(("image", "text"),),
+    ),
+    "SLMRec": Pair(
+        {
+            "embedding_user.weight": "nodes.weight[users]",
+            "embedding_item.weight": "nodes.weight[items]",
+            **_layers(
+                v_dense="projections.{image}", t_dense="projections.{text}",
+                embedding_user_after_GCN="fuse_users", embedding_item_after_GCN="fuse_items",
+                g_i_iv="fine.0", g_iv_iva="fine.1", g_iva_ivat="coarse.0",
+            ),
+            "g_v_iv.weight": "contents.0.weight", "g_t_ivat.weight": "contents.1.weight",
+        },
+        lambda ours: {
+            "recdim": ours["embedding_size"], "layer_num": ours["n_layers"],
+            "temp": ours["temperature"], "ssl_temp": ours["ssl_temperature"],
+            "ssl_alpha": ours["ssl_alpha"], "mm_fusion_mode": "concat", "ssl_task": "FAC",
+            "init": "xavier", "adj_type": "pre",
+        },
+        settings={"n_layers": 3, "temperature": 0.2, "ssl_temperature": 0.2, "ssl_alpha": 0.05},
+        idle=("g_a_iva.weight", "g_a_iva.bias", "g_v_iv.bias", "g_t_ivat.bias"),
+        features=(("image", "text"),),
+        scores=torch.sigmoid,  # MMRec's scores are the sigmoid of ours
+    ),
+    "PGL": Pair(
+        {
+            **TABLES, **PROJECTIONS,
+            "user_image.weight": "users.{image}[1:]", "user_text.weight": "users.{text}[1:]",
+        },
+        lambda ours: {
+            **_same("n_ui_layers", "n_mm_layers", "knn_k", "mm_image_weight", "dropout",
+                    "reg_weight", embedding_size="feat_embed_dim")(ours),
+            "mode": "local",
+        },
+        settings={"dropout": 0.2, "reg_weight": 0.05},
+        features=(("image", "text"),),
+    ),
+    "DRAGON": Pair(
+        {
+            "v_gcn.preference": "preferences.{image}[1:]",
+            "t_gcn.preference": "preferences.{text}[1:]",
+            **_layers(
+                v_gcn__MLP="projections.{image}", t_gcn__MLP="projections.{text}",
+                v_gcn__MLP_1="outer.{image}", t_gcn__MLP_1="outer.{text}",
+            ),
+            "weight_u": "attention[1:]",
+        },
+        lambda ours: {
+            **_same("n_mm_layers", "knn_k", "mm_image_weight", "reg_weight",
+                    embedding_size="feat_embed_dim")(ours),
+            "aggr_mode": "add",
+        },
+        settings={"user_k": 5, "reg_weight": 0.1},  # every user who has neighbours has five
+        idle=("image_embedding.weight", "text_embedding.weight", "weight_i", "MLP_v.weight",
+              "MLP_t.weight", *_layers(image_trs="", text_trs="", MLP_user="")),
+        features=(("image", "text"),),
+        prepare=lambda model, ours: setattr(model, "k", ours["user_k"]),
+    ),
+    "GUME": Pair(
+        {
+            **NODES, **TABLES,
+            "extended_image_user.weight": "users.{image}[1:]",
+            "extended_text_user.weight": "users.{text}[1:]",
+            **_layers(
+                image_reduce_dim="projections.{image}", text_reduce_dim="projections.{text}",
+                image_trans_dim__0="gates.{image}", text_trans_dim__0="gates.{text}",
+                image_behavior__0="preferences.{image}", text_behavior__0="preferences.{text}",
+                separate_coarse__0="query.0",
+            ),
+            "separate_coarse.2.weight": "query.2.weight",
+        },
+        _same("n_ui_layers", "n_layers", "knn_k", "vt_loss", "um_loss", "um_temp", "reg_weight_2",
+              reg_weight="reg_weight_1", cl_loss="bm_loss", temperature="bm_temp"),
+        settings={"n_ui_layers": 3, "n_layers": 2, "knn_k": 10, "reg_weight": 0.01, "cl_loss": 0.1,
+                  "temperature": 0.4, "vt_loss": 0.1, "um_loss": 0.01, "um_temp": 0.2,
+                  "reg_weight_2": 0.1},
+        features=(("image", "text"),),
+        code="gume",
+    ),
+    "GRCN": Pair(
+        {
+            "id_gcn.id_embedding": "nodes.weight[nodes]",
+            "model_specific_conf": "trust.weight[nodes]",
+            "v_gcn.preference": "users.{image}[1:]", "t_gcn.preference": "users.{text}[1:]",
+            **_layers(v_gcn__MLP="projections.{image}", t_gcn__MLP="projections.{text}"),
+        },
+        lambda ours: {**_same("latent_embedding", "reg_weight")(ours), "n_layers": 3},
+        settings={"n_routings": 0, "reg_weight": 0.1},
+        features=(("image", "text"), ("image",)),  # MMRec's crashes with text alone
+    ),
+    "MMGCN": Pair(
+        {
+            "id_embedding": "nodes.weight[nodes]",
+            **_layers(v_gcn__MLP="branches.{image}.reduce"),
+            **_mmgcn_branch("v_gcn", "branches.{image}"),
+            **_mmgcn_branch("t_gcn", "branches.{text}"),
+        },
+        _same("reg_weight"),
+        settings={"embedding_size": 16, "n_layers": 3, "reg_weight": 0.1, "train_vectors": True},
+        loose=("id_embedding", "v_gcn.preference", "t_gcn.preference"),
+        features=(("image", "text"), ("text",), ("image",)),
+    ),
+    "DualGNN": Pair(
+        {
+            "v_gcn.preference": "users.{image}[1:]", "t_gcn.preference": "users.{text}[1:]",
+            **_layers(
+                v_gcn__MLP="hidden.{image}", t_gcn__MLP="hidden.{text}",
+                v_gcn__MLP_1="projections.{image}", t_gcn__MLP_1="projections.{text}",
+            ),
+            "weight_u": "shares[1:]",
+        },
+        lambda ours: {**_same("reg_weight")(ours), "aggr_mode": "add"},
+        settings={"n_layers": 2, "user_k": 5, "reg_weight": 0.1},
+        fusing=("weight_u",),
+        idle=("weight_i", "MLP_v.weight", "MLP_t.weight", "MLP_user.weight", "MLP_user.bias"),
+        features=(("image", "text"), ("text",), ("image",)),
+        prepare=_mend_dualgnn,
+    ),
 }  # fmt: skip
 
 
@@ -193,7 +396,11 @@ def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 @contextlib.contextmanager
 def fixed_chance() -> Iterator[None]:
-    """No chance: dropout drops every fourth column, Gumbel noise is none, edges are given."""
+    """No chance: dropout drops every fourth column, Gumbel noise is none, edges are given.
+
+    Uniform noise is one of two patterns, in turn.
+    """
+    turns = itertools.count()
 
     def dropout(
         x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
@@ -207,7 +414,12 @@ def fixed_chance() -> Iterator[None]:
     def multinomial(weights: torch.Tensor, n: int, *_: Any, **__: Any) -> torch.Tensor:
         return torch.from_numpy(np.random.default_rng(5).permutation(len(weights))[:n])
 
+    def rand_like(x: torch.Tensor, **_: Any) -> torch.Tensor:
+        pattern = torch.arange(x.shape[-1]) * (3 + next(turns) % 2) % 7 + 1.0
+        return pattern.to(x).expand(x.shape) / 8
+
     with (
+        mock.patch("torch.rand_like", rand_like),
         mock.patch("torch.nn.functional.dropout", dropout),
         mock.patch("torch.nn.functional.gumbel_softmax", gumbel),
         mock.patch("torch.multinomial", multinomial),
@@ -265,20 +477,30 @@ def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
     with torch.no_grad():
         for theirs, ours in names.items():
             if not ours.startswith("tables."):  # these keep the features
-                place = _cut(own, ours)
-                place.copy_(torch.from_numpy(values(theirs, tuple(place.shape))))
+                tensor, rows = _place(own, ours)
+                drawn = torch.from_numpy(values(theirs, tuple(tensor[rows].shape)))
+                tensor[rows] = drawn.to(tensor.dtype)
     return model
 
 
-def _cut(tensors: dict[str, torch.Tensor], address: str) -> torch.Tensor:
+def _place(tensors: dict[str, torch.Tensor], address: str) -> tuple[torch.Tensor, Any]:
+    """A tensor and which of its rows are meant."""
     name, _, rows = address.partition("[")
+    users, items = slice(1, USERS + 1), slice(USERS + 2, None)
+    every = torch.arange(USERS + ITEMS + 2)
     cut = {
         "": slice(None),
         "1:]": slice(1, None),
-        "users]": slice(1, USERS + 1),
-        "items]": slice(USERS + 2, None),
+        "users]": users,
+        "items]": items,
+        "nodes]": torch.cat([every[users], every[items]]),
     }[rows]
-    return tensors[name][cut]
+    return tensors[name], cut
+
+
+def _cut(tensors: dict[str, torch.Tensor], address: str) -> torch.Tensor:
+    tensor, rows = _place(tensors, address)
+    return tensor[rows]
 
 
 def our_run(name: str, kinds: tuple[str, ...], *, double: bool) -> dict[str, np.ndarray]:
@@ -317,10 +539,14 @@ def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, n
     out: dict[str, Any] = {}
     with (
         fixed_chance(),
-        mmrec.built(reference, name, settings, given["features"], given["matrix"]) as model,
+        mmrec.built(
+            reference, name, settings, given["features"], given["matrix"], pair.code
+        ) as model,
     ):
+        pair.prepare(model, our_settings(name))
         names = pair.names(kinds)
         every = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        every |= {n: operator.attrgetter(n)(model) for n in pair.loose if n in names}
         idle = [n for n in every if n not in names and n in pair.fusing + pair.idle]
         own = {n: p for n, p in every.items() if n not in idle}
         assert set(own) == set(names), f"parameters without a partner: {set(own) ^ set(names)}"
@@ -329,19 +555,23 @@ def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, n
                 if not ours.startswith("tables."):  # these keep the features
                     drawn = values(theirs, tuple(own[theirs].shape))
                     own[theirs].copy_(torch.from_numpy(drawn))
+            for unused in idle:
+                if unused not in TABLES:  # these share the features' memory
+                    every[unused].zero_()
         model.train()
         model.pre_epoch_processing()
         for number, batch in enumerate(given["batches"] if pair.learns else []):
-            model.zero_grad()
+            for parameter in every.values():
+                parameter.grad = None
             loss = model.calculate_loss(torch.from_numpy(batch)).sum()
             loss.backward()
             out[f"loss {number}"] = loss.detach()
             for theirs, parameter in own.items():
                 if parameter.grad is not None:
                     out[f"gradient {number} {theirs}"] = parameter.grad.clone()
-            for parameter in idle:
-                gradient = every[parameter].grad
-                assert gradient is None or gradient.abs().max() < 1e-6, f"{parameter} is not idle"
+            for unused in idle:
+                gradient = every[unused].grad
+                assert gradient is None or gradient.abs().max() < 1e-6, f"{unused} is not idle"
         model.eval()
         with torch.no_grad():
             out["scores"] = model.full_sort_predict([torch.arange(USERS)])
@@ -425,12 +655,20 @@ def train_both(options: argparse.Namespace, name: str) -> dict[str, Any]:
     return out
 
 
+def of_checkout(reference: Path) -> list[str]:
+    """The models that a checkout is compared in; all if it is none, for the error they end in."""
+    marks = [mark for mark in checkout.SOURCES if checkout.is_of(reference, mark)]
+    return [name for name, pair in PAIRS.items() if pair.code in marks] or list(PAIRS)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison."""
     parser = argparse.ArgumentParser(prog="benchmarks.parity.baselines")
-    parser.add_argument("--reference", type=Path, required=True, help="checkout of enoche/MMRec")
     parser.add_argument(
-        "--model", type=lambda text: text.split(","), default=list(PAIRS), help="default: all"
+        "--reference", type=Path, required=True, help="checkout of enoche/MMRec or GUME"
+    )
+    parser.add_argument(
+        "--model", type=lambda text: text.split(","), help="default: all of the checkout"
     )
     parser.add_argument("--data-path", type=Path)
     parser.add_argument("--dataset", help="also train both sides on it")
@@ -441,13 +679,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--epochs", type=int, default=1000)
     options = parser.parse_args(arguments)
+    options.model = options.model or of_checkout(options.reference)
     unknown = sorted(set(options.model) - set(PAIRS))
     if unknown:
         parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(PAIRS)}")
     models: dict[str, Any] = {name: compare(options.reference, name) for name in options.model}
     worst = max(entry["max_rel_error"] for entry in models.values())
     if options.dataset:
-        for name in options.model:
+        for name in [n for n in options.model if PAIRS[n].code == mmrec.MARK]:
             models[name].update(train_both(options, name))
     print(json.dumps({"max_rel_error": worst, "models": models}))
     return 0

@@ -1,8 +1,8 @@
 """Drives a checkout of enoche/MMRec, or of a fork of it, on CPU, its files untouched.
 
 The official AlignRec code is such a fork. What they lack on today's stack is supplied from
-outside: `.cuda()` as the identity, names that numpy and scipy have removed, the one function of
-torch_scatter that is used, imports that are not used here.
+outside: `.cuda()` as the identity, `.to` of a parameter as on a GPU, names that numpy and scipy
+have removed, what is used of torch_scatter and torch_geometric, imports that are not used here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.machinery
+import inspect
+import itertools
 import json
 import logging
 import os
@@ -24,25 +26,89 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 
 from alignrec_recbole.compat import patch_dok_update
 from alignrec_recbole.errors import DataError
+from alignrec_recbole.graphs import co_interaction_graph
 
 FILES = {"text": "text_feat.npy", "image": "image_feat.npy"}
+USER_GRAPH = "user_graph_dict.npy"
 SOURCES = {
     "freedom": "github.com/enoche/MMRec",
     "alignrec": "github.com/sjtulyf123/AlignRec_CIKM24",
+    "gume": "github.com/NanGongNingYi/GUME",
 }
 
 
 def _scatter_add(values: torch.Tensor, index: torch.Tensor, dim: int, dim_size: int) -> Any:
     assert dim == 0
-    return torch.zeros(dim_size, dtype=values.dtype).index_add_(0, index, values)
+    zeros = torch.zeros(dim_size, *values.shape[1:], dtype=values.dtype)
+    return zeros.index_add_(0, index, values)
+
+
+class _MessagePassing(torch.nn.Module):
+    """What is used of torch_geometric's: messages of the senders, summed or averaged by receiver.
+
+    `message` asks for arguments by name: _j is the sender's, _i the receiver's.
+    """
+
+    message: Callable[..., torch.Tensor]
+    update: Callable[[torch.Tensor], torch.Tensor]
+
+    def __init__(self, aggr: str = "add") -> None:
+        super().__init__()
+        self.aggr = aggr
+
+    def propagate(self, edge_index: torch.Tensor, size: Any = None, *, x: torch.Tensor) -> Any:
+        sender, receiver = edge_index
+        known = {
+            "x_i": x[receiver], "x_j": x[sender], "size": size, "size_i": len(x),
+            "edge_index": edge_index, "edge_index_i": receiver,
+        }  # fmt: skip
+        wanted = inspect.signature(self.message).parameters
+        out = _scatter_add(self.message(**{n: known[n] for n in wanted}), receiver, 0, len(x))
+        if self.aggr == "mean":
+            out = out / torch.bincount(receiver, minlength=len(x)).clamp(min=1)[:, None]
+        return self.update(out)
+
+
+def _without_loops(edges: torch.Tensor) -> tuple[torch.Tensor, None]:
+    return edges[:, edges[0] != edges[1]], None
+
+
+def _with_all_edges(edges: torch.Tensor, p: float) -> tuple[torch.Tensor, None]:
+    assert p == 0
+    return edges, None
+
+
+def _degree(index: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.bincount(index, minlength=size).to(dtype)
+
+
+def _softmax_by_group(scores: torch.Tensor, group: torch.Tensor, num_nodes: int) -> torch.Tensor:
+    share = scores.exp()
+    return share / _scatter_add(share, group, 0, num_nodes)[group]
+
+
+def _uniform(size: int, tensor: torch.Tensor) -> None:
+    torch.nn.init.uniform_(tensor, -(size**-0.5), size**-0.5)
 
 
 STAND_INS: dict[str, dict[str, Any]] = {
     "torch_scatter": {"scatter_add": _scatter_add, "scatter": None},
+    "torch_geometric": {},
+    "torch_geometric.nn": {},
+    "torch_geometric.nn.conv": {"MessagePassing": _MessagePassing},
+    "torch_geometric.nn.inits": {"uniform": _uniform},
+    "torch_geometric.utils": {
+        "add_self_loops": None,
+        "degree": _degree,
+        "dropout_adj": _with_all_edges,
+        "remove_self_loops": _without_loops,
+        "softmax": _softmax_by_group,
+    },
     "sparsesvd": {"sparsesvd": None},
     "torchvision": {},
     "torchvision.transforms": {},
@@ -57,6 +123,11 @@ class Answers(dict):
         return None
 
 
+def is_of(reference: Path, model: str) -> bool:
+    """Whether a folder is a checkout of the code that this module tells."""
+    return (reference / "src" / "models" / f"{model}.py").is_file()
+
+
 @contextlib.contextmanager
 def importable(reference: Path, model: str) -> Iterator[None]:
     """Make the checkout's modules importable on this machine.
@@ -68,7 +139,7 @@ def importable(reference: Path, model: str) -> Iterator[None]:
         DataError: the folder is no checkout of that code.
     """
     source = reference / "src"
-    if not (source / "models" / f"{model}.py").is_file():
+    if not is_of(reference, model):
         raise DataError(
             f"This is no checkout of {SOURCES[model]}.",
             came=str(reference),
@@ -83,12 +154,18 @@ def importable(reference: Path, model: str) -> Iterator[None]:
         _stand_in(name, attributes)
     cuda = torch.Tensor.cuda
     torch.Tensor.cuda = lambda self, *a, **k: self  # type: ignore[method-assign, assignment]
+    # On the CPU `.to` gives the parameter itself, which these codes then overwrite by a tensor.
+    torch.nn.Parameter.to = lambda self, *a, **k: self.view_as(self).to(*a, **k)  # type: ignore
     sys.path.insert(0, str(source))
     try:
         yield
     finally:
         sys.path.remove(str(source))
         torch.Tensor.cuda = cuda  # type: ignore[method-assign]
+        del torch.nn.Parameter.to
+        for name, module in list(sys.modules.items()):  # another checkout has the same names
+            if str(getattr(module, "__file__", None)).startswith(str(source)):
+                del sys.modules[name]
 
 
 def _stand_in(name: str, attributes: dict[str, Any]) -> None:
@@ -99,6 +176,9 @@ def _stand_in(name: str, attributes: dict[str, Any]) -> None:
         module = sys.modules[name] = types.ModuleType(name)
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         module.__path__ = []
+        parent, _, leaf = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], leaf, module)
     for attribute, value in attributes.items():
         if not hasattr(module, attribute):
             setattr(module, attribute, value)
@@ -130,11 +210,12 @@ def given(
         (Path(folder) / "toy").mkdir()
         for kind, values in features.items():
             np.save(Path(folder) / "toy" / FILES[kind], values)
+        _save_user_graph(Path(folder) / "toy" / USER_GRAPH, interactions)
         config = Answers(
             USER_ID_FIELD="u", ITEM_ID_FIELD="i", NEG_PREFIX="neg_", device="cpu", end2end=False,
             is_multimodal_model=True, multimodal_data_dir="", data_path=f"{folder}/",
             dataset="toy", vision_feature_file=FILES["image"], text_feature_file=FILES["text"],
-            **settings,
+            user_graph_dict_file=USER_GRAPH, **settings,
         )  # fmt: skip
         loader = types.SimpleNamespace(
             inter_matrix=lambda form: interactions.tocoo(),
@@ -143,25 +224,46 @@ def given(
         yield config, loader
 
 
+def _save_user_graph(path: Path, interactions: Any) -> None:
+    """What MMRec's preprocessing writes: user → [ids, numbers of common items], the 200 largest.
+
+    Equal numbers stand there in an order that torch.topk leaves open; here the smaller id is first.
+    """
+    graph = co_interaction_graph(interactions.nonzero(), interactions.shape, 200)
+    rows = {}
+    for user, (start, stop) in enumerate(itertools.pairwise(graph.indptr)):
+        order = np.argsort(-graph.data[start:stop], kind="stable")
+        rows[user] = [part[start:stop][order].tolist() for part in (graph.indices, graph.data)]
+    np.save(path, rows, allow_pickle=True)  # type: ignore[arg-type]
+
+
 def _enter_copy(
-    reference: Path, dataset_dir: Path, features: dict[str, Path], folder: Path
+    reference: Path, name: str, dataset_dir: Path, features: dict[str, Path], folder: Path
 ) -> None:
     """A scratch copy with the data in its layout; the working directory moves into it."""
-    name = dataset_dir.name
+    model = reference / "src" / "models" / f"{name.lower()}.py"
+    dataset = dataset_dir.name
     shutil.copytree(reference / "src", folder / "src")
-    target = folder / "data" / name
+    target = folder / "data" / dataset
     target.mkdir(parents=True)
-    frame = pd.read_csv(dataset_dir / f"{name}.inter", sep="\t")
+    frame = pd.read_csv(dataset_dir / f"{dataset}.inter", sep="\t")
     if "timestamp" not in frame:  # its loader insists on this column
         frame["timestamp"] = 0
-    frame.to_csv(target / f"{name}.inter", sep="\t", index=False)
+    if model.is_file() and "user_graph_dict_file" in model.read_text(encoding="utf-8"):
+        rows = frame[frame.x_label == 0]
+        shape = frame.userID.max() + 1, frame.itemID.max() + 1
+        ones = np.ones(len(rows))
+        _save_user_graph(
+            target / USER_GRAPH, sp.csr_matrix((ones, (rows.userID, rows.itemID)), shape=shape)
+        )
+    frame.to_csv(target / f"{dataset}.inter", sep="\t", index=False)
     for kind, path in features.items():
         shutil.copyfile(path, target / FILES[kind])
-    (folder / "src" / "configs" / "dataset" / f"{name}.yaml").write_text(
+    (folder / "src" / "configs" / "dataset" / f"{dataset}.yaml").write_text(
         "USER_ID_FIELD: userID\nITEM_ID_FIELD: itemID\nTIME_FIELD: timestamp\n"
-        f"filter_out_cod_start_users: True\ninter_file_name: '{name}.inter'\n"
+        f"filter_out_cod_start_users: True\ninter_file_name: '{dataset}.inter'\n"
         f"vision_feature_file: {FILES['image']}\ntext_feature_file: {FILES['text']}\n"
-        'user_graph_dict_file: none.npy\nfield_separator: "\\t"\n'
+        f'user_graph_dict_file: {USER_GRAPH}\nfield_separator: "\\t"\n'
     )
     os.chdir(folder / "src")
 
@@ -219,7 +321,7 @@ def _train_here(
     dataset = Path(dataset_dir).name
     with tempfile.TemporaryDirectory() as folder:
         files = {kind: Path(path) for kind, path in features.items()}
-        _enter_copy(Path(reference), Path(dataset_dir), files, Path(folder))
+        _enter_copy(Path(reference), name, Path(dataset_dir), files, Path(folder))
         with importable(Path(folder), model):
             import utils.quick_start as quick_start
             from common import trainer as trainers
@@ -255,7 +357,7 @@ def actions(
 
     `folder` is a scratch folder; the working directory moves into it.
     """
-    _enter_copy(reference, dataset_dir, features, folder)
+    _enter_copy(reference, name, dataset_dir, features, folder)
     opened = contextlib.ExitStack()
     opened.enter_context(importable(folder, model))
     logging.disable(logging.CRITICAL)

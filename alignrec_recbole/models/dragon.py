@@ -1,0 +1,142 @@
+"""DRAGON: one graph convolution a feature set, then a graph among users and one among items.
+
+Paper       Zhou et al., "Enhancing Dyadic Relations with Homogeneous Graphs for Multimodal
+            Recommendation", ECAI 2023, arXiv 2301.12097; equations 1-10, attentive concatenation.
+Followed    enoche/MMRec@e775373 src/models/dragon.py (aggr_mode add) and its script
+            preprocessing/dualgnn-gen-u-u-matrix.py; compared gradient by gradient by
+            `python -m benchmarks.parity.baselines --model DRAGON` (no code taken).
+
+    z_m = V_m leaky(W_m f_m + b_m) + c_m          x_m = norm([p_m; z_m]),  p_m of users
+    y_m = Σ_{l=0..L} Âˡ x_m                       y_i = [y_m]_i,  y_u = [a_u,m y_m]_u side by side
+    h_u = y_u + (T y)_u,  h_i = y_i + (Sⁿ y)_i,   s(u, i) = ⟨h_u, h_i⟩
+    T   softmax of the numbers of common items of a user's k nearest users;  S as in FREEDOM
+    loss = BPR / ln 2 + reg_weight · (Σ_m mean p_m² of the batch's users + mean a²)
+
+Deviations  D1 a user with fewer than k neighbours has those (the reference fills up to k by drawing
+               them again, anew each epoch, so that chance weights them); among users with equally
+               many common items the smaller id is nearer.
+            D2 scores are of the present weights, not of those before the last step.
+            D3 of one set nothing is weighed: a is not built (the reference has it in the penalty).
+            D4 an item without a set has a zero z_m and a single self edge in that set's graph.
+            D5 only the batch's rows of the last layers of T and S are computed.
+            D6 features are constants, as they are there; its layers that nothing uses are not here.
+Shapes      p_m [user_num, d], a [user_num, M, 1], features [item_num, f_m]; row 0 is PAD.
+Cost        2L + n sparse products of width M d, M products I × f_m × 4d and I × 4d × d a step.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignrec_recbole import losses
+from alignrec_recbole.graphs import (
+    SparseOperator,
+    bipartite_adjacency,
+    co_interaction_graph,
+    layer_mean,
+    softmax_rows,
+    unweighted_item_graph,
+)
+from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
+from alignrec_recbole.models._pairwise import padded, pair_scores
+from alignrec_recbole.settings import Settings
+
+
+class DRAGONSettings(Settings):
+    """Hyper-parameters; defaults and their sources are in properties/model/DRAGON.yaml."""
+
+    embedding_size: int = Field(gt=0, description="d of a set")
+    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
+    n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
+    knn_k: int = Field(gt=0, description="neighbours of an item in S, itself included")
+    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
+    user_k: int = Field(gt=0, description="neighbours of a user in T")
+    mm_image_weight: float = Field(ge=0, le=1, description="share of the sets that are not text")
+    reg_weight: float = Field(ge=0, description="weight of the squares of p and a")
+
+
+class DRAGON(ContentRecommender):
+    """DRAGON on any number of feature sets."""
+
+    settings_class = DRAGONSettings
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        keys, size = self.settings, self.settings.embedding_size
+        self.weights = {"bpr": 1 / math.log(2), "squares": keys.reg_weight}
+        self.tables = FeatureTables(dataset, train=False)
+        self.projections = self.tables.projections(4 * size)
+        self.outer = nn.ModuleList(nn.Linear(4 * size, size) for _ in self.tables)
+        self.preferences = nn.ParameterList(
+            padded(self.n_users, size, nn.init.xavier_normal_) for _ in self.tables
+        )
+        if len(self.tables) > 1:
+            drawn = padded(self.n_users, len(self.tables), nn.init.xavier_normal_).detach()
+            shares = torch.softmax(drawn, 1)[:, :, None]
+            shares[0] = 0
+            self.attention = nn.Parameter(shares)
+        self.graph = bipartite_adjacency(self.interactions)
+        shape = self.n_users, self.n_items
+        self.user_user = SparseOperator(
+            softmax_rows(co_interaction_graph(dataset.pairs(), shape, keys.user_k))
+        )
+        memory = keys.knn_memory_mb << 20
+        weights = self.tables.shares(keys.mm_image_weight)
+        self.item_item = SparseOperator(
+            sum(
+                weight * unweighted_item_graph(table.detach(), keys.knn_k, memory_bytes=memory)
+                for weight, table in zip(weights, self.tables, strict=True)
+            )
+        )
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Vectors of all users and items."""
+        users, items = self._propagated()
+        content = items
+        for _ in range(self.settings.n_mm_layers):
+            content = self.item_item @ content
+        return users + self.user_user @ users, items + content
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """bpr and squares."""
+        items = torch.cat([positives, negatives.ravel()])
+        all_users, all_items = self._propagated()
+        user = take_rows(all_users, users) + self.user_user.rows(users, all_users)
+        item = take_rows(all_items, items) + self._content_rows(items, all_items)
+        positive, negative = item.split([len(users), len(items) - len(users)])
+        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
+        if self.weights["squares"]:
+            squares = [take_rows(table, users).square().mean() for table in self.preferences]
+            if len(self.tables) > 1:
+                squares.append(self.attention[1:].square().mean())
+            terms["squares"] = torch.stack(squares).sum()
+        return terms
+
+    def _propagated(self) -> tuple[Tensor, Tensor]:
+        """y of all users and items, the sets side by side [·, M d]."""
+        start = []
+        for number, table in enumerate(self.tables):
+            hidden = F.leaky_relu(project(table, self.projections[number]))
+            items = project(hidden, self.outer[number]) * self.tables.present(number)[:, None]
+            start.append(F.normalize(torch.cat([self.preferences[number], items]), dim=1))
+        layers = self.settings.n_ui_layers
+        nodes = layer_mean(self.graph, torch.cat(start, 1), layers) * (layers + 1)
+        users, items = nodes[: self.n_users], nodes[self.n_users :]
+        if len(self.tables) > 1:
+            views = users.view(self.n_users, len(self.tables), -1)
+            users = (self.attention * views).view(self.n_users, -1)
+        return users, items
+
+    def _content_rows(self, rows: Tensor, items: Tensor) -> Tensor:
+        """(Sⁿ y)[rows]."""
+        layers = self.settings.n_mm_layers
+        for _ in range(layers - 1):
+            items = self.item_item @ items
+        return self.item_item.rows(rows, items) if layers else take_rows(items, rows)

@@ -1,0 +1,143 @@
+"""GUME: MGCN with edges between items that every set finds alike, and users' own content vectors.
+
+Paper       Lin et al., "GUME: Graphs and User Modalities Enhancement for Long-Tail Multimodal
+            Recommendation", CIKM 2024, arXiv 2407.12338.
+Followed    NanGongNingYi/GUME@44a4dce src/models/gume.py, the authors' own; compared gradient by
+            gradient by `python -m benchmarks.parity.baselines --model GUME` (no code taken).
+
+    A = [[0, R], [Rᵀ, B]],  B_ij = 1 where j ≠ i is among i's k nearest by every set
+    Â = D^-½ A D^-½, D row sums;  R̂ its user-item block;  S_m and p_m as in MGCN (mgcn.py)
+    H = mean_l (Âˡ E),   h_m^i = S_mⁿ p_m,  h_m^u = R̂ h_m^i,   side, h and s(u, i) as in MGCN
+    X = mean_l Âˡ [mean_m Q_m; mean_m h_m^i],  Q_m user vectors of set m
+    loss = BPR + reg_weight · ½ Σ ‖h‖² / train_batch_size + cl_loss · (NCE(side_i → H_i)
+           + NCE(side_u → H_u)) + vt_loss · VT + um_loss · UM + reg_weight_2 · ½ Σ ‖X_i‖² /
+           train_batch_size over the batch's positives
+    VT  = |var h_1 − var h_2| + |mean h_1 − mean h_2| over all entries of users and items, summed
+          over every two sets
+    UM  = NCE(X_u → side_u) + NCE(side_u + ε → side_u + ε') + NCE(X_u + ε → X_u + ε'), τ = um_temp;
+          ε = 0.1 · sign(x) ⊙ norm(r), r uniform in [0, 1]
+
+Deviations  D1 D1-D4 of MGCN; of one set there is no VT, and B is that set's graph.
+            D2 X is one propagation of the mean, not the mean of one a set (same values).
+            D3 ε is drawn for the batch's rows, so a user twice in a batch has two.
+            D4 B takes the k of `knn_k` (the reference always compares lists of 10), of these only
+               neighbours with a positive cosine.
+Shapes      node table [user_num + item_num, d], Q_m [user_num, d], features [item_num, f_m]; row 0
+            is PAD, outside VT.
+Cost        4L + M n + 1 sparse products and M products I × f_m × d a step (three with trained
+            features).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignrec_recbole import losses
+from alignrec_recbole.graphs import SparseOperator, extended_adjacency, layer_mean
+from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.models._content import Views
+from alignrec_recbole.models._pairwise import padded, pair_scores
+from alignrec_recbole.models.mgcn import MGCN, MGCNSettings
+
+
+class GUMESettings(MGCNSettings):
+    """Hyper-parameters; defaults and their sources are in properties/model/GUME.yaml."""
+
+    vt_loss: float = Field(ge=0, description="weight of VT")
+    um_loss: float = Field(ge=0, description="weight of UM")
+    um_temp: float = Field(gt=0, description="τ of UM")
+    reg_weight_2: float = Field(ge=0, description="weight of the squares of X")
+
+
+class GUME(MGCN):
+    """GUME on any number of feature sets."""
+
+    settings_class = GUMESettings
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        keys = self.settings
+        self.weights |= {"vt": keys.vt_loss, "um": keys.um_loss, "l2_user": keys.reg_weight_2}
+        self.users = nn.ParameterList(
+            padded(self.n_users, keys.embedding_size, nn.init.xavier_uniform_) for _ in self.tables
+        )
+
+    def _user_item_graph(self, pairs: Any) -> tuple[SparseOperator, SparseOperator]:
+        """Â with edges among items, and its user-item block."""
+        alike = functools.reduce(lambda a, b: a.multiply(b), (g.csr != 0 for g in self.item_graphs))
+        edges = alike.tocoo()
+        other = edges.row != edges.col
+        links = sp.csr_matrix(
+            (np.ones(other.sum()), (edges.row[other], edges.col[other])), shape=edges.shape
+        )
+        graph = extended_adjacency(pairs, (self.n_users, self.n_items), links)
+        return SparseOperator(graph), SparseOperator(graph[: self.n_users, self.n_users :])
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """bpr, l2, contrast of content and ID view, vt, um, l2_user."""
+        keys, batch = self.settings, len(users)
+        items = torch.cat([positives, negatives.ravel()])
+        nodes = torch.cat([users, items + self.n_users])
+        ids, own = layer_mean(
+            self.graph, self.nodes.weight, keys.n_ui_layers, nodes, slice(self.n_users, None)
+        )
+        content = self._content_items(own)
+        user_content = self.user_item @ content
+        rows = torch.cat([take_rows(user_content, users), take_rows(content, items)])
+        side = self._side(ids, rows)
+        sizes = [batch, batch, len(items) - batch]
+        user, positive, negative = (ids + side).split(sizes)
+        id_user, id_item, _ = ids.split(sizes)
+        side_user, side_item, _ = side.split(sizes)
+
+        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
+        if self.weights["l2"]:
+            terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
+        if self.weights["contrast"]:
+            terms["contrast"] = losses.info_nce(
+                side_item, id_item, keys.temperature
+            ) + losses.info_nce(side_user, id_user, keys.temperature)
+        if self.weights["vt"] and len(self.tables) > 1:
+            terms["vt"] = self._moments(torch.cat([user_content[1:], content[1:]]))
+        if self.weights["um"] or self.weights["l2_user"]:
+            extended = self._extended(content, nodes[: 2 * batch])
+            own_user, own_item = extended.split(batch)
+            terms["um"] = self._agree(own_user, side_user)
+            terms["l2_user"] = losses.half_squares(own_item, divisor=self.l2_divisor)
+        self.expose(lambda: Views(id_user, side_user, id_item, side_item, user, positive))
+        return terms
+
+    def _extended(self, content: Tensor, rows: Tensor) -> Tensor:
+        """X[rows] from h_m^i of all items side by side [item_num, M d]."""
+        users = torch.stack(list(self.users)).mean(0)
+        items = content.view(self.n_items, len(self.tables), -1).mean(1)
+        return layer_mean(self.graph, torch.cat([users, items]), self.settings.n_ui_layers, rows)
+
+    def _moments(self, content: Tensor) -> Tensor:
+        """VT of rows [n, M d]."""
+        views = content.view(len(content), len(self.tables), -1)
+        moments = torch.stack([views.var((0, 2)), views.mean((0, 2))])  # [2, M]
+        pairs = itertools.combinations(moments.unbind(1), 2)
+        return torch.stack([(one - other).abs().sum() for one, other in pairs]).sum()
+
+    def _agree(self, own: Tensor, side: Tensor) -> Tensor:
+        """UM of the batch's X_u and side_u [b, d]."""
+        agree = functools.partial(losses.info_nce, temperature=self.settings.um_temp)
+        return (
+            agree(own, side)
+            + agree(_perturbed(side), _perturbed(side))
+            + agree(_perturbed(own), _perturbed(own))
+        )
+
+
+def _perturbed(x: Tensor) -> Tensor:
+    return x + 0.1 * torch.sign(x) * F.normalize(torch.rand_like(x), dim=1)

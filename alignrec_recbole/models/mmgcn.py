@@ -1,0 +1,155 @@
+"""MMGCN: one graph convolution a feature set, tied together by shared ID vectors.
+
+Paper       Wei et al., "MMGCN: Multi-modal Graph Convolution Network for Personalized
+            Recommendation of Micro-video", MM 2019; equations 1-9.
+Followed    enoche/MMRec@e775373 src/models/mmgcn.py, which follows the authors' weiyinwei/MMGCN;
+            compared gradient by gradient by `python -m benchmarks.parity.baselines --model MMGCN`
+            (no code taken).
+
+    x⁰_m = norm([P_m; F_m W_m + b_m]) for a set that is not text, norm([P_m; F_m]) for text
+    n_m  = leaky(D⁻¹A xˡ⁻¹_m V_m,l),   o_m = leaky(U_m,l xˡ⁻¹_m + c_m,l) + E
+    xˡ_m = leaky(G_m,l [n_m; o_m] + g_m,l),  l = 1 … L
+    h    = (1/M) Σ_m x^L_m,   s(u, i) = ⟨h_u, h_i⟩
+    loss = BPR + reg_weight · (q(E_u) + q(E_i) + Σ_{m not text} q(P_m)),
+           q the mean square, of the batch's rows or of the whole table
+
+Deviations  D1 E and P are constants as they were drawn, and the penalty, then a constant too, is
+               left out, unless `train_vectors` is set. In MMRec, as in the authors' code, both are
+               tensors that no optimizer is given; the paper trains them, so does the comparison.
+            D2 layers are set by `n_layers`; the reference has 3, whatever its setting.
+            D3 an item without a set has x⁰_m = 0.
+            D4 the reference's latent vectors of the image, and its penalty on P, belong to all sets
+               that are not text.
+            D5 only the batch's rows of the last layer are computed.
+            D6 scores are of the present weights, not of those before the last step.
+            D7 P and E are drawn without their PAD rows, which are 0.
+Shapes      node table [user_num + item_num, d]; users [user_num, w_m] and features [item_num, f_m],
+            one a set, w_m = latent_size or, for text, f_m; row 0 is PAD.
+Cost        per set one sparse product of width w_m and L − 1 of width d, and as many products
+            (U + I) × w_m × (w_m + d) and (U + I) × d × 2d a step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignrec_recbole import losses
+from alignrec_recbole.graphs import SparseOperator, random_walk_adjacency, unit_rows
+from alignrec_recbole.kernels import linear, take_rows
+from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
+from alignrec_recbole.models._pairwise import NodeTable, padded, pair_scores, xavier_normal_as_one
+from alignrec_recbole.settings import Settings
+
+
+class MMGCNSettings(Settings):
+    """Hyper-parameters; defaults and their sources are in properties/model/MMGCN.yaml."""
+
+    embedding_size: int = Field(gt=0, description="d")
+    latent_size: int = Field(gt=0, description="w_m of a set that is not text")
+    n_layers: int = Field(ge=1, description="layers L")
+    reg_weight: float = Field(ge=0, description="weight of the mean squares")
+    train_vectors: bool = Field(description="ID vectors and preferences are trained; not in MMRec")
+
+
+class MMGCN(ContentRecommender):
+    """MMGCN on any number of feature sets."""
+
+    settings_class = MMGCNSettings
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        keys, size = self.settings, self.settings.embedding_size
+        self.weights = {"bpr": 1.0, "l2": keys.reg_weight if keys.train_vectors else 0.0}
+        self.nodes = NodeTable(
+            self.n_users, self.n_items, size, xavier_normal_as_one(self.n_users + self.n_items - 2)
+        )
+        self.tables = FeatureTables(dataset, train=False)
+        self.branches = nn.ModuleList(
+            _Branch(self.n_users, width, 0 if kind == "text" else keys.latent_size, size, keys)
+            for width, kind in zip(self.tables.widths, self.tables.kinds, strict=True)
+        )
+        for table in (self.nodes.weight, *(branch.users for branch in self.branches)):
+            table.requires_grad_(keys.train_vectors)
+        self.graph = random_walk_adjacency(
+            dataset.pairs(), (self.n_users, self.n_items), loops=False
+        )
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Mean of the sets' vectors of all users and items."""
+        nodes = self._propagated(None)
+        return nodes[: self.n_users], nodes[self.n_users :]
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """BPR and, if they are trained, mean squares of ID vectors and preferences."""
+        items = torch.cat([positives, negatives.ravel()])
+        rows = torch.cat([users, items + self.n_users])
+        sizes = [len(users), len(users), len(items) - len(users)]
+        user, positive, negative = self._propagated(rows).split(sizes)
+        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
+        if self.weights["l2"]:
+            ids = take_rows(self.nodes.weight, rows).split([len(users), len(items)])
+            branches: list[Any] = [b for b in self.branches if b.reduce is not None]
+            whole = [branch.users[1:] for branch in branches]
+            terms["l2"] = losses.mean_squares(*ids, *whole)
+        return terms
+
+    def _propagated(self, rows: Tensor | None) -> Tensor:
+        """h of all nodes, or of some."""
+        out = [
+            branch(table, self.tables.present(number), self.nodes.weight, self.graph, rows)
+            for number, (branch, table) in enumerate(zip(self.branches, self.tables, strict=True))
+        ]
+        return torch.stack(out).mean(0)
+
+
+class _Branch(nn.Module):
+    """The convolutions of one set.
+
+    Args:
+        width: of the features.
+        latent: they are projected to this size; 0: not projected.
+        size: d.
+    """
+
+    def __init__(self, n_users: int, width: int, latent: int, size: int, keys: Any) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(width, latent) if latent else None
+        first = latent or width
+        sizes = [first] + [size] * (keys.n_layers - 1)
+        self.users = padded(n_users, first, nn.init.xavier_normal_)
+        self.messages = nn.ParameterList(
+            nn.init.xavier_normal_(torch.empty(width, width)) for width in sizes
+        )
+        self.own = nn.ModuleList(nn.Linear(width, size) for width in sizes)
+        self.join: Any = nn.ModuleList(nn.Linear(width + size, size) for width in sizes)
+        for layer in (*self.own, self.join[0]):
+            nn.init.xavier_normal_(layer.weight)
+
+    def forward(
+        self,
+        table: Tensor,
+        present: Tensor,
+        ids: Tensor,
+        graph: SparseOperator,
+        rows: Tensor | None,
+    ) -> Tensor:
+        """x^L of all nodes, or of some."""
+        content = table if self.reduce is None else project(table, self.reduce)
+        x = torch.cat([unit_rows(self.users), unit_rows(content) * present[:, None]])
+        for number, message in enumerate(self.messages):
+            sent = x @ message
+            if rows is not None and number == len(self.messages) - 1:
+                heard = graph.rows(rows, sent)
+                x, ids = take_rows(x, rows), take_rows(ids, rows)
+            else:
+                heard = graph @ sent
+            own = F.leaky_relu(project(x, self.own[number])) + ids
+            heard, join = F.leaky_relu(heard), self.join[number]
+            left, right = join.weight.tensor_split([heard.shape[1]], 1)  # spares [n_m; o_m]
+            x = F.leaky_relu(linear(heard, left, join.bias) + own @ right.T)
+        return x

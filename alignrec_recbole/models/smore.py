@@ -1,0 +1,166 @@
+"""SMORE: features are filtered and multiplied in the frequency domain before they gate ID vectors.
+
+Paper       Ong and Khong, "Spectrum-based Modality Representation Fusion Graph Convolutional
+            Network for Multimodal Recommendation", WSDM 2025, arXiv 2412.14978; equations 2-19.
+Followed    enoche/MMRec@e775373 src/models/smore.py, the authors' own port of kennethorq/SMORE;
+            compared gradient by gradient by `python -m benchmarks.parity.baselines --model SMORE`
+            (no code taken).
+
+    z_m = W_m f_m + b_m,  ẑ = rfft(z),  views: c_m = irfft(ẑ_m ⊙ w_m), c_F = irfft(Π_m ẑ_m ⊙ w_F)
+    h_v^i = S_vⁿ (E_i ⊙ σ(V_v c_v + e_v)),  h_v^u = R̂ h_v^i     S_F = entry-wise max of the S_m
+    H = mean_l (Âˡ E),   p_v = dropout(σ(G_v H + g_v))
+    side = (p_F ⊙ h_F + Σ_m p_m ⊙ softmax_d(Q_m tanh(P_m h_F + r_m)) ⊙ h_m) / (M + 1)
+    h = H + side,  s(u, i) = ⟨h_u, h_i⟩
+    loss = BPR + reg_weight · ½ Σ ‖h‖² / train_batch_size
+           + cl_loss · (NCE(side_i → H_i) + NCE(side_u → H_u)), τ = 0.2
+
+Deviations  D1 preferences are computed, and dropped out, for the batch's rows only, so an item
+               twice in a batch has two masks.
+            D2 an item without a set keeps a single self edge in S_m; negative cosines count 0.
+            D3 `text_knn_k` is that of text sets, `image_knn_k` that of all others.
+Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.
+Cost        2L + (M + 1) n + 1 sparse products and M products I × f_m × d a step (three with
+            trained features).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignrec_recbole import losses
+from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency, item_graph, layer_mean
+from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.models._content import (
+    FeatureTables,
+    TwoViewRecommender,
+    TwoViewSettings,
+    Views,
+    project,
+)
+from alignrec_recbole.models._pairwise import NodeTable, pair_scores
+
+
+class SMORESettings(TwoViewSettings):
+    """Hyper-parameters; defaults and their sources are in properties/model/SMORE.yaml."""
+
+    embedding_size: int = Field(gt=0, description="d")
+    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
+    n_layers: int = Field(ge=0, description="layers of the item graphs n")
+    image_knn_k: int = Field(gt=0, description="neighbours by sets that are not text")
+    text_knn_k: int = Field(gt=0, description="neighbours by text sets")
+    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
+    dropout_rate: float = Field(ge=0, lt=1, description="of the preferences")
+    reg_weight: float = Field(ge=0, description="weight of the vectors' squares")
+    cl_loss: float = Field(ge=0, description="weight of the contrast of the two views")
+    temperature: float = Field(gt=0, description="τ")
+    train_features: bool = Field(description="the feature tables are trained, as in MMRec")
+
+
+class SMORE(TwoViewRecommender):
+    """SMORE on any number of feature sets."""
+
+    settings_class = SMORESettings
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        keys, size = self.settings, self.settings.embedding_size
+        self.weights = {"bpr": 1.0, "l2": keys.reg_weight, "contrast": keys.cl_loss}
+        self.l2_divisor = config["train_batch_size"]
+        self.nodes = NodeTable(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
+        self.tables = FeatureTables(dataset, train=keys.train_features)
+        self.projections = self.tables.projections(size)
+        views = len(self.tables) + 1  # the last one is the fusion
+        self.filters = nn.ParameterList(torch.randn(1, size // 2 + 1, 2) for _ in range(views))
+        self.gates = nn.ModuleList(nn.Linear(size, size) for _ in range(views))
+        self.preferences = nn.ModuleList(nn.Linear(size, size) for _ in range(views))
+        self.queries = nn.ModuleList(
+            nn.Sequential(nn.Linear(size, size), nn.Tanh(), nn.Linear(size, size, bias=False))
+            for _ in self.tables
+        )
+        self.graph = bipartite_adjacency(self.interactions)
+        self.user_item = SparseOperator(self.interactions)
+        graphs = [
+            item_graph(
+                table.detach(),
+                keys.text_knn_k if kind == "text" else keys.image_knn_k,
+                memory_bytes=keys.knn_memory_mb << 20,
+            )
+            for table, kind in zip(self.tables, self.tables.kinds, strict=True)
+        ]
+        fusion = functools.reduce(lambda one, other: one.maximum(other), graphs)
+        self.item_graphs = [SparseOperator(graph) for graph in (*graphs, fusion)]
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Fused vectors of all users and items."""
+        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
+        items = self._content_items(self.nodes.items)
+        content = torch.cat([self.user_item @ items, items])
+        fused = nodes + self._side(nodes, content)
+        return fused[: self.n_users], fused[self.n_users :]
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """BPR, squares of the batch's vectors, contrast of content and ID view."""
+        keys, batch = self.settings, len(users)
+        items = torch.cat([positives, negatives.ravel()])
+        ids, own = layer_mean(
+            self.graph,
+            self.nodes.weight,
+            keys.n_ui_layers,
+            torch.cat([users, items + self.n_users]),
+            slice(self.n_users, None),
+        )
+        content = self._content_items(own)
+        rows = torch.cat([self.user_item.rows(users, content), take_rows(content, items)])
+        side = self._side(ids, rows)
+        sizes = [batch, batch, len(items) - batch]
+        user, positive, negative = (ids + side).split(sizes)
+        id_user, id_item, _ = ids.split(sizes)
+        side_user, side_item, _ = side.split(sizes)
+
+        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
+        if self.weights["l2"]:
+            terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
+        if self.weights["contrast"]:
+            terms["contrast"] = losses.info_nce(
+                side_item, id_item, keys.temperature
+            ) + losses.info_nce(side_user, id_user, keys.temperature)
+        self.expose(lambda: Views(id_user, side_user, id_item, side_item, user, positive))
+        return terms
+
+    def _content_items(self, ids: Tensor) -> Tensor:
+        """h_v of all items side by side [item_num, (M + 1) d], from their ID vectors."""
+        spectra = [
+            torch.fft.rfft(project(table, layer), dim=1, norm="ortho")
+            for table, layer in zip(self.tables, self.projections, strict=True)
+        ]
+        spectra.append(functools.reduce(torch.mul, spectra))
+        out = []
+        for spectrum, weight, gate, graph in zip(
+            spectra, self.filters, self.gates, self.item_graphs, strict=True
+        ):
+            filtered = torch.fft.irfft(
+                spectrum * torch.view_as_complex(weight), n=ids.shape[1], dim=1, norm="ortho"
+            )
+            content = ids * torch.sigmoid(gate(filtered))
+            for _ in range(self.settings.n_layers):
+                content = graph @ content
+            out.append(content)
+        return torch.cat(out, 1)
+
+    def _side(self, ids: Tensor, content: Tensor) -> Tensor:
+        """The content view [n, d] of rows with ID vectors [n, d] and contents [n, (M + 1) d]."""
+        views = list(content.split(ids.shape[1], dim=1))
+        fusion = views[-1]
+        for number, query in enumerate(self.queries):
+            views[number] = torch.softmax(query(fusion), 1) * views[number]
+        preferred = [
+            F.dropout(torch.sigmoid(layer(ids)), self.settings.dropout_rate, self.training) * view
+            for layer, view in zip(self.preferences, views, strict=True)
+        ]
+        return torch.stack(preferred).mean(0)

@@ -1,0 +1,137 @@
+"""The baselines' training epoch and evaluation: ours against MMRec's.
+
+    python -m benchmarks.speed.baselines --reference CHECKOUT --data-path DIR --dataset D
+        [--model M,…] [--rounds 5]
+
+CHECKOUT is one of enoche/MMRec. Both sides read the same files, take the same batch size and the
+defaults of properties/model. Seeded random tables stand in for the features, image 4096 and text
+384 columns as in the published ones: a step costs the same whatever their values. One model after
+the other, each side in a process of its own; `ratio` of the whole is the median over the models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from alignrec_recbole import register
+from benchmarks.parity import checkout, mmrec
+from benchmarks.parity.baselines import PAIRS
+from benchmarks.runner import RunSpec
+from benchmarks.speed import ours as our_side
+from benchmarks.speed import side_by_side
+
+WIDTHS = {"text": 384, "image": 4096}
+
+
+def ours(model: str, dataset: str, data_path: Path, features: Path) -> Any:
+    """Actions of our harness with the defaults."""
+    names = tuple(checkout.FILES[kind].removesuffix(".npy") for kind in PAIRS[model].features[0])
+    return our_side.actions(
+        RunSpec(
+            model, dataset, names, setting="mmrec", data_path=data_path, features_path=features,
+            progress=False,
+        )
+    )  # fmt: skip
+
+
+def theirs(model: str, reference: Path, dataset_dir: Path, features: Path, folder: Path) -> Any:
+    """Actions of MMRec's harness with the same settings."""
+    settings = register.load_defaults(model, dataset_dir.name)
+    given = {
+        **PAIRS[model].theirs(settings),
+        "learning_rate": settings["learning_rate"],
+        "learning_rate_scheduler": settings["lr_decay"],
+        "weight_decay": settings.get("weight_decay", 0.0),
+    }
+    files = {kind: features / name for kind, name in checkout.FILES.items()}
+    return checkout.actions(reference, mmrec.MARK, model, dataset_dir, files, given, folder / model)
+
+
+def simulated_features(folder: Path, interactions: Path) -> None:
+    """Seeded normal tables [I, 384] and [I, 4096], row = itemID, under the names MMRec gives."""
+    items = int(pd.read_csv(interactions, sep="\t", usecols=["itemID"]).itemID.max()) + 1
+    rng = np.random.default_rng(0)
+    for kind, width in WIDTHS.items():
+        values = rng.standard_normal((items, width), dtype=np.float32)
+        np.save(folder / checkout.FILES[kind], values)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    learning = [name for name, pair in PAIRS.items() if pair.learns and pair.code == mmrec.MARK]
+    parser = argparse.ArgumentParser(prog="benchmarks.speed.baselines")
+    parser.add_argument("--reference", type=Path, required=True, help="checkout of enoche/MMRec")
+    parser.add_argument("--data-path", type=Path, required=True)
+    parser.add_argument("--dataset", default="sports")
+    parser.add_argument(
+        "--model", type=lambda text: text.split(","), default=learning, help="default: all"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.model) - set(learning))
+    if unknown:
+        parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(learning)}")
+    data_path = options.data_path.resolve()
+    dataset_dir = data_path / options.dataset
+    models: dict[str, dict[str, Any]] = {}
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        features = Path(scratch)
+        simulated_features(features, dataset_dir / f"{options.dataset}.inter")
+        for model in options.model:
+            other = model, options.reference.resolve(), dataset_dir, features, features
+            timings = side_by_side.measure(
+                {
+                    "ours": (ours, (model, options.dataset, data_path, features)),
+                    "MMRec": (theirs, other),
+                },
+                rounds=options.rounds,
+            )
+            print(f"{model}\n{side_by_side.table(timings)}", file=sys.stderr)
+            mine, peer = timings["ours"], timings["MMRec"]
+            models[model] = {
+                "ratio": peer.median("epoch") / mine.median("epoch"),
+                "ratio_evaluation": peer.median("evaluation") / mine.median("evaluation"),
+                "ratio_peak": peer.peak_bytes / mine.peak_bytes,
+                **side_by_side.seconds_and_bytes(mine, peer, "epoch"),
+            }
+            rows.append(
+                [
+                    model,
+                    *(side_by_side.spread(t.seconds["epoch"]) for t in (mine, peer)),
+                    f"{models[model]['ratio']:.1f}",
+                    f"{models[model]['ratio_evaluation']:.1f}",
+                    *(f"{t.peak_bytes / 2**30:.2f}" for t in (mine, peer)),
+                ]
+            )
+    head = ["model", "ours, s", "MMRec, s", "ratio", "evaluation", "ours, GiB", "MMRec, GiB"]
+    print(tabulate(rows, head, disable_numparse=True))
+    middle = {
+        key: statistics.median(entry[key] for entry in models.values())
+        for key in ("ratio", "ours_seconds", "peer_seconds", "ours_peak_bytes", "peer_peak_bytes")
+    }
+    side_by_side.finish(
+        {
+            "benchmark": "baselines",
+            "dataset": options.dataset,
+            "features": "simulated, text 384 and image 4096",
+            **middle,
+            "ratio_float32": middle["ratio"],
+            "worst_ratio": min(entry["ratio"] for entry in models.values()),
+            "models": models,
+        }
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
