@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.graphs import normalised_interactions, unit_rows
-from alignrec_recbole.kernels import linear
-from alignrec_recbole.models._pairwise import PairwiseRecommender
+from alignrec_recbole.graphs import SparseOperator, layer_mean, normalised_interactions, unit_rows
+from alignrec_recbole.kernels import linear, take_rows
+from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender, pair_scores
 from alignrec_recbole.settings import Settings, read_settings
 
 
@@ -182,3 +182,60 @@ class TwoViewRecommender(ContentRecommender):
             own = unit_rows(views.item_content)
             out.append(keys.reg * losses.gram_distance(own, target))
         return out
+
+
+class GatedTwoView(TwoViewRecommender):
+    """A model whose content view starts from the items' ID vectors and is added to the ID view.
+
+    A subclass sets `nodes`, `graph` (Â), `user_item` (R̂), `l2_divisor` and the weights of bpr, l2
+    and contrast, and gives `_content_items` (of all items, from their ID vectors) and `_side` (the
+    content view of some rows, from both).
+    """
+
+    nodes: NodeTable
+    graph: SparseOperator
+    user_item: SparseOperator
+    l2_divisor: float
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Fused vectors of all users and items."""
+        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
+        items = self._content_items(self.nodes.items)
+        content = torch.cat([self.user_item @ items, items])
+        fused = nodes + self._side(nodes, content)
+        return fused[: self.n_users], fused[self.n_users :]
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """BPR, squares of the batch's vectors, contrast of content and ID view."""
+        keys, batch = self.settings, len(users)
+        items = torch.cat([positives, negatives.ravel()])
+        ids, own = layer_mean(
+            self.graph,
+            self.nodes.weight,
+            keys.n_ui_layers,
+            torch.cat([users, items + self.n_users]),
+            slice(self.n_users, None),
+        )
+        content = self._content_items(own)
+        rows = torch.cat([self.user_item.rows(users, content), take_rows(content, items)])
+        side = self._side(ids, rows)
+        sizes = [batch, batch, len(items) - batch]
+        user, positive, negative = (ids + side).split(sizes)
+        id_user, id_item, _ = ids.split(sizes)
+        side_user, side_item, _ = side.split(sizes)
+
+        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
+        if self.weights["l2"]:
+            terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
+        if self.weights["contrast"]:
+            terms["contrast"] = losses.info_nce(
+                side_item, id_item, keys.temperature
+            ) + losses.info_nce(side_user, id_user, keys.temperature)
+        self.expose(lambda: Views(id_user, side_user, id_item, side_item, user, positive))
+        return terms
+
+    def _content_items(self, ids: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _side(self, ids: Tensor, content: Tensor) -> Tensor:
+        raise NotImplementedError

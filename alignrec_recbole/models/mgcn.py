@@ -31,17 +31,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from alignrec_recbole import losses
-from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency, item_graph, layer_mean
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency, item_graph
 from alignrec_recbole.models._content import (
     FeatureTables,
-    TwoViewRecommender,
+    GatedTwoView,
     TwoViewSettings,
-    Views,
     project,
 )
-from alignrec_recbole.models._pairwise import NodeTable, pair_scores
+from alignrec_recbole.models._pairwise import NodeTable
 
 
 class MGCNSettings(TwoViewSettings):
@@ -58,7 +55,7 @@ class MGCNSettings(TwoViewSettings):
     train_features: bool = Field(description="the feature tables are trained, as in MMRec")
 
 
-class MGCN(TwoViewRecommender):
+class MGCN(GatedTwoView):
     """MGCN on any number of feature sets."""
 
     settings_class: type[MGCNSettings] = MGCNSettings
@@ -88,43 +85,6 @@ class MGCN(TwoViewRecommender):
     def _user_item_graph(self, pairs: Any) -> tuple[SparseOperator, SparseOperator]:
         """Â [user_num + item_num]² and R̂ [user_num, item_num]."""
         return bipartite_adjacency(self.interactions), SparseOperator(self.interactions)
-
-    def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Fused vectors of all users and items."""
-        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
-        items = self._content_items(self.nodes.items)
-        content = torch.cat([self.user_item @ items, items])
-        fused = nodes + self._side(nodes, content)
-        return fused[: self.n_users], fused[self.n_users :]
-
-    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        """BPR, squares of the batch's vectors, contrast of content and ID view."""
-        keys, batch = self.settings, len(users)
-        items = torch.cat([positives, negatives.ravel()])
-        ids, own = layer_mean(
-            self.graph,
-            self.nodes.weight,
-            keys.n_ui_layers,
-            torch.cat([users, items + self.n_users]),
-            slice(self.n_users, None),
-        )
-        content = self._content_items(own)
-        rows = torch.cat([self.user_item.rows(users, content), take_rows(content, items)])
-        side = self._side(ids, rows)
-        sizes = [batch, batch, len(items) - batch]
-        user, positive, negative = (ids + side).split(sizes)
-        id_user, id_item, _ = ids.split(sizes)
-        side_user, side_item, _ = side.split(sizes)
-
-        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
-        if self.weights["l2"]:
-            terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
-        if self.weights["contrast"]:
-            terms["contrast"] = losses.info_nce(
-                side_item, id_item, keys.temperature
-            ) + losses.info_nce(side_user, id_user, keys.temperature)
-        self.expose(lambda: Views(id_user, side_user, id_item, side_item, user, positive))
-        return terms
 
     def _content_items(self, ids: Tensor) -> Tensor:
         """h_m of all items side by side [item_num, M d], from their ID vectors."""
