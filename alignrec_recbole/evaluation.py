@@ -6,6 +6,7 @@ Masked items never appear in a list; a list with fewer than K candidates is fill
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from torch import Tensor
 from alignrec_recbole.errors import DivergedError
 from alignrec_recbole.ranking_metrics import METRICS
 
-BLOCK_BYTES = 48 << 20  # scores held at once; larger blocks leave the cache and gain nothing
+BLOCK_BYTES = 64 << 20  # scores held at once; larger blocks gain nothing
+_SMALLEST_GROUP = 4  # columns; below, searching by groups gains nothing
 
 
 @dataclass(frozen=True)
@@ -127,21 +129,23 @@ def rank(
     return Ranking(task.users, top, *find_hits(top, task.targets))
 
 
-def top_k(table: Tensor, k: int, groups: int = 256) -> tuple[Tensor, Tensor]:
+def top_k(table: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """torch.topk along rows, faster for wide tables: only the k best groups are searched.
 
-    The columns fall into `groups` strided groups; an element of the top k is in one of the k groups
-    with the largest maxima, so the result has the values of torch.topk. Columns with equal values
-    come in unspecified order, as there. NaN counts as largest.
+    The columns fall into strided groups of √(columns / k), which keeps the maxima and the searched
+    columns about equally few; an element of the top k is in one of the k groups with the largest
+    maxima, so the result has the values of torch.topk. Columns with equal values come in
+    unspecified order, as there. NaN counts as largest.
 
     >>> top_k(torch.tensor([[0.0, 3.0, 1.0]]), 2)
     (tensor([[3., 1.]]), tensor([[1, 2]]))
     """
     n = table.shape[1]
-    size = n // groups
-    if table.is_cuda or k >= groups or size < 8:
+    size = math.isqrt(n // k)
+    if table.is_cuda or size < _SMALLEST_GROUP:
         best, where = table.topk(k, dim=1)
         return best, where
+    groups = n // size
     whole = size * groups
     view = table[:, :whole].view(len(table), size, groups)
     chosen = view.amax(1).topk(k, dim=1, sorted=False).indices  # [b, k]

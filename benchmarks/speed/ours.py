@@ -17,12 +17,16 @@ def actions(spec: runner.RunSpec) -> dict[str, Callable[[], Any]]:
     task = runner.valid_task(prepared)
     settled: list[int] = []
 
-    def epoch() -> None:
-        trainer._run_epoch(batches, 0)
-        if not settled:  # as the trainer does after its first epoch
+    def settle() -> None:  # as the trainer does after its first epoch, before it ranks
+        if not settled:
             settled.append(process.use_huge_pages())
 
-    return {
-        "epoch": epoch,
-        "evaluation": lambda: trainer._metrics(trainer.rank(task, max(trainer.cutoffs))),
-    }
+    def epoch() -> None:
+        trainer._run_epoch(batches, 0)
+        settle()
+
+    def evaluation() -> None:
+        settle()
+        trainer._metrics(trainer.rank(task, max(trainer.cutoffs)))
+
+    return {"epoch": epoch, "evaluation": evaluation}
