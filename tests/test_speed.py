@@ -1,13 +1,14 @@
 """The timing tools: fair turns, a side's errors, the generator, the table. Nothing is timed."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from alignrec_recbole.errors import RecordError
-from benchmarks.speed import growth, report, side_by_side
+from benchmarks.speed import electronics, growth, report, side_by_side
 
 
 def counting(start):
@@ -55,6 +56,44 @@ def test_simulated_graphs_keep_the_degrees(tmp_path, scale):
     assert (again / "simulated" / "simulated.inter").read_text() == (
         tmp_path / "out" / "simulated" / "simulated.inter"
     ).read_text()
+
+
+@pytest.mark.parametrize("total", [90, 200, 400])
+def test_simulated_graphs_have_the_total_asked_for(total):
+    degrees = np.array([3, 4, 5, 1]), np.array([2, 0, 9, 1])
+    user, item = growth.draw_pairs(*degrees, 60, 50, np.random.default_rng(1), total=total)
+    assert len(user) == total
+    assert len(np.unique(user * 50 + item)) == total
+    assert user.max() < 60
+    assert item.max() < 50
+    assert len(np.unique(user)) == 60
+
+
+def test_a_side_that_is_not_warmed_up_acts_once_a_round():
+    timing = side_by_side.measure({"x": (counting, (1,))}, rounds=1, warm_up=0)["x"]
+    assert {action: len(taken) for action, taken in timing.seconds.items()} == {"a": 1, "b": 1}
+
+
+def test_electronics_shows_peaks_and_refusals(tmp_path, capsys):
+    shown = {
+        "BPR": {"seconds": 12.0, "peak_bytes": 3 << 30, "startup_seconds": 9.0},
+        "VBPR": {"refused": "Training VBPR would need 40.0 GiB more."},
+    }
+    store = tmp_path / "store.json"
+    store.write_text(json.dumps({"models": shown}))
+    inter = tmp_path / "toy" / "toy.inter"
+    inter.parent.mkdir()
+    rows = pd.DataFrame({"userID": range(9), "itemID": range(9), "x_label": 0})
+    rows.to_csv(inter, sep="\t", index=False)
+    with mock.patch.multiple(electronics, USERS=9, ITEMS=9, INTERACTIONS=20):
+        electronics.main(
+            ["--data-path", str(tmp_path), "--dataset", "toy", "--model", "BPR,VBPR",
+             "--store", str(store)]
+        )  # fmt: skip
+    *table, last = capsys.readouterr().out.splitlines()
+    assert any("BPR" in row and "3.0" in row for row in table)
+    assert any("40.0 GiB more" in row for row in table)
+    assert json.loads(last)["worst_peak_bytes"] == 3 << 30
 
 
 def test_the_table_shows_ratios_of_both_precisions(tmp_path):

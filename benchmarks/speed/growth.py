@@ -33,35 +33,58 @@ STEPS, WIDTH = 40, 128
 def simulate(source: Path, folder: Path, scale: int, seed: int) -> Path:
     """Write `simulated.inter` and `simulated.npy` [I, 128] into folder/simulated; returns folder.
 
-    Degrees are drawn with replacement from the source's training degrees; repeated pairs are drawn
-    anew until each user has as many different items as their degree.
+    All drawn pairs are training; user 0 has one validation and one test item besides.
     """
     rng = np.random.default_rng(seed)
-    train = pd.read_csv(source, sep="\t", usecols=["userID", "itemID", "x_label"])
-    train = train[train.x_label == 0]
-    of_user = np.bincount(train.userID)
-    of_item = np.bincount(train.itemID)
+    of_user, of_item = training_degrees(source)
     n_users, n_items = scale * len(of_user), scale * len(of_item)
-    degree = rng.choice(of_user[of_user > 0], n_users)
-    weight = np.cumsum(rng.choice(of_item[of_item > 0], n_items).astype(np.float64))
-    users = np.repeat(np.arange(n_users), degree)
-    pairs = np.empty(0, dtype=np.int64)
-    missing = users
-    while len(missing):
-        items = np.searchsorted(weight, rng.random(len(missing)) * weight[-1], side="right")
-        pairs = np.unique(np.concatenate([pairs, missing * n_items + items]))
-        have = np.bincount(pairs // n_items, minlength=n_users)
-        missing = np.repeat(np.arange(n_users), degree - have)
-    user, item = pairs // n_items, pairs % n_items
+    user, item = draw_pairs(of_user, of_item, n_users, n_items, rng)
     target = folder / "simulated"
     target.mkdir()
     held = pd.DataFrame({"userID": [0, 0], "itemID": [0, 1], "x_label": [1, 2]})
-    held = held[~(held.userID * n_items + held.itemID).isin(pairs)]
+    held = held[~(held.userID * n_items + held.itemID).isin(user * n_items + item)]
     whole = pd.DataFrame({"userID": user, "itemID": item, "x_label": 0})
     pd.concat([whole, held]).to_csv(target / "simulated.inter", sep="\t", index=False)
     features = rng.standard_normal((n_items, WIDTH), dtype=np.float32)
     np.save(target / "simulated.npy", features)
     return folder
+
+
+def training_degrees(source: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Training interactions of each user and of each item of an .inter file."""
+    train = pd.read_csv(source, sep="\t", usecols=["userID", "itemID", "x_label"])
+    train = train[train.x_label == 0]
+    return np.bincount(train.userID), np.bincount(train.itemID)
+
+
+def draw_pairs(
+    of_user: np.ndarray,
+    of_item: np.ndarray,
+    n_users: int,
+    n_items: int,
+    rng: np.random.Generator,
+    total: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Different (user, item) pairs, ascending, matched at random.
+
+    Degrees are drawn with replacement from the given ones; repeated pairs are drawn anew until each
+    user has as many different items as their degree. `total` pairs, where given: users drawn at
+    random get more, or those of a degree above 1 fewer.
+    """
+    degree = rng.choice(of_user[of_user > 0], n_users)
+    while total is not None and (lacking := total - int(degree.sum())):
+        among = np.arange(n_users) if lacking > 0 else np.flatnonzero(degree > 1)
+        drawn = rng.choice(among, min(abs(lacking), len(among)), replace=False)
+        degree[drawn] += int(np.sign(lacking))
+    weight = np.cumsum(rng.choice(of_item[of_item > 0], n_items).astype(np.float64))
+    pairs = np.empty(0, dtype=np.int64)
+    missing = np.repeat(np.arange(n_users), degree)
+    while len(missing):
+        items = np.searchsorted(weight, rng.random(len(missing)) * weight[-1], side="right")
+        pairs = np.unique(np.concatenate([pairs, missing * n_items + items]))
+        have = np.bincount(pairs // n_items, minlength=n_users)
+        missing = np.repeat(np.arange(n_users), degree - have)
+    return pairs // n_items, pairs % n_items
 
 
 def steps(model: str, folder: Path) -> dict[str, Callable[[], Any]]:

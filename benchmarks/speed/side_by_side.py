@@ -62,15 +62,16 @@ def measure(
         for name, worker in workers.items():
             actions = worker.ask("open")
             startup = time.time() - worker.began
-            for action in actions:
+            for action in actions if warm_up else ():
                 worker.ask(action)
             timings[name] = Timing(startup, {action: [] for action in actions})
             print(f"{name}: ready after {startup:.1f} s", file=sys.stderr)
-        for turn in range(warm_up - 1 + rounds):
+        unmeasured = max(warm_up - 1, 0)
+        for turn in range(unmeasured + rounds):
             for name, worker in workers.items():
                 for action, taken in timings[name].seconds.items():
                     seconds = worker.ask(action)
-                    if turn >= warm_up - 1:
+                    if turn >= unmeasured:
                         taken.append(seconds)
         for name, worker in workers.items():
             timings[name].peak_bytes = worker.ask("peak")

@@ -1,0 +1,135 @@
+"""Does it fit? One training epoch of every model at the size of Amazon Electronics.
+
+    python -m benchmarks.speed.electronics --data-path DIR [--dataset sports] [--model M,…]
+        [--store FILE.json] [--seed 0]
+
+192,403 users, 63,001 items and 1,689,188 interactions, drawn with the degree distributions of
+DIR/dataset; three quarters of them are training, as in the released split. Seeded random tables
+stand in for the features: text 384, image 4096 and, for a model that takes one set, 768 columns.
+Each model runs with its defaults in a process of its own. A model that refuses shows its estimate.
+What is in FILE is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from alignrec_recbole.files import atomic_write
+from alignrec_recbole.register import MODELS
+from benchmarks.runner import RunSpec
+from benchmarks.speed import growth, side_by_side
+
+USERS, ITEMS, INTERACTIONS = 192_403, 63_001, 1_689_188
+TRAINING = 1_254_441 / INTERACTIONS  # of MMRec's split
+WIDTHS = {"text": 384, "image": 4096, "fused": 768}
+ONE_SET = {"AlignRec"}
+
+
+def simulate(source: Path, folder: Path, seed: int) -> None:
+    """Write folder/electronics: the interactions and one .npy a feature set."""
+    rng = np.random.default_rng(seed)
+    user, item = growth.draw_pairs(
+        *growth.training_degrees(source), USERS, ITEMS, rng, total=INTERACTIONS
+    )
+    label = rng.choice(3, len(user), p=[TRAINING, (1 - TRAINING) / 2, (1 - TRAINING) / 2])
+    frame = pd.DataFrame({"userID": user, "itemID": item, "x_label": label})
+    target = folder / "electronics"
+    target.mkdir()
+    frame.to_csv(target / "electronics.inter", sep="\t", index=False)
+    for name, width in WIDTHS.items():
+        np.save(target / f"{name}.npy", rng.standard_normal((ITEMS, width), dtype=np.float32))
+
+
+def epoch(model: str, folder: Path) -> dict[str, Callable[[], Any]]:
+    """A training epoch with the model's defaults."""
+    from benchmarks import runner
+
+    sets = ("fused",) if model in ONE_SET else ("text", "image")
+    spec = RunSpec(
+        model, "electronics", sets if MODELS[model].needs_features else (), setting="mmrec",
+        data_path=folder, progress=False,
+    )  # fmt: skip
+    prepared = runner.prepare(spec)
+    trainer = runner.build_trainer(prepared, None)
+    batches = trainer._batches(runner.train_data(prepared))
+    return {"epoch": lambda: trainer._run_epoch(batches, 0)}
+
+
+def measure(model: str, folder: Path) -> dict[str, Any]:
+    """Seconds and peak bytes of an epoch, or the refusal."""
+    try:
+        timing = side_by_side.measure({model: (epoch, (model, folder))}, rounds=1, warm_up=0)[model]
+    except RuntimeError as error:
+        if "NotEnoughMemoryError" not in str(error):
+            raise
+        return {"refused": str(error).partition("\nTraceback")[0]}
+    return {
+        "seconds": timing.median("epoch"),
+        "peak_bytes": timing.peak_bytes,
+        "startup_seconds": timing.startup,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    learning = [
+        name
+        for name, entry in MODELS.items()
+        if entry.family == "ours" and name not in ("Pop", "ItemKNNCBF")
+    ]
+    parser = argparse.ArgumentParser(prog="benchmarks.speed.electronics")
+    parser.add_argument("--data-path", type=Path, required=True)
+    parser.add_argument("--dataset", default="sports", help="whose degrees are drawn from")
+    parser.add_argument("--model", type=lambda text: text.split(","), default=learning)
+    parser.add_argument("--store", type=Path, help="keep results here, model by model")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.model) - set(learning))
+    if unknown:
+        parser.error(f"no training for {', '.join(unknown)}; there are {', '.join(learning)}")
+    models: dict[str, Any] = {}
+    if options.store and options.store.exists():
+        models = json.loads(options.store.read_text())["models"]
+    source = options.data_path.resolve() / options.dataset / f"{options.dataset}.inter"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        simulate(source, folder, options.seed)
+        for model in options.model:
+            if model not in models:
+                models[model] = measure(model, folder)
+                print(f"{model}: {models[model]}", file=sys.stderr)
+                if options.store:
+                    with atomic_write(options.store, "w") as file:
+                        json.dump({"models": models}, file)
+    rows = [
+        [model, entry["refused"], ""]
+        if "refused" in entry
+        else [model, f"{entry['seconds']:.0f}", f"{entry['peak_bytes'] / 2**30:.1f}"]
+        for model, entry in models.items()
+    ]
+    print(tabulate(rows, ["model", "epoch, s", "peak, GiB"], disable_numparse=True))
+    side_by_side.finish(
+        {
+            "benchmark": "electronics",
+            "users": USERS,
+            "items": ITEMS,
+            "interactions": INTERACTIONS,
+            "worst_peak_bytes": max((e.get("peak_bytes", 0) for e in models.values()), default=0),
+            "models": models,
+        }
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
