@@ -1,13 +1,14 @@
 """Are our baselines MMRec's? Same parameters, graph and batch: loss, gradients, scores.
 
     python -m benchmarks.parity.baselines --reference CHECKOUT [--model M,…]
-        [--data-path DIR --dataset D --text STEM --other STEM --seeds 999,1000,1001 --epochs 1000]
+        [--data-path DIR --dataset D --text STEM --other STEM --seeds 999,1000,1001 --epochs 1000
+        --store FILE.json]
 
 CHECKOUT is one of enoche/MMRec, or of NanGongNingYi/GUME for GUME. Its models run in float32, ours
 in float64 and float32; two batches of one epoch, so that what is made once an epoch is seen both
 made and kept. With a data set and MMRec (its layout, feature files with row = itemID) both sides
-are also trained with the defaults of properties/model, once a seed. The last line printed is one
-JSON object.
+are also trained with the defaults of properties/model, once a seed; a model whose trainings are in
+FILE is not trained again. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ import torch
 from tabulate import tabulate
 
 from alignrec_recbole import register
+from alignrec_recbole.files import atomic_write
+from benchmarks import provenance
 from benchmarks.parity import checkout, mmrec
 from benchmarks.parity.checkout import default_dtype
 
@@ -655,6 +658,33 @@ def train_both(options: argparse.Namespace, name: str) -> dict[str, Any]:
     return out
 
 
+def train_each(options: argparse.Namespace) -> dict[str, Any]:
+    """`train_both` of each model of MMRec that was asked for, and what the store already held."""
+    store: Path | None = options.store
+    trained = json.loads(store.read_text()) if store and store.exists() else {}
+    for name in [n for n in options.model if PAIRS[n].code == mmrec.MARK and n not in trained]:
+        trained[name] = {**train_both(options, name), "code": provenance.code()}
+        if store:
+            with atomic_write(store, "w") as file:
+                json.dump(trained, file, indent=1)
+    return trained
+
+
+def trained_table(trained: dict[str, Any]) -> str:
+    """Mean Recall@20 and NDCG@20 of both sides over the seeds, and how far ours is off."""
+    rows = []
+    for name, entry in trained.items():
+        row = [name, str(len(entry["seeds"]))]
+        for metric, off in entry["relative_difference"].items():
+            ours, theirs = (np.mean(entry[f"{side} {metric}"]) for side in ("ours", "reference"))
+            row += [f"{ours:.4f}", f"{theirs:.4f}", f"{off:+.1%}"]
+        epochs = ("/".join(map(str, entry[f"{side}_epochs"])) for side in ("our", "reference"))
+        rows.append([*row, *epochs])
+    head = ["model", "seeds", "Recall@20", "MMRec", "off", "NDCG@20", "MMRec", "off",
+            "epochs", "MMRec"]  # fmt: skip
+    return tabulate(rows, head, tablefmt="github", disable_numparse=True)
+
+
 def of_checkout(reference: Path) -> list[str]:
     """The models that a checkout is compared in; all if it is none, for the error they end in."""
     marks = [mark for mark in checkout.SOURCES if checkout.is_of(reference, mark)]
@@ -678,6 +708,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[999, 1000, 1001]
     )
     parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--store", type=Path, help="keep trained results here, model by model")
     options = parser.parse_args(arguments)
     options.model = options.model or of_checkout(options.reference)
     unknown = sorted(set(options.model) - set(PAIRS))
@@ -686,8 +717,10 @@ def main(arguments: list[str] | None = None) -> int:
     models: dict[str, Any] = {name: compare(options.reference, name) for name in options.model}
     worst = max(entry["max_rel_error"] for entry in models.values())
     if options.dataset:
-        for name in [n for n in options.model if PAIRS[n].code == mmrec.MARK]:
-            models[name].update(train_both(options, name))
+        trained = train_each(options)
+        print(trained_table(trained))
+        for name in models:
+            models[name].update(trained.get(name, {}))
     print(json.dumps({"max_rel_error": worst, "models": models}))
     return 0
 
