@@ -130,6 +130,35 @@ def test_masks_depend_on_seed_epoch_and_item_alone(items, tokenizer, tmp_path) -
     assert np.array_equal(whole.patches[2], alone.patches[0])
 
 
+def test_crops_depend_on_seed_epoch_and_item_and_spare_validation(
+    items, tokenizer, tmp_path
+) -> None:
+    corpus = pt.read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
+    cropped = settings(crop=0.5)
+    members = np.array([0, 1, 2])
+    whole = pt.make_micro(corpus, members, 2, 4, cropped).views
+    alone = pt.make_micro(corpus, members[2:], 2, 4, cropped).views
+    assert whole[2] == alone[0]
+    assert whole != pt.make_micro(corpus, members, 2, 5, cropped).views
+    assert pt.make_micro(corpus, members, 2, pt.VALIDATION_EPOCH, cropped).views is None
+    assert pt.make_micro(corpus, members, 2, 4, settings()).views is None
+
+
+def test_a_view_is_the_part_it_names() -> None:
+    image = torch.arange(16.0).view(1, 4, 4).repeat(3, 1, 1)
+    assert torch.equal(pt.View(0, 0, 4, 4, False).of(image), image)
+    assert torch.equal(pt.View(0, 0, 4, 4, True).of(image), image.flip(2))
+    flat = torch.zeros(3, 4, 4)
+    flat[:, :, 2:] = 1
+    assert torch.equal(pt.View(1, 2, 2, 2, False).of(flat), torch.ones(3, 4, 4))
+    drawn = [pt.draw_view(20, 0.3, generator(n)) for n in range(200)]
+    for view in drawn:
+        assert 0 <= view.top <= 20 - view.height
+        assert 0 <= view.left <= 20 - view.width
+        assert view.height * view.width >= 0.25 * 400
+    assert 60 < sum(view.mirrored for view in drawn) < 140
+
+
 # Targets ------------------------------------------------------------------------------------------
 
 
@@ -325,7 +354,9 @@ def test_cutting_a_batch_changes_nothing(items, tokenizer, tmp_path) -> None:
         assert other.state.validation[-1] == pytest.approx(runs[0].state.validation[-1], rel=2e-4)
 
 
-@pytest.mark.parametrize("other", [{}, {"ema": 0.9}, {"drop_path": 0.2}, {"mode": "joint"}])
+@pytest.mark.parametrize(
+    "other", [{}, {"ema": 0.9}, {"drop_path": 0.2}, {"mode": "joint"}, {"crop": 0.5}]
+)
 def test_a_resumed_run_is_the_same_run(items, tokenizer, tmp_path, other: dict) -> None:
     def fresh(folder: Path) -> pt.Pretraining:
         run = start(items, tokenizer, folder, **other)

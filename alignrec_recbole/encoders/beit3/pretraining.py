@@ -10,7 +10,8 @@ Deviations  neither paper says whether both modalities are hidden at once: `mode
             targets or code; a run with another target than BEiT v2's codes is not its objective.
 Exactness   a step's gradient is that of its whole batch: means are over all hidden words and
             patches of the batch, however it is cut into micro-batches and dealt to processes.
-            Masks are functions of (seed, epoch, item), so a resumed run sees what it would have.
+            Masks and crops are functions of (seed, epoch, item), so a resumed run sees what it
+            would have.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import torch
 import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 from tqdm import tqdm
 
 from alignrec_recbole.data.items import ItemTable
@@ -65,6 +66,7 @@ class PretrainSettings(Settings):
     clip_norm: float = Field(default=3.0, gt=0)  # BEiT-3's pre-training
     text_mask: float = Field(default=0.5, gt=0, lt=1)  # same, of pairs
     image_mask: float = Field(default=0.4, gt=0, lt=1)  # same
+    crop: float = Field(default=1.0, gt=0, le=1)  # least area of random crops, mirrored by halves
     mim_weight: float = Field(default=1.0, ge=0)  # λ
     mode: Literal["separate", "joint"] = "separate"
     target: str = "pixels"
@@ -172,6 +174,41 @@ def _decode(
 
 
 @dataclass(frozen=True)
+class View:
+    """A part of an image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mirrored: bool
+
+    def of(self, image: Tensor) -> Tensor:
+        """The part, stretched to the whole [3, S, S]."""
+        part = image[:, self.top : self.top + self.height, self.left : self.left + self.width]
+        part = interpolate(
+            part[None], image.shape[1:], mode="bilinear", antialias=True, align_corners=False
+        )[0]
+        return part.flip(2) if self.mirrored else part
+
+
+def draw_view(side: int, least: float, rng: np.random.Generator) -> View:
+    """A random view: area `least` … 1 of the image, sides 3 : 4 … 4 : 3, mirrored half the time.
+
+    Source: BEiT-3's fine-tuning crops so, with `least` 0.5.
+
+    >>> draw_view(100, 0.5, generator(0))
+    View(top=0, left=0, height=76, width=99, mirrored=False)
+    """
+    area, ratio = rng.uniform(least, 1), math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+    height, width = (
+        min(side, max(1, round(side * math.sqrt(area * r)))) for r in (1 / ratio, ratio)
+    )
+    top, left = (int(rng.integers(side - n + 1)) for n in (height, width))
+    return View(top, left, height, width, bool(rng.random() < 0.5))
+
+
+@dataclass(frozen=True)
 class Micro:
     """Items of one forward pass, masked. `image_of` differs from `items` in the control alone."""
 
@@ -181,6 +218,7 @@ class Micro:
     hidden_ids: list[np.ndarray]
     chosen: list[np.ndarray]  # words to predict
     patches: np.ndarray  # bool [B, patches], to predict
+    views: list[View] | None = None  # of the images; None: whole
 
 
 def make_micro(
@@ -204,7 +242,13 @@ def make_micro(
         if corpus.place[i] >= 0:
             rng = generator(settings.seed, epoch, int(i), 1)
             patches[row] = mask_patches(grid, settings.image_mask, rng)
-    return Micro(members, image_of, [corpus.ids[i] for i in members], hidden, chosen, patches)
+    views = None
+    if settings.crop < 1 and epoch != VALIDATION_EPOCH:
+        side = corpus.pixels.shape[1]
+        rngs = (generator(settings.seed, epoch, int(i), 2) for i in image_of)
+        views = [draw_view(side, settings.crop, rng) for rng in rngs]
+    ids = [corpus.ids[i] for i in members]
+    return Micro(members, image_of, ids, hidden, chosen, patches, views)
 
 
 def counts(micro: Micro) -> Tensor:
@@ -249,6 +293,10 @@ def loss_sums(
             places = corpus.place[micro.image_of[rows]]
             image = normalise(torch.from_numpy(np.stack([corpus.pixels[p] for p in places])))
             image = image.to(device)
+            if micro.views:
+                image = torch.stack(
+                    [micro.views[r].of(one) for r, one in zip(rows, image, strict=True)]
+                )
             masked = torch.from_numpy(micro.patches[rows]).to(device) if hide_image else None
         out = model(
             image,
