@@ -109,6 +109,25 @@ def test_the_table_shows_ratios_of_both_precisions(tmp_path):
     assert "3.0×" in text  # start-up
 
 
+def test_the_table_shows_the_encoder_and_what_fits(tmp_path):
+    entry = {
+        "precision_chosen": "bfloat16", "ours_seconds": 1.5, "peer_seconds": 6.0, "ratio": 4.0,
+        "ratio_float32": 1.2, "ratio_bf16": 2.1, "ratio_real": 6.3,
+        "ours_peak_bytes": 1 << 30, "peer_peak_bytes": 2 << 30,
+    }  # fmt: skip
+    (tmp_path / "beit3.json").write_text(json.dumps(entry))
+    fits = {"seconds": 20.0, "peak_bytes": 5 << 30, "startup_seconds": 9.0}
+    models = {"A": fits, "B": {**fits, "seconds": 70.0}, "C": {"refused": "too large"}}
+    (tmp_path / "electronics.json").write_text(
+        json.dumps({"models": models, "worst_peak_bytes": 5 << 30})
+    )
+    text = report.table(tmp_path)
+    assert "4.0× (1.2× in float32, 2.1× its autocast, 6.3× on real texts)" in text
+    assert "one epoch of each of 3 models" in text
+    assert "20 to 70 s" in text
+    assert "5.0 GiB at most" in text
+
+
 def test_no_timings_is_an_error(tmp_path):
     with pytest.raises(RecordError, match="no timings"):
         report.table(tmp_path)

@@ -86,6 +86,16 @@ def table(folder: Path = FOLDER) -> str:
                 "arithmetic of the features, Adam",
             ]
         )
+    if "beit3" in found:
+        entry = found["beit3"]
+        rows.append(
+            [f"BEiT-3 base, 8 items of 197 + 128 tokens, {entry['precision_chosen']}",
+             f"{entry['ours_seconds']:.2f} s", f"{entry['peer_seconds']:.1f} s, torchscale",
+             f"{entry['ratio']:.1f}× ({entry['ratio_float32']:.1f}× in float32, "
+             f"{entry['ratio_bf16']:.1f}× its autocast, {entry['ratio_real']:.1f}× on real texts)",
+             f"{entry['ours_peak_bytes'] / 2**30:.2f} / {entry['peer_peak_bytes'] / 2**30:.2f} GiB",
+             "arithmetic"]
+        )  # fmt: skip
     if "alignrec" in found:
         start = found["alignrec"]["startup"]
         rows.append(
@@ -99,6 +109,15 @@ def table(folder: Path = FOLDER) -> str:
             [f"item kNN graph, {entry['items']:,} × {entry['width']}",
              f"{entry['ours_seconds']:.0f} s", "", "",
              f"{entry['bytes_above_features'] / 2**30:.2f} GiB above the features", "arithmetic"]
+        )  # fmt: skip
+    if "electronics" in found:
+        entry = found["electronics"]
+        fitting = [e for e in entry["models"].values() if "peak_bytes" in e]
+        rows.append(
+            [f"one epoch of each of {len(entry['models'])} models at Electronics' size",
+             f"{min(e['seconds'] for e in fitting):.0f} to "
+             f"{max(e['seconds'] for e in fitting):.0f} s", "", "",
+             f"{entry['worst_peak_bytes'] / 2**30:.1f} GiB at most", "feature tables, Adam"]
         )  # fmt: skip
     header = ["what", "ours", "peer", "ratio", "peak memory, ours / peer", "bound by"]
     return tabulate(rows, header, tablefmt="github", disable_numparse=True)
