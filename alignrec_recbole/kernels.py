@@ -76,7 +76,9 @@ def _onednn() -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x Wᵀ + b, differentiable, for large x [n, f]; W [d, f], b [d]; see `precision`.
+    """x Wᵀ + b in W's type, differentiable, for large x [n, f]; W [d, f], b [d]; see `precision`.
+
+    x may be in a lower type already, as ConstantFactor gives it.
 
     >>> linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), torch.tensor([1.0]))
     tensor([[12.]])
@@ -90,7 +92,7 @@ class _Linear(torch.autograd.Function):
         kind = product_dtype(x)
         x_low, weight_low = x.to(kind), weight.to(kind)
         ctx.save_for_backward(x_low, weight_low)
-        return inner_products(x_low, weight_low, bias.to(kind)).to(x.dtype)
+        return inner_products(x_low, weight_low, bias.to(kind)).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -107,6 +109,28 @@ class _Linear(torch.autograd.Function):
 
 
 _ROWS = 2048
+
+
+class ConstantFactor:
+    """A table that never changes, for `linear`: rounded to the products' type once, not each step.
+
+    >>> table = ConstantFactor()
+    >>> with precision(torch.bfloat16):
+    ...     table.of(torch.ones(2, 3)).dtype
+    torch.bfloat16
+    """
+
+    def __init__(self) -> None:
+        self._rounded: tuple[Tensor, Tensor] | None = None
+
+    def of(self, table: Tensor) -> Tensor:
+        """`table` in the type that a large product with it is to be computed in now."""
+        kind = product_dtype(table)
+        if table.requires_grad or kind == table.dtype:
+            return table
+        if self._rounded is None or self._rounded[0] is not table:
+            self._rounded = table, table.to(kind)
+        return self._rounded[1]
 
 
 def take_rows(table: Tensor, rows: Tensor) -> Tensor:

@@ -38,6 +38,24 @@ def test_strided_factors_are_made_dense():
     assert kernels._dense(wide.T).data_ptr() == wide.data_ptr()  # no copy where none is needed
 
 
+def test_a_constant_factor_is_rounded_once_and_changes_no_bit():
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(40, 17), torch.randn(5, 17), torch.randn(5)
+    table = kernels.ConstantFactor()
+    assert table.of(x) is x
+    with kernels.precision(torch.bfloat16):
+        low = table.of(x)
+        assert table.of(x) is low
+        assert table.of(x.clone()) is not low
+        learnt = x.clone().requires_grad_()
+        assert table.of(learnt) is learnt
+        once = gradients(lambda w, b: kernels.linear(low, w, b), weight, bias)
+        each = gradients(lambda w, b: kernels.linear(x, w, b), weight, bias)
+    for mine, other in zip(once, each, strict=True):
+        assert mine.dtype == torch.float32
+        assert torch.equal(mine, other)
+
+
 def test_frozen_input_gets_no_gradient():
     x, weight, bias = torch.randn(4, 3), torch.randn(2, 3, requires_grad=True), torch.zeros(2)
     kernels.linear(x, weight, bias).sum().backward()

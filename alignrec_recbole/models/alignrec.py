@@ -65,7 +65,7 @@ from alignrec_recbole.graphs import (
     normalised_interactions,
     unit_rows,
 )
-from alignrec_recbole.kernels import linear, take_rows
+from alignrec_recbole.kernels import ConstantFactor, linear, take_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -143,6 +143,7 @@ class AlignRec(PairwiseRecommender):
             self.features = nn.Parameter(features.clone())
         else:
             self.register_buffer("features", features, persistent=False)
+        self._gated = ConstantFactor()
         self.feature_projection = nn.Linear(features.shape[1], size)
         self.gate = nn.Linear(size, size)
         if keys.fuser == "attention":
@@ -207,7 +208,7 @@ class AlignRec(PairwiseRecommender):
         first, second = self.feature_projection, self.gate
         weight = second.weight @ first.weight  # [d, f]
         bias = second.weight @ first.bias + second.bias
-        gate = torch.sigmoid(linear(self.features, weight, bias))
+        gate = torch.sigmoid(linear(self._gated.of(self.features), weight, bias))
         content = ids * gate
         for _ in range(self.settings.n_layers):
             content = self.item_item @ content
