@@ -111,9 +111,18 @@ def _log(axis: Any, which: str) -> None:
     scale.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure: Figure, axis: Any, columns: int = 2) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+def _legend(figure: Figure, axes: Any, columns: int = 2) -> None:
+    """One legend of all panels; a line that only some of them have is in it too."""
+    named: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    figure.legend(
+        list(named.values()),
+        list(named),
+        loc="outside lower center",
+        ncols=min(columns, len(named)),
+    )
 
 
 @styled
@@ -179,9 +188,12 @@ def robustness_curves(members: Sequence[Group], metric: str = HEADLINE) -> Figur
         axis.set_xlabel("share of items masked")
         axis.set_ylabel(f"{metric} (test, share of targets)")
         axis.set_title(f"{modality} masked")
-        axis.set_ylim(bottom=0)
-    _needs(axes[0].lines, "no curve with more than one ratio", "more records of mask-modality")
-    _legend(figure, axes[0])
+    drawn = [axis for axis in axes if axis.lines]
+    _needs(drawn, "no curve with more than one ratio", "more records of mask-modality")
+    top = max(axis.get_ylim()[1] for axis in drawn)
+    for axis in axes:
+        axis.set_ylim(0, top)
+    _legend(figure, axes)
     return figure
 
 
@@ -191,13 +203,14 @@ def long_tail_bars(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
     tables = {kind: tail_values(members, kind, metric) for kind in ("history", "popularity")}
     tables = {kind: table for kind, table in tables.items() if not table.empty}
     _needs(tables, "no groups of users or items", "records of protocol long-tail")
-    figure, axes = _figure(len(tables), 5.2, 4.0)
+    bars = max(table[["label", "features"]].drop_duplicates().shape[0] for table in tables.values())
+    figure, axes = _figure(len(tables), max(5.2, 0.35 * bars), 4.0 + 0.1 * max(0, bars - 6))
     axis_names = {
         "history": "training items of the user",
         "popularity": "training users of the item",
     }
     for axis, (kind, table) in zip(axes, tables.items(), strict=True):
-        names = list(dict.fromkeys(table["group"]))
+        names = list(dict.fromkeys(table.dropna(subset="value")["group"]))
         lines = list(table.groupby(["label", "features"], sort=True))
         width = 0.8 / len(lines)
         for place, ((label, features), line) in enumerate(lines):
@@ -216,11 +229,11 @@ def long_tail_bars(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
         axis.set_xticks(
             range(len(names)), [n.replace("<=", "≤ ").replace(">=", "≥ ") for n in names]
         )
-        axis.set_xlim(-0.6, len(names) - 0.4)  # a group without targets keeps its place
+        axis.set_xlim(-0.6, len(names) - 0.4)
         axis.set_xlabel(axis_names[kind])
         axis.set_ylabel(f"{metric} (test, share of targets)")
         axis.grid(axis="x", visible=False)
-    _legend(figure, axes[0])
+    _legend(figure, axes)
     return figure
 
 
@@ -251,7 +264,7 @@ def training_curves(members: Sequence[Group]) -> Figure:
     if all(value > 0 for axis_line in axes[1].lines for value in axis_line.get_ydata()):
         _log(axes[1], "y")
         axes[1].set_ylabel("loss (log scale)")
-    _legend(figure, axes[0])
+    _legend(figure, axes)
     return figure
 
 
@@ -286,7 +299,7 @@ def quality_against_cost(members: Sequence[Group], metric: str = HEADLINE) -> Fi
         _log(axis, "x")
         axis.set_xlabel(label)
         axis.set_ylabel(f"{metric} (test, share of targets)")
-    _legend(figure, axes[0])
+    _legend(figure, axes)
     return figure
 
 
