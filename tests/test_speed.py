@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from alignrec_recbole.errors import RecordError
-from benchmarks.speed import electronics, growth, report, side_by_side
+from benchmarks.speed import baselines, electronics, growth, report, side_by_side
 
 
 def counting(start):
@@ -94,6 +94,25 @@ def test_electronics_shows_peaks_and_refusals(tmp_path, capsys):
     assert any("BPR" in row and "3.0" in row for row in table)
     assert any("40.0 GiB more" in row for row in table)
     assert json.loads(last)["worst_peak_bytes"] == 3 << 30
+
+
+def test_measured_baselines_are_not_measured_again(tmp_path, capsys):
+    timings = [
+        side_by_side.Timing(4.0, {"epoch": [s, s + 1], "evaluation": [1.0, 1.0]}, peak)
+        for s, peak in ((1.0, 1 << 30), (5.0, 3 << 30))
+    ]
+    store = tmp_path / "store.json"
+    store.write_text(json.dumps({"models": {"BM3": baselines.entry(*timings)}}))
+    inter = tmp_path / "toy" / "toy.inter"
+    inter.parent.mkdir()
+    pd.DataFrame({"userID": [0], "itemID": [0]}).to_csv(inter, sep="\t", index=False)
+    baselines.main(
+        ["--reference", str(tmp_path), "--data-path", str(tmp_path), "--dataset", "toy",
+         "--model", "BM3", "--store", str(store)]
+    )  # fmt: skip
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["ratio"] == pytest.approx(5.5 / 1.5)
+    assert last["models"]["BM3"]["ratio_peak"] == 3
 
 
 def test_the_table_shows_ratios_of_both_precisions(tmp_path):

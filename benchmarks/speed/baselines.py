@@ -1,17 +1,19 @@
 """The baselines' training epoch and evaluation: ours against MMRec's.
 
     python -m benchmarks.speed.baselines --reference CHECKOUT --data-path DIR --dataset D
-        [--model M,…] [--rounds 5]
+        [--model M,…] [--rounds 5] [--store FILE.json]
 
 CHECKOUT is one of enoche/MMRec. Both sides read the same files, take the same batch size and the
 defaults of properties/model. Seeded random tables stand in for the features, image 4096 and text
 384 columns as in the published ones: a step costs the same whatever their values. One model after
 the other, each side in a process of its own; `ratio` of the whole is the median over the models.
+What is in FILE is not measured again; ratios of a model are always of one run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -23,6 +25,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from alignrec_recbole import register
+from alignrec_recbole.files import atomic_write
+from benchmarks import provenance
 from benchmarks.parity import checkout, mmrec
 from benchmarks.parity.baselines import PAIRS
 from benchmarks.runner import RunSpec
@@ -65,6 +69,17 @@ def simulated_features(folder: Path, interactions: Path) -> None:
         np.save(folder / checkout.FILES[kind], values)
 
 
+def entry(mine: side_by_side.Timing, peer: side_by_side.Timing) -> dict[str, Any]:
+    """What is kept of a model."""
+    return {
+        "ratio": peer.median("epoch") / mine.median("epoch"),
+        "ratio_evaluation": peer.median("evaluation") / mine.median("evaluation"),
+        "ratio_peak": peer.peak_bytes / mine.peak_bytes,
+        **side_by_side.seconds_and_bytes(mine, peer, "epoch"),
+        "code": provenance.code(),
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     learning = [name for name, pair in PAIRS.items() if pair.learns and pair.code == mmrec.MARK]
@@ -76,6 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--model", type=lambda text: text.split(","), default=learning, help="default: all"
     )
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--store", type=Path, help="keep results here, model by model")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.model) - set(learning))
     if unknown:
@@ -83,11 +99,12 @@ def main(arguments: list[str] | None = None) -> int:
     data_path = options.data_path.resolve()
     dataset_dir = data_path / options.dataset
     models: dict[str, dict[str, Any]] = {}
-    rows = []
+    if options.store and options.store.exists():
+        models = json.loads(options.store.read_text())["models"]
     with tempfile.TemporaryDirectory() as scratch:
         features = Path(scratch)
         simulated_features(features, dataset_dir / f"{options.dataset}.inter")
-        for model in options.model:
+        for model in [name for name in options.model if name not in models]:
             other = model, options.reference.resolve(), dataset_dir, features, features
             timings = side_by_side.measure(
                 {
@@ -97,26 +114,24 @@ def main(arguments: list[str] | None = None) -> int:
                 rounds=options.rounds,
             )
             print(f"{model}\n{side_by_side.table(timings)}", file=sys.stderr)
-            mine, peer = timings["ours"], timings["MMRec"]
-            models[model] = {
-                "ratio": peer.median("epoch") / mine.median("epoch"),
-                "ratio_evaluation": peer.median("evaluation") / mine.median("evaluation"),
-                "ratio_peak": peer.peak_bytes / mine.peak_bytes,
-                **side_by_side.seconds_and_bytes(mine, peer, "epoch"),
-            }
-            rows.append(
-                [
-                    model,
-                    *(side_by_side.spread(t.seconds["epoch"]) for t in (mine, peer)),
-                    f"{models[model]['ratio']:.1f}",
-                    f"{models[model]['ratio_evaluation']:.1f}",
-                    *(f"{t.peak_bytes / 2**30:.2f}" for t in (mine, peer)),
-                ]
-            )
+            models[model] = entry(timings["ours"], timings["MMRec"])
+            if options.store:
+                with atomic_write(options.store, "w") as file:
+                    json.dump({"models": models}, file)
+    rows = [
+        [
+            model,
+            *(side_by_side.spread(found["rounds"][side]) for side in ("ours", "peer")),
+            f"{found['ratio']:.1f}",
+            f"{found['ratio_evaluation']:.1f}",
+            *(f"{found[f'{side}_peak_bytes'] / 2**30:.2f}" for side in ("ours", "peer")),
+        ]
+        for model, found in models.items()
+    ]
     head = ["model", "ours, s", "MMRec, s", "ratio", "evaluation", "ours, GiB", "MMRec, GiB"]
     print(tabulate(rows, head, disable_numparse=True))
     middle = {
-        key: statistics.median(entry[key] for entry in models.values())
+        key: statistics.median(found[key] for found in models.values())
         for key in ("ratio", "ours_seconds", "peer_seconds", "ours_peak_bytes", "peer_peak_bytes")
     }
     side_by_side.finish(
@@ -126,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
             "features": "simulated, text 384 and image 4096",
             **middle,
             "ratio_float32": middle["ratio"],
-            "worst_ratio": min(entry["ratio"] for entry in models.values()),
+            "worst_ratio": min(found["ratio"] for found in models.values()),
             "models": models,
         }
     )
