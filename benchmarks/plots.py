@@ -164,6 +164,9 @@ def _bar_name(group: Group, protocol: str) -> str:
     return f"{own}\n{features}" if own else features
 
 
+WORDS_OF_FILL = {"mean": ", mean fill", "re-encoded": ", re-encoded"}  # zeros go unsaid
+
+
 @styled
 def robustness_curves(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
     """A metric over the share of masked items with 95 % t-bands over mask seeds."""
@@ -180,7 +183,7 @@ def robustness_curves(members: Sequence[Group], metric: str = HEADLINE) -> Figur
                 continue
             curve = robustness(pairs)
             style = _line(names.index((ranker, features, fill)))
-            label = f"{ranker}, {features}" + (f", {fill} fill" if fill != "zero" else "")
+            label = f"{ranker}, {features}" + WORDS_OF_FILL.get(fill, "")
             axis.plot(curve.ratios, curve.mean, label=label, **style)
             axis.fill_between(
                 curve.ratios, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0

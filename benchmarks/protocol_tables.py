@@ -30,7 +30,8 @@ def mask_points(members: Sequence[Group], metric: str = HEADLINE) -> pd.DataFram
             points = [(mask["modality"], mask["ratio"], record.metrics[metric])]
             fill = mask["fill"]
         else:
-            fill = record.config["protocol"]["fill"]
+            frozen = record.config["protocol"]  # a fused set is encoded again, nothing is filled
+            fill = "re-encoded" if frozen.get("second_files") else frozen["fill"]
             points = [
                 (modality, *point)
                 for modality in dict.fromkeys(entry["modality"] for entry in record.curve)

@@ -155,6 +155,8 @@ def test_fused_features_are_masked_by_their_second_file(data, tmp_path, capsys):
     record = records(tmp_path, "mask-modality")[0]
     assert {point["modality"] for point in record.curve} == {"image"}
     assert list(record.config["protocol"]["second_files"]) == ["fused-no-image"]
+    table = (tmp_path / "tables" / "small-mask-modality.md").read_text()
+    assert "re-encoded" in table
     assert run(data, tmp_path, "--features", "fused-no-image", "--protocol", "mask-modality") == 2
     assert "cannot be masked" in capsys.readouterr().err
     pair = "fused,fused-no-image"
