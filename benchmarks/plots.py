@@ -202,42 +202,58 @@ def robustness_curves(members: Sequence[Group], metric: str = HEADLINE) -> Figur
 
 @styled
 def long_tail_bars(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
-    """A metric by user history and by item popularity, a bar a ranker."""
-    tables = {kind: tail_values(members, kind, metric) for kind in ("history", "popularity")}
+    """A metric by user history and by item popularity, a bar a feature set.
+
+    A ranker with several feature sets has panels of its own, the others stand together.
+    """
+    tables = {kind: tail_values(members, kind, metric) for kind in TAIL_AXES}
     tables = {kind: table for kind, table in tables.items() if not table.empty}
     _needs(tables, "no groups of users or items", "records of protocol long-tail")
-    bars = max(table[["label", "features"]].drop_duplicates().shape[0] for table in tables.values())
-    figure, axes = _figure(len(tables), max(5.2, 0.35 * bars), 4.0 + 0.1 * max(0, bars - 6))
-    axis_names = {
-        "history": "training items of the user",
-        "popularity": "training users of the item",
-    }
-    for axis, (kind, table) in zip(axes, tables.items(), strict=True):
-        names = list(dict.fromkeys(table.dropna(subset="value")["group"]))
-        lines = list(table.groupby(["label", "features"], sort=True))
-        width = 0.8 / len(lines)
-        for place, ((label, features), line) in enumerate(lines):
-            by_group = line.groupby("group")["value"]
-            mean, spread = by_group.mean(), by_group.std(ddof=1)
-            axis.bar(
-                np.arange(len(names)) + width * (place - (len(lines) - 1) / 2),
-                [mean[name] for name in names],
-                width,
-                yerr=[spread[name] for name in names],
-                label=label if features == "none" else f"{label}, {features}",
-                color=PALETTE[place % len(PALETTE)],
-                hatch="/" * (place // len(PALETTE)) * 3,
-                error_kw={"ecolor": INK, "capsize": 2},
-            )
-        axis.set_xticks(
-            range(len(names)), [n.replace("<=", "≤ ").replace(">=", "≥ ") for n in names]
-        )
-        axis.set_xlim(-0.6, len(names) - 0.4)
-        axis.set_xlabel(axis_names[kind])
-        axis.set_ylabel(f"{metric} (test, share of targets)")
-        axis.grid(axis="x", visible=False)
-    _legend(figure, axes)
+    known = pd.concat(tables.values())[["label", "features"]].drop_duplicates()
+    sets = known.groupby("label")["features"].nunique()
+    several = list(sets.index[sets > 1])
+    others = list(sets.index[sets == 1])
+    rows = [[label] for label in several] + ([others] if others else [])
+    figure = Figure(figsize=(6.2 * len(tables), 2.9 * len(rows) + 0.4), layout="constrained")
+    grid = figure.subplots(len(rows), len(tables), squeeze=False)
+    for labels, panels in zip(rows, grid, strict=True):
+        for axis, (kind, table) in zip(panels, tables.items(), strict=True):
+            part = table[table["label"].isin(labels)]
+            _tail_panel(axis, part, alone=labels[0] in several)
+            axis.set_xlabel(TAIL_AXES[kind])
+            axis.set_ylabel(f"{metric} (test)")
+            if labels[0] in several:
+                axis.set_title(labels[0])
+        panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize="small")
     return figure
+
+
+TAIL_AXES = {"history": "training items of the user", "popularity": "training users of the item"}
+
+
+def _tail_panel(axis: Any, table: pd.DataFrame, alone: bool) -> None:
+    """Bars of each group; `alone`: of one ranker, so that the feature sets tell them apart."""
+    names = list(dict.fromkeys(table.dropna(subset="value")["group"]))
+    lines = list(table.groupby(["label", "features"], sort=True))
+    width = 0.8 / max(1, len(lines))
+    for place, ((label, features), line) in enumerate(lines):
+        by_group = line.groupby("group")["value"]
+        mean, spread = by_group.mean(), by_group.std(ddof=1)
+        both = label if features == "none" else f"{label}, {features}"
+        axis.bar(
+            np.arange(len(names)) + width * (place - (len(lines) - 1) / 2),
+            [mean.get(name, np.nan) for name in names],
+            width,
+            yerr=[spread.get(name, np.nan) for name in names],
+            label=features if alone else both,
+            color=PALETTE[place % len(PALETTE)],
+            hatch="/" * (place // len(PALETTE)) * 3,
+            error_kw={"ecolor": INK, "capsize": 2},
+        )
+    axis.set_xticks(range(len(names)), [n.replace("<=", "≤ ").replace(">=", "≥ ") for n in names])
+    axis.set_xlim(-0.6, len(names) - 0.4)
+    axis.set_ylim(bottom=0)
+    axis.grid(axis="x", visible=False)
 
 
 @styled
