@@ -21,6 +21,7 @@ from alignrec_recbole.errors import RecordError
 from alignrec_recbole.files import atomic_write
 from benchmarks.groups import Block, Group, Run, blocks, flat
 from benchmarks.protocol_tables import CURVE, mask_points, tail_values
+from benchmarks.protocols.rankers import RANKERS
 from benchmarks.protocols.robustness import robustness
 from benchmarks.published import HEADLINE
 
@@ -169,35 +170,46 @@ WORDS_OF_FILL = {"mean": ", mean fill", "re-encoded": ", re-encoded"}  # zeros g
 
 @styled
 def robustness_curves(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
-    """A metric over the share of masked items with 95 % t-bands over mask seeds."""
+    """A metric over the share of masked items with 95 % t-bands over mask seeds.
+
+    A column a modality; trained models, far above the rankers without training, in a row below.
+    """
     points = mask_points(members, metric)
     _needs(points, "no curve over the mask ratio", "records of protocol mask-modality")
     modalities = sorted(points["masked"].unique())
-    figure, axes = _figure(len(modalities), 5.2, 4.4)
+    free = points["ranker"].isin(list(RANKERS))
+    rows = [part for part in (points[free], points[~free]) if not part.empty]
+    figure = Figure(
+        figsize=(5.2 * max(1.2, len(modalities)), 3.4 * len(rows) + 1), layout="constrained"
+    )
+    grid = figure.subplots(len(rows), len(modalities), squeeze=False, sharey="row")
     names = list(dict.fromkeys(map(tuple, points[["ranker", "features", "fill"]].to_numpy())))
-    for axis, modality in zip(axes, modalities, strict=True):
-        for key, line in points[points["masked"] == modality].groupby(CURVE, sort=False):
-            ranker, features, _, fill = key
-            pairs = list(zip(line["ratio"], line["value"], strict=True))
-            if line["ratio"].nunique() < 2 or line.loc[line["ratio"] == 0, "value"].mean() == 0:
-                continue
-            curve = robustness(pairs)
-            style = _line(names.index((ranker, features, fill)))
-            label = f"{ranker}, {features}" + WORDS_OF_FILL.get(fill, "")
-            axis.plot(curve.ratios, curve.mean, label=label, **style)
-            axis.fill_between(
-                curve.ratios, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0
-            )
-        axis.set_xlabel("share of items masked")
-        axis.set_ylabel(f"{metric} (test, share of targets)")
-        axis.set_title(f"{modality} masked")
-    drawn = [axis for axis in axes if axis.lines]
+    for part, axes in zip(rows, grid, strict=True):
+        for axis, modality in zip(axes, modalities, strict=True):
+            for key, line in part[part["masked"] == modality].groupby(CURVE, sort=False):
+                ranker, features, _, fill = key
+                label = f"{ranker}, {features}" + WORDS_OF_FILL.get(fill, "")
+                _robustness_line(axis, line, label, _line(names.index((ranker, features, fill))))
+            axis.set_xlabel("share of items masked")
+            axis.set_ylabel(f"{metric} (test)")
+            axis.set_title(f"{modality} masked")
+            axis.tick_params(labelleft=True)  # the panel on the left may be absent
+            axis.set_visible(bool(axis.lines))
+        axes[0].set_ylim(bottom=0)
+    drawn = [axis for axis in grid.flat if axis.lines]
     _needs(drawn, "no curve with more than one ratio", "more records of mask-modality")
-    top = max(axis.get_ylim()[1] for axis in drawn)
-    for axis in axes:
-        axis.set_ylim(0, top)
-    _legend(figure, axes)
+    _legend(figure, drawn)
     return figure
+
+
+def _robustness_line(axis: Any, line: pd.DataFrame, label: str, style: dict[str, Any]) -> None:
+    if line["ratio"].nunique() < 2 or line.loc[line["ratio"] == 0, "value"].mean() == 0:
+        return
+    curve = robustness(list(zip(line["ratio"], line["value"], strict=True)))
+    axis.plot(curve.ratios, curve.mean, label=label, **style)
+    axis.fill_between(
+        curve.ratios, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0
+    )
 
 
 @styled
