@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.graphs import SparseOperator, layer_mean, normalised_interactions, unit_rows
+from alignrec_recbole.graphs import (
+    SparseOperator,
+    layer_mean,
+    normalised_interactions,
+    unit_rows,
+    unweighted_item_graph,
+)
 from alignrec_recbole.kernels import linear, take_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender, pair_scores
 from alignrec_recbole.settings import Settings, read_settings
@@ -77,6 +83,15 @@ class FeatureTables(nn.Module):
         if all(text) or not any(text):
             return [1 / len(text)] * len(text)
         return [(1 - others) / sum(text) if t else others / (len(text) - sum(text)) for t in text]
+
+    def item_graph(self, others: float, k: int, memory_mb: int) -> SparseOperator:
+        """Mean of the sets' unweighted kNN graphs [item_num, item_num], weighted by `shares`."""
+        return SparseOperator(
+            sum(
+                share * unweighted_item_graph(table.detach(), k, memory_bytes=memory_mb << 20)
+                for share, table in zip(self.shares(others), self, strict=True)
+            )
+        )
 
 
 def project(table: Tensor, layer: Any, then: Any = None) -> Tensor:

@@ -41,7 +41,6 @@ from alignrec_recbole.graphs import (
     co_interaction_graph,
     layer_mean,
     softmax_rows,
-    unweighted_item_graph,
 )
 from alignrec_recbole.kernels import take_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
@@ -87,13 +86,8 @@ class DRAGON(ContentRecommender):
         self.user_user = SparseOperator(
             softmax_rows(co_interaction_graph(dataset.pairs(), shape, keys.user_k))
         )
-        memory = keys.knn_memory_mb << 20
-        weights = self.tables.shares(keys.mm_image_weight)
-        self.item_item = SparseOperator(
-            sum(
-                weight * unweighted_item_graph(table.detach(), keys.knn_k, memory_bytes=memory)
-                for weight, table in zip(weights, self.tables, strict=True)
-            )
+        self.item_item = self.tables.item_graph(
+            keys.mm_image_weight, keys.knn_k, keys.knn_memory_mb
         )
 
     def embeddings(self) -> tuple[Tensor, Tensor]:

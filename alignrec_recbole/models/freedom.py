@@ -34,7 +34,6 @@ from alignrec_recbole.graphs import (
     bipartite_adjacency,
     layer_mean,
     thinned_adjacency,
-    unweighted_item_graph,
 )
 from alignrec_recbole.kernels import take_rows
 from alignrec_recbole.models._content import (
@@ -78,13 +77,8 @@ class FREEDOM(TwoViewRecommender):
         self.graph = bipartite_adjacency(self.interactions)
         self.epoch_graph = self.graph
         self.user_item = SparseOperator(self.interactions)
-        memory = keys.knn_memory_mb << 20
-        shares = self.tables.shares(keys.mm_image_weight)
-        self.item_item = SparseOperator(
-            sum(
-                share * unweighted_item_graph(table.detach(), keys.knn_k, memory_bytes=memory)
-                for share, table in zip(shares, self.tables, strict=True)
-            )
+        self.item_item = self.tables.item_graph(
+            keys.mm_image_weight, keys.knn_k, keys.knn_memory_mb
         )
 
     def begin_epoch(self, generator: torch.Generator) -> None:

@@ -32,11 +32,9 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs import (
-    SparseOperator,
     bipartite_adjacency,
     layer_mean,
     thinned_adjacency,
-    unweighted_item_graph,
 )
 from alignrec_recbole.kernels import take_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
@@ -76,13 +74,8 @@ class PGL(ContentRecommender):
         )
         self.graph = bipartite_adjacency(self.interactions)
         self.epoch_graph = self.graph
-        memory = keys.knn_memory_mb << 20
-        shares = self.tables.shares(keys.mm_image_weight)
-        self.item_item = SparseOperator(
-            sum(
-                share * unweighted_item_graph(table.detach(), keys.knn_k, memory_bytes=memory)
-                for share, table in zip(shares, self.tables, strict=True)
-            )
+        self.item_item = self.tables.item_graph(
+            keys.mm_image_weight, keys.knn_k, keys.knn_memory_mb
         )
 
     def begin_epoch(self, generator: torch.Generator) -> None:
