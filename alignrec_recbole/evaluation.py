@@ -141,7 +141,7 @@ def top_k(table: Tensor, k: int) -> tuple[Tensor, Tensor]:
     (tensor([[3., 1.]]), tensor([[1, 2]]))
     """
     n = table.shape[1]
-    size = math.isqrt(n // k)
+    size = math.isqrt(n // max(k, 1))
     if table.is_cuda or size < _SMALLEST_GROUP:
         best, where = table.topk(k, dim=1)
         return best, where

@@ -90,3 +90,8 @@ def test_top_k_has_the_values_of_torch(width, k):
     torch.testing.assert_close(best, table.topk(k).values)
     torch.testing.assert_close(table.gather(1, where), best)
     assert all(len(set(row)) == k for row in where.tolist())
+
+
+def test_top_k_of_nothing_is_empty():
+    best, where = top_k(torch.randn(3, 400), 0)
+    assert best.shape == where.shape == (3, 0)
