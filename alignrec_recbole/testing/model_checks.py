@@ -446,6 +446,8 @@ def check_memory_ceiling(lab: Lab) -> None:
     splits = lab.splits(config)
     if lab.subject.uses_features:
         assert splits[0].features, "the world has features"
+    with LargestTensor():
+        lab.subject.model_class(config, splits[0])  # what a first build imports is not the model's
     tracemalloc.start()
     with LargestTensor() as build:
         model = lab.subject.model_class(config, splits[0]).to(config["device"])
