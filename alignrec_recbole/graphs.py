@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alignrec_recbole.kernels import inner_products, scatter_rows
+from alignrec_recbole.neighbour_store import found_or_made
 
 
 class SparseOperator:
@@ -210,7 +211,7 @@ def nearest_neighbours(
     """Cosine k-nearest neighbours of every row, exact, in blocks of rows.
 
     Zero rows (PAD, items without the modality) have no neighbours and are nobody's neighbour.
-    A row may be its own neighbour.
+    A row may be its own neighbour. Inside `neighbour_store.keep_in` they are searched once.
 
     Args:
         features: [n, f].
@@ -220,6 +221,10 @@ def nearest_neighbours(
     Returns:
         similarities [n, k] and indices [n, k]; index −1 where there is no neighbour.
     """
+    return found_or_made(features, k, lambda: _search(features, k, memory_bytes))
+
+
+def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
     unit = unit_rows(features)
     alive = features.ne(0).any(1)
     k = min(k, int(alive.sum()))

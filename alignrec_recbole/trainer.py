@@ -6,6 +6,7 @@ Follows RecBole's Trainer interface (fit, evaluate), so stock `run_recbole` uses
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 import time
@@ -30,6 +31,8 @@ from alignrec_recbole.kernels import precision
 from alignrec_recbole.sampling import PairSampler
 
 SAVE_EVERY_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 class PairBatches:
@@ -89,6 +92,11 @@ class MultimodalTrainer(Trainer):
         self.stopping_step = config["stopping_step"]
         self.strict = config["setting"] != "recbole"
         self.precision = torch.bfloat16 if config["precision"] == "bfloat16" else None
+        if self.precision and not process.has_bfloat16(str(self.device)):
+            logger.warning(
+                "precision=bfloat16: this processor has no bfloat16 units, so products take many "
+                "times longer than in float32; --set precision=float32 is faster here"
+            )
         self.clip_grad_norm = config["clip_grad_norm"]
         self.valid_metric = config["valid_metric"].lower()
         self.valid_metric_bigger = config["valid_metric_bigger"]

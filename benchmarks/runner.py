@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignrec_recbole import compat, process, register
+from alignrec_recbole import compat, neighbour_store, process, register
 from alignrec_recbole.data.dataset import MultimodalDataset, split_description
 from alignrec_recbole.data.feature_table import manifest_summary
 from alignrec_recbole.data.masking import FeatureMask
@@ -339,7 +339,9 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
     from recbole.utils import init_seed
 
     init_seed(prepared.spec.seed, True)
-    model = prepared.parts.model_class(prepared.config, prepared.splits[0])
+    kept = prepared.config["features_cache"]
+    with neighbour_store.keep_in(Path(kept) if kept else None):
+        model = prepared.parts.model_class(prepared.config, prepared.splits[0])
     model = model.to(prepared.config["device"])
     trainer_class = prepared.parts.trainer_class or MultimodalTrainer
     return trainer_class(prepared.config, model, state_file)

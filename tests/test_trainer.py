@@ -1,13 +1,14 @@
 """The trainer's rules: what counts as better, when it stops, and that it resumes exactly."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from alignrec_recbole import register
+from alignrec_recbole import process, register
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.trainer import epoch_generator
 from benchmarks import runner
@@ -195,3 +196,23 @@ def test_a_damaged_state_is_refused(world, tmp_path):
     trainer = runner.build_trainer(prepared, state)
     with pytest.raises(RecordError, match=r"broken\.pt cannot be resumed"):
         trainer.fit(runner.train_data(prepared), runner.valid_task(prepared), saved=False)
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_bfloat16_without_units_is_warned_of(world, tmp_path, units, monkeypatch, caplog):
+    monkeypatch.setattr(process, "has_bfloat16", lambda device: units)
+    overrides = {**spec(world, tmp_path).overrides, "precision": "bfloat16"}
+    prepared = runner.prepare(spec(world, tmp_path, overrides=overrides))
+    with caplog.at_level(logging.WARNING, logger="alignrec_recbole"):
+        runner.build_trainer(prepared, None)
+    assert ("no bfloat16 units" in caplog.text) is not units
+
+
+def test_a_run_with_kept_neighbours_equals_the_first(world, tmp_path):
+    given = {"model": "AlignRec", "features": ("vectors",)}
+    first = run_one(spec(world, tmp_path, **given))
+    kept = list((tmp_path / "features" / "two").glob("neighbours-*"))
+    assert len(kept) == 1
+    again = run_one(spec(world, tmp_path, **given), overwrite=True)
+    assert first.metrics == again.metrics
+    assert [e["loss"] for e in first.history] == [e["loss"] for e in again.history]

@@ -26,7 +26,6 @@ from alignrec_recbole import process
 from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.encoders.beit3 import weights
 from alignrec_recbole.encoders.beit3.architecture import Architecture, named
-from alignrec_recbole.encoders.beit3.encoder import has_bfloat16
 from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
 from benchmarks.parity.beit3 import import_torchscale, randomise, reference_model
 from benchmarks.speed import side_by_side
@@ -152,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     timings = side_by_side.measure(sides, rounds=options.rounds, threads=threads)
     print(side_by_side.table(timings))
-    native = has_bfloat16("cpu")
+    native = process.has_bfloat16("cpu")
     chosen = timings["ours, bfloat16" if native else "ours, float32"]
     single, half = timings["torchscale, float32"], timings["torchscale, autocast"]
     tokens = named("base").patches + 1 + MAX_TOKENS

@@ -57,7 +57,7 @@ def epoch(model: str, folder: Path) -> dict[str, Callable[[], Any]]:
     sets = ("fused",) if model in ONE_SET else ("text", "image")
     spec = RunSpec(
         model, "electronics", sets if MODELS[model].needs_features else (), setting="mmrec",
-        data_path=folder, progress=False,
+        data_path=folder, output=folder / model, progress=False,
     )  # fmt: skip
     prepared = runner.prepare(spec)
     trainer = runner.build_trainer(prepared, None)

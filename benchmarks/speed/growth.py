@@ -98,6 +98,7 @@ def steps(model: str, folder: Path) -> dict[str, Callable[[], Any]]:
         ("simulated",) if model == "AlignRec" else (),
         setting="mmrec",
         data_path=folder,
+        output=folder,
         progress=False,
     )
     prepared = runner.prepare(spec)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignrec_recbole import process
 from alignrec_recbole.data.feature_table import Modality
 from alignrec_recbole.encoders.beit3.architecture import Beit3, Rows
 from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, UNK, Tokenizer, pad
@@ -30,23 +31,6 @@ Pooling = Literal["cls", "text-cls", "mean", "concat"]
 POOLINGS = ("cls", "text-cls", "mean", "concat")
 Precision = Literal["auto", "float32", "bfloat16"]
 LONGEST = 100_000  # characters looked at; 128 tokens never need so many
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether the processor multiplies bfloat16 in hardware: elsewhere float32 is faster."""
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.backends.cpu.get_cpu_capability() if device == "cpu" else ""
-    return capabilities.startswith("AVX512") and _flag("avx512_bf16", "amx_bf16")
-
-
-def _flag(*names: str) -> bool:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return False
-    return any(f" {name}" in flags for name in names)
 
 
 class Beit3Encoder(ItemEncoder):
@@ -81,7 +65,7 @@ class Beit3Encoder(ItemEncoder):
     ) -> None:
         tokenizer.check_fits(model.sizes.vocabulary)
         if precision == "auto":
-            precision = "bfloat16" if has_bfloat16(device) else "float32"
+            precision = "bfloat16" if process.has_bfloat16(device) else "float32"
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.model = model.eval().requires_grad_(False).to(device, self.dtype)
         self.tokenizer, self.pooling, self.device, self.notes = tokenizer, pooling, device, notes
