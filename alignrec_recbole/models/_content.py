@@ -199,6 +199,22 @@ class TwoViewRecommender(ContentRecommender):
         return out
 
 
+class GatedPass(NamedTuple):
+    """A forward pass of a GatedTwoView for a batch.
+
+    Attributes:
+        ids: ID vectors of the batch's users, then items [n, d].
+        side: their content view [n, d].
+        content: content vectors of all items.
+        user_content: content vectors of all users, where asked for.
+    """
+
+    ids: Tensor
+    side: Tensor
+    content: Tensor
+    user_content: Tensor | None
+
+
 class GatedTwoView(TwoViewRecommender):
     """A model whose content view starts from the items' ID vectors and is added to the ID view.
 
@@ -222,32 +238,43 @@ class GatedTwoView(TwoViewRecommender):
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """BPR, squares of the batch's vectors, contrast of content and ID view."""
-        keys, batch = self.settings, len(users)
-        items = torch.cat([positives, negatives.ravel()])
+        made = self._forward(users, torch.cat([positives, negatives.ravel()]))
+        return self._gated_terms(made, len(users))[0]
+
+    def _forward(self, users: Tensor, items: Tensor, *, all_users: bool = False) -> GatedPass:
         ids, own = layer_mean(
             self.graph,
             self.nodes.weight,
-            keys.n_ui_layers,
+            self.settings.n_ui_layers,
             torch.cat([users, items + self.n_users]),
             slice(self.n_users, None),
         )
         content = self._content_items(own)
-        rows = torch.cat([self.user_item.rows(users, content), take_rows(content, items)])
-        side = self._side(ids, rows)
-        sizes = [batch, batch, len(items) - batch]
-        user, positive, negative = (ids + side).split(sizes)
-        id_user, id_item, _ = ids.split(sizes)
-        side_user, side_item, _ = side.split(sizes)
+        everyone = self.user_item @ content if all_users else None
+        if everyone is None:
+            user_rows = self.user_item.rows(users, content)
+        else:
+            user_rows = take_rows(everyone, users)
+        side = self._side(ids, torch.cat([user_rows, take_rows(content, items)]))
+        return GatedPass(ids, side, content, everyone)
+
+    def _gated_terms(self, made: GatedPass, batch: int) -> tuple[dict[str, Tensor], Views]:
+        sizes = [batch, batch, len(made.ids) - 2 * batch]
+        user, positive, negative = (made.ids + made.side).split(sizes)
+        id_user, id_item, _ = made.ids.split(sizes)
+        side_user, side_item, _ = made.side.split(sizes)
 
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
             terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
         if self.weights["contrast"]:
-            terms["contrast"] = losses.info_nce(
-                side_item, id_item, keys.temperature
-            ) + losses.info_nce(side_user, id_user, keys.temperature)
-        self.expose(lambda: Views(id_user, side_user, id_item, side_item, user, positive))
-        return terms
+            tau = self.settings.temperature
+            terms["contrast"] = losses.info_nce(side_item, id_item, tau) + losses.info_nce(
+                side_user, id_user, tau
+            )
+        views = Views(id_user, side_user, id_item, side_item, user, positive)
+        self.expose(lambda: views)
+        return terms, views
 
     def _content_items(self, ids: Tensor) -> Tensor:
         raise NotImplementedError

@@ -43,9 +43,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs import SparseOperator, extended_adjacency, layer_mean
-from alignrec_recbole.kernels import take_rows
-from alignrec_recbole.models._content import Views
-from alignrec_recbole.models._pairwise import padded, pair_scores
+from alignrec_recbole.models._pairwise import padded
 from alignrec_recbole.models.mgcn import MGCN, MGCNSettings
 
 
@@ -84,36 +82,17 @@ class GUME(MGCN):
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """bpr, l2, contrast of content and ID view, vt, um, l2_user."""
-        keys, batch = self.settings, len(users)
-        items = torch.cat([positives, negatives.ravel()])
-        nodes = torch.cat([users, items + self.n_users])
-        ids, own = layer_mean(
-            self.graph, self.nodes.weight, keys.n_ui_layers, nodes, slice(self.n_users, None)
-        )
-        content = self._content_items(own)
-        user_content = self.user_item @ content
-        rows = torch.cat([take_rows(user_content, users), take_rows(content, items)])
-        side = self._side(ids, rows)
-        sizes = [batch, batch, len(items) - batch]
-        user, positive, negative = (ids + side).split(sizes)
-        id_user, id_item, _ = ids.split(sizes)
-        side_user, side_item, _ = side.split(sizes)
-
-        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
-        if self.weights["l2"]:
-            terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
-        if self.weights["contrast"]:
-            terms["contrast"] = losses.info_nce(
-                side_item, id_item, keys.temperature
-            ) + losses.info_nce(side_user, id_user, keys.temperature)
+        batch, items = len(users), torch.cat([positives, negatives.ravel()])
+        made = self._forward(users, items, all_users=True)
+        terms, views = self._gated_terms(made, batch)
+        assert made.user_content is not None
         if self.weights["vt"] and len(self.tables) > 1:
-            terms["vt"] = self._moments(torch.cat([user_content[1:], content[1:]]))
+            terms["vt"] = self._moments(torch.cat([made.user_content[1:], made.content[1:]]))
         if self.weights["um"] or self.weights["l2_user"]:
-            extended = self._extended(content, nodes[: 2 * batch])
-            own_user, own_item = extended.split(batch)
-            terms["um"] = self._agree(own_user, side_user)
+            rows = torch.cat([users, positives + self.n_users])
+            own_user, own_item = self._extended(made.content, rows).split(batch)
+            terms["um"] = self._agree(own_user, views.user_content)
             terms["l2_user"] = losses.half_squares(own_item, divisor=self.l2_divisor)
-        self.expose(lambda: Views(id_user, side_user, id_item, side_item, user, positive))
         return terms
 
     def _extended(self, content: Tensor, rows: Tensor) -> Tensor:
