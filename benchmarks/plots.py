@@ -165,6 +165,7 @@ def _bar_name(group: Group, protocol: str) -> str:
     return f"{own}\n{features}" if own else features
 
 
+CONTROLS = ("random", "shuffled:")
 WORDS_OF_FILL = {"mean": ", mean fill", "re-encoded": ", re-encoded"}  # zeros go unsaid
 
 
@@ -172,34 +173,57 @@ WORDS_OF_FILL = {"mean": ", mean fill", "re-encoded": ", re-encoded"}  # zeros g
 def robustness_curves(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
     """A metric over the share of masked items with 95 % t-bands over mask seeds.
 
-    A column a modality; trained models, far above the rankers without training, in a row below.
+    A column a modality, a row a ranker without training, all on one scale, and one for trained
+    models. A feature set looks the same in every panel; controls are grey.
     """
     points = mask_points(members, metric)
     _needs(points, "no curve over the mask ratio", "records of protocol mask-modality")
     modalities = sorted(points["masked"].unique())
-    free = points["ranker"].isin(list(RANKERS))
-    rows = [part for part in (points[free], points[~free]) if not part.empty]
+    free = [name for name in RANKERS if name in set(points["ranker"])]
+    trained = points[~points["ranker"].isin(free)]
+    rows = [(name, points[points["ranker"] == name]) for name in free]
+    rows += [("trained again", trained)] if len(trained) else []
     figure = Figure(
-        figsize=(5.2 * max(1.2, len(modalities)), 3.4 * len(rows) + 1), layout="constrained"
+        figsize=(5.2 * max(1.2, len(modalities)), 3.0 * len(rows) + 1), layout="constrained"
     )
     grid = figure.subplots(len(rows), len(modalities), squeeze=False, sharey="row")
-    names = list(dict.fromkeys(map(tuple, points[["ranker", "features", "fill"]].to_numpy())))
-    for part, axes in zip(rows, grid, strict=True):
+    style = _set_styles(points)
+    for (row, part), axes in zip(rows, grid, strict=True):
         for axis, modality in zip(axes, modalities, strict=True):
             for key, line in part[part["masked"] == modality].groupby(CURVE, sort=False):
                 ranker, features, _, fill = key
-                label = f"{ranker}, {features}" + WORDS_OF_FILL.get(fill, "")
-                _robustness_line(axis, line, label, _line(names.index((ranker, features, fill))))
+                label = features if row in free else f"{ranker}, {features}"
+                label += WORDS_OF_FILL.get(fill, "")
+                who = "" if row in free else ranker
+                _robustness_line(axis, line, label, style[who, features, fill])
             axis.set_xlabel("share of items masked")
             axis.set_ylabel(f"{metric} (test)")
-            axis.set_title(f"{modality} masked")
+            axis.set_title(f"{row}, {modality} masked")
             axis.tick_params(labelleft=True)  # the panel on the left may be absent
             axis.set_visible(bool(axis.lines))
         axes[0].set_ylim(bottom=0)
     drawn = [axis for axis in grid.flat if axis.lines]
     _needs(drawn, "no curve with more than one ratio", "more records of mask-modality")
+    top = max((axes[0].get_ylim()[1] for axes in grid[: len(free)]), default=0)
+    for axes in grid[: len(free)]:
+        axes[0].set_ylim(top=top)
     _legend(figure, drawn)
     return figure
+
+
+def _set_styles(points: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """(model or "", features, fill) → line; a set looks the same wherever it stands."""
+    keys: list[tuple[str, str, str]] = []
+    for ranker, features, fill in points[["ranker", "features", "fill"]].to_numpy():
+        keys.append(("" if ranker in RANKERS else ranker, features, fill))
+    names = list(dict.fromkeys(keys))
+    controls = [key for key in names if key[1].startswith(CONTROLS)]
+    real = [key for key in names if key not in controls]
+    grey = {
+        key: {**_line(place), "color": "#8a8f98", "linestyle": DASHES[1 + place % 3]}
+        for place, key in enumerate(controls)
+    }
+    return {key: _line(place) for place, key in enumerate(real)} | grey
 
 
 def _robustness_line(axis: Any, line: pd.DataFrame, label: str, style: dict[str, Any]) -> None:
