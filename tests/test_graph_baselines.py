@@ -1,4 +1,4 @@
-"""GRCN, MMGCN and DualGNN where they leave the code they follow: worked by hand."""
+"""GRCN, MMGCN, DualGNN and BM3 where a recorded comparison can't see them: worked by hand."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from alignrec_recbole import register
 from alignrec_recbole.models._content import FeatureTables
+from alignrec_recbole.models.bm3 import BM3
 from alignrec_recbole.testing.lab import Lab
 
 
@@ -122,3 +123,15 @@ def test_an_item_without_a_set_is_a_zero_vector_in_it(tmp_path, name):
     if name == "GRCN":
         number = model.tables.kinds.index("image")
         assert not model._content(number)[model.n_users :][gone].any()
+
+
+def test_bm3_drops_a_row_out_once_a_step():
+    model = types.SimpleNamespace(settings=types.SimpleNamespace(dropout=0.5))
+    rows = torch.tensor([3, 1, 3, 2, 3])
+    torch.manual_seed(0)
+    target = BM3._target(model, torch.ones(5, 64, requires_grad=True), rows)
+    assert not target.requires_grad
+    assert torch.equal(target[0], target[2])
+    assert torch.equal(target[0], target[4])
+    assert not torch.equal(target[0], target[1])
+    assert set(target.ravel().tolist()) == {0.0, 2.0}

@@ -12,9 +12,10 @@ Followed    enoche/MMRec@e775373 src/models/bm3.py, the authors' own port; compa
     loss = UI + cl_weight · MM + reg_weight · (‖h_u‖_F + ‖h_i‖_F) / I, norms of all rows
     s(u, i) = ⟨P h_u, P h_i⟩
 
-Deviations  D1 dropout is drawn for the batch's rows, so an item twice in a batch has two masks.
-            D2 an item without a set is left out of that set's means.
-            D3 the norms are divided by the number of real items (the reference's tables have no
+    In a step a user or an item has one mask, however often the batch names it.
+
+Deviations  D1 an item without a set is left out of that set's means.
+            D2 the norms are divided by the number of real items (the reference's tables have no
                PAD row, ours does).
 Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.
 Cost        2L sparse products a step; features of the batch's positives only.
@@ -77,7 +78,7 @@ class BM3(ContentRecommender):
         """ui, norms and mm; negatives play no part."""
         all_users, all_items = self._propagated()
         user, item = take_rows(all_users, users), take_rows(all_items, positives)
-        user_target, item_target = self._target(user), self._target(item)
+        user_target, item_target = self._target(user, users), self._target(item, positives)
         terms = {
             "ui": losses.cosine_distance(self.predictor(user), item_target)
             + losses.cosine_distance(self.predictor(item), user_target)
@@ -95,10 +96,13 @@ class BM3(ContentRecommender):
         predicted, rows = self.predictor(content), self.tables.present(number)[items]
         return losses.masked_cosine_distance(
             predicted, item_target, rows
-        ) + losses.masked_cosine_distance(predicted, self._target(content), rows)
+        ) + losses.masked_cosine_distance(predicted, self._target(content, items), rows)
 
-    def _target(self, vectors: Tensor) -> Tensor:
-        return F.dropout(vectors.detach(), self.settings.dropout)
+    def _target(self, vectors: Tensor, rows: Tensor) -> Tensor:
+        """`vectors` [b, d] as constants, dropped out; a row that `rows` names twice has one mask."""
+        distinct, place = rows.unique(return_inverse=True)
+        ones = vectors.new_ones(len(distinct), vectors.shape[1])
+        return vectors.detach() * F.dropout(ones, self.settings.dropout)[place]
 
     def _propagated(self) -> tuple[Tensor, Tensor]:
         nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_layers)
