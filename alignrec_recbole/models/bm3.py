@@ -99,7 +99,7 @@ class BM3(ContentRecommender):
         ) + losses.masked_cosine_distance(predicted, self._target(content, items), rows)
 
     def _target(self, vectors: Tensor, rows: Tensor) -> Tensor:
-        """`vectors` [b, d] as constants, dropped out; a row that `rows` names twice has one mask."""
+        """`vectors` [b, d] as constants, dropped out; rows that are the same have one mask."""
         distinct, place = rows.unique(return_inverse=True)
         ones = vectors.new_ones(len(distinct), vectors.shape[1])
         return vectors.detach() * F.dropout(ones, self.settings.dropout)[place]
