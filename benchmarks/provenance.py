@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import alignrec_recbole
-from alignrec_recbole.process import available_cores
+from alignrec_recbole.process import available_cores, has_bfloat16
 
 PACKAGES = ("torch", "recbole", "numpy", "pandas", "scipy", "scikit-learn", "transformers")
 
@@ -36,9 +36,11 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Processor, cores, threads, device and package versions."""
+    """Processor and its vector instructions, cores, threads, device and package versions."""
     return {
         "cpu": _cpu_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability()
+        + (" with bfloat16" if has_bfloat16("cpu") else ""),
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",

@@ -115,30 +115,49 @@ def test_measured_baselines_are_not_measured_again(tmp_path, capsys):
     assert last["models"]["BM3"]["ratio_peak"] == 3
 
 
+MACHINE = {
+    "cpu": "AMD EPYC", "threads": 2, "versions": {"torch": "2.13.0"}, "python": "3.11.7",
+    "system": "Linux x86_64",
+}  # fmt: skip
+
+
 def test_the_table_shows_ratios_of_both_precisions(tmp_path):
     entry = {
         "dataset": "toy", "ratio": 5.0, "ratio_float32": 4.0, "ours_seconds": 2.0,
         "peer_seconds": 10.0, "ours_peak_bytes": 1 << 30, "peer_peak_bytes": 3 << 30,
-        "startup": {"ours": 4.0, "peer": 12.0},
+        "startup": {"ours": 4.0, "peer": 12.0}, "machine": MACHINE,
     }  # fmt: skip
     (tmp_path / "alignrec.json").write_text(json.dumps(entry))
     text = report.table(tmp_path)
     assert "5.0× (4.0× in float32)" in text
     assert "1.00 / 3.00 GiB" in text
     assert "3.0×" in text  # start-up
+    assert "(1)" not in text
+
+    other = {**MACHINE, "instructions": "AVX2"}
+    for name, machine in (("lightgcn", MACHINE), ("evaluation", other)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({**entry, "machine": machine}))
+    rows = {
+        line.split("|")[1].split(",")[0].strip(): line
+        for line in report.table(tmp_path).splitlines()
+    }
+    assert "| (1)" in rows["LightGCN"]
+    assert "| (2)" in rows["full ranking"]
+    assert report.machine(tmp_path).startswith("(1) AMD EPYC, 2 threads")
+    assert "(2) AMD EPYC (AVX2), 2 threads" in report.machine(tmp_path)
 
 
 def test_the_table_shows_the_encoder_and_what_fits(tmp_path):
     entry = {
         "precision_chosen": "bfloat16", "ours_seconds": 1.5, "peer_seconds": 6.0, "ratio": 4.0,
         "ratio_float32": 1.2, "ratio_bf16": 2.1, "ratio_real": 6.3,
-        "ours_peak_bytes": 1 << 30, "peer_peak_bytes": 2 << 30,
+        "ours_peak_bytes": 1 << 30, "peer_peak_bytes": 2 << 30, "machine": MACHINE,
     }  # fmt: skip
     (tmp_path / "beit3.json").write_text(json.dumps(entry))
     fits = {"seconds": 20.0, "peak_bytes": 5 << 30, "startup_seconds": 9.0}
     models = {"A": fits, "B": {**fits, "seconds": 70.0}, "C": {"refused": "too large"}}
     (tmp_path / "electronics.json").write_text(
-        json.dumps({"models": models, "worst_peak_bytes": 5 << 30})
+        json.dumps({"models": models, "worst_peak_bytes": 5 << 30, "machine": MACHINE})
     )
     text = report.table(tmp_path)
     assert "4.0× (1.2× in float32, 2.1× its autocast, 6.3× on real texts)" in text

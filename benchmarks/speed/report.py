@@ -53,7 +53,9 @@ def read(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
 def table(folder: Path = FOLDER) -> str:
     """Seconds, ratio and memory of each comparison, then the sizes that have no peer."""
     found = read(folder)
-    rows = []
+    seen = machines(found)
+    rows: list[list[str]] = []
+    sources: list[str] = []  # file of each row
     for name, (what, peer, bound) in ROWS.items():
         if name not in found:
             continue
@@ -74,6 +76,7 @@ def table(folder: Path = FOLDER) -> str:
                 bound,
             ]
         )
+        sources.append(name)
     for model, entry in found.get("baselines", {}).get("models", {}).items():
         rows.append(
             [
@@ -86,6 +89,7 @@ def table(folder: Path = FOLDER) -> str:
                 "arithmetic of the features, Adam",
             ]
         )
+        sources.append("baselines")
     if "beit3" in found:
         entry = found["beit3"]
         rows.append(
@@ -96,6 +100,7 @@ def table(folder: Path = FOLDER) -> str:
              f"{entry['ours_peak_bytes'] / 2**30:.2f} / {entry['peer_peak_bytes'] / 2**30:.2f} GiB",
              "arithmetic"]
         )  # fmt: skip
+        sources.append("beit3")
     if "alignrec" in found:
         start = found["alignrec"]["startup"]
         rows.append(
@@ -103,6 +108,7 @@ def table(folder: Path = FOLDER) -> str:
              f"{start['peer']:.1f} s, official code", f"{start['peer'] / start['ours']:.1f}×", "",
              "reading, imports, the kNN graph"]
         )  # fmt: skip
+        sources.append("alignrec")
     if "knn" in found:
         entry = found["knn"]
         rows.append(
@@ -110,6 +116,7 @@ def table(folder: Path = FOLDER) -> str:
              f"{entry['ours_seconds']:.0f} s", "", "",
              f"{entry['bytes_above_features'] / 2**30:.2f} GiB above the features", "arithmetic"]
         )  # fmt: skip
+        sources.append("knn")
     if "electronics" in found:
         entry = found["electronics"]
         fitting = [e for e in entry["models"].values() if "peak_bytes" in e]
@@ -119,18 +126,36 @@ def table(folder: Path = FOLDER) -> str:
              f"{max(e['seconds'] for e in fitting):.0f} s", "", "",
              f"{entry['worst_peak_bytes'] / 2**30:.1f} GiB at most", "feature tables, Adam"]
         )  # fmt: skip
+        sources.append("electronics")
     header = ["what", "ours", "peer", "ratio", "peak memory, ours / peer", "bound by"]
+    if len(set(seen.values())) > 1:
+        numbers = {name: place for place, name in enumerate(dict.fromkeys(seen.values()), 1)}
+        header.append("on")
+        rows = [
+            [*row, f"({numbers[seen[source]]})"] for row, source in zip(rows, sources, strict=True)
+        ]
     return tabulate(rows, header, tablefmt="github", disable_numparse=True)
 
 
+def machines(found: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The machine of each result, in words."""
+    out = {}
+    for name, entry in found.items():
+        m = entry["machine"]
+        instructions = f" ({m['instructions']})" if "instructions" in m else ""
+        out[name] = (
+            f"{m['cpu']}{instructions}, {m['threads']} threads, torch {m['versions']['torch']}, "
+            f"Python {m['python']}, {m['system']}"
+        )
+    return out
+
+
 def machine(folder: Path = FOLDER) -> str:
-    """The machines of the committed timings, in words."""
-    seen = dict.fromkeys(
-        f"{m['cpu']}, {m['threads']} threads, torch {m['versions']['torch']}, "
-        f"Python {m['python']}, {m['system']}"
-        for m in (entry["machine"] for entry in read(folder).values())
-    )
-    return "; ".join(seen)
+    """The machines of the committed timings, numbered as in the table if there are several."""
+    seen = list(dict.fromkeys(machines(read(folder)).values()))
+    if len(seen) == 1:
+        return seen[0]
+    return "; ".join(f"({place}) {name}" for place, name in enumerate(seen, 1))
 
 
 @styled
