@@ -3,12 +3,14 @@
 `python tests/test_parity_baselines.py MMREC GUME`, their checkouts, records them again.
 """
 
+import argparse
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from alignrec_recbole.errors import DataError
+from alignrec_recbole.errors import DataError, RecordError
 from benchmarks.parity import baselines, checkout
 
 RECORDED = Path(__file__).parent / "data" / "parity_baselines.npz"
@@ -58,3 +60,32 @@ if __name__ == "__main__":
     import sys
 
     record([Path(argument) for argument in sys.argv[1:]])
+
+
+def test_trainings_are_kept_seed_by_seed_and_not_repeated(tmp_path, monkeypatch):
+    asked = []
+
+    def train(options, name, seed):
+        asked.append((name, seed))
+        if seed == 1001 and len(asked) < 4:
+            raise KeyboardInterrupt
+        return {
+            "dataset": "toy", "features": ["text"], "settings": {"d": 64},
+            "epochs": {"our": seed, "reference": 2 * seed},
+            "metrics": {"Recall@20": {"ours": 0.3, "reference": 0.2 if seed == 999 else 0.4}},
+        }  # fmt: skip
+
+    monkeypatch.setattr(baselines, "train_both", train)
+    store = tmp_path / "kept.json"
+    options = argparse.Namespace(store=store, model=["VBPR", "GUME"], seeds=[999, 1000, 1001])
+    with pytest.raises(KeyboardInterrupt):
+        baselines.train_each(options)
+    found = baselines.train_each(options)["VBPR"]  # GUME is not MMRec's
+    assert asked == [("VBPR", 999), ("VBPR", 1000), ("VBPR", 1001), ("VBPR", 1001)]
+    assert found["seeds"] == found["our_epochs"] == [999, 1000, 1001]
+    assert found["reference Recall@20"] == [0.2, 0.4, 0.4]
+    assert found["relative_difference"]["Recall@20"] == pytest.approx(-0.1)
+    assert json.loads(store.read_text())["VBPR"] == found
+    changed = {**train(options, "VBPR", 1), "settings": {"d": 32}}
+    with pytest.raises(RecordError, match="cannot be added to"):
+        baselines.with_seed(found, 1, changed)

@@ -7,8 +7,8 @@
 CHECKOUT is one of enoche/MMRec, or of NanGongNingYi/GUME for GUME. Its models run in float32, ours
 in float64 and float32; two batches of one epoch, so that what is made once an epoch is seen both
 made and kept. With a data set and MMRec (its layout, feature files with row = itemID) both sides
-are also trained with the defaults of properties/model, once a seed; a model whose trainings are in
-FILE is not trained again. The last line printed is one JSON object.
+are also trained with the defaults of properties/model, once a seed; a seed that is in FILE is not
+trained again. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import torch
 from tabulate import tabulate
 
 from alignrec_recbole import register
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.files import atomic_write
 from benchmarks import provenance
 from benchmarks.parity import checkout, mmrec
@@ -605,8 +606,11 @@ def compare(reference: Path, name: str) -> dict[str, float]:
     return {"max_rel_error": max(worst), "float64": worst[0], "float32": worst[1]}
 
 
-def train_both(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    """Mean test metrics of both sides at the best validation epoch, same hyper-parameters."""
+METRICS = ("Recall@20", "NDCG@20")
+
+
+def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    """Test metrics of both sides at the best validation epoch, same hyper-parameters."""
     from benchmarks.runner import RunSpec, run_one
 
     folder = options.data_path / options.dataset
@@ -621,52 +625,80 @@ def train_both(options: argparse.Namespace, name: str) -> dict[str, Any]:
         "weight_decay": settings.get("weight_decay", 0.0),
         "epochs": options.epochs,
     }
-    theirs = checkout.train(
+    (theirs,) = checkout.train(
         options.reference, mmrec.MARK, name, folder,
-        {kind: folder / f"{stem}.npy" for kind, stem in files.items() if stem}, given,
-        options.seeds,
+        {kind: folder / f"{stem}.npy" for kind, stem in files.items() if stem}, given, [seed],
     )  # fmt: skip
-    ours = []
     with tempfile.TemporaryDirectory() as output:
-        for seed in options.seeds:
-            record = run_one(
-                RunSpec(
-                    name,
-                    options.dataset,
-                    tuple(stems),
-                    setting="mmrec",
-                    seed=seed,
-                    data_path=options.data_path,
-                    output=Path(output),
-                    epochs=options.epochs,
-                    progress=False,
-                )
+        ours = run_one(
+            RunSpec(
+                name,
+                options.dataset,
+                tuple(stems),
+                setting="mmrec",
+                seed=seed,
+                data_path=options.data_path,
+                output=Path(output),
+                epochs=options.epochs,
+                progress=False,
             )
-            print(f"ours: {name} seed {seed} {record.metrics}", file=sys.stderr)
-            ours.append(record)
-    out: dict[str, Any] = {
-        "dataset": options.dataset, "features": stems, "seeds": options.seeds,
+        )
+    print(f"ours: {name} seed {seed} {ours.metrics}", file=sys.stderr)
+    return {
+        "dataset": options.dataset,
+        "features": stems,
         "settings": {key: settings[key] for key in register.model_defaults(name)},
-        "reference_epochs": [t["epochs"] for t in theirs],
-        "our_epochs": [record.epochs for record in ours], "relative_difference": {},
-    }  # fmt: skip
-    for metric in ("Recall@20", "NDCG@20"):
-        mine = [record.metrics[metric] for record in ours]
-        other = [float(t["test"][metric.lower()]) for t in theirs]
-        out[f"ours {metric}"], out[f"reference {metric}"] = mine, other
-        out["relative_difference"][metric] = float(np.mean(mine) / np.mean(other) - 1)
-    return out
+        "epochs": {"our": ours.epochs, "reference": theirs["epochs"]},
+        "metrics": {
+            metric: {
+                "ours": ours.metrics[metric],
+                "reference": float(theirs["test"][metric.lower()]),
+            }
+            for metric in METRICS
+        },
+    }
+
+
+def with_seed(entry: dict[str, Any], seed: int, found: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a model, with one seed more.
+
+    Raises:
+        RecordError: the seeds before were trained with other settings, features or data.
+    """
+    same = {key: found[key] for key in ("dataset", "features", "settings")}
+    before = {key: entry.get(key, value) for key, value in same.items()}
+    if before != same:
+        raise RecordError(
+            "The kept trainings cannot be added to.",
+            came=f"kept {before}, now {same}",
+            expected="the same data, features and settings for all seeds",
+            next="keep the new trainings in another --store",
+        )
+    out: dict[str, Any] = {**same, "seeds": [*entry.get("seeds", []), seed]}
+    for side, epochs in found["epochs"].items():
+        out[f"{side}_epochs"] = [*entry.get(f"{side}_epochs", []), epochs]
+    out["relative_difference"] = {}
+    for metric, sides in found["metrics"].items():
+        for side, value in sides.items():
+            out[f"{side} {metric}"] = [*entry.get(f"{side} {metric}", []), value]
+        ours, theirs = (np.mean(out[f"{side} {metric}"]) for side in ("ours", "reference"))
+        out["relative_difference"][metric] = float(ours / theirs - 1)
+    return {**out, "code": provenance.code()}
 
 
 def train_each(options: argparse.Namespace) -> dict[str, Any]:
-    """`train_both` of each model of MMRec that was asked for, and what the store already held."""
+    """Train each model of MMRec that was asked for, seed by seed; what is kept is not repeated."""
     store: Path | None = options.store
     trained = json.loads(store.read_text()) if store and store.exists() else {}
-    for name in [n for n in options.model if PAIRS[n].code == mmrec.MARK and n not in trained]:
-        trained[name] = {**train_both(options, name), "code": provenance.code()}
-        if store:
-            with atomic_write(store, "w") as file:
-                json.dump(trained, file, indent=1)
+    for name in [n for n in options.model if PAIRS[n].code == mmrec.MARK]:
+        for seed in options.seeds:
+            if seed in trained.get(name, {}).get("seeds", []):
+                continue
+            found = train_both(options, name, seed)
+            trained[name] = with_seed(trained.get(name, {}), seed, found)
+            if store:
+                with atomic_write(store, "w") as file:
+                    json.dump(trained, file, indent=1)
     return trained
 
 
@@ -708,7 +740,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[999, 1000, 1001]
     )
     parser.add_argument("--epochs", type=int, default=1000)
-    parser.add_argument("--store", type=Path, help="keep trained results here, model by model")
+    parser.add_argument("--store", type=Path, help="keep trained results here, seed by seed")
     options = parser.parse_args(arguments)
     options.model = options.model or of_checkout(options.reference)
     unknown = sorted(set(options.model) - set(PAIRS))
