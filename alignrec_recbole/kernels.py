@@ -75,7 +75,7 @@ def _onednn() -> bool:
     return bool(torch.equal(product, left @ right.T + bias))
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b in W's type, differentiable, for large x [n, f]; W [d, f], b [d]; see `precision`.
 
     x may be in a lower type already, as ConstantFactor gives it.
@@ -88,11 +88,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         kind = product_dtype(x)
         x_low, weight_low = x.to(kind), weight.to(kind)
         ctx.save_for_backward(x_low, weight_low)
-        return inner_products(x_low, weight_low, bias.to(kind)).to(weight.dtype)
+        bias_low = None if bias is None else bias.to(kind)
+        return inner_products(x_low, weight_low, bias_low).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -105,7 +106,7 @@ class _Linear(torch.autograd.Function):
             for start in range(0, len(x), _ROWS):  # small enough to be converted in the cache
                 cut = slice(start, start + _ROWS)
                 for_x[cut] = inner_products(g[cut], weight.T)
-        return for_x, for_weight, gradient.sum(0)
+        return for_x, for_weight, gradient.sum(0) if ctx.needs_input_grad[2] else None
 
 
 _ROWS = 2048

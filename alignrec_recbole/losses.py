@@ -202,7 +202,7 @@ def masked_cosine_distance(left: Tensor, right: Tensor, rows: Tensor) -> Tensor:
     return distance.sum() / rows.sum().clamp(min=1)
 
 
-CONTRAST_BYTES = 64 << 20  # scores with a whole table held at once
+CONTRAST_BYTES = 16 << 20  # scores with a whole table held at once; more leaves the cache
 
 
 class _TableContrast(torch.autograd.Function):
@@ -212,15 +212,15 @@ class _TableContrast(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, table: Tensor, rows: Tensor, temperature: float) -> Tensor:
         grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table)
         total = x.new_zeros(())
-        block = max(1, CONTRAST_BYTES // (len(table) * x.element_size()))
+        held = CONTRAST_BYTES if x.device.type == "cpu" else 16 * CONTRAST_BYTES
+        block = max(1, held // (len(table) * x.element_size()))
         for start in range(0, len(x), block):
             cut = slice(start, start + block)
             share = inner_products(x[cut] / temperature, table).exp_()  # [block, n]
-            sums = share.sum(1)
+            sums = share.sum(1, keepdim=True)
             total += sums.log().sum()
-            share.div_(sums[:, None])
-            grad_x[cut] = share @ table
-            grad_table.addmm_(share.T, x[cut])
+            grad_x[cut] = (share @ table) / sums
+            grad_table.addmm_(share.T, x[cut] / sums)
         own = table[rows]
         total -= (x * own).sum() / temperature
         grad_table.index_add_(0, rows, x, alpha=-1)

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency, layer_mean
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.kernels import linear, take_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables
 from alignrec_recbole.models._pairwise import NodeTable, pair_scores
 from alignrec_recbole.settings import Settings
@@ -94,8 +94,9 @@ class LGMRec(ContentRecommender):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items, without chance."""
         ids = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
-        hyper = self._globals(ids[self.n_users :])
-        modal = self.graph @ self._before_last_layer()
+        made = self._products()
+        hyper = self._globals(ids[self.n_users :], [logits for _, logits in made])
+        modal = self.graph @ self._before_last_layer([content for content, _ in made])
         fused = self._fuse(ids, modal, torch.cat([self._total(hyper, 0), self._total(hyper, 1)]))
         return fused[: self.n_users], fused[self.n_users :]
 
@@ -104,11 +105,12 @@ class LGMRec(ContentRecommender):
         items = torch.cat([positives, negatives.ravel()])
         rows = torch.cat([users, items + self.n_users])
         ids = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
-        hyper = self._globals(ids[self.n_users :])
+        made = self._products()
+        hyper = self._globals(ids[self.n_users :], [logits for _, logits in made])
         spread = torch.cat(
             [take_rows(self._total(hyper, 0), users), take_rows(self._total(hyper, 1), items)]
         )
-        modal = self.graph.rows(rows, self._before_last_layer())
+        modal = self.graph.rows(rows, self._before_last_layer([content for content, _ in made]))
         fused = self._fuse(take_rows(ids, rows), modal, spread)
         user, positive, negative = fused.split([len(users), len(users), len(items) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
@@ -118,23 +120,32 @@ class LGMRec(ContentRecommender):
             terms["hcl"] = self._contrast(hyper, users, positives)
         return terms
 
-    def _before_last_layer(self) -> Tensor:
+    def _products(self) -> list[tuple[Tensor, Tensor]]:
+        """F_m W_m [item_num, d] and F_m V_m [item_num, hyper_num] of every set.
+
+        They are one product: that of V_m alone, a few columns wide, would take longer than both.
+        """
+        sizes = [self.settings.embedding_size, self.settings.hyper_num]
+        out = []
+        for table, *weights in zip(self.tables, self.projections, self.hyperedges, strict=True):
+            content, logits = linear(table, torch.cat(weights, 1).T).split(sizes, 1)
+            out.append((content, logits))
+        return out
+
+    def _before_last_layer(self, content: list[Tensor]) -> Tensor:
         """Âⁿ⁻¹ [z^u; z^i], the sets side by side [user_num + item_num, M d]."""
-        items = torch.cat(
-            [table @ weight for table, weight in zip(self.tables, self.projections, strict=True)], 1
-        )
+        items = torch.cat(content, 1)
         modal = torch.cat([self.user_means @ items, items])
         for _ in range(self.settings.n_mm_layers - 1):
             modal = self.graph @ modal
         return modal
 
-    def _globals(self, items: Tensor) -> list[_Global]:
-        """U_m and X_m of every set from the items' ID vectors [item_num, d]."""
+    def _globals(self, items: Tensor, logits_of_sets: list[Tensor]) -> list[_Global]:
+        """U_m and X_m of every set from the items' ID vectors [item_num, d] and F_m V_m."""
         drop = 1 - self.settings.keep_rate
         real = (torch.arange(self.n_items, device=items.device) > 0)[:, None]
         out = []
-        for table, edges in zip(self.tables, self.hyperedges, strict=True):
-            logits = table @ edges  # [item_num, hyper_num]
+        for logits in logits_of_sets:
             of_items = F.dropout(self._membership(logits) * real, drop, self.training)
             of_users = F.dropout(self._membership(self.user_counts @ logits), drop, self.training)
             vectors = items
