@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,7 +223,7 @@ def _run_models(options: argparse.Namespace) -> list[RunRecord]:
         tuned_on = None
         if options.grid:
             chosen, tuned_on = _choose(options, base, overrides)
-            overrides = {**overrides, **chosen}
+            overrides = _merge(chosen.items(), overrides)
         for seed in options.seeds or (999,):
             spec = RunSpec(seed=seed, overrides=overrides, tuned_on=tuned_on, **base)
             record = run_one(spec, overwrite=options.overwrite)
@@ -278,7 +279,7 @@ def _run_protocol(options: argparse.Namespace, protocol: str) -> list[RunRecord]
                 next="choose with protocol full, then pass the choice with --set",
             )
         chosen, tuned_on = _choose(options, {**base, "model": protocol}, overrides)
-        overrides = {**overrides, **chosen}
+        overrides = _merge(chosen.items(), overrides)
     spec = RunSpec(model="", overrides=overrides, tuned_on=tuned_on, **base)
     records = []
     for record in run_protocol(spec, models, seeds, options.overwrite):
@@ -343,7 +344,9 @@ def _choose(
     trials: list[tuple[float, dict[str, Any], RunSpec]] = []
     for point in itertools.product(*(values for _, values in options.grid)):
         trial = dict(zip(keys, point, strict=True))
-        spec = RunSpec(seed=seed, overrides={**overrides, **trial}, score_test=False, **base)
+        spec = RunSpec(
+            seed=seed, overrides=_merge(trial.items(), overrides), score_test=False, **base
+        )
         record = run_one(spec) if trained else rank_by_features(spec)
         score = record.selection["best_score"]
         print(f"  {trial}: validation {record.selection['metric']} {score:.4f}")
@@ -398,9 +401,11 @@ def _value(text: str) -> Any:
     return value
 
 
-def _merge(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """`a.b=1` becomes {"a": {"b": 1}}."""
-    out: dict[str, Any] = {}
+def _merge(
+    pairs: Iterable[tuple[str, Any]], before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """`before` with the pairs set; `a.b=1` becomes {"a": {"b": 1}}."""
+    out = copy.deepcopy(before or {})
     for key, value in pairs:
         *parents, last = key.split(".")
         place = out

@@ -198,6 +198,24 @@ def test_a_damaged_state_is_refused(world, tmp_path):
         trainer.fit(runner.train_data(prepared), runner.valid_task(prepared), saved=False)
 
 
+def test_a_grid_reaches_nested_settings_and_leaves_their_neighbours(world, tmp_path):
+    from benchmarks.cli import main
+
+    arguments = [
+        "--model", "FREEDOM", "--features", "vectors", "--dataset", "two",
+        "--data-path", str(world),
+        "--output", str(tmp_path), "--epochs", "2", "--quiet", "--set", "align.uia=0.1",
+        "--grid", "align.cca=0.01,0.1",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    record = json.loads(next((tmp_path / "runs").rglob("*.json")).read_text())
+    assert record["config"]["align"]["uia"] == 0.1
+    assert record["tuned_on"] == "tuned on validation, seed 999: align.cca in [0.01, 0.1]"
+    tried = [json.loads(p.read_text()) for p in (tmp_path / "tuning").rglob("*.json")]
+    assert sorted(t["config"]["align"]["cca"] for t in tried) == [0.01, 0.1]
+    assert record["config"]["align"]["cca"] in (0.01, 0.1)
+
+
 @pytest.mark.parametrize("units", [True, False])
 def test_bfloat16_without_units_is_warned_of(world, tmp_path, units, monkeypatch, caplog):
     monkeypatch.setattr(process, "has_bfloat16", lambda device: units)
