@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -15,8 +16,9 @@ import pytest
 
 from alignrec_recbole import register
 from alignrec_recbole.errors import RecordError, SettingError, UnknownNameError
+from alignrec_recbole.settings import check_keys, read_settings
 from alignrec_recbole.testing.block_world import block_world
-from benchmarks import suites
+from benchmarks import cli, suites
 from benchmarks.cli import main, parser
 from benchmarks.protocols import PROTOCOLS
 from benchmarks.suite_status import CellStatus, read_cell, read_status, write_status
@@ -47,6 +49,23 @@ def test_every_cell_is_a_command_line(name: str) -> None:
         assert options.model or options.protocol != ("full",)
     later = [cell.protocol in suites.LATER for cell in cells]
     assert later == sorted(later)  # long-tail reads what the others leave
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_settings_of_every_cell_are_read_by_its_model(name: str) -> None:
+    """A wrong key, or a value that is not allowed, would only be found hours into a suite."""
+    for group in suites.read_suite(name).cells:
+        for model in group.models if group.protocols == ["full"] else []:
+            parts = register.prepare(model)
+            known = set(register.load_defaults(model, group.datasets[0])) | set(parts.known_keys)
+            for values in itertools.product(*group.grid.values()):
+                pairs = [*group.set.items(), *zip(group.grid, values, strict=True)]
+                overrides = cli._merge(pairs)
+                check_keys(overrides, known, model)
+                kind = getattr(parts.model_class, "settings_class", None)
+                if kind is not None:
+                    defaults = register.load_defaults(model, group.datasets[0])
+                    read_settings({**defaults, **overrides}, kind, model)
 
 
 def test_cells_are_the_product_and_a_grid_keeps_its_seeds() -> None:
