@@ -56,12 +56,6 @@ def record(references: list[Path]) -> None:
     np.savez_compressed(RECORDED, **kept)
 
 
-if __name__ == "__main__":
-    import sys
-
-    record([Path(argument) for argument in sys.argv[1:]])
-
-
 def test_trainings_are_kept_seed_by_seed_and_not_repeated(tmp_path, monkeypatch):
     asked = []
 
@@ -89,3 +83,9 @@ def test_trainings_are_kept_seed_by_seed_and_not_repeated(tmp_path, monkeypatch)
     changed = {**train(options, "VBPR", 1), "settings": {"d": 32}}
     with pytest.raises(RecordError, match="cannot be added to"):
         baselines.with_seed(found, 1, changed)
+
+
+if __name__ == "__main__":
+    import sys
+
+    record([Path(argument) for argument in sys.argv[1:]])

@@ -42,7 +42,7 @@ def ours(model: str, dataset: str, data_path: Path, features: Path) -> Any:
     return our_side.actions(
         RunSpec(
             model, dataset, names, setting="mmrec", data_path=data_path, features_path=features,
-            output=features, progress=False,
+            output=features / model, progress=False,
         )
     )  # fmt: skip
 
