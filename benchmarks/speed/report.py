@@ -53,9 +53,7 @@ def read(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
 def table(folder: Path = FOLDER) -> str:
     """Seconds, ratio and memory of each comparison, then the sizes that have no peer."""
     found = read(folder)
-    seen = machines(found)
-    rows: list[list[str]] = []
-    sources: list[str] = []  # file of each row
+    rows: list[tuple[str, list[str]]] = []  # file, cells
     for name, (what, peer, bound) in ROWS.items():
         if name not in found:
             continue
@@ -66,75 +64,74 @@ def table(folder: Path = FOLDER) -> str:
         if "ratio_default" in entry:
             ratio += f" ({entry['ratio_default']:.0f}× its default batch)"
         rows.append(
-            [
-                f"{what}, {entry['dataset']}",
-                f"{entry['ours_seconds']:.2f} s",
-                f"{entry['peer_seconds']:.1f} s, {peer}",
-                ratio,
-                f"{entry['ours_peak_bytes'] / 2**30:.2f} / "
-                f"{entry['peer_peak_bytes'] / 2**30:.2f} GiB",
-                bound,
-            ]
+            (
+                name,
+                [
+                    f"{what}, {entry['dataset']}",
+                    f"{entry['ours_seconds']:.2f} s",
+                    f"{entry['peer_seconds']:.1f} s, {peer}",
+                    ratio,
+                    f"{entry['ours_peak_bytes'] / 2**30:.2f} / "
+                    f"{entry['peer_peak_bytes'] / 2**30:.2f} GiB",
+                    bound,
+                ],
+            )
         )
-        sources.append(name)
     for model, entry in found.get("baselines", {}).get("models", {}).items():
         rows.append(
-            [
-                f"{model}, training epoch, {found['baselines']['dataset']}",
-                f"{entry['ours_seconds']:.2f} s",
-                f"{entry['peer_seconds']:.1f} s, MMRec",
-                f"{entry['ratio']:.1f}×",
-                f"{entry['ours_peak_bytes'] / 2**30:.2f} / "
-                f"{entry['peer_peak_bytes'] / 2**30:.2f} GiB",
-                "arithmetic of the features, Adam",
-            ]
+            (
+                "baselines",
+                [
+                    f"{model}, training epoch, {found['baselines']['dataset']}",
+                    f"{entry['ours_seconds']:.2f} s",
+                    f"{entry['peer_seconds']:.1f} s, MMRec",
+                    f"{entry['ratio']:.1f}×",
+                    f"{entry['ours_peak_bytes'] / 2**30:.2f} / "
+                    f"{entry['peer_peak_bytes'] / 2**30:.2f} GiB",
+                    "arithmetic of the features, Adam",
+                ],
+            )
         )
-        sources.append("baselines")
     if "beit3" in found:
         entry = found["beit3"]
         rows.append(
-            [f"BEiT-3 base, 8 items of 197 + 128 tokens, {entry['precision_chosen']}",
+            ("beit3", [f"BEiT-3 base, 8 items of 197 + 128 tokens, {entry['precision_chosen']}",
              f"{entry['ours_seconds']:.2f} s", f"{entry['peer_seconds']:.1f} s, torchscale",
              f"{entry['ratio']:.1f}× ({entry['ratio_float32']:.1f}× in float32, "
              f"{entry['ratio_bf16']:.1f}× its autocast, {entry['ratio_real']:.1f}× on real texts)",
              f"{entry['ours_peak_bytes'] / 2**30:.2f} / {entry['peer_peak_bytes'] / 2**30:.2f} GiB",
-             "arithmetic"]
+             "arithmetic"])
         )  # fmt: skip
-        sources.append("beit3")
     if "alignrec" in found:
         start = found["alignrec"]["startup"]
         rows.append(
-            ["AlignRec, start to first step, sports", f"{start['ours']:.1f} s",
+            ("alignrec", ["AlignRec, start to first step, sports", f"{start['ours']:.1f} s",
              f"{start['peer']:.1f} s, official code", f"{start['peer'] / start['ours']:.1f}×", "",
-             "reading, imports, the kNN graph"]
+             "reading, imports, the kNN graph"])
         )  # fmt: skip
-        sources.append("alignrec")
     if "knn" in found:
         entry = found["knn"]
         rows.append(
-            [f"item kNN graph, {entry['items']:,} × {entry['width']}",
+            ("knn", [f"item kNN graph, {entry['items']:,} × {entry['width']}",
              f"{entry['ours_seconds']:.0f} s", "", "",
-             f"{entry['bytes_above_features'] / 2**30:.2f} GiB above the features", "arithmetic"]
+             f"{entry['bytes_above_features'] / 2**30:.2f} GiB above the features", "arithmetic"])
         )  # fmt: skip
-        sources.append("knn")
     if "electronics" in found:
         entry = found["electronics"]
         fitting = [e for e in entry["models"].values() if "peak_bytes" in e]
         rows.append(
-            [f"one epoch of each of {len(entry['models'])} models at Electronics' size",
+            ("electronics", [
+             f"one epoch of each of {len(entry['models'])} models at Electronics' size",
              f"{min(e['seconds'] for e in fitting):.0f} to "
              f"{max(e['seconds'] for e in fitting):.0f} s", "", "",
-             f"{entry['worst_peak_bytes'] / 2**30:.1f} GiB at most", "feature tables, Adam"]
+             f"{entry['worst_peak_bytes'] / 2**30:.1f} GiB at most", "feature tables, Adam"])
         )  # fmt: skip
-        sources.append("electronics")
     header = ["what", "ours", "peer", "ratio", "peak memory, ours / peer", "bound by"]
-    if len(set(seen.values())) > 1:
-        numbers = {name: place for place, name in enumerate(dict.fromkeys(seen.values()), 1)}
+    places = numbered(found)
+    if max(places.values()) > 1:
         header.append("on")
-        rows = [
-            [*row, f"({numbers[seen[source]]})"] for row, source in zip(rows, sources, strict=True)
-        ]
-    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
+        rows = [(name, [*cells, f"({places[name]})"]) for name, cells in rows]
+    return tabulate([cells for _, cells in rows], header, tablefmt="github", disable_numparse=True)
 
 
 def machines(found: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -150,12 +147,21 @@ def machines(found: dict[str, dict[str, Any]]) -> dict[str, str]:
     return out
 
 
+def numbered(found: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """The number of each result's machine, from 1 in the order of the results."""
+    seen = machines(found)
+    order = list(dict.fromkeys(seen.values()))
+    return {name: order.index(machine) + 1 for name, machine in seen.items()}
+
+
 def machine(folder: Path = FOLDER) -> str:
     """The machines of the committed timings, numbered as in the table if there are several."""
-    seen = list(dict.fromkeys(machines(read(folder)).values()))
-    if len(seen) == 1:
-        return seen[0]
-    return "; ".join(f"({place}) {name}" for place, name in enumerate(seen, 1))
+    found = read(folder)
+    seen, places = machines(found), numbered(found)
+    names = {places[name]: words for name, words in seen.items()}
+    if len(names) == 1:
+        return names[1]
+    return "; ".join(f"({place}) {words}" for place, words in names.items())
 
 
 @styled
