@@ -39,6 +39,7 @@ class SparseOperator:
         self.csr = csr
         self._symmetric = symmetric
         self._cache: dict[tuple, tuple] = {}
+        self._typed: dict[torch.dtype, Any] = {}
 
     def __deepcopy__(self, memo: dict) -> SparseOperator:
         return self
@@ -53,16 +54,9 @@ class SparseOperator:
     def forward_product(self, dense: Tensor, rows: Tensor | None = None) -> Tensor:
         """A X or (A X)[rows], outside autograd."""
         low = dense.detach()
-        index, offsets, weights = self._on(low, transposed=False)
-        if rows is not None:
-            start, length = offsets[rows], offsets[rows + 1] - offsets[rows]
-            offsets = torch.zeros(len(rows) + 1, dtype=torch.int64, device=low.device)
-            torch.cumsum(length, 0, out=offsets[1:])
-            total = int(offsets[-1])
-            shift = torch.repeat_interleave(start - offsets[:-1], length, output_size=total)
-            take = shift.add_(torch.arange(total, device=low.device))
-            index, weights = index[take], weights[take]
-        return _bag(index, offsets, weights, low)
+        if rows is None:
+            return _bag(*self._on(low, transposed=False), low)
+        return _bag(*self._edges_of(rows, low), low)
 
     def backward_product(self, gradient: Tensor) -> Tensor:
         """Aᵀ G."""
@@ -72,17 +66,39 @@ class SparseOperator:
         transposed = transposed and not self._symmetric
         key = (dense.device, dense.dtype, transposed)
         if key not in self._cache:
-            index, offsets, weights = _bag_arrays(self.csr.T.tocsr() if transposed else self.csr)
+            csr = self.csr.T.tocsr() if transposed else self.csr
+            index, offsets, weights = map(torch.from_numpy, (csr.indices, csr.indptr, csr.data))
             self._cache[key] = (
-                torch.from_numpy(index).to(dense.device),
-                torch.from_numpy(offsets).to(dense.device),
-                torch.from_numpy(weights).to(dense.device, dense.dtype),
+                index.to(dense.device),
+                offsets.to(dense.device),
+                weights.to(dense.device, dense.dtype),
             )
         return self._cache[key]
 
+    def _edges_of(self, rows: Tensor, dense: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Index, offsets and weights of A[rows]; on CPU scipy takes them four times as fast."""
+        arrays = self._on(dense, transposed=False)
+        if dense.device.type != "cpu":
+            return _edges_of(rows, *arrays)
+        if dense.dtype not in self._typed:
+            parts = arrays[2].numpy(), self.csr.indices, self.csr.indptr
+            self._typed[dense.dtype] = sp.csr_matrix(parts, shape=self.shape, copy=False)
+        part = self._typed[dense.dtype][rows.numpy()]
+        index, offsets, weights = map(torch.from_numpy, (part.indices, part.indptr, part.data))
+        return index, offsets, weights
 
-def _bag_arrays(csr: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return csr.indices.astype(np.int64), csr.indptr.astype(np.int64), csr.data
+
+def _edges_of(
+    rows: Tensor, index: Tensor, offsets: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The part of a matrix's arrays that makes these rows, in their order."""
+    start = offsets.index_select(0, rows)
+    length = offsets.index_select(0, rows + 1) - start
+    ends = F.pad(length.cumsum(0), (1, 0)).to(offsets.dtype)
+    total = int(ends[-1])
+    shift = torch.repeat_interleave(start - ends[:-1], length, output_size=total)
+    take = shift.add_(torch.arange(total, dtype=shift.dtype, device=shift.device))
+    return index.index_select(0, take), ends, weights.index_select(0, take)
 
 
 def _bag(index: Tensor, offsets: Tensor, weights: Tensor, dense: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ def training_bytes(model: Any, learner: str, batch_size: int) -> dict[str, int]:
     """Bytes that training will allocate beyond the built model, by purpose.
 
     Parameters with gradients need one gradient, the optimizer's moments and the copy of the best
-    weights; a step needs a few copies of the longest table and a few b × b matrices.
+    weights; a step needs a few copies of the longest table and a few b × b matrices. Of a table
+    that is not trained products may keep another form, of its size at most (ConstantFactor).
 
     >>> model = torch.nn.Embedding(1000, 64)
     >>> training_bytes(model, "adam", 2048)["optimizer"]
@@ -30,12 +31,15 @@ def training_bytes(model: Any, learner: str, batch_size: int) -> dict[str, int]:
     trained = [p for p in model.parameters() if p.requires_grad]
     size = sum(p.nbytes for p in trained)
     state = sum(value.nbytes for value in model.state_dict().values())
+    named = model.state_dict().keys()
+    constant = [b for name, b in model.named_buffers() if name not in named and b.dim() == 2]
     tables = [(len(p), p.nbytes) for p in trained if p.dim() == 2]
     table = max(tables, default=(0, 0))[1]
     return {
         "gradients": size,
         "optimizer": MOMENTS.get(learner.lower(), 2) * size,
         "best weights": state,
+        "constant tables": sum(b.nbytes for b in constant if b.is_floating_point()),
         "step": NODE_TABLES * table + BATCH_SQUARES * 4 * batch_size**2,
         "ranking": RANKING_BYTES,
     }

@@ -51,6 +51,17 @@ def test_an_unsymmetric_operator_uses_its_transpose_backwards():
     torch.testing.assert_close(operator.rows(rows, x), torch.from_numpy(matrix.toarray()[rows]) @ x)
 
 
+@pytest.mark.parametrize("rows", [[3, 29, 3, 0], [], list(range(30))])
+def test_scipy_takes_the_edges_that_torch_takes(rows):
+    operator = graphs.SparseOperator(sp.random(30, 20, 0.3, random_state=0))
+    rows, dense = torch.tensor(rows, dtype=torch.int64), torch.randn(20, 4)
+    quick = operator._edges_of(rows, dense)
+    plain = graphs._edges_of(rows, *operator._on(dense, transposed=False))
+    for mine, other in zip(quick, plain, strict=True):
+        assert mine.dtype == other.dtype
+        assert torch.equal(mine, other)
+
+
 def test_rows_without_edges_are_zero():
     operator = graphs.SparseOperator(sp.csr_matrix((5, 5)))
     assert not (operator @ torch.ones(5, 2)).any()

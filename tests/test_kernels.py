@@ -56,6 +56,37 @@ def test_a_constant_factor_is_rounded_once_and_changes_no_bit():
         assert torch.equal(mine, other)
 
 
+@pytest.mark.parametrize("bound", [0, 1 << 20])  # without and with the transpose
+@pytest.mark.parametrize("kind", [None, torch.bfloat16])
+def test_a_constant_factor_gives_linear_and_its_gradients(kind, bound, monkeypatch):
+    monkeypatch.setattr(kernels.ConstantFactor, "TURNED_BYTES", bound)
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(300, 17), torch.randn(5, 17), torch.randn(5)
+    factor = kernels.ConstantFactor()
+    with kernels.precision(kind):
+        theirs = gradients(lambda w, b: kernels.linear(x, w, b), weight, bias)
+        for _ in range(2):
+            ours = gradients(lambda w, b: factor.linear(x, w, b), weight, bias)
+            for mine, other in zip(ours, theirs, strict=True):
+                assert mine.dtype == torch.float32
+                loose = 1e-5 if kind is None else 1e-2
+                torch.testing.assert_close(mine, other, rtol=loose, atol=loose * other.norm())
+        assert (factor._turned is not None) == (bound > 0)
+        wider = torch.cat([x, x])  # another table: what was kept is not used for it
+        twice = gradients(lambda w, b: factor.linear(wider, w, b), weight, bias)
+        expected = gradients(lambda w, b: kernels.linear(wider, w, b), weight, bias)
+        for mine, other in zip(twice, expected, strict=True):
+            torch.testing.assert_close(mine, other, rtol=loose, atol=loose * other.norm())
+
+
+def test_a_learnt_factor_gets_its_gradient():
+    x, weight = torch.randn(4, 3, requires_grad=True), torch.randn(2, 3)
+    factor = kernels.ConstantFactor()
+    factor.linear(x, weight).sum().backward()
+    torch.testing.assert_close(x.grad, weight.sum(0).expand(4, 3))
+    assert factor._turned is None
+
+
 def test_frozen_input_gets_no_gradient():
     x, weight, bias = torch.randn(4, 3), torch.randn(2, 3, requires_grad=True), torch.zeros(2)
     kernels.linear(x, weight, bias).sum().backward()

@@ -36,6 +36,14 @@ def test_frozen_tables_need_no_gradient():
     assert trained["gradients"] - frozen["gradients"] == 4 * 10_000 * 256
 
 
+def test_another_form_of_a_constant_table_is_counted():
+    model = Tables()
+    before = memory.training_bytes(model, "adam", 64)["constant tables"]
+    model.register_buffer("images", torch.zeros(100, 512), persistent=False)
+    model.register_buffer("present", torch.zeros(100, dtype=torch.bool), persistent=False)
+    assert memory.training_bytes(model, "adam", 64)["constant tables"] - before == 4 * 100 * 512
+
+
 def test_the_step_follows_the_longest_table_and_the_batch():
     small, large = (memory.training_bytes(Tables(rows), "sgd", 10) for rows in (2_000, 4_000))
     assert large["step"] - small["step"] == memory.NODE_TABLES * 2_000 * 64 * 4

@@ -22,7 +22,7 @@ from alignrec_recbole.graphs import (
     unit_rows,
     unweighted_item_graph,
 )
-from alignrec_recbole.kernels import linear, take_rows
+from alignrec_recbole.kernels import ConstantFactor, linear, take_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender, pair_scores
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -45,6 +45,7 @@ class FeatureTables(nn.Module):
         sets = list(dataset.features.values())
         self.kinds = tuple(table.modality for table in sets)
         self.widths = tuple(table.values.shape[1] for table in sets)
+        self._factors = [ConstantFactor() for _ in sets]
         for number, table in enumerate(sets):
             values = torch.from_numpy(table.values).to(torch.get_default_dtype())
             values = unit_rows(values) if unit else values
@@ -74,6 +75,17 @@ class FeatureTables(nn.Module):
         """One linear layer f_n → size a set."""
         return nn.ModuleList(nn.Linear(width, size, bias=bias) for width in self.widths)
 
+    def linear(self, number: int, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Set n times Wᵀ, plus b: [item_num, d]."""
+        return self._factors[number].linear(self[number], weight, bias)
+
+    def project(self, number: int, layer: Any, then: Any = None) -> Tensor:
+        """Set n through an affine layer f_n → d, or through two, multiplied into one."""
+        weight, bias = layer.weight, layer.bias
+        if then is not None:
+            weight, bias = then.weight @ weight, then.weight @ bias + then.bias
+        return self.linear(number, weight, bias)
+
     def shares(self, others: float) -> list[float]:
         """Weights of the sets, sum 1: `others` divided among those that are not text.
 
@@ -94,12 +106,9 @@ class FeatureTables(nn.Module):
         )
 
 
-def project(table: Tensor, layer: Any, then: Any = None) -> Tensor:
-    """A whole table [n, f] through an affine layer f → d, or through two, multiplied into one."""
-    weight, bias = layer.weight, layer.bias
-    if then is not None:
-        weight, bias = then.weight @ weight, then.weight @ bias + then.bias
-    return linear(table, weight, bias)
+def project(table: Tensor, layer: Any) -> Tensor:
+    """A large table [n, f] that changes from step to step, through an affine layer f → d."""
+    return linear(table, layer.weight, layer.bias)
 
 
 class ContentRecommender(PairwiseRecommender):

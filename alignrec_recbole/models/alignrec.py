@@ -65,7 +65,7 @@ from alignrec_recbole.graphs import (
     normalised_interactions,
     unit_rows,
 )
-from alignrec_recbole.kernels import ConstantFactor, linear, take_rows
+from alignrec_recbole.kernels import ConstantFactor, take_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -143,7 +143,10 @@ class AlignRec(PairwiseRecommender):
             self.features = nn.Parameter(features.clone())
         else:
             self.register_buffer("features", features, persistent=False)
-        self._gated = ConstantFactor()
+            norms = features.norm(dim=1, keepdim=True)
+            inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
+            self.register_buffer("inverse_norms", inverse, persistent=False)
+        self._constant = ConstantFactor()
         self.feature_projection = nn.Linear(features.shape[1], size)
         self.gate = nn.Linear(size, size)
         if keys.fuser == "attention":
@@ -196,9 +199,8 @@ class AlignRec(PairwiseRecommender):
                 mm_user, id_user, keys.temperature, normalise=bool(keys.cca_normalise)
             )
         if self.weights["reg"]:
-            target = unit_rows(self.features.detach()[positives])
             own = unit_rows(mm_positive) if keys.reg_left == "cosine" else mm_positive
-            terms["reg"] = losses.gram_distance(own, target)
+            terms["reg"] = losses.gram_distance(own, self._unit_features(positives))
         if self.weights["uia"]:
             terms["uia"] = losses.cosine_distance(user, positive)
         return terms
@@ -208,11 +210,18 @@ class AlignRec(PairwiseRecommender):
         first, second = self.feature_projection, self.gate
         weight = second.weight @ first.weight  # [d, f]
         bias = second.weight @ first.bias + second.bias
-        gate = torch.sigmoid(linear(self._gated.of(self.features), weight, bias))
+        gate = torch.sigmoid(self._constant.linear(self.features, weight, bias))
         content = ids * gate
         for _ in range(self.settings.n_layers):
             content = self.item_item @ content
         return content
+
+    def _unit_features(self, items: Tensor) -> Tensor:
+        """Rows of F of length 1 [b, f], a constant; zero rows stay zero."""
+        if self.features.requires_grad:
+            return unit_rows(self.features.detach().index_select(0, items))
+        rows = self._constant.of(self.features).index_select(0, items)
+        return rows.mul_(self.inverse_norms.index_select(0, items))
 
     def _fuse(self, ids: Tensor, content: Tensor) -> Tensor:
         if self.settings.fuser == "sum":

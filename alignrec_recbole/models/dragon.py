@@ -116,8 +116,8 @@ class DRAGON(ContentRecommender):
     def _propagated(self) -> tuple[Tensor, Tensor]:
         """y of all users and items, the sets side by side [·, M d]."""
         start = []
-        for number, table in enumerate(self.tables):
-            hidden = F.leaky_relu(project(table, self.projections[number]))
+        for number in range(len(self.tables)):
+            hidden = F.leaky_relu(self.tables.project(number, self.projections[number]))
             items = project(hidden, self.outer[number]) * self.tables.present(number)[:, None]
             start.append(F.normalize(torch.cat([self.preferences[number], items]), dim=1))
         layers = self.settings.n_ui_layers

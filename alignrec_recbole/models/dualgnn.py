@@ -116,8 +116,8 @@ class DualGNN(ContentRecommender):
     def _sum_of_layers(self, rows: Tensor | None = None) -> Tensor:
         """z, the sets side by side, of all nodes or of some [n, M d]."""
         items = []
-        for number, table in enumerate(self.tables):
-            inner = F.leaky_relu(project(table, self.hidden[number]))
+        for number in range(len(self.tables)):
+            inner = F.leaky_relu(self.tables.project(number, self.hidden[number]))
             content = unit_rows(project(inner, self.projections[number]))
             items.append(content * self.tables.present(number)[:, None])
         users = [unit_rows(table) for table in self.users]

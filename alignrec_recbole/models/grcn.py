@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs import Edges, unit_rows
 from alignrec_recbole.kernels import take_rows
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
+from alignrec_recbole.models._content import ContentRecommender, FeatureTables
 from alignrec_recbole.models._pairwise import NodeTable, padded, pair_scores, xavier_normal_as_one
 from alignrec_recbole.settings import Settings
 
@@ -116,7 +116,7 @@ class GRCN(ContentRecommender):
 
     def _content(self, number: int) -> Tensor:
         """[p_m; f_m] of all nodes."""
-        items = F.leaky_relu(project(self.tables[number], self.projections[number]))
+        items = F.leaky_relu(self.tables.project(number, self.projections[number]))
         items = unit_rows(items) * self.tables.present(number)[:, None]
         users = unit_rows(self.users[number])
         for _ in range(self.settings.n_routings):

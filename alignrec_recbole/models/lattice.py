@@ -54,7 +54,6 @@ from alignrec_recbole.models._content import (
     TwoViewRecommender,
     TwoViewSettings,
     Views,
-    project,
 )
 from alignrec_recbole.models._pairwise import NodeTable, pair_scores
 
@@ -150,8 +149,8 @@ class LATTICE(TwoViewRecommender):
         one = torch.ones(1, device=self.nodes.weight.device, dtype=self.nodes.weight.dtype)
         shares = torch.softmax(self.set_weights, 0) if len(self.tables) > 1 else one
         weights, neighbours = [], []
-        for number, table in enumerate(self.tables):
-            unit = unit_rows(project(table, self.projections[number]))
+        for number in range(len(self.tables)):
+            unit = unit_rows(self.tables.project(number, self.projections[number]))
             unit = unit * self.tables.present(number)[:, None]
             with torch.no_grad():
                 _, nearest = nearest_neighbours(unit, keys.knn_k, memory_bytes=self._memory)

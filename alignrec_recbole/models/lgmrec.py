@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency, layer_mean
-from alignrec_recbole.kernels import linear, take_rows
+from alignrec_recbole.kernels import take_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables
 from alignrec_recbole.models._pairwise import NodeTable, pair_scores
 from alignrec_recbole.settings import Settings
@@ -127,8 +127,9 @@ class LGMRec(ContentRecommender):
         """
         sizes = [self.settings.embedding_size, self.settings.hyper_num]
         out = []
-        for table, *weights in zip(self.tables, self.projections, self.hyperedges, strict=True):
-            content, logits = linear(table, torch.cat(weights, 1).T).split(sizes, 1)
+        for number, weights in enumerate(zip(self.projections, self.hyperedges, strict=True)):
+            both = self.tables.linear(number, torch.cat(weights, 1).T)
+            content, logits = both.split(sizes, 1)
             out.append((content, logits))
         return out
 

@@ -36,7 +36,6 @@ from alignrec_recbole.models._content import (
     FeatureTables,
     GatedTwoView,
     TwoViewSettings,
-    project,
 )
 from alignrec_recbole.models._pairwise import NodeTable
 
@@ -89,10 +88,10 @@ class MGCN(GatedTwoView):
     def _content_items(self, ids: Tensor) -> Tensor:
         """h_m of all items side by side [item_num, M d], from their ID vectors."""
         out = []
-        for table, first, second, graph in zip(
-            self.tables, self.projections, self.gates, self.item_graphs, strict=True
+        for number, (first, second, graph) in enumerate(
+            zip(self.projections, self.gates, self.item_graphs, strict=True)
         ):
-            content = ids * torch.sigmoid(project(table, first, second))
+            content = ids * torch.sigmoid(self.tables.project(number, first, second))
             for _ in range(self.settings.n_layers):
                 content = graph @ content
             out.append(content)

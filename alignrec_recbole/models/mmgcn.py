@@ -100,10 +100,12 @@ class MMGCN(ContentRecommender):
 
     def _propagated(self, rows: Tensor | None) -> Tensor:
         """h of all nodes, or of some."""
-        out = [
-            branch(table, self.tables.present(number), self.nodes.weight, self.graph, rows)
-            for number, (branch, table) in enumerate(zip(self.branches, self.tables, strict=True))
-        ]
+        out = []
+        for number, branch in enumerate(self.branches):
+            reduce: Any = branch.reduce
+            table = self.tables[number] if reduce is None else self.tables.project(number, reduce)
+            present = self.tables.present(number)[:, None]
+            out.append(branch(unit_rows(table) * present, self.nodes.weight, self.graph, rows))
         return torch.stack(out).mean(0)
 
 
@@ -132,15 +134,13 @@ class _Branch(nn.Module):
 
     def forward(
         self,
-        table: Tensor,
-        present: Tensor,
+        content: Tensor,
         ids: Tensor,
         graph: SparseOperator,
         rows: Tensor | None,
     ) -> Tensor:
-        """x^L of all nodes, or of some."""
-        content = table if self.reduce is None else project(table, self.reduce)
-        x = torch.cat([unit_rows(self.users), unit_rows(content) * present[:, None]])
+        """x^L of all nodes, or of some, from the items' unit rows [item_num, first]."""
+        x = torch.cat([unit_rows(self.users), content])
         for number, message in enumerate(self.messages):
             sent = x @ message
             if rows is not None and number == len(self.messages) - 1:

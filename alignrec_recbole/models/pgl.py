@@ -37,7 +37,7 @@ from alignrec_recbole.graphs import (
     thinned_adjacency,
 )
 from alignrec_recbole.kernels import take_rows
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
+from alignrec_recbole.models._content import ContentRecommender, FeatureTables
 from alignrec_recbole.models._pairwise import padded, pair_scores
 from alignrec_recbole.settings import Settings
 
@@ -112,8 +112,9 @@ class PGL(ContentRecommender):
     def _start(self) -> tuple[Tensor, Tensor]:
         """x of users [user_num, M d] and items [item_num, M d]."""
         items = [
-            F.normalize(project(table, layer), dim=1) * self.tables.present(number)[:, None]
-            for number, (table, layer) in enumerate(zip(self.tables, self.projections, strict=True))
+            F.normalize(self.tables.project(number, layer), dim=1)
+            * self.tables.present(number)[:, None]
+            for number, layer in enumerate(self.projections)
         ]
         return torch.cat(list(self.users), 1), torch.cat(items, 1)
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs import bipartite_adjacency, layer_mean
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
+from alignrec_recbole.models._content import ContentRecommender, FeatureTables
 from alignrec_recbole.models._pairwise import NodeTable
 from alignrec_recbole.settings import Settings
 
@@ -114,8 +114,8 @@ class SLMRec(ContentRecommender):
     def _start(self) -> Tensor:
         """The views side by side [user_num + item_num, (M + 1) d]; users are the same in all."""
         contents = [
-            project(table, layer) * self.tables.present(number)[:, None]
-            for number, (table, layer) in enumerate(zip(self.tables, self.projections, strict=True))
+            self.tables.project(number, layer) * self.tables.present(number)[:, None]
+            for number, layer in enumerate(self.projections)
         ]
         users = self.nodes.users.repeat(1, len(contents) + 1)
         return torch.cat([users, torch.cat([self.nodes.items, *contents], 1)])

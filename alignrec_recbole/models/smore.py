@@ -38,7 +38,6 @@ from alignrec_recbole.models._content import (
     FeatureTables,
     GatedTwoView,
     TwoViewSettings,
-    project,
 )
 from alignrec_recbole.models._pairwise import NodeTable
 
@@ -96,8 +95,8 @@ class SMORE(GatedTwoView):
     def _content_items(self, ids: Tensor) -> Tensor:
         """h_v of all items side by side [item_num, (M + 1) d], from their ID vectors."""
         spectra = [
-            torch.fft.rfft(project(table, layer), dim=1, norm="ortho")
-            for table, layer in zip(self.tables, self.projections, strict=True)
+            torch.fft.rfft(self.tables.project(number, layer), dim=1, norm="ortho")
+            for number, layer in enumerate(self.projections)
         ]
         spectra.append(functools.reduce(torch.mul, spectra))
         out = []

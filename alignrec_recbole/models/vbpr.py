@@ -62,7 +62,8 @@ class VBPR(ContentRecommender):
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """BPR and the norms of the vectors in the batch."""
         rows = torch.cat([positives, negatives.ravel()])
-        content = self.projection(torch.cat([table[rows] for table in self.tables], 1))
+        features = torch.cat([table.index_select(0, rows) for table in self.tables], 1)
+        content = self.projection(features)
         items = torch.cat([take_rows(self.items, rows), content], 1)
         user = take_rows(self.users, users)
         positive, negative = items.split([len(users), len(rows) - len(users)])
