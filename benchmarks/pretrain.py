@@ -158,15 +158,19 @@ def _tokenizer(options: argparse.Namespace, items: ItemTable) -> Tokenizer:
 
 
 def report(progress: Progress) -> str:
-    """Held-out losses before and after, with the controls."""
+    """Held-out losses before and after, with the controls; ± over draws of other partners."""
     first, last = progress.validation[0], progress.validation[-1]
-    rows = [
-        [kind, first.get(f"{kind} true"), last.get(f"{kind} true"),
-         last.get(f"{kind} shuffled"), last.get(f"{kind} blind")]
-        for kind in ("mlm", "mim")
-    ]  # fmt: skip
-    names = ["held-out loss", "untrained", "trained", "other item's partner", "without image"]
-    return tabulate(rows, names, floatfmt=".4f", missingval="-")
+    rows = []
+    for kind in ("mlm", "mim"):
+        other, sd = last.get(f"{kind} shuffled"), last.get(f"{kind} sd")
+        own = last.get(f"{kind} true")
+        gap = None
+        if own is not None and other is not None:
+            gap = f"{other - own:+.4f}" + ("" if sd is None else f" ± {sd:.4f}")
+        rows.append([kind, first.get(f"{kind} true"), own, other, gap, last.get(f"{kind} blind")])
+    head = ["held-out loss", "untrained", "trained"]
+    head += ["other item's partner", "difference", "without image"]
+    return tabulate(rows, head, floatfmt=".4f", missingval="-")
 
 
 def plot(progress: Progress, path: Path) -> None:

@@ -475,9 +475,12 @@ def test_it_learns_to_use_the_other_modality(tmp_path: Path, tokenizer) -> None:
 
 def test_the_control_pairs_each_text_with_another_image(items, tokenizer, tmp_path) -> None:
     for n in (2, 3, 10):
-        order = pt.derangement(n, 0)
-        assert sorted(order) == list(range(n))
-        assert not (order == np.arange(n)).any()
+        for draw in range(3):
+            order = pt.derangement(n, 0, draw)
+            assert sorted(order) == list(range(n))
+            assert not (order == np.arange(n)).any()
+    draws = {tuple(pt.derangement(10, 0, draw)) for draw in range(5)}
+    assert len(draws) == 5
 
 
 # Processes and the command line -------------------------------------------------------------------

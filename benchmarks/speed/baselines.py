@@ -26,7 +26,6 @@ from tabulate import tabulate
 
 from alignrec_recbole import register
 from alignrec_recbole.files import atomic_write
-from benchmarks import provenance
 from benchmarks.parity import checkout, mmrec
 from benchmarks.parity.baselines import PAIRS
 from benchmarks.runner import RunSpec
@@ -76,7 +75,7 @@ def entry(mine: side_by_side.Timing, peer: side_by_side.Timing) -> dict[str, Any
         "ratio_evaluation": peer.median("evaluation") / mine.median("evaluation"),
         "ratio_peak": peer.peak_bytes / mine.peak_bytes,
         **side_by_side.seconds_and_bytes(mine, peer, "epoch"),
-        "code": provenance.code(),
+        **side_by_side.where(),
     }
 
 

@@ -80,7 +80,7 @@ def table(folder: Path = FOLDER) -> str:
     for model, entry in found.get("baselines", {}).get("models", {}).items():
         rows.append(
             (
-                "baselines",
+                f"baselines {model}",
                 [
                     f"{model}, training epoch, {found['baselines']['dataset']}",
                     f"{entry['ours_seconds']:.2f} s",
@@ -135,9 +135,12 @@ def table(folder: Path = FOLDER) -> str:
 
 
 def machines(found: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """The machine of each result, in words."""
+    """The machine of each result, in words; each of the baselines is a result."""
+    entries = {name: entry for name, entry in found.items() if name != "baselines"}
+    for model, entry in found.get("baselines", {}).get("models", {}).items():
+        entries[f"baselines {model}"] = entry
     out = {}
-    for name, entry in found.items():
+    for name, entry in entries.items():
         m = entry["machine"]
         instructions = f" ({m['instructions']})" if "instructions" in m else ""
         out[name] = (

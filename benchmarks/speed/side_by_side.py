@@ -172,11 +172,12 @@ def seconds_and_bytes(ours: Timing, peer: Timing, action: str) -> dict[str, Any]
     }
 
 
+def where(threads: int | None = None) -> dict[str, Any]:
+    """Code and machine of a measurement; threads: all cores unless given."""
+    machine = {**provenance.machine("cpu"), "threads": threads or process.available_cores()}
+    return {"code": provenance.code(), "machine": machine}
+
+
 def finish(result: dict[str, Any], threads: int | None = None) -> None:
     """Print the result, with code and machine, as the last line."""
-    result["code"] = provenance.code()
-    result["machine"] = {
-        **provenance.machine("cpu"),
-        "threads": threads or process.available_cores(),
-    }
-    print(json.dumps(result))
+    print(json.dumps({**result, **where(threads)}))

@@ -48,6 +48,7 @@ from alignrec_recbole.settings import Settings
 
 VALIDATION_EPOCH = -1  # masks of the held-out items, the same at each look
 KINDS = ("mlm", "mim")
+CONTROL_DRAWS = 10  # of wrong partners, at the last look
 
 logger = logging.getLogger(__name__)
 
@@ -498,15 +499,16 @@ class Pretraining:
         )
 
     @torch.no_grad()
-    def evaluate(self, members: np.ndarray, pairs: str = "true") -> dict[str, float]:
+    def evaluate(self, members: np.ndarray, pairs: str = "true", draw: int = 0) -> dict[str, float]:
         """Mean losses on items with fixed masks, in evaluation mode.
 
         Args:
             members: item indices with both modalities.
             pairs: true; shuffled (each text meets another item's image); blind (no image).
+            draw: which other items, of the shuffled ones.
         """
         corpus, settings = self.corpus, self.settings
-        other = derangement(len(members), settings.seed) if pairs == "shuffled" else None
+        other = derangement(len(members), settings.seed, draw) if pairs == "shuffled" else None
         images = members if other is None else members[other]
         total, sums = torch.zeros(2, dtype=torch.float64), dict.fromkeys(KINDS, 0.0)
         self.model.eval()
@@ -537,8 +539,17 @@ class Pretraining:
         both = held[self.corpus.has_text[held] & self.corpus.has_image[held]]
         row: dict[str, float] = {"step": self.state.step}
         if len(both) > 1:
-            for pairs in ("true", "shuffled", "blind"):
-                for kind, value in self.evaluate(both, pairs).items():
+            draws = CONTROL_DRAWS if self.state.step == self.steps else 1
+            others = [self.evaluate(both, "shuffled", draw) for draw in range(draws)]
+            looks = {
+                "true": self.evaluate(both),
+                "shuffled": {k: float(np.mean([o[k] for o in others])) for k in KINDS},
+                "blind": self.evaluate(both, "blind"),
+            }
+            if draws > 1:
+                looks["sd"] = {k: float(np.std([o[k] for o in others], ddof=1)) for k in KINDS}
+            for pairs, values in looks.items():
+                for kind, value in values.items():
                     row[f"{kind} {pairs}"] = value
                     writer.add_scalar(f"held-out/{kind} {pairs}", value, self.state.step)
         elif self.state.step == 0:
@@ -624,13 +635,13 @@ class Pretraining:
         return path
 
 
-def derangement(n: int, seed: int) -> np.ndarray:
+def derangement(n: int, seed: int, draw: int = 0) -> np.ndarray:
     """A permutation of n ≥ 2 without fixed points.
 
     >>> bool((derangement(9, 0) != np.arange(9)).all())
     True
     """
-    order = generator(seed, 11).permutation(n)
+    order = generator(seed, 11, *([draw] if draw else [])).permutation(n)
     out = np.empty(n, dtype=np.int64)
     out[order] = np.roll(order, 1)
     return out
