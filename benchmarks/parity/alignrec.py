@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from alignrec_recbole.files import atomic_write
 from alignrec_recbole.locate import properties_dir
 from benchmarks.parity import official
 from benchmarks.parity.checkout import default_dtype
+from benchmarks.parity.our_training import train_ours
 
 USERS, ITEMS, WIDTH, STEPS = 60, 90, 48, 3
 
@@ -291,8 +291,6 @@ def _train_official(options: argparse.Namespace, folder: Path, seed: int) -> dic
 
 
 def _train_ours(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
-    from benchmarks.runner import RunSpec, run_one
-
     given = official.HYPER_PARAMETERS
     overrides = {
         "variant": "official",
@@ -301,21 +299,7 @@ def _train_ours(options: argparse.Namespace, folder: Path, seed: int) -> dict[st
         "reg_sim_weight": given["sim_weight"],
         "uia_weight": 0.1,
     }
-    with tempfile.TemporaryDirectory() as output:
-        record = run_one(
-            RunSpec(
-                "AlignRec",
-                options.dataset,
-                (options.features,),
-                setting="mmrec",
-                seed=seed,
-                data_path=options.data_path,
-                output=Path(output),
-                epochs=options.epochs,
-                progress=False,
-                overrides=overrides,
-            )
-        )
+    record = train_ours("AlignRec", options, [options.features], seed, overrides)
     return {
         **{metric: record.metrics[metric] for metric in METRICS},
         "epochs": record.epochs,

@@ -19,7 +19,6 @@ import itertools
 import json
 import operator
 import sys
-import tempfile
 import types
 import zlib
 from collections.abc import Callable, Iterator
@@ -39,6 +38,7 @@ from alignrec_recbole.files import atomic_write
 from benchmarks import provenance
 from benchmarks.parity import checkout, mmrec
 from benchmarks.parity.checkout import default_dtype
+from benchmarks.parity.our_training import train_ours
 
 USERS, ITEMS, WIDTHS, BATCH, BATCHES = 60, 90, {"text": 32, "image": 48}, 64, 2
 
@@ -611,8 +611,6 @@ METRICS = ("Recall@20", "NDCG@20")
 
 def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     """Test metrics of both sides at the best validation epoch, same hyper-parameters."""
-    from benchmarks.runner import RunSpec, run_one
-
     folder = options.data_path / options.dataset
     files = {"text": options.text, "image": options.other}
     stems = [files[kind] for kind in PAIRS[name].features[0] if files[kind]]
@@ -629,29 +627,16 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
         options.reference, mmrec.MARK, name, folder,
         {kind: folder / f"{stem}.npy" for kind, stem in files.items() if stem}, given, [seed],
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as output:
-        ours = run_one(
-            RunSpec(
-                name,
-                options.dataset,
-                tuple(stems),
-                setting="mmrec",
-                seed=seed,
-                data_path=options.data_path,
-                output=Path(output),
-                epochs=options.epochs,
-                progress=False,
-            )
-        )
-    print(f"ours: {name} seed {seed} {ours.metrics}", file=sys.stderr)
+    mine = train_ours(name, options, stems, seed)
+    print(f"ours: {name} seed {seed} {mine.metrics}", file=sys.stderr)
     return {
         "dataset": options.dataset,
         "features": stems,
         "settings": {key: settings[key] for key in register.model_defaults(name)},
-        "epochs": {"our": ours.epochs, "reference": theirs["epochs"]},
+        "epochs": {"our": mine.epochs, "reference": theirs["epochs"]},
         "metrics": {
             metric: {
-                "ours": ours.metrics[metric],
+                "ours": mine.metrics[metric],
                 "reference": float(theirs["test"][metric.lower()]),
             }
             for metric in METRICS
