@@ -7,7 +7,7 @@ it never gets an edge.
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -66,8 +66,7 @@ class SparseOperator:
         transposed = transposed and not self._symmetric
         key = (dense.device, dense.dtype, transposed)
         if key not in self._cache:
-            csr = self.csr.T.tocsr() if transposed else self.csr
-            index, offsets, weights = map(torch.from_numpy, (csr.indices, csr.indptr, csr.data))
+            index, offsets, weights = _arrays(self.csr.T.tocsr() if transposed else self.csr)
             self._cache[key] = (
                 index.to(dense.device),
                 offsets.to(dense.device),
@@ -77,15 +76,60 @@ class SparseOperator:
 
     def _edges_of(self, rows: Tensor, dense: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Index, offsets and weights of A[rows]; on CPU scipy takes them four times as fast."""
-        arrays = self._on(dense, transposed=False)
         if dense.device.type != "cpu":
-            return _edges_of(rows, *arrays)
-        if dense.dtype not in self._typed:
-            parts = arrays[2].numpy(), self.csr.indices, self.csr.indptr
-            self._typed[dense.dtype] = sp.csr_matrix(parts, shape=self.shape, copy=False)
-        part = self._typed[dense.dtype][rows.numpy()]
-        index, offsets, weights = map(torch.from_numpy, (part.indices, part.indptr, part.data))
-        return index, offsets, weights
+            return _edges_of(rows, *self._on(dense, transposed=False))
+        return _arrays(self._scipy(dense.dtype)[rows.numpy()])
+
+    def _scipy(self, dtype: torch.dtype) -> sp.csr_matrix:
+        """A with weights of a type of torch's, on CPU; shares their memory."""
+        if dtype not in self._typed:
+            weights = self._on(torch.empty(0, dtype=dtype), transposed=False)[2]
+            parts = weights.numpy(), self.csr.indices, self.csr.indptr
+            self._typed[dtype] = sp.csr_matrix(parts, shape=self.shape, copy=False)
+        return self._typed[dtype]
+
+    def near(self, edges: tuple[Tensor, Tensor, Tensor], dense: Tensor) -> _Near | None:
+        """The part of A² that rows of A A X need, if it is small enough to pay; CPU only.
+
+        Args:
+            edges: of the rows, as `_edges_of` gives them.
+            dense: X.
+        """
+        if dense.device.type != "cpu":
+            return None
+        matrix, (index, offsets, weights) = self._scipy(dense.dtype), edges
+        reached = np.zeros(self.shape[1], dtype=bool)
+        reached[index.numpy()] = True
+        if np.diff(matrix.indptr)[reached].sum() > NEAR_SHARE * matrix.nnz:
+            return None
+        nodes = np.flatnonzero(reached)
+        place = np.empty(len(reached), dtype=matrix.indices.dtype)
+        place[nodes] = np.arange(len(nodes))
+        arrays = weights.numpy(), place[index.numpy()], offsets.numpy()
+        last = sp.csr_matrix(arrays, shape=(len(offsets) - 1, len(nodes)), copy=False)
+        return _Near(torch.from_numpy(nodes), last, matrix[nodes])
+
+
+NEAR_SHARE = 0.6  # of all edges; with more of them whole products are faster
+
+
+class _Near(NamedTuple):
+    """(A A X)[rows] = last (before X).
+
+    Attributes:
+        nodes: the nodes T that the rows' edges lead to, ascending.
+        last: A[rows] with columns T.
+        before: A[T].
+    """
+
+    nodes: Tensor
+    last: sp.csr_matrix
+    before: sp.csr_matrix
+
+
+def _arrays(csr: sp.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
+    index, offsets, weights = map(torch.from_numpy, (csr.indices, csr.indptr, csr.data))
+    return index, offsets, weights
 
 
 def _edges_of(
@@ -134,31 +178,55 @@ class _LayerMean(torch.autograd.Function):
         graph: SparseOperator,
         layers: int,
         rows: Tensor | None,
-        keep: slice | None,
+        keep: slice | Tensor | None,
     ) -> Any:
         ctx.graph, ctx.layers, ctx.rows, ctx.keep = graph, layers, rows, keep
-        inner = start  # Horner: x + A(x + A(x + …)), the outermost product at the rows only
-        for _ in range(layers - 1):
+        edges = graph._edges_of(rows, start.detach()) if rows is not None and layers else None
+        near = graph.near(edges, start) if edges is not None and layers > 1 else None
+        ctx.near = near
+        inner = start  # Horner: x + A(x + A(x + …)), the outermost products where they are read
+        for _ in range(layers - (1 if near is None else 2)):
             inner = graph.forward_product(inner).add_(start)
         total = start.clone() if rows is None else start.index_select(0, rows)
-        if layers:
-            total += graph.forward_product(inner, rows)
+        if near is not None:
+            inner = _bag(*_arrays(near.before), inner.detach())
+            inner += start.index_select(0, near.nodes)
+            total += _bag(*_arrays(near.last), inner)
+        elif edges is not None:
+            total += _bag(*edges, inner.detach())
+        elif layers:
+            total += graph.forward_product(inner)
         total.div_(layers + 1)
-        return total if keep is None else (total, start[keep].clone())
+        if keep is None:
+            return total
+        return total, start[keep].clone() if isinstance(keep, slice) else start.index_select(
+            0, keep
+        )
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, kept: Tensor | None = None) -> tuple:
-        seed = gradient / (ctx.layers + 1)
-        own, rows = seed, ctx.rows
-        if rows is not None:
-            seed = scatter_rows(own, rows, ctx.graph.shape[0])
-        out = seed
-        for _ in range(ctx.layers):  # g + Aᵀ(g + Aᵀ(g + …))
-            out = ctx.graph.backward_product(out)
-            out = out.add_(seed) if rows is None else out.index_add_(0, rows, own)
-        if kept is not None:
+        own, rows, near = gradient / (ctx.layers + 1), ctx.rows, ctx.near
+        if near is None:
+            out = _whole_backward(ctx.graph, own, ctx.layers, rows)
+        else:
+            reached = _bag(*_arrays(near.last.T.tocsr()), own)
+            seed = _bag(*_arrays(near.before.T.tocsr()), reached)
+            out = _whole_backward(ctx.graph, seed, ctx.layers - 2, None)
+            out.index_add_(0, near.nodes, reached).index_add_(0, rows, own)
+        if kept is not None and isinstance(ctx.keep, slice):
             out[ctx.keep] += kept
+        elif kept is not None:
+            out.index_add_(0, ctx.keep, kept)
         return out, None, None, None, None
+
+
+def _whole_backward(graph: SparseOperator, own: Tensor, layers: int, rows: Tensor | None) -> Tensor:
+    """g + Aᵀ(g + Aᵀ(g + …)), where g is `own` or is zero but at the rows."""
+    out = seed = own if rows is None else scatter_rows(own, rows, graph.shape[0])
+    for _ in range(layers):
+        out = graph.backward_product(out)
+        out = out.add_(seed) if rows is None else out.index_add_(0, rows, own)
+    return out
 
 
 def layer_mean(
@@ -166,17 +234,20 @@ def layer_mean(
     start: Tensor,
     layers: int,
     rows: Tensor | None = None,
-    keep: slice | None = None,
+    keep: slice | Tensor | None = None,
 ) -> Any:
     """LightGCN's read-out: (1/(L+1)) Σ_{l=0..L} Aˡ X, at all rows or at `rows` only.
+
+    Only what the rows read is computed of the last layer and, in a large graph, of the last but
+    one, forward and backward.
 
     Args:
         graph: square operator [n, n].
         start: X [n, d].
         layers: L ≥ 0.
         rows: optional indices [b]; the result is then [b, d].
-        keep: also return X[keep]; both results then share one backward, which spares a table of
-            zeros and a sum over all of X.
+        keep: also return X[keep], a slice or indices; both results then share one backward, which
+            spares a table of zeros and a sum over all of X.
 
     Source: He et al., LightGCN, SIGIR 2020, equations 7-8.
 

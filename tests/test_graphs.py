@@ -41,6 +41,31 @@ def test_layer_mean_equals_the_dense_sum_and_has_its_gradient(square, layers, ro
     torch.testing.assert_close(torch.autograd.grad((ours * weight).sum(), start)[0], expected)
 
 
+@pytest.mark.parametrize("share", [0.0, 2.0])  # whole products, and only what the rows reach
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+@pytest.mark.parametrize("keep", [None, slice(5, None), torch.tensor([1, 1, 30])])
+def test_what_the_rows_reach_is_enough(square, share, layers, keep, monkeypatch):
+    monkeypatch.setattr(graphs, "NEAR_SHARE", share)
+    graph = graphs.SparseOperator(sp.triu(square))  # not symmetric
+    dense = torch.from_numpy(sp.triu(square).toarray())
+    start = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
+    rows = torch.tensor([7, 0, 7, 39, 12])
+    near = graph.near(graph._edges_of(rows, start), start)
+    assert (near is None) == (share == 0)
+    ours = graphs.layer_mean(graph, start, layers, rows, keep)
+    twin = dense_mean(dense, start, layers)[rows]
+    ours = (ours,) if keep is None else ours
+    twins = (twin,) if keep is None else (twin, start[keep])
+    loss = expected = torch.zeros((), dtype=torch.float64)
+    for mine, other in zip(ours, twins, strict=True):
+        torch.testing.assert_close(mine, other)
+        weight = torch.randn_like(mine)
+        loss, expected = loss + (mine * weight).sum(), expected + (other * weight).sum()
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, start)[0], torch.autograd.grad(expected, start)[0]
+    )
+
+
 def test_an_unsymmetric_operator_uses_its_transpose_backwards():
     matrix = sp.random(30, 20, 0.2, random_state=1)
     operator = graphs.SparseOperator(matrix)

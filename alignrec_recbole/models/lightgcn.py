@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs import bipartite_adjacency, layer_mean, normalised_interactions
-from alignrec_recbole.kernels import take_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -58,8 +57,9 @@ class LightGCN(PairwiseRecommender):
         """BPR on the layer means, norms of the ID vectors."""
         batch = len(users)
         rows = torch.cat([users, positives + self.n_users, negatives.ravel() + self.n_users])
-        mean = layer_mean(self.graph, self.nodes.weight, self.settings.n_layers, rows)
-        user, positive, negative = mean.split([batch, batch, len(rows) - 2 * batch])
+        sizes = [batch, batch, len(rows) - 2 * batch]
+        mean, ids = layer_mean(self.graph, self.nodes.weight, self.settings.n_layers, rows, rows)
+        user, positive, negative = mean.split(sizes)
         terms = {
             "bpr": losses.bpr(
                 (user * positive).sum(-1)[:, None],
@@ -67,6 +67,5 @@ class LightGCN(PairwiseRecommender):
             )
         }
         if self.weights["norms"]:
-            ids = take_rows(self.nodes.weight, rows).split([batch, batch, len(rows) - 2 * batch])
-            terms["norms"] = losses.embedding_norms(*ids)
+            terms["norms"] = losses.embedding_norms(*ids.split(sizes))
         return terms
