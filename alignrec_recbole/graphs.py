@@ -48,15 +48,12 @@ class SparseOperator:
         return _Product.apply(dense, self, None)
 
     def rows(self, rows: Tensor, dense: Tensor) -> Tensor:
-        """(A X)[rows], touching only these rows' edges in the forward product."""
+        """(A X)[rows], touching only these rows' edges, on CPU in the backward too."""
         return _Product.apply(dense, self, rows)
 
-    def forward_product(self, dense: Tensor, rows: Tensor | None = None) -> Tensor:
-        """A X or (A X)[rows], outside autograd."""
-        low = dense.detach()
-        if rows is None:
-            return _bag(*self._on(low, transposed=False), low)
-        return _bag(*self._edges_of(rows, low), low)
+    def forward_product(self, dense: Tensor) -> Tensor:
+        """A X, outside autograd."""
+        return _bag(*self._on(dense, transposed=False), dense.detach())
 
     def backward_product(self, gradient: Tensor) -> Tensor:
         """Aᵀ G."""
@@ -132,6 +129,10 @@ def _arrays(csr: sp.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
     return index, offsets, weights
 
 
+def _turned(csr: sp.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
+    return _arrays(csr.T.tocsr())
+
+
 def _edges_of(
     rows: Tensor, index: Tensor, offsets: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,14 +160,21 @@ def _bag(index: Tensor, offsets: Tensor, weights: Tensor, dense: Tensor) -> Tens
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dense: Tensor, operator: SparseOperator, rows: Tensor | None) -> Tensor:
-        ctx.operator, ctx.rows = operator, rows
-        return operator.forward_product(dense, rows)
+        ctx.operator, ctx.rows, low = operator, rows, dense.detach()
+        if rows is None:
+            return operator.forward_product(low)
+        index, offsets, weights = ctx.edges = operator._edges_of(rows, low)
+        return _bag(index, offsets, weights, low)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        gradient = gradient.contiguous()
+        gradient, shape = gradient.contiguous(), ctx.operator.shape
+        if ctx.rows is not None and gradient.device.type == "cpu":
+            index, offsets, weights = (part.numpy() for part in ctx.edges)
+            edges = sp.csr_matrix((weights, index, offsets), (len(ctx.rows), shape[1]), copy=False)
+            return _bag(*_turned(edges), gradient), None, None
         if ctx.rows is not None:
-            gradient = scatter_rows(gradient, ctx.rows, ctx.operator.shape[0])
+            gradient = scatter_rows(gradient, ctx.rows, shape[0])
         return ctx.operator.backward_product(gradient), None, None
 
 
@@ -199,18 +207,19 @@ class _LayerMean(torch.autograd.Function):
         total.div_(layers + 1)
         if keep is None:
             return total
-        return total, start[keep].clone() if isinstance(keep, slice) else start.index_select(
-            0, keep
-        )
+        if isinstance(keep, slice):
+            return total, start[keep].clone()
+        return total, start.index_select(0, keep)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, kept: Tensor | None = None) -> tuple:
-        own, rows, near = gradient / (ctx.layers + 1), ctx.rows, ctx.near
+        own = (gradient / (ctx.layers + 1)).contiguous()
+        rows, near = ctx.rows, ctx.near
         if near is None:
             out = _whole_backward(ctx.graph, own, ctx.layers, rows)
         else:
-            reached = _bag(*_arrays(near.last.T.tocsr()), own)
-            seed = _bag(*_arrays(near.before.T.tocsr()), reached)
+            reached = _bag(*_turned(near.last), own)
+            seed = _bag(*_turned(near.before), reached)
             out = _whole_backward(ctx.graph, seed, ctx.layers - 2, None)
             out.index_add_(0, near.nodes, reached).index_add_(0, rows, own)
         if kept is not None and isinstance(ctx.keep, slice):

@@ -181,11 +181,11 @@ def growth_plot(entry: dict[str, Any]) -> Figure:
         left.plot(scale, step, **look)
         left.plot(scale, [step[0] * s / scale[0] for s in scale], ":", color=PALETTE[i])
         right.plot(scale, [p["peak_bytes"] / 2**30 for p in points], **look)
-    left.set(ylabel="a training step, ms (dotted: linear)")
+    left.set(ylabel="a training step, ms (dotted: linear)", yscale="log")
     right.set(ylabel="peak memory, GiB")
+    right.set_ylim(bottom=0)
     for axes in (left, right):
-        axes.set(xlabel=f"interactions, multiples of {entry['dataset']}", xscale="log",
-                 yscale="log")  # fmt: skip
+        axes.set(xlabel=f"interactions, multiples of {entry['dataset']}", xscale="log")
         axes.set_xticks(scale, [f"{s}×" for s in scale])
         axes.minorticks_off()
         axes.legend()
