@@ -321,18 +321,20 @@ def nearest_neighbours(
 
 
 def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
-    unit = unit_rows(features)
-    alive = features.ne(0).any(1)
+    norms = features.norm(dim=1)
+    alive = norms > 0
+    inverse = norms.clamp(min=torch.finfo(norms.dtype).tiny).reciprocal()
     k = min(k, int(alive.sum()))
-    n = len(unit)
-    values = torch.zeros(n, k, dtype=unit.dtype, device=unit.device)
-    indices = torch.full((n, k), -1, dtype=torch.int64, device=unit.device)
+    n = len(features)
+    values = torch.zeros(n, k, dtype=features.dtype, device=features.device)
+    indices = torch.full((n, k), -1, dtype=torch.int64, device=features.device)
     if k == 0:
         return values, indices
     dead = torch.nonzero(~alive).ravel()
-    block = max(1, memory_bytes // (n * unit.element_size() * 2))
+    block = max(1, memory_bytes // (n * features.element_size() * 2))
     for start in range(0, n, block):
-        similar = inner_products(unit[start : start + block], unit)  # [block, n]
+        left = features[start : start + block] * inverse[start : start + block, None]
+        similar = inner_products(left, features).mul_(inverse)  # [block, n]; no unit copy is made
         similar[:, dead] = -torch.inf
         best, where = similar.topk(k, dim=1)
         here = alive[start : start + block, None]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from alignrec_recbole.table_gradients import TableGradients
+
 _training: torch.dtype | None = None  # of large products; None: as their factors are
+_collector: TableGradients | None = None
 
 
 @contextlib.contextmanager
@@ -27,6 +31,22 @@ def precision(dtype: torch.dtype | None) -> Iterator[None]:
         yield
     finally:
         _training = before
+
+
+@contextlib.contextmanager
+def collecting(gradients: TableGradients | None) -> Iterator[None]:
+    """`linear` called inside gives it the gradients of the tables that it knows.
+
+    Its backward then leaves `.grad` of these tables alone.
+    """
+    global _collector
+    before, _collector = _collector, gradients
+    if gradients is not None:
+        gradients.forget()
+    try:
+        yield
+    finally:
+        _collector = before
 
 
 def product_dtype(tensor: Tensor) -> torch.dtype:
@@ -75,15 +95,21 @@ def _onednn() -> bool:
     return bool(torch.equal(product, left @ right.T + bias))
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b in W's type, differentiable, for large x [n, f]; W [d, f], b [d]; see `precision`.
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, rows: Tensor | None = None
+) -> Tensor:
+    """x Wᵀ + b, or x[rows] Wᵀ + b, in W's type, differentiable; see `precision`, `collecting`.
 
-    x may be in a lower type already, as ConstantFactor gives it.
+    Args:
+        x: large [n, f]; it may be in a lower type already, as ConstantFactor gives it.
+        weight: W [d, f].
+        bias: b [d].
+        rows: indices [m]; repeated ones add up in the gradient.
 
     >>> linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), torch.tensor([1.0]))
     tensor([[12.]])
     """
-    return _Linear.apply(x, weight, bias, None)
+    return _Linear.apply(x, weight, bias, rows, None)
 
 
 class _Linear(torch.autograd.Function):
@@ -93,11 +119,14 @@ class _Linear(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        turned: Callable[[], Tensor] | None = None,
+        rows: Tensor | None,
+        turned: Callable[[], Tensor] | None,
     ) -> Tensor:
         kind = product_dtype(x)
-        x_low, weight_low = x.to(kind), weight.to(kind)
-        ctx.turned = turned
+        taken = x if rows is None else x.index_select(0, rows)
+        x_low, weight_low = taken.to(kind), weight.to(kind)
+        ctx.table, ctx.rows, ctx.turned = x, rows, turned
+        ctx.collector = _collector if _collector is not None and x in _collector else None
         ctx.save_for_backward(x_low, weight_low)
         bias_low = None if bias is None else bias.to(kind)
         return inner_products(x_low, weight_low, bias_low).to(weight.dtype)
@@ -111,13 +140,17 @@ class _Linear(torch.autograd.Function):
         else:
             for_weight = inner_products(ctx.turned(), g.T).T
         for_x = None
-        if ctx.needs_input_grad[0]:
+        if ctx.collector is not None:
+            ctx.collector.add(ctx.table, gradient, weight, ctx.rows)
+        elif ctx.needs_input_grad[0]:
             for_x = gradient.new_empty(x.shape)
             for start in range(0, len(x), _ROWS):  # small enough to be converted in the cache
                 cut = slice(start, start + _ROWS)
                 for_x[cut] = inner_products(g[cut], weight.T)
+            if ctx.rows is not None:
+                for_x = scatter_rows(for_x, ctx.rows, len(ctx.table))
         for_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
-        return for_x, for_weight.to(gradient.dtype), for_bias, None
+        return for_x, for_weight.to(gradient.dtype), for_bias, None, None
 
 
 _ROWS = 2048
@@ -154,12 +187,19 @@ class ConstantFactor:
             self._rounded = table, table.to(kind)
         return self._rounded[1]
 
-    def linear(self, table: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def linear(
+        self,
+        table: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
         """`linear` of the table; one that is learnt is taken as it is."""
         low = self.of(table)
-        if table.requires_grad or table.device.type != "cpu" or low.nbytes > self.TURNED_BYTES:
-            return linear(low, weight, bias)
-        return _Linear.apply(low, weight, bias, lambda: self._transpose(low))
+        constant = not table.requires_grad and table.device.type == "cpu"
+        if constant and rows is None and low.nbytes <= self.TURNED_BYTES:
+            return _Linear.apply(low, weight, bias, None, lambda: self._transpose(low))
+        return linear(low, weight, bias, rows)
 
     def _transpose(self, low: Tensor) -> Tensor:
         if self._turned is None or self._turned[0] is not low:

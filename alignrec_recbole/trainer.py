@@ -27,10 +27,12 @@ from alignrec_recbole import memory, process
 from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation import Ranking, RankingTask, rank
 from alignrec_recbole.files import atomic_write
-from alignrec_recbole.kernels import precision
+from alignrec_recbole.kernels import collecting, precision
 from alignrec_recbole.sampling import PairSampler
+from alignrec_recbole.table_gradients import TableGradients
 
 SAVE_EVERY_SECONDS = 60.0
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +112,7 @@ class MultimodalTrainer(Trainer):
         )
         self.state_file = state_file
         self.optimizer = self._build_optimizer()
+        self.table_gradients = self._table_gradients()
         self.start_epoch = self.cur_step = 0
         self.best_valid_score = -math.inf if self.valid_metric_bigger else math.inf
         self.best_valid_result: dict[str, float] | None = None
@@ -219,7 +222,7 @@ class MultimodalTrainer(Trainer):
         for batch in batches:
             batch = batch.to(self.device)
             self.optimizer.zero_grad()
-            with precision(self.precision):
+            with precision(self.precision), collecting(self.table_gradients):
                 parts = self.model.calculate_loss(batch)
                 parts = parts if isinstance(parts, tuple) else (parts,)
                 torch.stack([part.reshape(()) for part in parts]).sum().backward()
@@ -259,16 +262,21 @@ class MultimodalTrainer(Trainer):
         return train_data
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if self.learner.lower() not in kinds or not parameters:
+        if self.learner.lower() not in OPTIMIZERS or not parameters:
             return super()._build_optimizer(**kwargs)
-        return kinds[self.learner.lower()](
+        return OPTIMIZERS[self.learner.lower()](
             parameters,
             lr=self.learning_rate,
             weight_decay=self.weight_decay or 0.0,
             fused=all(p.is_floating_point() for p in parameters),
         )
+
+    def _table_gradients(self) -> TableGradients | None:
+        optimizer = self.optimizer
+        if self.clip_grad_norm or not isinstance(optimizer, torch.optim.Adam):
+            return None  # the norm is of formed gradients
+        return TableGradients(optimizer) if optimizer.defaults["fused"] else None
 
     def _set_learning_rate(self, epoch: int) -> None:
         factor, every = self.config["lr_decay"] or (1.0, 1)

@@ -342,6 +342,9 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
     kept = prepared.config["features_cache"]
     with neighbour_store.keep_in(Path(kept) if kept else None):
         model = prepared.parts.model_class(prepared.config, prepared.splits[0])
+    for split in prepared.splits:  # the model has what it needs of them
+        if isinstance(split, MultimodalDataset):
+            split.release_features()
     model = model.to(prepared.config["device"])
     trainer_class = prepared.parts.trainer_class or MultimodalTrainer
     return trainer_class(prepared.config, model, state_file)

@@ -25,6 +25,16 @@ def test_linear_is_torchs(dtype, rows):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 
+def test_linear_of_rows_is_torchs():
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(30, 17), torch.randn(5, 17), torch.randn(5)
+    rows = torch.tensor([4, 0, 29, 4, 4])
+    ours = gradients(lambda *given: kernels.linear(*given, rows), x, weight, bias)
+    theirs = gradients(lambda x, w, b: torch.nn.functional.linear(x[rows], w, b), x, weight, bias)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
 def test_strided_factors_are_made_dense():
     wide = torch.randn(300, 40)
     part, turned = wide[:, 3:20], wide[:, 3:20].T

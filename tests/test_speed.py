@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from alignrec_recbole.errors import RecordError
-from benchmarks.speed import baselines, electronics, growth, report, side_by_side
+from benchmarks.speed import baselines, electronics, epochs, growth, report, side_by_side
 
 
 def counting(start):
@@ -94,6 +94,36 @@ def test_electronics_shows_peaks_and_refusals(tmp_path, capsys):
     assert any("BPR" in row and "3.0" in row for row in table)
     assert any("40.0 GiB more" in row for row in table)
     assert json.loads(last)["worst_peak_bytes"] == 3 << 30
+
+
+@pytest.mark.parametrize("steps", [None, 2, 5, 40])
+def test_an_epoch_is_told_from_its_first_steps(monkeypatch, steps):
+    now = [0.0]
+    monkeypatch.setattr(epochs.time, "perf_counter", lambda: now[0])
+
+    def run(batches):
+        now[0] += 7  # what an epoch begins with
+        for number, _ in enumerate(batches):
+            now[0] += 2 if number else 11  # the first step builds something
+
+    seconds = epochs.epoch_seconds(run, range(40), steps)
+    assert seconds == 7 + 11 + 39 * 2
+    assert now[0] == (seconds if steps in (None, 40) else 7 + 11 + 2 * (steps - 1))
+
+
+def test_an_action_may_tell_its_seconds():
+    timings = side_by_side.measure({"x": (telling, ())}, rounds=2, warm_up=0)
+    assert timings["x"].seconds == {"a": [12.5, 12.5]}
+
+
+def telling():
+    return {"a": lambda: 12.5}
+
+
+def test_an_epoch_is_not_told_from_one_step(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        baselines.main(["--reference", ".", "--data-path", str(tmp_path), "--steps", "1"])
+    assert "2 steps or more" in capsys.readouterr().err
 
 
 def test_measured_baselines_are_not_measured_again(tmp_path, capsys):

@@ -51,6 +51,10 @@ class MultimodalDataset(Dataset):
             self._features = loaded
         return self._features
 
+    def release_features(self) -> None:
+        """Give back the memory of the features; the next use loads them again."""
+        self.__dict__.pop("_features", None)
+
     def open_features(self, name: str) -> AlignedFeatures:
         """One feature set by name, unmasked: a file, an encoder's or a control set."""
         tokens = self.field2id_token[self.iid_field]

@@ -75,16 +75,24 @@ class FeatureTables(nn.Module):
         """One linear layer f_n → size a set."""
         return nn.ModuleList(nn.Linear(width, size, bias=bias) for width in self.widths)
 
-    def linear(self, number: int, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Set n times Wᵀ, plus b: [item_num, d]."""
-        return self._factors[number].linear(self[number], weight, bias)
+    def linear(
+        self,
+        number: int,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        items: Tensor | None = None,
+    ) -> Tensor:
+        """Set n times Wᵀ, plus b: [item_num, d], or [m, d] of `items`."""
+        return self._factors[number].linear(self[number], weight, bias, items)
 
-    def project(self, number: int, layer: Any, then: Any = None) -> Tensor:
+    def project(
+        self, number: int, layer: Any, then: Any = None, items: Tensor | None = None
+    ) -> Tensor:
         """Set n through an affine layer f_n → d, or through two, multiplied into one."""
         weight, bias = layer.weight, layer.bias
         if then is not None:
             weight, bias = then.weight @ weight, then.weight @ bias + then.bias
-        return self.linear(number, weight, bias)
+        return self.linear(number, weight, bias, items)
 
     def shares(self, others: float) -> list[float]:
         """Weights of the sets, sum 1: `others` divided among those that are not text.

@@ -92,7 +92,7 @@ class BM3(ContentRecommender):
         return terms
 
     def _content_loss(self, number: int, items: Tensor, item_target: Tensor) -> Tensor:
-        content = self.projections[number](take_rows(self.tables[number], items))
+        content = self.tables.project(number, self.projections[number], items=items)
         predicted, rows = self.predictor(content), self.tables.present(number)[items]
         return losses.masked_cosine_distance(
             predicted, item_target, rows

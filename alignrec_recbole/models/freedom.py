@@ -126,7 +126,7 @@ class FREEDOM(TwoViewRecommender):
         return terms
 
     def _content_loss(self, number: int, user: Tensor, items: Tensor) -> Tensor:
-        content = self.projections[number](take_rows(self.tables[number], items))
+        content = self.tables.project(number, self.projections[number], items=items)
         positive, negative = content.split([len(user), len(items) - len(user)])
         return losses.bpr(*pair_scores(user, positive, negative))
 

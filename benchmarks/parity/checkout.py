@@ -32,6 +32,7 @@ import torch
 from alignrec_recbole.compat import patch_dok_update
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.graphs import co_interaction_graph
+from benchmarks.speed.epochs import epoch_seconds
 
 FILES = {"text": "text_feat.npy", "image": "image_feat.npy"}
 USER_GRAPH = "user_graph_dict.npy"
@@ -352,10 +353,13 @@ def actions(
     features: dict[str, Path],
     settings: dict[str, Any],
     folder: Path,
+    steps: int | None = None,
 ) -> dict[str, Callable[[], Any]]:
     """Training epoch and validation of the code's own harness, in this process (for timing).
 
-    `folder` is a scratch folder; the working directory moves into it.
+    Args:
+        folder: a scratch folder; the working directory moves into it.
+        steps: tell the epoch's seconds from so many (`epoch_seconds`).
     """
     _enter_copy(reference, name, dataset_dir, features, folder)
     opened = contextlib.ExitStack()
@@ -383,9 +387,13 @@ def actions(
         network = get_model(name)(config, data)
         trainer = get_trainer()(config, network)
 
-    def epoch() -> None:
+    def run(batches: Any) -> None:
         network.pre_epoch_processing()
-        trainer._train_epoch(data, 0)
+        trainer._train_epoch(batches, 0)
+
+    def epoch() -> float:
+        data.pr = data.inter_pr = 0  # an epoch that was left early stands where it was left
+        return epoch_seconds(run, data, steps)
 
     return {"epoch": epoch, "evaluation": lambda: (opened, trainer.evaluate(task))[1]}
 

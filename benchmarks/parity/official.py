@@ -95,10 +95,14 @@ def train(
 
 
 def actions(
-    reference: Path, dataset_dir: Path, features_file: Path, folder: Path
+    reference: Path,
+    dataset_dir: Path,
+    features_file: Path,
+    folder: Path,
+    steps: int | None = None,
 ) -> dict[str, Callable[[], Any]]:
     """Training epoch and validation of the official harness (for timing)."""
     files = {"image": features_file}
     return checkout.actions(
-        reference, "alignrec", "ALIGNREC", dataset_dir, files, dict(SETTINGS), folder
+        reference, "alignrec", "ALIGNREC", dataset_dir, files, dict(SETTINGS), folder, steps
     )

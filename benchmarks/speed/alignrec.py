@@ -1,12 +1,13 @@
 """AlignRec's training epoch and evaluation: ours against the official code, official behaviour.
 
     python -m benchmarks.speed.alignrec --reference CHECKOUT --data-path DIR --dataset D
-        [--features F] [--frozen] [--rounds 5]
+        [--features F] [--frozen] [--rounds 5] [--steps N]
 
 Both sides read the same file and take the same batch size, loss terms and hyper-parameters. Without
 --features a seeded random table of 768 columns stands in for the features: a step costs the same
 whatever their values. bfloat16 is timed where the processor has units for it. With --frozen ours
-keeps the features constant; the official code has no such switch and goes on training them.
+keeps the features constant; the official code has no such switch and goes on training them. With
+--steps an epoch is told from its first N steps (`epoch_seconds`).
 
 Start-up is measured with the features there and the item graph still to be searched;
 `startup_again` is that of a later run on the same features, whose neighbour lists are kept.
@@ -27,12 +28,19 @@ from benchmarks.parity import official
 from benchmarks.runner import RunSpec
 from benchmarks.speed import ours as our_side
 from benchmarks.speed import side_by_side
+from benchmarks.speed.epochs import add_steps
 
 WIDTH = 768
 
 
 def ours(
-    dataset: str, data_path: Path, features: Path, output: Path, precision: str, frozen: bool
+    dataset: str,
+    data_path: Path,
+    features: Path,
+    output: Path,
+    precision: str,
+    frozen: bool,
+    steps: int | None,
 ) -> Any:
     """Actions of our harness with the official hyper-parameters."""
     given = official.HYPER_PARAMETERS
@@ -55,7 +63,8 @@ def ours(
                 "precision": precision,
                 "train_features": not frozen,
             },
-        )
+        ),
+        steps,
     )
 
 
@@ -76,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--features", type=Path, help="a .npy, row = itemID")
     parser.add_argument("--frozen", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
+    add_steps(parser)
     options = parser.parse_args(arguments)
     data_path = options.data_path.resolve()
     folder = data_path / options.dataset
@@ -85,10 +95,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
         mine = options.dataset, data_path, features.resolve()
         own = Path(scratch) / "ours"
-        other = options.reference.resolve(), folder, features.resolve(), Path(scratch) / "official"
+        reference, their_folder = options.reference.resolve(), Path(scratch) / "official"
+        other = reference, folder, features.resolve(), their_folder, options.steps
         kinds = ["float32", *(["bfloat16"] if process.has_bfloat16("cpu") else [])]
         sides = {
-            f"ours {kind}": (ours, (*mine, own / kind, kind, options.frozen)) for kind in kinds
+            f"ours {kind}": (ours, (*mine, own / kind, kind, options.frozen, options.steps))
+            for kind in kinds
         }
         timings = side_by_side.measure(
             {**sides, "official": (official.actions, other)}, rounds=options.rounds
@@ -103,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
             "dataset": options.dataset,
             "features": str(options.features.name) if options.features else "simulated, 768",
             "frozen": options.frozen,
+            "steps": options.steps,
             "ratio": peer.median("epoch") / fastest.median("epoch"),
             "ratio_float32": peer.median("epoch") / single.median("epoch"),
             "ratio_evaluation": peer.median("evaluation") / single.median("evaluation"),

@@ -1,13 +1,14 @@
 """The baselines' training epoch and evaluation: ours against MMRec's.
 
     python -m benchmarks.speed.baselines --reference CHECKOUT --data-path DIR --dataset D
-        [--model M,…] [--rounds 5] [--store FILE.json]
+        [--model M,…] [--rounds 5] [--steps N] [--store FILE.json]
 
 CHECKOUT is one of enoche/MMRec. Both sides read the same files, take the same batch size and the
 defaults of properties/model. Seeded random tables stand in for the features, image 4096 and text
 384 columns as in the published ones: a step costs the same whatever their values. One model after
 the other, each side in a process of its own; `ratio` of the whole is the median over the models.
-What is in FILE is not measured again; ratios of a model are always of one run.
+What is in FILE is not measured again; ratios of a model are always of one run. With --steps an
+epoch is told from its first N steps (`epoch_seconds`): MMRec's take minutes each.
 """
 
 from __future__ import annotations
@@ -31,22 +32,33 @@ from benchmarks.parity.baselines import PAIRS
 from benchmarks.runner import RunSpec
 from benchmarks.speed import ours as our_side
 from benchmarks.speed import side_by_side
+from benchmarks.speed.epochs import add_steps
 
 WIDTHS = {"text": 384, "image": 4096}
 
 
-def ours(model: str, dataset: str, data_path: Path, features: Path) -> Any:
+def ours(
+    model: str, dataset: str, data_path: Path, features: Path, steps: int | None = None
+) -> Any:
     """Actions of our harness with the defaults."""
     names = tuple(checkout.FILES[kind].removesuffix(".npy") for kind in PAIRS[model].features[0])
     return our_side.actions(
         RunSpec(
             model, dataset, names, setting="mmrec", data_path=data_path, features_path=features,
             output=features / model, progress=False,
-        )
+        ),
+        steps,
     )  # fmt: skip
 
 
-def theirs(model: str, reference: Path, dataset_dir: Path, features: Path, folder: Path) -> Any:
+def theirs(
+    model: str,
+    reference: Path,
+    dataset_dir: Path,
+    features: Path,
+    folder: Path,
+    steps: int | None = None,
+) -> Any:
     """Actions of MMRec's harness with the same settings."""
     settings = register.load_defaults(model, dataset_dir.name)
     given = {
@@ -56,7 +68,9 @@ def theirs(model: str, reference: Path, dataset_dir: Path, features: Path, folde
         "weight_decay": settings.get("weight_decay", 0.0),
     }
     files = {kind: features / name for kind, name in checkout.FILES.items()}
-    return checkout.actions(reference, mmrec.MARK, model, dataset_dir, files, given, folder / model)
+    return checkout.actions(
+        reference, mmrec.MARK, model, dataset_dir, files, given, folder / model, steps
+    )
 
 
 def simulated_features(folder: Path, interactions: Path) -> None:
@@ -90,6 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--model", type=lambda text: text.split(","), default=learning, help="default: all"
     )
     parser.add_argument("--rounds", type=int, default=5)
+    add_steps(parser)
     parser.add_argument("--store", type=Path, help="keep results here, model by model")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.model) - set(learning))
@@ -104,16 +119,20 @@ def main(arguments: list[str] | None = None) -> int:
         features = Path(scratch)
         simulated_features(features, dataset_dir / f"{options.dataset}.inter")
         for model in [name for name in options.model if name not in models]:
-            other = model, options.reference.resolve(), dataset_dir, features, features
+            reference = options.reference.resolve()
+            other = model, reference, dataset_dir, features, features, options.steps
             timings = side_by_side.measure(
                 {
-                    "ours": (ours, (model, options.dataset, data_path, features)),
+                    "ours": (ours, (model, options.dataset, data_path, features, options.steps)),
                     "MMRec": (theirs, other),
                 },
                 rounds=options.rounds,
             )
             print(f"{model}\n{side_by_side.table(timings)}", file=sys.stderr)
-            models[model] = entry(timings["ours"], timings["MMRec"])
+            models[model] = {
+                **entry(timings["ours"], timings["MMRec"]),
+                "steps": options.steps,
+            }
             if options.store:
                 with atomic_write(options.store, "w") as file:
                     json.dump({"models": models}, file)

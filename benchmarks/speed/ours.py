@@ -7,10 +7,16 @@ from typing import Any
 
 from alignrec_recbole import process
 from benchmarks import runner
+from benchmarks.speed.epochs import epoch_seconds
 
 
-def actions(spec: runner.RunSpec) -> dict[str, Callable[[], Any]]:
-    """Prepare a run up to its first step; each call of an action is one epoch or one ranking."""
+def actions(spec: runner.RunSpec, steps: int | None = None) -> dict[str, Callable[[], Any]]:
+    """Prepare a run up to its first step; each call of an action is one epoch or one ranking.
+
+    Args:
+        spec: of the run.
+        steps: tell the epoch's seconds from so many (`epoch_seconds`).
+    """
     prepared = runner.prepare(spec)
     trainer = runner.build_trainer(prepared, None)
     batches = trainer._batches(runner.train_data(prepared))
@@ -21,9 +27,10 @@ def actions(spec: runner.RunSpec) -> dict[str, Callable[[], Any]]:
         if not settled:
             settled.append(process.use_huge_pages())
 
-    def epoch() -> None:
-        trainer._run_epoch(batches, 0)
+    def epoch() -> float:
+        seconds = epoch_seconds(lambda part: trainer._run_epoch(part, 0), batches, steps)
         settle()
+        return seconds
 
     def evaluation() -> None:
         settle()

@@ -1,0 +1,131 @@
+"""Gradients of large learnt tables, kept as factors and applied tile by tile, never formed whole.
+
+A table X [n, f] that a step reads through X Wᵀ [n, d] has the gradient G W, of rank d « f. Forming
+it takes as much memory as the table, and writing and reading all of it; here each tile is made in
+the cache, just before Adam takes it. What Adam computes stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from alignrec_recbole.kernels import inner_products, scatter_rows
+
+
+class TableGradients:
+    """What a backward says of an optimizer's large tables, until the optimizer's next step.
+
+    Inside `kernels.collecting`, products with these tables hand their gradients here. Tables on a
+    GPU are left to autograd: each tile would be a launch of its own there.
+
+    Args:
+        optimizer: fused Adam or AdamW; its `step` applies what was collected, then the rest.
+    """
+
+    FROM_BYTES = 32 << 20  # smaller tables fit into the cache as they are
+    TILE_BYTES = 8 << 20
+
+    def __init__(self, optimizer: torch.optim.Adam) -> None:
+        self._optimizer = optimizer
+        self._parts: dict[Tensor, list[_Product]] = {
+            p: []
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.dim() == 2 and p.device.type == "cpu" and p.nbytes >= self.FROM_BYTES
+        }
+        optimizer.register_step_pre_hook(lambda *_: self._step())
+
+    def __contains__(self, table: object) -> bool:
+        return isinstance(table, Tensor) and table in self._parts
+
+    def add(
+        self, table: Tensor, gradient: Tensor, weight: Tensor, rows: Tensor | None = None
+    ) -> None:
+        """Add G W to the table's gradient, or to its `rows` [m] only; computed in W's type.
+
+        Args:
+            table: X [n, f].
+            gradient: G [n, d], or [m, d].
+            weight: W [d, f].
+            rows: indices [m]; repeated ones add up.
+        """
+        self._parts[table].append(_Product(gradient, weight, rows))
+
+    def forget(self) -> None:
+        """Drop what a step that never came was to apply."""
+        for parts in self._parts.values():
+            parts.clear()
+
+    @torch.no_grad()
+    def _step(self) -> None:
+        for group in self._optimizer.param_groups:
+            for table in group["params"]:
+                if self._parts.get(table):
+                    self._update(table, group)
+        self.forget()
+
+    def _update(self, table: Tensor, group: dict) -> None:
+        state, options = self._optimizer.state[table], {**group}
+        if not state:  # as Adam begins
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
+        before = state["step"].clone()
+        beta1, beta2 = options["betas"]
+        for cut, gradient in self._tiles(table):
+            if table.grad is not None:  # of another use than products and rows
+                gradient += table.grad[cut]
+            adam(
+                [table[cut]],
+                [gradient],
+                [state["exp_avg"][cut]],
+                [state["exp_avg_sq"][cut]],
+                [],
+                [state["step"].copy_(before)],
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                lr=options["lr"],
+                weight_decay=options["weight_decay"],
+                eps=options["eps"],
+                maximize=False,
+                decoupled_weight_decay=isinstance(self._optimizer, torch.optim.AdamW),
+            )
+        table.grad = None
+
+    def _tiles(self, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        height = max(1, self.TILE_BYTES // (table.shape[1] * table.element_size()))
+        starts = range(0, len(table), height)
+        made = [part.tiles(table, starts, height) for part in self._parts[table]]
+        for start, first, *others in zip(starts, *made, strict=True):
+            for other in others:
+                first += other
+            yield slice(start, start + height), first
+
+
+@dataclass(frozen=True)
+class _Product:
+    gradient: Tensor
+    weight: Tensor
+    rows: Tensor | None
+
+    def tiles(self, table: Tensor, starts: range, height: int) -> Iterator[Tensor]:
+        if self.rows is None:
+            for start in starts:
+                yield self._times_weight(self.gradient[start : start + height]).to(table.dtype)
+            return
+        rows, place = self.rows.unique(return_inverse=True)
+        gradient = scatter_rows(self.gradient, place, len(rows))
+        cuts = torch.searchsorted(rows, torch.tensor([*starts, len(table)])).tolist()
+        for start, first, last in zip(starts, cuts[:-1], cuts[1:], strict=True):
+            tile = torch.zeros(min(height, len(table) - start), table.shape[1], dtype=table.dtype)
+            tile[rows[first:last] - start] = self._times_weight(gradient[first:last]).to(tile.dtype)
+            yield tile
+
+    def _times_weight(self, gradient: Tensor) -> Tensor:
+        return inner_products(gradient.to(self.weight.dtype), self.weight.T)
