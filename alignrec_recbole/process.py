@@ -79,12 +79,14 @@ def keep_freed_memory() -> bool:
     """Let glibc reuse large freed blocks instead of returning them to the kernel.
 
     A training step frees and asks for the same tens of megabytes again and again; fetching them
-    from the kernel costs a page fault every 4 KiB. Returns whether it could be set.
+    from the kernel costs a page fault every 4 KiB. What is free already goes back to the kernel.
+    Returns whether it could be set.
     """
     if not sys.platform.startswith("linux"):
         return False
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
+        libc.malloc_trim(0)
         return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
     return False
 

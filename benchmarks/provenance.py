@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import platform
+import re
+import shlex
 import subprocess
+import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,19 @@ def code() -> dict[str, Any]:
 def _git(root: Path, *arguments: str) -> str | None:
     done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def command(arguments: Sequence[str] | None = None) -> str:
+    """The command line, default this process's; folders outside the working one stand as DIR.
+
+    >>> command(["/home/me/run_benchmark.py", "--data-path", "/data", "--features", "lsa"])
+    'run_benchmark.py --data-path DIR --features lsa'
+    """
+    program, *rest = sys.argv if arguments is None else arguments
+    return shlex.join([Path(program).name, *(_OUTSIDE.sub("DIR", part) for part in rest)])
+
+
+_OUTSIDE = re.compile(r"(?:^|(?<=[=:,]))(?:\.\.)?/[^,=:]*")
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import shlex
 import signal
 import sys
 import time
@@ -191,7 +190,7 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
         peak_gpu_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
         code=provenance.code(),
         machine=provenance.machine(str(prepared.config["device"])),
-        command=command or shlex.join(sys.argv),
+        command=command or provenance.command(),
         started_utc=started_utc,
         notes=prepared.notes,
     )
@@ -220,7 +219,6 @@ def prepare(spec: RunSpec) -> Prepared:
     given.pop("downloads", None)
     config = make_config(parts, spec.dataset, given)
     process.set_threads(config["threads"])
-    process.keep_freed_memory()
     logging.getLogger("recbole").setLevel(logging.WARNING)
 
     dataset = parts.dataset_class(config)
@@ -255,6 +253,7 @@ def prepare(spec: RunSpec) -> Prepared:
     resolved = {key: _plain(config[key]) for key in sorted(given) if key not in PLACES}
     resolved.setdefault("eval_args", _plain(config["eval_args"]))
     digest = run_digest(spec, resolved, data, feature_files)
+    process.keep_freed_memory()  # from here on: reading leaves much behind
     return Prepared(spec, config, parts, splits, resolved, digest, data, feature_files, notes)
 
 

@@ -201,7 +201,7 @@ def leaderboard(
         "Test split, mean ± sd over seeds. Best bold, second underlined. "
         + (
             f"Over best baseline: {HEADLINE} of {_names(ours)} against the best other row, "
-            "p over users after Holm."
+            f"p over users after Holm.{_without_p(ours, tests)}"
             if ours
             else "No target: nothing was scored on validation and none was named."
         ),
@@ -264,13 +264,24 @@ def _improvement(
     for entry in tests:
         pair = (entry.target, entry.baseline, entry.metric, entry.over)
         if pair == (group.name, best.name, HEADLINE, "users"):
-            return f"{gain} ({_p(entry.p_holm, entry.why, 'p').text})"
+            return f"{gain} ({_p(entry.p_holm, '', 'p').text})"
     return gain
+
+
+def _without_p(ours: Sequence[Group], tests: Sequence[Comparison]) -> str:
+    """Why targets have no p over users, as a sentence; empty where they have."""
+    names = {group.name for group in ours}
+    reasons = {
+        entry.why
+        for entry in tests
+        if entry.target in names and (entry.metric, entry.over) == (HEADLINE, "users") and entry.why
+    }
+    return f" No p: {'; '.join(sorted(reasons))}." if reasons else ""
 
 
 def _p(value: float | None, why: str, name: str = "") -> Cell:
     if value is None:
-        return text(f"no {name or 'p'}: {why}")
+        return text(f"no {name or 'p'}" + (f": {why}" if why else ""))
     shown = "< 0.0001" if value < 1e-4 else f"{value:.4f}"
     return Cell(
         f"{name} {shown}".strip() if "<" in shown or not name else f"{name} = {shown}", value

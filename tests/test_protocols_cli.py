@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +243,11 @@ def test_committed_records_keep_their_digests():
         found = run_digest(spec, record.config, record.data, record.feature_files)
         assert found == record.config_sha256, path
         assert json.loads(path.read_text())["config_sha256"][:8] in path.name
+
+
+def test_shipped_records_name_no_folder_of_a_machine():
+    paths = sorted((ROOT / "results" / "shipped").rglob("*.json"))
+    assert paths
+    folder = re.compile(r"[\s\"=](\.\.)?/\w")
+    named = [path.name for path in paths if folder.search(path.read_text("utf-8"))]
+    assert not named

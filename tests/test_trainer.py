@@ -10,6 +10,7 @@ import torch
 
 from alignrec_recbole import process, register
 from alignrec_recbole.errors import RecordError
+from alignrec_recbole.table_gradients import TableGradients
 from alignrec_recbole.trainer import epoch_generator
 from benchmarks import runner
 from benchmarks.runner import Interrupted, RunSpec, run_one
@@ -44,6 +45,7 @@ def spec(world: Path, output: Path, **changes) -> RunSpec:
 
 @pytest.mark.parametrize("model", ["LightGCN", "BPR", "AlignRec", "FREEDOM", "LATTICE"])
 def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monkeypatch):
+    monkeypatch.setattr(TableGradients, "FROM_BYTES", 0)
     features = ("vectors",) if register.resolve(model).needs_features else ()
     whole = run_one(spec(world, tmp_path / "a", model=model, features=features))
 
@@ -62,6 +64,33 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monke
     assert resumed.metrics == whole.metrics
     assert [e["losses"] for e in resumed.history] == [e["losses"] for e in whole.history]
     assert not list((tmp_path / "b" / "checkpoints").rglob("*.pt"))
+
+
+LEARNT = {"train_features": True}
+
+
+@pytest.mark.parametrize("model", ["AlignRec", "BM3", "FREEDOM", "LATTICE", "MGCN", "PGL", "SMORE"])
+def test_tiles_of_learnt_tables_change_a_run_by_rounding_only(world, tmp_path, model, monkeypatch):
+    changes = {"epochs": 3, "overrides": {**spec(world, tmp_path).overrides, **LEARNT}}
+    formed = run_one(spec(world, tmp_path / "a", model=model, features=("vectors",), **changes))
+    tables, update = [], TableGradients._update
+    monkeypatch.setattr(TableGradients, "FROM_BYTES", 0)
+    monkeypatch.setattr(
+        TableGradients,
+        "_update",
+        lambda self, table, group: (tables.append(table), update(self, table, group)),
+    )
+    tiled = run_one(spec(world, tmp_path / "b", model=model, features=("vectors",), **changes))
+    assert tables
+    for mine, other in zip(tiled.history, formed.history, strict=True):
+        assert mine["losses"] == pytest.approx(other["losses"], rel=1e-4)
+
+
+def test_clipped_gradients_are_formed(world, tmp_path):
+    prepared = runner.prepare(spec(world, tmp_path, model="MGCN", features=("vectors",)))
+    assert runner.build_trainer(prepared, None).table_gradients is not None
+    prepared.config["clip_grad_norm"] = {"max_norm": 1.0}
+    assert runner.build_trainer(prepared, None).table_gradients is None
 
 
 def test_a_finished_run_is_not_repeated_and_another_configuration_has_its_own_record(

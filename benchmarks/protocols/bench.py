@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
-import sys
 import time
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -136,7 +134,7 @@ class Bench:
             peak_gpu_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
             code=provenance.code(),
             machine=provenance.machine(str(self.device)),
-            command=shlex.join(sys.argv),
+            command=provenance.command(),
             started_utc=self.started_utc,
             notes=entry.notes + found.pop("notes", []),
             **found,
