@@ -3,8 +3,8 @@
     python -m benchmarks.speed.baselines --reference CHECKOUT --data-path DIR --dataset D
         [--model M,…] [--rounds 5] [--steps N] [--store FILE.json]
 
-CHECKOUT is one of enoche/MMRec, which needs `pip install lmdb`. Both sides read the same files, take
-the same batch size and the defaults of properties/model. Seeded random tables stand in for the
+CHECKOUT is one of enoche/MMRec, which needs `pip install lmdb`. Both sides read the same files,
+take the same batch size and the defaults of properties/model. Seeded random tables stand in for the
 features, image 4096 and text 384 columns as in the published ones: a step costs the same whatever
 their values. One model after the other, each side in a process of its own; `ratio` of the whole is
 the median over the models. What is in FILE is not measured again; ratios of a model are always of
