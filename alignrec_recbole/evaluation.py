@@ -18,7 +18,7 @@ from torch import Tensor
 from alignrec_recbole.errors import DivergedError
 from alignrec_recbole.ranking_metrics import METRICS
 
-BLOCK_BYTES = 64 << 20  # scores held at once; larger blocks gain nothing
+BLOCK_BYTES = 16 << 20  # scores held at once; larger blocks leave the cache
 _SMALLEST_GROUP = 4  # columns; below, searching by groups gains nothing
 
 

@@ -29,6 +29,16 @@ ROWS = {  # file → what was timed, against whom, what bounds ours
         "official code",
         "arithmetic of the contrastive losses",
     ),
+    "alignrec_avx2": (
+        "AlignRec, training epoch, no bfloat16 units",
+        "official code",
+        "arithmetic",
+    ),
+    "alignrec_frozen_avx2": (
+        "the same, ours with frozen features",
+        "official code",
+        "arithmetic",
+    ),
     "lightgcn": ("LightGCN, training epoch", "RecBole", "gathering rows, Adam"),
     "evaluation": ("full ranking", "RecBole, best batch", "arithmetic, the top-K search"),
 }
@@ -67,7 +77,7 @@ def table(folder: Path = FOLDER) -> str:
             (
                 name,
                 [
-                    f"{what}, {entry['dataset']}",
+                    f"{what}, {entry['dataset']}{_told(entry)}",
                     f"{entry['ours_seconds']:.2f} s",
                     f"{entry['peer_seconds']:.1f} s, {peer}",
                     ratio,
@@ -82,7 +92,7 @@ def table(folder: Path = FOLDER) -> str:
             (
                 f"baselines {model}",
                 [
-                    f"{model}, training epoch, {found['baselines']['dataset']}",
+                    f"{model}, training epoch, {found['baselines']['dataset']}{_told(entry)}",
                     f"{entry['ours_seconds']:.2f} s",
                     f"{entry['peer_seconds']:.1f} s, MMRec",
                     f"{entry['ratio']:.1f}×",
@@ -132,6 +142,10 @@ def table(folder: Path = FOLDER) -> str:
         header.append("on")
         rows = [(name, [*cells, f"({places[name]})"]) for name, cells in rows]
     return tabulate([cells for _, cells in rows], header, tablefmt="github", disable_numparse=True)
+
+
+def _told(entry: dict[str, Any]) -> str:
+    return f" (told from {entry['steps']} steps)" if entry.get("steps") else ""
 
 
 def machines(found: dict[str, dict[str, Any]]) -> dict[str, str]:
