@@ -322,7 +322,7 @@ def nearest_neighbours(
 
 def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
     norms = features.norm(dim=1)
-    alive = norms > 0
+    alive = norms.ne(0)  # a NaN stays, and is seen in the loss
     inverse = norms.clamp(min=torch.finfo(norms.dtype).tiny).reciprocal()
     k = min(k, int(alive.sum()))
     n = len(features)

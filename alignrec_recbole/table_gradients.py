@@ -70,14 +70,14 @@ class TableGradients:
         self.forget()
 
     def _update(self, table: Tensor, group: dict) -> None:
-        state, options = self._optimizer.state[table], {**group}
+        state = self._optimizer.state[table]
         if not state:  # as Adam begins
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
         before = state["step"].clone()
-        beta1, beta2 = options["betas"]
+        beta1, beta2 = group["betas"]
         for cut, gradient in self._tiles(table):
-            if table.grad is not None:  # of another use than products and rows
+            if table.grad is not None:  # of other uses than products
                 gradient += table.grad[cut]
             adam(
                 [table[cut]],
@@ -90,9 +90,9 @@ class TableGradients:
                 amsgrad=False,
                 beta1=beta1,
                 beta2=beta2,
-                lr=options["lr"],
-                weight_decay=options["weight_decay"],
-                eps=options["eps"],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
                 maximize=False,
                 decoupled_weight_decay=isinstance(self._optimizer, torch.optim.AdamW),
             )

@@ -32,7 +32,6 @@ from alignrec_recbole.sampling import PairSampler
 from alignrec_recbole.table_gradients import TableGradients
 
 SAVE_EVERY_SECONDS = 60.0
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 logger = logging.getLogger(__name__)
 
@@ -262,10 +261,11 @@ class MultimodalTrainer(Trainer):
         return train_data
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if self.learner.lower() not in OPTIMIZERS or not parameters:
+        if self.learner.lower() not in kinds or not parameters:
             return super()._build_optimizer(**kwargs)
-        return OPTIMIZERS[self.learner.lower()](
+        return kinds[self.learner.lower()](
             parameters,
             lr=self.learning_rate,
             weight_decay=self.weight_decay or 0.0,
