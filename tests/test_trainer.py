@@ -66,12 +66,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monke
     assert not list((tmp_path / "b" / "checkpoints").rglob("*.pt"))
 
 
-LEARNT = {"train_features": True}
-
-
 @pytest.mark.parametrize("model", ["AlignRec", "BM3", "FREEDOM", "LATTICE", "MGCN", "PGL", "SMORE"])
 def test_tiles_of_learnt_tables_change_a_run_by_rounding_only(world, tmp_path, model, monkeypatch):
-    changes = {"epochs": 3, "overrides": {**spec(world, tmp_path).overrides, **LEARNT}}
+    learnt = {**spec(world, tmp_path).overrides, "train_features": True}
+    changes = {"epochs": 3, "overrides": learnt}
     formed = run_one(spec(world, tmp_path / "a", model=model, features=("vectors",), **changes))
     tables, update = [], TableGradients._update
     monkeypatch.setattr(TableGradients, "FROM_BYTES", 0)
@@ -84,6 +82,16 @@ def test_tiles_of_learnt_tables_change_a_run_by_rounding_only(world, tmp_path, m
     assert tables
     for mine, other in zip(tiled.history, formed.history, strict=True):
         assert mine["losses"] == pytest.approx(other["losses"], rel=1e-4)
+
+
+def test_features_are_given_back_once_the_model_is_built(world, tmp_path):
+    prepared = runner.prepare(spec(world, tmp_path, model="MGCN", features=("vectors",)))
+    before = prepared.splits[0].features["vectors"].values.copy()
+    trainer = runner.build_trainer(prepared, None)
+    assert not any("_features" in vars(split) for split in prepared.splits)
+    with torch.no_grad():
+        trainer.model.tables[0].zero_()
+    assert np.array_equal(prepared.splits[0].features["vectors"].values, before)  # read anew
 
 
 def test_clipped_gradients_are_formed(world, tmp_path):
