@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignrec_recbole.kernels import inner_products, product_dtype
+from alignrec_recbole.kernels import inner_products, product_dtype, take_rows
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -82,21 +83,52 @@ def cosine_distance(left: Tensor, right: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(left, right, dim=-1)).mean()
 
 
+DISTINCT_ROWS = 64
+
+
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """One row for each different id, and how many rows have it.
+
+    A batch names popular items many times. Losses over all pairs of its rows cost the square of
+    their number, so equal rows are better counted. Rows of count 0 fill up to DISTINCT_ROWS, if b
+    is not less: oneDNN prepares for each new shape. On a GPU, where counting would make each step
+    wait, every row stands for itself.
+
+    Args:
+        ids: [b].
+
+    Returns:
+        Indices of rows [u] and counts [u] in torch's default type, in ascending order of ids.
+
+    >>> distinct(torch.tensor([7, 3, 7]))
+    (tensor([1, 0, 0]), tensor([1., 2., 0.]))
+    """
+    if ids.device.type != "cpu":
+        return torch.arange(len(ids), device=ids.device), torch.ones(len(ids), device=ids.device)
+    _, first, count = np.unique(ids.numpy(), return_index=True, return_counts=True)
+    filling = min(-len(first) % DISTINCT_ROWS, len(ids) - len(first))
+    first, count = np.pad(first, (0, filling)), np.pad(count, (0, filling))
+    return torch.from_numpy(first), torch.from_numpy(count).to(torch.get_default_dtype())
+
+
 CONTRAST_ROWS = 1024  # rows of the b × b scores held at once
 
 
 class _Contrast(torch.autograd.Function):
     """Mean over rows of logsumexp_j(x·y_j/τ) − x·y/τ; never more than CONTRAST_ROWS × b scores.
 
-    A block of rows has its whole softmax, so the gradients are made on the way:
-    ∂x = (softmax Y − y)/(bτ), ∂y = (softmaxᵀ X − x)/(bτ).
+    A block of rows has its whole softmax, so the gradients are made on the way. Row i counts c_i
+    times, b = Σ c: with s_ij = exp(x_i·y_j/τ) and t_i = Σ_j c_j s_ij,
+    ∂x_i = c_i (Σ_j c_j s_ij y_j / t_i − y_i)/(bτ), ∂y_j = c_j (Σ_i c_i s_ij x_i / t_i − x_j)/(bτ).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, temperature: float, bounded: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, count: Tensor, temperature: float, bounded: bool
+    ) -> Tensor:
         kind = product_dtype(x)
         scaled, y_low = (x / temperature).to(kind), y.to(kind)
-        turned = y_low.T
+        turned = (y * count[:, None]).to(kind).T
         grad_x, grad_y = torch.empty_like(x), torch.zeros_like(x.T)
         log_total = x.new_empty(len(x))
         rows = CONTRAST_ROWS if x.device.type == "cpu" else len(x)
@@ -108,23 +140,31 @@ class _Contrast(torch.autograd.Function):
             else:
                 top = share.max(1).values
                 share.sub_(top[:, None])
-            total = share.exp_().sum(1, dtype=x.dtype)
+            total = share.exp_().to(x.dtype) @ count
             log_total[cut] = total.log() if top is None else total.log() + top
             grad_x[cut] = inner_products(share, turned) / total[:, None]
-            weighted = (x[cut] / total[:, None]).to(kind)
+            weighted = (x[cut] * (count[cut] / total)[:, None]).to(kind)
             grad_y += inner_products(weighted.T, share.T)
         diagonal = (x * y).sum(1) / temperature
-        scale = 1 / (len(x) * temperature)
+        batch = count.sum()
+        scale = (count / (batch * temperature))[:, None]
         ctx.save_for_backward(grad_x.sub_(y).mul_(scale), grad_y.T.sub(x).mul_(scale))
-        return (log_total - diagonal).mean()
+        return (log_total - diagonal) @ count / batch
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_x, grad_y = ctx.saved_tensors
-        return grad_x * gradient, grad_y * gradient, None, None
+        return grad_x * gradient, grad_y * gradient, None, None, None
 
 
-def info_nce(x: Tensor, y: Tensor, temperature: float, *, normalise: bool = True) -> Tensor:
+def info_nce(
+    x: Tensor,
+    y: Tensor,
+    temperature: float,
+    *,
+    normalise: bool = True,
+    ids: Tensor | None = None,
+) -> Tensor:
     """In-batch InfoNCE from x to y: mean of −ln softmax_j(x_i·y_j/τ) at j = i.
 
     Repeated rows in the batch stay in as negatives.
@@ -133,17 +173,23 @@ def info_nce(x: Tensor, y: Tensor, temperature: float, *, normalise: bool = True
         x, y: [b, d].
         temperature: τ > 0.
         normalise: L2-normalise the rows first (AlignRec's code); False: inner products (its paper).
+        ids: [b], where rows of one id are equal; they are then computed once and counted.
 
     >>> one = torch.eye(2)
     >>> info_nce(one, one, 1.0)
     tensor(0.3133)
     """
+    if ids is None:
+        count = x.new_ones(len(x))
+    else:
+        first, count = distinct(ids)
+        x, y, count = take_rows(x, first), take_rows(y, first), count.to(x.dtype)
     if normalise:
         x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
-    return _Contrast.apply(x, y, temperature, normalise and temperature >= 0.02)
+    return _Contrast.apply(x, y, count, temperature, normalise and temperature >= 0.02)
 
 
-def gram_distance(left: Tensor, right: Tensor) -> Tensor:
+def gram_distance(left: Tensor, right: Tensor, count: Tensor | None = None) -> Tensor:
     """‖L Lᵀ − R Rᵀ‖_F / b without the b × b matrices; `right` is a constant.
 
     ‖LLᵀ − RRᵀ‖² = ‖LᵀL‖² − 2‖LᵀR‖² + ‖RᵀR‖², summed in float64; only widths d and f matter.
@@ -151,11 +197,15 @@ def gram_distance(left: Tensor, right: Tensor) -> Tensor:
     Args:
         left: [b, d].
         right: [b, f], no gradient flows into it; may be in a lower type already.
+        count: [b], row i stands for c_i equal ones, and b for Σ c; None: every row for itself.
 
     >>> gram_distance(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))
     tensor(0.7071)
     """
-    return _GramDistance.apply(left, right)
+    if count is None:
+        return _GramDistance.apply(left, right) / len(left)
+    root = count.to(left.dtype).sqrt()[:, None]
+    return _GramDistance.apply(left * root, right * root) / count.sum()
 
 
 class _GramDistance(torch.autograd.Function):
@@ -168,13 +218,13 @@ class _GramDistance(torch.autograd.Function):
         squared = _square_sum(own) - 2 * _square_sum(cross.to(left.dtype)) + _gram_squares(turned)
         norm = squared.clamp(min=0).sqrt()
         ctx.save_for_backward(left, low, own, cross, norm)
-        return (norm / len(left)).to(left.dtype)
+        return norm.to(left.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         left, low, own, cross, norm = ctx.saved_tensors
         inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
-        scale = (gradient * 2 * inverse / len(left)).to(left.dtype)
+        scale = (gradient * 2 * inverse).to(left.dtype)
         return (left @ own).sub_(inner_products(low, cross.T)).mul_(scale), None
 
 

@@ -25,6 +25,40 @@ def test_info_nce_is_cross_entropy_of_the_diagonal(normalise, temperature):
         torch.testing.assert_close(mine, theirs)
 
 
+IDS = torch.tensor([5, 2, 5, 9, 2, 5, 1, 0, 9])
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_repeated_rows_are_counted_not_computed_again(normalise):
+    x, y = A[IDS % 9], B[IDS % 9]
+    for found, textbook in (
+        (losses.info_nce(x, y, 0.2, normalise=normalise, ids=IDS),
+         losses.info_nce(x, y, 0.2, normalise=normalise)),
+        (counted_gram(x, WIDE[IDS % 9]), losses.gram_distance(x, WIDE[IDS % 9])),
+    ):  # fmt: skip
+        torch.testing.assert_close(found, textbook)
+        for mine, theirs in zip(
+            torch.autograd.grad(found, (A, B), retain_graph=True, allow_unused=True),
+            torch.autograd.grad(textbook, (A, B), retain_graph=True, allow_unused=True),
+            strict=True,
+        ):
+            torch.testing.assert_close(mine, theirs)
+
+
+def test_distinct_rows_are_filled_up_with_rows_that_do_not_count():
+    ids = torch.arange(300) % 100
+    first, count = losses.distinct(ids)
+    assert len(first) == len(count) == 128
+    assert torch.equal(ids[first[:100]], torch.arange(100))
+    assert torch.equal(count, torch.tensor([3.0] * 100 + [0.0] * 28))
+
+
+def counted_gram(left, right):
+    first, count = losses.distinct(IDS)
+    assert (count > 0).sum() == 5
+    return losses.gram_distance(left[first], right[first], count)
+
+
 def test_info_nce_survives_large_inner_products():
     assert losses.info_nce(A * 1e4, B * 1e4, 0.2, normalise=False).isfinite()
 

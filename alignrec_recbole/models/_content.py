@@ -180,6 +180,8 @@ class TwoViewRecommender(ContentRecommender):
     content to ID, UIA on the fused vectors, REG against the features as given.
     """
 
+    draws_each_row = False  # whether an item twice in a batch has two vectors, by dropout
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.align: AlignSettings = self.settings.align
@@ -199,14 +201,13 @@ class TwoViewRecommender(ContentRecommender):
         if not (self.align.cca or self.align.uia or self.align.reg):
             return terms
         assert views is not None, "loss_terms did not expose its views"
-        return (*terms, *self._alignment(views(), interaction[self.ITEM_ID]))
+        batch = interaction[self.USER_ID], interaction[self.ITEM_ID]
+        return (*terms, *self._alignment(views(), *batch))
 
-    def _alignment(self, views: Views, positives: Tensor) -> list[Tensor]:
+    def _alignment(self, views: Views, users: Tensor, positives: Tensor) -> list[Tensor]:
         keys, out = self.align, []
         if keys.cca:
-            items = losses.info_nce(views.item_content, views.item_id, keys.temperature)
-            users = losses.info_nce(views.user_content, views.user_id, keys.temperature)
-            out.append(keys.cca * (items + users))
+            out.append(keys.cca * self._views_agree(views, users, positives, keys.temperature))
         if keys.uia:
             out.append(keys.uia * losses.cosine_distance(views.user, views.item))
         if keys.reg:
@@ -214,6 +215,14 @@ class TwoViewRecommender(ContentRecommender):
             own = unit_rows(views.item_content)
             out.append(keys.reg * losses.gram_distance(own, target))
         return out
+
+    def _views_agree(
+        self, views: Views, users: Tensor, positives: Tensor, temperature: float
+    ) -> Tensor:
+        """InfoNCE from the content view to the ID view, of the batch's items and users."""
+        ids = (None, None) if self.draws_each_row else (positives, users)
+        items = losses.info_nce(views.item_content, views.item_id, temperature, ids=ids[0])
+        return items + losses.info_nce(views.user_content, views.user_id, temperature, ids=ids[1])
 
 
 class GatedPass(NamedTuple):
@@ -256,7 +265,7 @@ class GatedTwoView(TwoViewRecommender):
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """BPR, squares of the batch's vectors, contrast of content and ID view."""
         made = self._forward(users, torch.cat([positives, negatives.ravel()]))
-        return self._gated_terms(made, len(users))[0]
+        return self._gated_terms(made, users, positives)[0]
 
     def _forward(self, users: Tensor, items: Tensor, *, all_users: bool = False) -> GatedPass:
         ids, own = layer_mean(
@@ -275,7 +284,10 @@ class GatedTwoView(TwoViewRecommender):
         side = self._side(ids, torch.cat([user_rows, take_rows(content, items)]))
         return GatedPass(ids, side, content, everyone)
 
-    def _gated_terms(self, made: GatedPass, batch: int) -> tuple[dict[str, Tensor], Views]:
+    def _gated_terms(
+        self, made: GatedPass, users: Tensor, positives: Tensor
+    ) -> tuple[dict[str, Tensor], Views]:
+        batch = len(users)
         sizes = [batch, batch, len(made.ids) - 2 * batch]
         user, positive, negative = (made.ids + made.side).split(sizes)
         id_user, id_item, _ = made.ids.split(sizes)
@@ -284,12 +296,10 @@ class GatedTwoView(TwoViewRecommender):
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
             terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
+        views = Views(id_user, side_user, id_item, side_item, user, positive)
         if self.weights["contrast"]:
             tau = self.settings.temperature
-            terms["contrast"] = losses.info_nce(side_item, id_item, tau) + losses.info_nce(
-                side_user, id_user, tau
-            )
-        views = Views(id_user, side_user, id_item, side_item, user, positive)
+            terms["contrast"] = self._views_agree(views, users, positives, tau)
         self.expose(lambda: views)
         return terms, views
 

@@ -49,6 +49,7 @@ Cost        2L + n + 1 sparse products, one I × f × d product (three with trai
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import torch
@@ -193,14 +194,19 @@ class AlignRec(PairwiseRecommender):
         if self.weights["l2"]:
             terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
         if self.weights["cca"]:
-            terms["cca"] = losses.info_nce(
-                mm_positive, id_positive, keys.temperature, normalise=bool(keys.cca_normalise)
-            ) + losses.info_nce(
-                mm_user, id_user, keys.temperature, normalise=bool(keys.cca_normalise)
+            agree = functools.partial(
+                losses.info_nce, temperature=keys.temperature, normalise=bool(keys.cca_normalise)
+            )
+            terms["cca"] = agree(mm_positive, id_positive, ids=positives) + agree(
+                mm_user, id_user, ids=users
             )
         if self.weights["reg"]:
-            own = unit_rows(mm_positive) if keys.reg_left == "cosine" else mm_positive
-            terms["reg"] = losses.gram_distance(own, self._unit_features(positives))
+            first, count = losses.distinct(positives)
+            own = take_rows(mm_positive, first)
+            if keys.reg_left == "cosine":
+                own = unit_rows(own)
+            target = self._unit_features(positives.index_select(0, first))
+            terms["reg"] = losses.gram_distance(own, target, count)
         if self.weights["uia"]:
             terms["uia"] = losses.cosine_distance(user, positive)
         return terms

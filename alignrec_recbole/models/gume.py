@@ -84,14 +84,14 @@ class GUME(MGCN):
         """bpr, l2, contrast of content and ID view, vt, um, l2_user."""
         batch, items = len(users), torch.cat([positives, negatives.ravel()])
         made = self._forward(users, items, all_users=True)
-        terms, views = self._gated_terms(made, batch)
+        terms, views = self._gated_terms(made, users, positives)
         assert made.user_content is not None
         if self.weights["vt"] and len(self.tables) > 1:
             terms["vt"] = self._moments(torch.cat([made.user_content[1:], made.content[1:]]))
         if self.weights["um"] or self.weights["l2_user"]:
             rows = torch.cat([users, positives + self.n_users])
             own_user, own_item = self._extended(made.content, rows).split(batch)
-            terms["um"] = self._agree(own_user, views.user_content)
+            terms["um"] = self._agree(own_user, views.user_content, users)
             terms["l2_user"] = losses.half_squares(own_item, divisor=self.l2_divisor)
         return terms
 
@@ -108,11 +108,11 @@ class GUME(MGCN):
         pairs = itertools.combinations(moments.unbind(1), 2)
         return torch.stack([(one - other).abs().sum() for one, other in pairs]).sum()
 
-    def _agree(self, own: Tensor, side: Tensor) -> Tensor:
+    def _agree(self, own: Tensor, side: Tensor, users: Tensor) -> Tensor:
         """UM of the batch's X_u and side_u [b, d]."""
         agree = functools.partial(losses.info_nce, temperature=self.settings.um_temp)
         return (
-            agree(own, side)
+            agree(own, side, ids=users)
             + agree(_perturbed(side), _perturbed(side))
             + agree(_perturbed(own), _perturbed(own))
         )

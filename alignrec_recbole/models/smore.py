@@ -62,6 +62,7 @@ class SMORE(GatedTwoView):
     """SMORE on any number of feature sets."""
 
     settings_class = SMORESettings
+    draws_each_row = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -98,7 +98,7 @@ def table(folder: Path = FOLDER) -> str:
                     f"{entry['ratio']:.1f}×",
                     f"{entry['ours_peak_bytes'] / 2**30:.2f} / "
                     f"{entry['peer_peak_bytes'] / 2**30:.2f} GiB",
-                    "arithmetic of the features, Adam",
+                    "not profiled",
                 ],
             )
         )
