@@ -129,6 +129,12 @@ def _arrays(csr: sp.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
     return index, offsets, weights
 
 
+def _as_csr(edges: tuple[Tensor, Tensor, Tensor], columns: int) -> sp.csr_matrix:
+    """The rows that these arrays make, without a copy."""
+    index, offsets, weights = (part.numpy() for part in edges)
+    return sp.csr_matrix((weights, index, offsets), (len(offsets) - 1, columns), copy=False)
+
+
 def _turned(csr: sp.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
     return _arrays(csr.T.tocsr())
 
@@ -170,9 +176,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         gradient, shape = gradient.contiguous(), ctx.operator.shape
         if ctx.rows is not None and gradient.device.type == "cpu":
-            index, offsets, weights = (part.numpy() for part in ctx.edges)
-            edges = sp.csr_matrix((weights, index, offsets), (len(ctx.rows), shape[1]), copy=False)
-            return _bag(*_turned(edges), gradient), None, None
+            return _bag(*_turned(_as_csr(ctx.edges, shape[1])), gradient), None, None
         if ctx.rows is not None:
             gradient = scatter_rows(gradient, ctx.rows, shape[0])
         return ctx.operator.backward_product(gradient), None, None
@@ -191,7 +195,7 @@ class _LayerMean(torch.autograd.Function):
         ctx.graph, ctx.layers, ctx.rows, ctx.keep = graph, layers, rows, keep
         edges = graph._edges_of(rows, start.detach()) if rows is not None and layers else None
         near = graph.near(edges, start) if edges is not None and layers > 1 else None
-        ctx.near = near
+        ctx.edges, ctx.near = edges, near
         inner = start  # Horner: x + A(x + A(x + …)), the outermost products where they are read
         for _ in range(layers - (1 if near is None else 2)):
             inner = graph.forward_product(inner).add_(start)
@@ -216,11 +220,11 @@ class _LayerMean(torch.autograd.Function):
         own = (gradient / (ctx.layers + 1)).contiguous()
         rows, near = ctx.rows, ctx.near
         if near is None:
-            out = _whole_backward(ctx.graph, own, ctx.layers, rows)
+            out = _whole_backward(ctx.graph, own, ctx.layers, rows, ctx.edges)
         else:
             reached = _bag(*_turned(near.last), own)
             seed = _bag(*_turned(near.before), reached)
-            out = _whole_backward(ctx.graph, seed, ctx.layers - 2, None)
+            out = _whole_backward(ctx.graph, seed, ctx.layers - 2)
             out.index_add_(0, near.nodes, reached).index_add_(0, rows, own)
         if kept is not None and isinstance(ctx.keep, slice):
             out[ctx.keep] += kept
@@ -229,12 +233,29 @@ class _LayerMean(torch.autograd.Function):
         return out, None, None, None, None
 
 
-def _whole_backward(graph: SparseOperator, own: Tensor, layers: int, rows: Tensor | None) -> Tensor:
-    """g + Aᵀ(g + Aᵀ(g + …)), where g is `own` or is zero but at the rows."""
-    out = seed = own if rows is None else scatter_rows(own, rows, graph.shape[0])
+def _whole_backward(
+    graph: SparseOperator,
+    own: Tensor,
+    layers: int,
+    rows: Tensor | None = None,
+    edges: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Tensor:
+    """g + Aᵀ(g + Aᵀ(g + …)), where g is `own` or, if there are rows, zero but at these.
+
+    `edges` are those of the rows: where they are few, the first product is over them only.
+    """
+
+    def plus_own(product: Tensor) -> Tensor:
+        return product.add_(own) if rows is None else product.index_add_(0, rows, own)
+
+    few = edges is not None and len(edges[0]) < NEAR_SHARE * graph.csr.nnz
+    if edges is not None and few and own.device.type == "cpu":
+        out = plus_own(_bag(*_turned(_as_csr(edges, graph.shape[1])), own))
+        layers -= 1
+    else:
+        out = own if rows is None else scatter_rows(own, rows, graph.shape[0])
     for _ in range(layers):
-        out = graph.backward_product(out)
-        out = out.add_(seed) if rows is None else out.index_add_(0, rows, own)
+        out = plus_own(graph.backward_product(out))
     return out
 
 

@@ -131,7 +131,8 @@ def table(folder: Path = FOLDER) -> str:
         fitting = [e for e in entry["models"].values() if "peak_bytes" in e]
         rows.append(
             ("electronics", [
-             f"one epoch of each of {len(entry['models'])} models at Electronics' size",
+             f"one epoch of each of {len(entry['models'])} models at Electronics' size"
+             f"{_told(fitting[0])}",
              f"{min(e['seconds'] for e in fitting):.0f} to "
              f"{max(e['seconds'] for e in fitting):.0f} s", "", "",
              f"{entry['worst_peak_bytes'] / 2**30:.1f} GiB at most", "feature tables, Adam"])

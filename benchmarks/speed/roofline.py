@@ -6,8 +6,8 @@
 FLOPs and bytes are counted from the formulas (a product of [n, k] and [k, m] is 2nkm FLOPs; bytes
 are operands read once and results written once, gathered rows counted an edge). Limits: the best
 float32 product, copy and row gather measured here. A part cannot take less than the larger of
-FLOPs ÷ FLOP/s and bytes ÷ bytes/s; `reached` is that bound ÷ the measured time. The batch's users and
-items are all different here; a real step counts repeated ones instead of computing them again.
+FLOPs ÷ FLOP/s and bytes ÷ bytes/s; `reached` is that bound ÷ the measured time. The batch's users
+and items all differ here; a real step counts repeated ones instead of computing them again.
 """
 
 from __future__ import annotations
