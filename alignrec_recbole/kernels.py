@@ -152,6 +152,7 @@ class _Linear(torch.autograd.Function):
 
 
 _ROWS = 2048
+_TALL = 4096  # rows from which the choice of library shows
 
 
 def _over_rows(left: Tensor, right: Tensor) -> Tensor:
@@ -160,7 +161,8 @@ def _over_rows(left: Tensor, right: Tensor) -> Tensor:
     Without AVX-512 oneDNN takes half as long again as MKL where both factors lie across
     (benchmarks/speed).
     """
-    if left.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX2":
+    tall = left.dtype == torch.float32 and len(left) >= _TALL
+    if tall and torch.backends.cpu.get_cpu_capability() == "AVX2":
         return (right.T @ left).T
     return inner_products(left.T, right.T)
 
