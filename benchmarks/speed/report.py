@@ -129,10 +129,11 @@ def table(folder: Path = FOLDER) -> str:
     if "electronics" in found:
         entry = found["electronics"]
         fitting = [e for e in entry["models"].values() if "peak_bytes" in e]
+        steps = sorted({e["steps"] for e in fitting if e.get("steps")})
         rows.append(
             ("electronics", [
              f"one epoch of each of {len(entry['models'])} models at Electronics' size"
-             f"{_told(fitting[0])}",
+             f"{_told({'steps': ' or '.join(map(str, steps))})}",
              f"{min(e['seconds'] for e in fitting):.0f} to "
              f"{max(e['seconds'] for e in fitting):.0f} s", "", "",
              f"{entry['worst_peak_bytes'] / 2**30:.1f} GiB at most", "feature tables, Adam"])
