@@ -2,13 +2,13 @@
 
     python -m benchmarks.parity.baselines --reference CHECKOUT [--model M,…]
         [--data-path DIR --dataset D --text STEM --other STEM --seeds 999,1000,1001 --epochs 1000
-        --store FILE.json]
+        --learning-rate X --store FILE.json]
 
 CHECKOUT is one of enoche/MMRec, or of NanGongNingYi/GUME for GUME. Its models run in float32, ours
 in float64 and float32; two batches of one epoch, so that what is made once an epoch is seen both
 made and kept. With a data set and MMRec (its layout, feature files with row = itemID) both sides
-are also trained with the defaults of properties/model, once a seed; a seed that is in FILE is not
-trained again. The last line printed is one JSON object.
+are also trained with the defaults of properties/model, once a seed; X on both sides needs fewer
+epochs. A seed that is in FILE is not trained again. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -615,6 +615,8 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
     files = {"text": options.text, "image": options.other}
     stems = [files[kind] for kind in PAIRS[name].features[0] if files[kind]]
     settings = register.load_defaults(name, options.dataset)
+    chosen = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+    settings.update(chosen)
     given = {
         **PAIRS[name].theirs(settings),
         "learning_rate": settings["learning_rate"],
@@ -627,12 +629,12 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
         options.reference, mmrec.MARK, name, folder,
         {kind: folder / f"{stem}.npy" for kind, stem in files.items() if stem}, given, [seed],
     )  # fmt: skip
-    mine = train_ours(name, options, stems, seed)
+    mine = train_ours(name, options, stems, seed, chosen)
     print(f"ours: {name} seed {seed} {mine.metrics}", file=sys.stderr)
     return {
         "dataset": options.dataset,
         "features": stems,
-        "settings": {key: settings[key] for key in register.model_defaults(name)},
+        "settings": {key: settings[key] for key in register.model_defaults(name)} | chosen,
         "epochs": {"our": mine.epochs, "reference": theirs["epochs"]},
         "metrics": {
             metric: {
@@ -725,6 +727,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[999, 1000, 1001]
     )
     parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--learning-rate", type=float, help="of both sides, not the default")
     parser.add_argument("--store", type=Path, help="keep trained results here, seed by seed")
     options = parser.parse_args(arguments)
     options.model = options.model or of_checkout(options.reference)
