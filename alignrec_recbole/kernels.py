@@ -63,14 +63,38 @@ def inner_products(left: Tensor, right: Tensor, bias: Tensor | None = None) -> T
     """L Rᵀ (+ b) of [n, d] and [m, d], outside autograd.
 
     On CPU in float32 oneDNN is asked directly where torch has it: torch itself asks MKL, which on
-    processors that are not Intel's takes up to twice as long (benchmarks/speed).
+    processors that are not Intel's takes up to twice as long for rows by rows (benchmarks/speed).
 
     >>> inner_products(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
     tensor([[11.]])
     """
     if left.device.type == "cpu" and left.dtype == right.dtype == torch.float32 and _onednn():
-        return torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right), bias, "none", [], "")
+        if not _lies_across(left, right):
+            rows = _dense(left), _dense(right)
+            return torch.ops.mkldnn._linear_pointwise(*rows, bias, "none", [], "")
+        if bias is None and len(left) < len(right):
+            return (right @ left.T).T
     return F.linear(left, right, bias)
+
+
+_LARGE = 1 << 24  # multiplications from which the choice of library shows
+
+
+def _lies_across(left: Tensor, right: Tensor) -> bool:
+    """Whether MKL is faster than oneDNN: large factors not in rows, on processors without AVX-512.
+
+    oneDNN takes up to half as long again there (benchmarks/speed).
+    """
+    in_rows = left.is_contiguous() and right.is_contiguous()
+    return left.numel() * len(right) >= _LARGE and not in_rows and across_is_fast(left.dtype)
+
+
+def across_is_fast(dtype: torch.dtype) -> bool:
+    """Whether large products of this type take factors that lie across as fast as copies in rows.
+
+    So do products in bfloat16, and MKL's where it is taken (benchmarks/speed).
+    """
+    return dtype == torch.bfloat16 or torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def _dense(matrix: Tensor) -> Tensor:
@@ -136,7 +160,7 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         g = gradient.to(x.dtype)
         turned = ctx.turned
-        for_weight = _over_rows(g, x) if turned is None else inner_products(turned(), g.T).T
+        for_weight = inner_products(g.T, x.T) if turned is None else inner_products(turned(), g.T).T
         for_x = None
         if ctx.collector is not None:
             ctx.collector.add(ctx.table, gradient, weight, ctx.rows)
@@ -152,19 +176,6 @@ class _Linear(torch.autograd.Function):
 
 
 _ROWS = 2048
-_TALL = 4096  # rows from which the choice of library shows
-
-
-def _over_rows(left: Tensor, right: Tensor) -> Tensor:
-    """Lᵀ R of tall [n, d] and [n, f], d < f.
-
-    Without AVX-512 oneDNN takes half as long again as MKL where both factors lie across
-    (benchmarks/speed).
-    """
-    tall = left.dtype == torch.float32 and len(left) >= _TALL
-    if tall and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        return (right.T @ left).T
-    return inner_products(left.T, right.T)
 
 
 class ConstantFactor:

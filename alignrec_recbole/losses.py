@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignrec_recbole.kernels import inner_products, product_dtype, take_rows
+from alignrec_recbole.kernels import across_is_fast, inner_products, product_dtype, take_rows
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -212,8 +212,7 @@ class _GramDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
         low = right.to(product_dtype(right))
-        # Rᵀ in the order of memory in which products of its type are fast (benchmarks/speed)
-        turned = low.T if low.dtype == torch.bfloat16 else low.T.contiguous()
+        turned = low.T if across_is_fast(low.dtype) else low.T.contiguous()
         own, cross = left.T @ left, inner_products(turned, left.to(low.dtype).T)  # [f, d]
         squared = _square_sum(own) - 2 * _square_sum(cross.to(left.dtype)) + _gram_squares(turned)
         norm = squared.clamp(min=0).sqrt()

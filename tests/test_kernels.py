@@ -48,6 +48,19 @@ def test_strided_factors_are_made_dense():
     assert kernels._dense(wide.T).data_ptr() == wide.data_ptr()  # no copy where none is needed
 
 
+@pytest.mark.parametrize("rows", [(250, 350), (350, 250)])
+def test_large_factors_that_lie_across_give_the_same(rows):
+    left, right, bias = torch.randn(250, rows[0]), torch.randn(250, rows[1]), torch.randn(rows[1])
+    assert left.numel() * rows[1] >= kernels._LARGE
+    for one, other in [(left.T, right.T), (left.T, right.T.contiguous())]:
+        for given in (None, bias):
+            product = kernels.inner_products(one, other, given)
+            expected = left.T @ right + (0 if given is None else given)
+            torch.testing.assert_close(product, expected, rtol=1e-4, atol=1e-4)
+    product = kernels.inner_products(left.T.contiguous(), right.T)
+    torch.testing.assert_close(product, left.T @ right, rtol=1e-4, atol=1e-4)
+
+
 def test_a_constant_factor_is_rounded_once_and_changes_no_bit():
     torch.manual_seed(0)
     x, weight, bias = torch.randn(40, 17), torch.randn(5, 17), torch.randn(5)
