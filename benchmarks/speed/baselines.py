@@ -36,20 +36,23 @@ from benchmarks.speed import side_by_side
 from benchmarks.speed.epochs import add_steps
 
 WIDTHS = {"text": 384, "image": 4096}
+LEARNING = [name for name, pair in PAIRS.items() if pair.learns and pair.code == mmrec.MARK]
+
+
+def spec(model: str, dataset: str, data_path: Path, features: Path) -> RunSpec:
+    """Our run with the defaults on `simulated_features`."""
+    names = tuple(checkout.FILES[kind].removesuffix(".npy") for kind in PAIRS[model].features[0])
+    return RunSpec(
+        model, dataset, names, setting="mmrec", data_path=data_path, features_path=features,
+        output=features / model, progress=False,
+    )  # fmt: skip
 
 
 def ours(
     model: str, dataset: str, data_path: Path, features: Path, steps: int | None = None
 ) -> Any:
     """Actions of our harness with the defaults."""
-    names = tuple(checkout.FILES[kind].removesuffix(".npy") for kind in PAIRS[model].features[0])
-    return our_side.actions(
-        RunSpec(
-            model, dataset, names, setting="mmrec", data_path=data_path, features_path=features,
-            output=features / model, progress=False,
-        ),
-        steps,
-    )  # fmt: skip
+    return our_side.actions(spec(model, dataset, data_path, features), steps)
 
 
 def theirs(
@@ -96,21 +99,20 @@ def entry(mine: side_by_side.Timing, peer: side_by_side.Timing) -> dict[str, Any
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
-    learning = [name for name, pair in PAIRS.items() if pair.learns and pair.code == mmrec.MARK]
     parser = argparse.ArgumentParser(prog="benchmarks.speed.baselines")
     parser.add_argument("--reference", type=Path, required=True, help="checkout of enoche/MMRec")
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--dataset", default="sports")
     parser.add_argument(
-        "--model", type=lambda text: text.split(","), default=learning, help="default: all"
+        "--model", type=lambda text: text.split(","), default=LEARNING, help="default: all"
     )
     parser.add_argument("--rounds", type=int, default=5)
     add_steps(parser)
     parser.add_argument("--store", type=Path, help="keep results here, model by model")
     options = parser.parse_args(arguments)
-    unknown = sorted(set(options.model) - set(learning))
+    unknown = sorted(set(options.model) - set(LEARNING))
     if unknown:
-        parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(learning)}")
+        parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(LEARNING)}")
     data_path = options.data_path.resolve()
     dataset_dir = data_path / options.dataset
     models: dict[str, dict[str, Any]] = {}
