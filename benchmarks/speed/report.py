@@ -42,6 +42,7 @@ ROWS = {  # file → what was timed, against whom, what bounds ours
     "lightgcn": ("LightGCN, training epoch", "RecBole", "gathering rows, Adam"),
     "evaluation": ("full ranking", "RecBole, best batch", "arithmetic, the top-K search"),
 }
+SHOWN = 0.15  # shares of a step from here on
 
 
 def read(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
@@ -98,7 +99,7 @@ def table(folder: Path = FOLDER) -> str:
                     f"{entry['ratio']:.1f}×",
                     f"{entry['ours_peak_bytes'] / 2**30:.2f} / "
                     f"{entry['peer_peak_bytes'] / 2**30:.2f} GiB",
-                    "not profiled",
+                    _largest(found, model),
                 ],
             )
         )
@@ -146,13 +147,24 @@ def table(folder: Path = FOLDER) -> str:
     return tabulate([cells for _, cells in rows], header, tablefmt="github", disable_numparse=True)
 
 
+def _largest(found: dict[str, dict[str, Any]], model: str) -> str:
+    """The kinds of operators with the largest shares of a step (`benchmarks.speed.shares`)."""
+    profiled = found.get("shares", {}).get("models", {})
+    if model not in profiled:
+        return "not profiled"
+    shares = profiled[model]["shares"].items()
+    return ", ".join(f"{kind} {share:.0%}" for kind, share in shares if share >= SHOWN)
+
+
 def _told(entry: dict[str, Any]) -> str:
     return f" (told from {entry['steps']} steps)" if entry.get("steps") else ""
 
 
 def machines(found: dict[str, dict[str, Any]]) -> dict[str, str]:
     """The machine of each result, in words; each of the baselines is a result."""
-    entries = {name: entry for name, entry in found.items() if name != "baselines"}
+    entries = {
+        name: entry for name, entry in found.items() if name != "baselines" and "machine" in entry
+    }
     for model, entry in found.get("baselines", {}).get("models", {}).items():
         entries[f"baselines {model}"] = entry
     out = {}
