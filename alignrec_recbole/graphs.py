@@ -1,7 +1,7 @@
-"""Graphs as constant sparse operators: propagation with an exact, cheap backward; kNN in blocks.
+"""Graphs as constant sparse operators: propagation with an exact, cheap backward.
 
 Nothing here is dense in items × items or users × items. Row 0 of every table is RecBole's PAD;
-it never gets an edge.
+it never gets an edge. Graphs from features are in `item_graphs`, learnt weights in `edges`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from alignrec_recbole.kernels import inner_products, scatter_rows
-from alignrec_recbole.neighbour_store import found_or_made
+from alignrec_recbole.kernels import scatter_rows
 
 
 class SparseOperator:
@@ -53,11 +52,11 @@ class SparseOperator:
 
     def forward_product(self, dense: Tensor) -> Tensor:
         """A X, outside autograd."""
-        return _bag(*self._on(dense, transposed=False), dense.detach())
+        return bag(*self._on(dense, transposed=False), dense.detach())
 
     def backward_product(self, gradient: Tensor) -> Tensor:
         """Aᵀ G."""
-        return _bag(*self._on(gradient, transposed=True), gradient.detach())
+        return bag(*self._on(gradient, transposed=True), gradient.detach())
 
     def _on(self, dense: Tensor, *, transposed: bool) -> tuple[Tensor, Tensor, Tensor]:
         transposed = transposed and not self._symmetric
@@ -152,7 +151,12 @@ def _edges_of(
     return index.index_select(0, take), ends, weights.index_select(0, take)
 
 
-def _bag(index: Tensor, offsets: Tensor, weights: Tensor, dense: Tensor) -> Tensor:
+def bag(index: Tensor, offsets: Tensor, weights: Tensor, dense: Tensor) -> Tensor:
+    """A X of a matrix in CSR arrays, outside autograd.
+
+    >>> bag(torch.tensor([0, 1]), torch.tensor([0, 2]), torch.ones(2), torch.ones(2, 1))
+    tensor([[2.]])
+    """
     return F.embedding_bag(
         index,
         dense,
@@ -170,13 +174,13 @@ class _Product(torch.autograd.Function):
         if rows is None:
             return operator.forward_product(low)
         index, offsets, weights = ctx.edges = operator._edges_of(rows, low)
-        return _bag(index, offsets, weights, low)
+        return bag(index, offsets, weights, low)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         gradient, shape = gradient.contiguous(), ctx.operator.shape
         if ctx.rows is not None and gradient.device.type == "cpu":
-            return _bag(*_turned(_as_csr(ctx.edges, shape[1])), gradient), None, None
+            return bag(*_turned(_as_csr(ctx.edges, shape[1])), gradient), None, None
         if ctx.rows is not None:
             gradient = scatter_rows(gradient, ctx.rows, shape[0])
         return ctx.operator.backward_product(gradient), None, None
@@ -201,11 +205,11 @@ class _LayerMean(torch.autograd.Function):
             inner = graph.forward_product(inner).add_(start)
         total = start.clone() if rows is None else start.index_select(0, rows)
         if near is not None:
-            inner = _bag(*_arrays(near.before), inner.detach())
+            inner = bag(*_arrays(near.before), inner.detach())
             inner += start.index_select(0, near.nodes)
-            total += _bag(*_arrays(near.last), inner)
+            total += bag(*_arrays(near.last), inner)
         elif edges is not None:
-            total += _bag(*edges, inner.detach())
+            total += bag(*edges, inner.detach())
         elif layers:
             total += graph.forward_product(inner)
         total.div_(layers + 1)
@@ -222,8 +226,8 @@ class _LayerMean(torch.autograd.Function):
         if near is None:
             out = _whole_backward(ctx.graph, own, ctx.layers, rows, ctx.edges)
         else:
-            reached = _bag(*_turned(near.last), own)
-            seed = _bag(*_turned(near.before), reached)
+            reached = bag(*_turned(near.last), own)
+            seed = bag(*_turned(near.before), reached)
             out = _whole_backward(ctx.graph, seed, ctx.layers - 2)
             out.index_add_(0, near.nodes, reached).index_add_(0, rows, own)
         if kept is not None and isinstance(ctx.keep, slice):
@@ -250,7 +254,7 @@ def _whole_backward(
 
     few = edges is not None and len(edges[0]) < NEAR_SHARE * graph.csr.nnz
     if edges is not None and few and own.device.type == "cpu":
-        out = plus_own(_bag(*_turned(_as_csr(edges, graph.shape[1])), own))
+        out = plus_own(bag(*_turned(_as_csr(edges, graph.shape[1])), own))
         layers -= 1
     else:
         out = own if rows is None else scatter_rows(own, rows, graph.shape[0])
@@ -298,11 +302,12 @@ def normalised_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[i
            [0.    , 0.7071, 0.7071]])
     """
     matrix = _binary(pairs, shape)
-    row, column = _inverse_root(matrix.sum(1)), _inverse_root(matrix.sum(0))
+    row, column = inverse_root(matrix.sum(1)), inverse_root(matrix.sum(0))
     return (sp.diags(row) @ matrix @ sp.diags(column)).tocsr()
 
 
-def _inverse_root(degrees: Any) -> np.ndarray:
+def inverse_root(degrees: Any) -> np.ndarray:
+    """d^-½ as a vector, 0 where d is."""
     degrees = np.asarray(degrees, dtype=np.float64).ravel()
     root = np.zeros_like(degrees)
     np.power(degrees, -0.5, out=root, where=degrees > 0)
@@ -322,173 +327,6 @@ def unit_rows(features: Tensor) -> Tensor:
     return features / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
-def nearest_neighbours(
-    features: Tensor, k: int, *, memory_bytes: int = 256 << 20
-) -> tuple[Tensor, Tensor]:
-    """Cosine k-nearest neighbours of every row, exact, in blocks of rows.
-
-    Zero rows (PAD, items without the modality) have no neighbours and are nobody's neighbour.
-    A row may be its own neighbour. Inside `neighbour_store.keep_in` they are searched once.
-
-    Args:
-        features: [n, f].
-        k: neighbours a row; cut to the number of non-zero rows.
-        memory_bytes: bound on the block of similarities held at once.
-
-    Returns:
-        similarities [n, k] and indices [n, k]; index −1 where there is no neighbour.
-    """
-    return found_or_made(features, k, lambda: _search(features, k, memory_bytes))
-
-
-def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
-    norms = features.norm(dim=1)
-    alive = norms.ne(0)  # a NaN stays, and is seen in the loss
-    inverse = norms.clamp(min=torch.finfo(norms.dtype).tiny).reciprocal()
-    k = min(k, int(alive.sum()))
-    n = len(features)
-    values = torch.zeros(n, k, dtype=features.dtype, device=features.device)
-    indices = torch.full((n, k), -1, dtype=torch.int64, device=features.device)
-    if k == 0:
-        return values, indices
-    dead = torch.nonzero(~alive).ravel()
-    block = max(1, memory_bytes // (n * features.element_size() * 2))
-    for start in range(0, n, block):
-        left = features[start : start + block] * inverse[start : start + block, None]
-        similar = inner_products(left, features).mul_(inverse)  # [block, n]; no unit copy is made
-        similar[:, dead] = -torch.inf
-        best, where = similar.topk(k, dim=1)
-        here = alive[start : start + block, None]
-        values[start : start + block] = torch.where(here, best, 0.0)
-        indices[start : start + block] = torch.where(here, where, -1)
-    return values, indices
-
-
-def item_graph(features: Tensor, k: int, *, memory_bytes: int = 256 << 20) -> Any:
-    """Normalised item–item kNN graph S = D^-½ W D^-½ as scipy CSR [n, n].
-
-    W holds each item's k largest cosines (itself among them), negative ones clamped to 0; D are the
-    row sums of W, used on rows and columns alike, so S is in general not symmetric. An item with a
-    zero feature row keeps a single self edge of weight 1; PAD (row 0) has no edge.
-
-    Source: build_knn_normalized_graph's definition as tabulated in the project notes on AlignRec.
-    """
-    values, indices = nearest_neighbours(features, k, memory_bytes=memory_bytes)
-    n = len(features)
-    weight = values.clamp(min=0).cpu().numpy().astype(np.float64)
-    column = indices.cpu().numpy()
-    kept: np.ndarray = column >= 0
-    row = np.repeat(np.arange(n), kept.sum(1))
-    graph = sp.csr_matrix((weight[kept], (row, column[kept])), shape=(n, n))
-    lonely = np.asarray(graph.sum(1)).ravel() <= 0
-    lonely[0] = False
-    graph = (graph + sp.diags(lonely.astype(np.float64))).tocsr()
-    root = _inverse_root(graph.sum(1))
-    return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
-
-
-def unweighted_item_graph(features: Tensor, k: int, *, memory_bytes: int = 256 << 20) -> Any:
-    """Normalised item–item kNN graph D^-½ A D^-½ as scipy CSR [n, n] with A of ones.
-
-    A row of A marks an item's k nearest by cosine, itself among them; D are its row sums. An item
-    with a zero feature row keeps a single self edge of weight 1; PAD (row 0) has no edge.
-
-    Source: Zhou and Shen, FREEDOM, MM 2023, equations 1-3.
-    """
-    _, indices = nearest_neighbours(features, k, memory_bytes=memory_bytes)
-    n = len(features)
-    column = indices.cpu().numpy()
-    kept: np.ndarray = column >= 0
-    row = np.repeat(np.arange(n), kept.sum(1))
-    graph = sp.csr_matrix((np.ones(len(row)), (row, column[kept])), shape=(n, n))
-    lonely = np.asarray(~kept.any(axis=1))
-    lonely[0] = False
-    graph = (graph + sp.diags(lonely.astype(np.float64))).tocsr()
-    root = _inverse_root(graph.sum(1))
-    return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
-
-
-def neighbour_products(x: Tensor, indices: Tensor) -> Tensor:
-    """⟨x_i, x_j⟩ for the neighbours j of every row i, differentiable in both places of x.
-
-    Never holds more than a block of the [n, k, d] products' factors.
-
-    Args:
-        x: [n, d].
-        indices: [n, k]; −1 gives 0.
-
-    >>> neighbour_products(torch.tensor([[1.0], [2.0]]), torch.tensor([[1, 0], [1, -1]]))
-    tensor([[2., 1.],
-            [4., 0.]])
-    """
-    return _NeighbourProducts.apply(x, indices)
-
-
-_NEIGHBOUR_ROWS = 512
-
-
-class _NeighbourProducts(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
-        ctx.save_for_backward(x, indices)
-        out = x.new_empty(indices.shape)
-        for start in range(0, len(x), _NEIGHBOUR_ROWS):
-            cut = slice(start, start + _NEIGHBOUR_ROWS)
-            out[cut] = torch.einsum("nd,nkd->nk", x[cut], x[indices[cut].clamp(min=0)])
-        return out.masked_fill_(indices < 0, 0.0)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        x, indices = ctx.saved_tensors
-        gradient = gradient.masked_fill(indices < 0, 0.0)
-        out = torch.zeros_like(x)
-        for start in range(0, len(x), _NEIGHBOUR_ROWS):
-            cut = slice(start, start + _NEIGHBOUR_ROWS)
-            place, weight = indices[cut].clamp(min=0), gradient[cut]
-            out[cut] += torch.einsum("nk,nkd->nd", weight, x[place])
-            spread = weight[:, :, None] * x[cut, None]
-            out.index_add_(0, place.ravel(), spread.view(-1, x.shape[1]))
-        return out, None
-
-
-def neighbour_sums(weights: Tensor, indices: Tensor, x: Tensor) -> Tensor:
-    """Σ_k w_ik x_j over the neighbours j = indices[i, k], differentiable in w and x.
-
-    For a graph that is learnt; a constant one is a SparseOperator.
-
-    Args:
-        weights: [n, k]; those of index −1 count nothing.
-        indices: [n, k].
-        x: [m, d].
-
-    >>> one = torch.tensor([[2.0, 3.0]])
-    >>> neighbour_sums(one, torch.tensor([[1, -1]]), torch.tensor([[5.0], [7.0]]))
-    tensor([[14.]])
-    """
-    return _NeighbourSums.apply(weights.masked_fill(indices < 0, 0.0), indices, x)
-
-
-class _NeighbourSums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, indices: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, indices, x)
-        offsets = torch.arange(0, indices.numel() + 1, indices.shape[1], device=x.device)
-        place = indices.clamp(min=0).ravel()
-        return _bag(place, offsets, weights.detach().ravel(), x.detach())
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
-        weights, indices, x = ctx.saved_tensors
-        for_weights, for_x = torch.empty_like(weights), torch.zeros_like(x)
-        for start in range(0, len(weights), _NEIGHBOUR_ROWS):
-            cut = slice(start, start + _NEIGHBOUR_ROWS)
-            place, back = indices[cut].clamp(min=0), gradient[cut]
-            for_weights[cut] = torch.einsum("nd,nkd->nk", back, x[place])
-            spread = weights[cut, :, None] * back[:, None]
-            for_x.index_add_(0, place.ravel(), spread.view(-1, x.shape[1]))
-        return for_weights, None, for_x
-
-
 def random_walk_adjacency(
     pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], *, loops: bool = True
 ) -> Any:
@@ -506,36 +344,6 @@ def random_walk_adjacency(
     if loops:
         graph = graph + sp.identity(sum(shape))
     return SparseOperator(sp.diags(1 / np.maximum(np.asarray(graph.sum(1)).ravel(), 1)) @ graph)
-
-
-def shrunk_neighbours(
-    features: Tensor, k: int, shrink: float, *, memory_bytes: int = 256 << 20
-) -> Any:
-    """The k largest ⟨f_i, f_j⟩ / (‖f_i‖ ‖f_j‖ + shrink) of every row as scipy CSR [n, n].
-
-    Exact, in blocks of rows; a row may be its own neighbour. Zero rows have no neighbours and are
-    nobody's neighbour.
-
-    Source: Ferrari Dacrema et al., RecSys 2019 (ItemKNN-CBF).
-    """
-    n, norm = len(features), features.norm(dim=1)
-    alive = norm > 0
-    k = min(k, int(alive.sum()))
-    dead = torch.nonzero(~alive).ravel()
-    block = max(1, memory_bytes // (n * features.element_size() * 3))
-    kept, places = [], []
-    for start in range(0, n, block):
-        cut = slice(start, start + block)
-        similar = inner_products(features[cut], features)
-        similar.div_(torch.outer(norm[cut], norm).add_(shrink))
-        similar[:, dead] = -torch.inf
-        best, where = similar.topk(k, dim=1)
-        kept.append(best[alive[cut]])
-        places.append(where[alive[cut]])
-    row = torch.nonzero(alive).ravel().repeat_interleave(k).cpu().numpy()
-    column = torch.cat(places).ravel().cpu().numpy()
-    weight = torch.cat(kept).ravel().cpu().numpy()
-    return sp.csr_matrix((weight, (row, column)), shape=(n, n))
 
 
 def thinned_adjacency(interactions: Any, share: float, generator: torch.Generator) -> Any:
@@ -627,7 +435,7 @@ def extended_adjacency(
     """
     block = _binary(pairs, shape)
     graph = sp.bmat([[None, block], [block.T, items]], format="csr")
-    root = _inverse_root(graph.sum(1))
+    root = inverse_root(graph.sum(1))
     return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
 
 
@@ -636,124 +444,3 @@ def _binary(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any
     matrix = sp.csr_matrix((np.ones(len(pairs[0])), pairs), shape=shape)
     matrix.data[:] = 1.0
     return matrix
-
-
-# Edges with learnt weights ----------------------------------------------------------------------
-
-
-class Edges(nn.Module):
-    """The user-item graph in both directions, for weights that are learnt.
-
-    Edge e goes from node `sender[e]` to node `receiver[e]`, nodes being users, then items. Edges
-    are sorted by receiver, so the first half ends in users; `reverse[e]` is the same pair the other
-    way round. Constant weights are a SparseOperator.
-
-    Args:
-        pairs: users and items; a repeated pair is one edge.
-        shape: (user_num, item_num).
-
-    >>> edges = Edges((np.array([0, 1]), np.array([0, 0])), (2, 1))
-    >>> edges.sender, edges.receiver, edges.reverse
-    (tensor([2, 2, 0, 1]), tensor([0, 1, 2, 2]), tensor([2, 3, 0, 1]))
-    """
-
-    sender: Tensor
-    receiver: Tensor
-    reverse: Tensor
-    offsets: Tensor
-
-    def __init__(self, pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> None:
-        super().__init__()
-        user, item = np.unique(np.stack(pairs), axis=1).astype(np.int64)  # by user, then item
-        back = np.lexsort((user, item))  # by item, then user
-        receiver = np.concatenate([user, shape[0] + item[back]])
-        counts = np.bincount(receiver, minlength=sum(shape))
-        for name, values in {
-            "sender": np.concatenate([shape[0] + item, user[back]]),
-            "receiver": receiver,
-            "reverse": np.concatenate([len(user) + np.argsort(back), back]),
-            "offsets": np.concatenate([[0], np.cumsum(counts)]),
-        }.items():
-            self.register_buffer(name, torch.from_numpy(values), persistent=False)
-
-    def products(self, x: Tensor) -> Tensor:
-        """⟨x_r, x_s⟩ of every edge's ends [2E], x [n, d]."""
-        return _EdgeProducts.apply(x, self)
-
-    def softmax(self, scores: Tensor) -> Tensor:
-        """exp(s_e) over its sum among the edges of the same receiver, [2E].
-
-        Scores are exponentiated as they are: cosines, say.
-        """
-        return _EdgeSoftmax.apply(scores, self)
-
-    def sums(self, weights: Tensor, x: Tensor) -> Tensor:
-        """Σ_e w_e x_s over the edges that end in each node [n, d]; weights [2E], x [n, d]."""
-        return _EdgeSums.apply(weights, x, self)
-
-    def products_of(self, left: Tensor, right: Tensor, count: int) -> Tensor:
-        """⟨l_r, r_s⟩ of the first edges, in blocks, outside autograd."""
-        out = left.new_empty(count)
-        for start in range(0, count, _EDGES):
-            cut = slice(start, min(start + _EDGES, count))
-            pair = left[self.receiver[cut]].mul_(right[self.sender[cut]])
-            out[cut] = pair.sum(1)
-        return out
-
-    def bag(self, weights: Tensor, x: Tensor) -> Tensor:
-        """`sums` outside autograd."""
-        return _bag(self.sender, self.offsets, weights.detach(), x.detach())
-
-    def totals(self, values: Tensor) -> Tensor:
-        """Each edge gets the sum of the values [2E] of all edges to its receiver."""
-        zeros = values.new_zeros(len(self.offsets) - 1)
-        return zeros.index_add_(0, self.receiver, values)[self.receiver]
-
-
-_EDGES = 1 << 15
-
-
-class _EdgeProducts(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, edges: Edges) -> Tensor:
-        ctx.edges = edges
-        ctx.save_for_backward(x)
-        half = len(edges.sender) // 2  # the other half are the same pairs
-        out = edges.products_of(x, x, half)
-        return torch.cat([out, out[edges.reverse[half:]]])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (x,), edges = ctx.saved_tensors, ctx.edges
-        return edges.bag(gradient + gradient[edges.reverse], x), None
-
-
-class _EdgeSoftmax(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, edges: Edges) -> Tensor:
-        share = scores.exp()
-        share /= edges.totals(share)
-        ctx.edges = edges
-        ctx.save_for_backward(share)
-        return share
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (share,) = ctx.saved_tensors
-        own = gradient * share
-        return own - share * ctx.edges.totals(own), None
-
-
-class _EdgeSums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, x: Tensor, edges: Edges) -> Tensor:
-        ctx.edges = edges
-        ctx.save_for_backward(weights, x)
-        return edges.bag(weights, x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        (weights, x), edges = ctx.saved_tensors, ctx.edges
-        gradient = gradient.contiguous()
-        for_weights = edges.products_of(gradient, x, len(weights))
-        return for_weights, edges.bag(weights[edges.reverse], gradient), None

@@ -109,73 +109,6 @@ def test_normalised_interactions_count_a_repeated_pair_once():
     assert (once != twice).nnz == 0
 
 
-def slow_neighbours(features, k):
-    unit = features / np.where((n := np.linalg.norm(features, axis=1, keepdims=True)) > 0, n, 1)
-    similar = unit @ unit.T
-    dead = ~features.any(1)
-    similar[:, dead] = -np.inf
-    return [[] if dead[i] else list(np.argsort(-row, kind="stable")[:k]) for i, row in
-            enumerate(similar)]  # fmt: skip
-
-
-@pytest.mark.parametrize("memory", [1, 4000, 1 << 20])
-def test_neighbours_in_blocks_equal_the_slow_twin(memory):
-    features = np.random.default_rng(0).normal(size=(50, 8))
-    features[[0, 7]] = 0
-    values, indices = graphs.nearest_neighbours(torch.from_numpy(features), 5, memory_bytes=memory)
-    for mine, slow in zip(indices.tolist(), slow_neighbours(features, 5), strict=True):
-        assert [i for i in mine if i >= 0] == slow
-    assert (values[indices < 0] == 0).all()
-
-
-def test_item_graph_by_hand():
-    # PAD, two equal items, one at 60 degrees to them, one without features
-    features = torch.tensor([[0.0, 0], [1, 0], [2, 0], [0.5, 3**0.5 / 2], [0, 0]])
-    graph = graphs.item_graph(features.double(), 2).toarray()
-    assert not graph[0].any()  # PAD has no edge
-    assert graph[4].tolist() == [0, 0, 0, 0, 1]  # nothing known: itself alone
-    np.testing.assert_allclose(graph[1], [0, 0.5, 0.5, 0, 0])  # W row (1, 1), D = 2
-    # item 3: itself 1 and one of its two equal neighbours .5; D = 1.5
-    assert graph[3, 3] == pytest.approx(1 / 1.5)
-    assert max(graph[3, 1], graph[3, 2]) == pytest.approx(0.5 / (1.5 * 2) ** 0.5)
-
-
-def test_k_larger_than_the_items_is_cut():
-    values, indices = graphs.nearest_neighbours(torch.eye(4)[:, :3], 10)
-    assert indices.shape == (4, 3)  # the fourth row is zero
-    assert not values[3].any()
-
-
-def test_no_dense_item_matrix():
-    n = 3000
-    features = torch.randn(n, 4)
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal largest
-            out = function(*args, **(kwargs or {}))
-            for tensor in out if isinstance(out, (tuple, list)) else [out]:
-                if isinstance(tensor, torch.Tensor):
-                    largest = max(largest, tensor.numel())
-            return out
-
-    with Watch():
-        graphs.nearest_neighbours(features, 5, memory_bytes=1 << 20)
-    assert largest < n * n / 4
-
-
-def test_unweighted_item_graph_by_hand():
-    # PAD, two equal items, one at 60 degrees to them, one without features
-    features = torch.tensor([[0.0, 0], [1, 0], [2, 0], [0.5, 3**0.5 / 2], [0, 0]])
-    graph = graphs.unweighted_item_graph(features.double(), 2).toarray()
-    assert not graph[0].any()  # PAD has no edge
-    assert graph[4].tolist() == [0, 0, 0, 0, 1]  # nothing known: itself alone
-    np.testing.assert_allclose(graph[1], [0, 0.5, 0.5, 0, 0])  # every degree is k = 2
-    assert graph[3, 3] == pytest.approx(0.5)
-    assert graph[3, 1:3].sum() == pytest.approx(0.5)
-
-
 def test_random_walk_adjacency_equals_its_dense_twin():
     users, items = np.array([1, 1, 2, 2]), np.array([1, 2, 2, 2])  # one pair twice
     dense = np.eye(6)
@@ -184,41 +117,6 @@ def test_random_walk_adjacency_equals_its_dense_twin():
     dense /= dense.sum(1, keepdims=True)
     graph = graphs.random_walk_adjacency((users, items), (3, 3))
     np.testing.assert_allclose(graph.csr.toarray(), dense)
-
-
-NEIGHBOURS = torch.tensor([[0, 2, -1], [3, 3, 1], [-1, -1, -1], [2, 0, 1]])
-
-
-@pytest.mark.parametrize("rows", [1, 3, 512])
-def test_neighbour_products_and_sums_equal_dense_ones_with_gradients(rows, monkeypatch):
-    monkeypatch.setattr(graphs, "_NEIGHBOUR_ROWS", rows)
-    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    kept = NEIGHBOURS >= 0
-    dense = (x @ x.T).gather(1, NEIGHBOURS.clamp(min=0)) * kept
-    torch.testing.assert_close(graphs.neighbour_products(x, NEIGHBOURS), dense)
-    matrix = torch.zeros(4, 4, dtype=torch.float64)
-    matrix = matrix.scatter_add(1, NEIGHBOURS.clamp(min=0), weights * kept)
-    torch.testing.assert_close(graphs.neighbour_sums(weights, NEIGHBOURS, x), matrix @ x)
-    assert torch.autograd.gradcheck(lambda v: graphs.neighbour_products(v, NEIGHBOURS), (x,))
-    assert torch.autograd.gradcheck(
-        lambda w, v: graphs.neighbour_sums(w, NEIGHBOURS, v), (weights, x)
-    )
-
-
-@pytest.mark.parametrize("memory", [1, 1 << 20])
-@pytest.mark.parametrize("shrink", [0.0, 10.0])
-def test_shrunk_neighbours_equal_the_dense_twin(memory, shrink):
-    features = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 6)))
-    features[[0, 9]] = 0
-    norm = features.norm(dim=1)
-    similar = features @ features.T / (torch.outer(norm, norm) + shrink)
-    similar[:, [0, 9]] = -torch.inf
-    best, where = similar.topk(4, dim=1)
-    dense = torch.zeros(30, 30, dtype=torch.float64).scatter(1, where, best)
-    dense[[0, 9]] = 0
-    graph = graphs.shrunk_neighbours(features, 4, shrink, memory_bytes=memory)
-    np.testing.assert_allclose(graph.toarray(), dense)
 
 
 def test_thinned_adjacency_keeps_a_share_and_its_own_degrees():
@@ -296,51 +194,6 @@ def test_extended_adjacency_equals_its_dense_twin():
     root = np.where(degree > 0, np.maximum(degree, 1) ** -0.5, 0)
     graph = graphs.extended_adjacency((users, items), (6, 8), sp.csr_matrix(links))
     np.testing.assert_allclose(graph.toarray(), root[:, None] * dense * root)
-
-
-# Edges with learnt weights ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def edges():
-    rng = np.random.default_rng(3)
-    users, items = np.nonzero(rng.random((9, 7)) < 0.4)
-    kept = (users != 4) & (items != 2)  # a user and an item without edges
-    users, items = users[kept], items[kept]
-    again = rng.permutation(np.r_[np.arange(len(users)), 0, 1])  # two pairs twice, any order
-    return graphs.Edges((users[again], items[again]), (9, 7)), len(users)
-
-
-def test_edges_are_sorted_and_know_their_reverse(edges):
-    edges, pairs = edges
-    assert len(edges.sender) == 2 * pairs
-    assert (edges.receiver.diff() >= 0).all()
-    assert (edges.receiver[:pairs] < 9).all()
-    assert torch.equal(edges.sender[edges.reverse], edges.receiver)
-    assert torch.equal(edges.receiver[edges.reverse], edges.sender)
-    assert torch.equal(edges.offsets.diff(), torch.bincount(edges.receiver, minlength=16))
-    assert not edges.state_dict()
-
-
-@pytest.mark.parametrize("block", [4, 1 << 15])
-def test_edge_operations_equal_dense_ones_and_have_their_gradients(edges, block, monkeypatch):
-    monkeypatch.setattr(graphs, "_EDGES", block)
-    edges, _ = edges
-    x = torch.randn(16, 3, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(len(edges.sender), dtype=torch.float64, requires_grad=True)
-    place = edges.receiver, edges.sender
-
-    def dense(values):
-        return torch.zeros(16, 16, dtype=torch.float64).index_put(place, values)
-
-    torch.testing.assert_close(edges.products(x), (x @ x.T)[place])
-    torch.testing.assert_close(edges.sums(weights, x), dense(weights) @ x)
-    full = torch.full((16, 16), -torch.inf, dtype=torch.float64).index_put(place, weights)
-    torch.testing.assert_close(edges.softmax(weights), torch.softmax(full, 1)[place])
-    assert torch.autograd.gradcheck(edges.products, (x,))
-    assert torch.autograd.gradcheck(edges.sums, (weights, x))
-    assert torch.autograd.gradcheck(edges.softmax, (weights,))
-    assert not edges.sums(weights, x)[[4, 11]].any()
 
 
 def test_a_random_walk_without_loops_is_the_mean_of_neighbours():

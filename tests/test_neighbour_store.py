@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignrec_recbole import graphs, neighbour_store
+from alignrec_recbole import item_graphs, neighbour_store
 
 
 @pytest.fixture
@@ -22,21 +22,21 @@ def features() -> torch.Tensor:
 def searches(monkeypatch) -> list[int]:
     """Grows by k with every search that is really made."""
     made: list[int] = []
-    search = graphs._search
+    search = item_graphs._search
 
     def counted(features, k, memory_bytes):
         made.append(k)
         return search(features, k, memory_bytes)
 
-    monkeypatch.setattr(graphs, "_search", counted)
+    monkeypatch.setattr(item_graphs, "_search", counted)
     return made
 
 
 def test_the_second_search_is_read_and_equal(features, searches, tmp_path: Path) -> None:
     with neighbour_store.keep_in(tmp_path):
-        first, second = (graphs.nearest_neighbours(features, 5) for _ in range(2))
+        first, second = (item_graphs.nearest_neighbours(features, 5) for _ in range(2))
     assert searches == [5]
-    made = graphs._search(features, 5, 1 << 20)
+    made = item_graphs._search(features, 5, 1 << 20)
     for lists in zip(first, second, made, strict=True):
         assert torch.equal(lists[0], lists[1])
         assert torch.equal(lists[0], lists[2])
@@ -52,7 +52,7 @@ def test_other_values_types_shapes_and_k_have_lists_of_their_own(
             (features, 5), (features, 6), (changed, 5), (features.double(), 5),
             (features.view(120, 4), 5),
         ]:  # fmt: skip
-            values, indices = graphs.nearest_neighbours(table, k)
+            values, indices = item_graphs.nearest_neighbours(table, k)
             assert values.dtype == table.dtype
             assert indices.shape == (len(table), k)
     assert len(searches) == len(list(tmp_path.iterdir())) == 5
@@ -60,8 +60,8 @@ def test_other_values_types_shapes_and_k_have_lists_of_their_own(
 
 def test_nothing_is_kept_unless_asked(features, searches, tmp_path: Path) -> None:
     with neighbour_store.keep_in(None):
-        graphs.nearest_neighbours(features, 5)
-    graphs.nearest_neighbours(features, 5)
+        item_graphs.nearest_neighbours(features, 5)
+    item_graphs.nearest_neighbours(features, 5)
     assert searches == [5, 5]
 
 
@@ -72,7 +72,7 @@ def test_a_damaged_file_is_searched_again(
     from safetensors.torch import save
 
     with neighbour_store.keep_in(tmp_path):
-        expected = graphs.nearest_neighbours(features, 5)
+        expected = item_graphs.nearest_neighbours(features, 5)
         (path,) = tmp_path.iterdir()
         path.write_bytes(
             {
@@ -87,8 +87,8 @@ def test_a_damaged_file_is_searched_again(
             }[damage]
         )
         with caplog.at_level(logging.WARNING):
-            again = graphs.nearest_neighbours(features, 5)
+            again = item_graphs.nearest_neighbours(features, 5)
         assert "damaged" in caplog.text
         assert torch.equal(expected[1], again[1])
-        graphs.nearest_neighbours(features, 5)
+        item_graphs.nearest_neighbours(features, 5)
     assert searches == [5, 5]  # the third call reads what the second wrote

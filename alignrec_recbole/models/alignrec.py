@@ -61,11 +61,11 @@ from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.graphs import (
     SparseOperator,
     bipartite_adjacency,
-    item_graph,
     layer_mean,
     normalised_interactions,
     unit_rows,
 )
+from alignrec_recbole.item_graphs import item_graph
 from alignrec_recbole.kernels import ConstantFactor, take_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
 from alignrec_recbole.settings import Settings, read_settings

@@ -38,15 +38,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import (
-    SparseOperator,
+from alignrec_recbole.graphs import SparseOperator, layer_mean, random_walk_adjacency, unit_rows
+from alignrec_recbole.item_graphs import (
     item_graph,
-    layer_mean,
     nearest_neighbours,
     neighbour_products,
     neighbour_sums,
-    random_walk_adjacency,
-    unit_rows,
 )
 from alignrec_recbole.kernels import take_rows
 from alignrec_recbole.models._content import (

@@ -31,11 +31,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import (
-    bipartite_adjacency,
-    layer_mean,
-    thinned_adjacency,
-)
+from alignrec_recbole.graphs import bipartite_adjacency, layer_mean, thinned_adjacency
 from alignrec_recbole.kernels import take_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables
 from alignrec_recbole.models._pairwise import padded, pair_scores

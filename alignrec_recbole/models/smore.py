@@ -33,7 +33,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency, item_graph
+from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency
+from alignrec_recbole.item_graphs import item_graph
 from alignrec_recbole.models._content import (
     FeatureTables,
     GatedTwoView,

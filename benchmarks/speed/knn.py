@@ -14,7 +14,7 @@ import time
 import torch
 
 from alignrec_recbole import process
-from alignrec_recbole.graphs import item_graph
+from alignrec_recbole.item_graphs import item_graph
 from benchmarks.speed import side_by_side
 
 

@@ -1,0 +1,214 @@
+"""Item graphs from features: neighbours searched in blocks, constant graphs, learnt weights.
+
+Nothing here is dense in items × items. Row 0 is RecBole's PAD; it never gets an edge.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from alignrec_recbole.graphs import bag, inverse_root
+from alignrec_recbole.kernels import inner_products
+from alignrec_recbole.neighbour_store import found_or_made
+
+
+def nearest_neighbours(
+    features: Tensor, k: int, *, memory_bytes: int = 256 << 20
+) -> tuple[Tensor, Tensor]:
+    """Cosine k-nearest neighbours of every row, exact, in blocks of rows.
+
+    Zero rows (PAD, items without the modality) have no neighbours and are nobody's neighbour.
+    A row may be its own neighbour. Inside `neighbour_store.keep_in` they are searched once.
+
+    Args:
+        features: [n, f].
+        k: neighbours a row; cut to the number of non-zero rows.
+        memory_bytes: bound on the block of similarities held at once.
+
+    Returns:
+        similarities [n, k] and indices [n, k]; index −1 where there is no neighbour.
+    """
+    return found_or_made(features, k, lambda: _search(features, k, memory_bytes))
+
+
+def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
+    norms = features.norm(dim=1)
+    alive = norms.ne(0)  # a NaN stays, and is seen in the loss
+    inverse = norms.clamp(min=torch.finfo(norms.dtype).tiny).reciprocal()
+    k = min(k, int(alive.sum()))
+    n = len(features)
+    values = torch.zeros(n, k, dtype=features.dtype, device=features.device)
+    indices = torch.full((n, k), -1, dtype=torch.int64, device=features.device)
+    if k == 0:
+        return values, indices
+    dead = torch.nonzero(~alive).ravel()
+    block = max(1, memory_bytes // (n * features.element_size() * 2))
+    for start in range(0, n, block):
+        left = features[start : start + block] * inverse[start : start + block, None]
+        similar = inner_products(left, features).mul_(inverse)  # [block, n]; no unit copy is made
+        similar[:, dead] = -torch.inf
+        best, where = similar.topk(k, dim=1)
+        here = alive[start : start + block, None]
+        values[start : start + block] = torch.where(here, best, 0.0)
+        indices[start : start + block] = torch.where(here, where, -1)
+    return values, indices
+
+
+def item_graph(features: Tensor, k: int, *, memory_bytes: int = 256 << 20) -> Any:
+    """Normalised item–item kNN graph S = D^-½ W D^-½ as scipy CSR [n, n].
+
+    W holds each item's k largest cosines (itself among them), negative ones clamped to 0; D are the
+    row sums of W, used on rows and columns alike, so S is in general not symmetric. An item with a
+    zero feature row keeps a single self edge of weight 1; PAD (row 0) has no edge.
+
+    Source: build_knn_normalized_graph's definition as tabulated in the project notes on AlignRec.
+    """
+    values, indices = nearest_neighbours(features, k, memory_bytes=memory_bytes)
+    n = len(features)
+    weight = values.clamp(min=0).cpu().numpy().astype(np.float64)
+    column = indices.cpu().numpy()
+    kept: np.ndarray = column >= 0
+    row = np.repeat(np.arange(n), kept.sum(1))
+    graph = sp.csr_matrix((weight[kept], (row, column[kept])), shape=(n, n))
+    lonely = np.asarray(graph.sum(1)).ravel() <= 0
+    lonely[0] = False
+    graph = (graph + sp.diags(lonely.astype(np.float64))).tocsr()
+    root = inverse_root(graph.sum(1))
+    return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
+
+
+def unweighted_item_graph(features: Tensor, k: int, *, memory_bytes: int = 256 << 20) -> Any:
+    """Normalised item–item kNN graph D^-½ A D^-½ as scipy CSR [n, n] with A of ones.
+
+    A row of A marks an item's k nearest by cosine, itself among them; D are its row sums. An item
+    with a zero feature row keeps a single self edge of weight 1; PAD (row 0) has no edge.
+
+    Source: Zhou and Shen, FREEDOM, MM 2023, equations 1-3.
+    """
+    _, indices = nearest_neighbours(features, k, memory_bytes=memory_bytes)
+    n = len(features)
+    column = indices.cpu().numpy()
+    kept: np.ndarray = column >= 0
+    row = np.repeat(np.arange(n), kept.sum(1))
+    graph = sp.csr_matrix((np.ones(len(row)), (row, column[kept])), shape=(n, n))
+    lonely = np.asarray(~kept.any(axis=1))
+    lonely[0] = False
+    graph = (graph + sp.diags(lonely.astype(np.float64))).tocsr()
+    root = inverse_root(graph.sum(1))
+    return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
+
+
+def shrunk_neighbours(
+    features: Tensor, k: int, shrink: float, *, memory_bytes: int = 256 << 20
+) -> Any:
+    """The k largest ⟨f_i, f_j⟩ / (‖f_i‖ ‖f_j‖ + shrink) of every row as scipy CSR [n, n].
+
+    Exact, in blocks of rows; a row may be its own neighbour. Zero rows have no neighbours and are
+    nobody's neighbour.
+
+    Source: Ferrari Dacrema et al., RecSys 2019 (ItemKNN-CBF).
+    """
+    n, norm = len(features), features.norm(dim=1)
+    alive = norm > 0
+    k = min(k, int(alive.sum()))
+    dead = torch.nonzero(~alive).ravel()
+    block = max(1, memory_bytes // (n * features.element_size() * 3))
+    kept, places = [], []
+    for start in range(0, n, block):
+        cut = slice(start, start + block)
+        similar = inner_products(features[cut], features)
+        similar.div_(torch.outer(norm[cut], norm).add_(shrink))
+        similar[:, dead] = -torch.inf
+        best, where = similar.topk(k, dim=1)
+        kept.append(best[alive[cut]])
+        places.append(where[alive[cut]])
+    row = torch.nonzero(alive).ravel().repeat_interleave(k).cpu().numpy()
+    column = torch.cat(places).ravel().cpu().numpy()
+    weight = torch.cat(kept).ravel().cpu().numpy()
+    return sp.csr_matrix((weight, (row, column)), shape=(n, n))
+
+
+def neighbour_products(x: Tensor, indices: Tensor) -> Tensor:
+    """⟨x_i, x_j⟩ for the neighbours j of every row i, differentiable in both places of x.
+
+    Never holds more than a block of the [n, k, d] products' factors.
+
+    Args:
+        x: [n, d].
+        indices: [n, k]; −1 gives 0.
+
+    >>> neighbour_products(torch.tensor([[1.0], [2.0]]), torch.tensor([[1, 0], [1, -1]]))
+    tensor([[2., 1.],
+            [4., 0.]])
+    """
+    return _NeighbourProducts.apply(x, indices)
+
+
+_NEIGHBOUR_ROWS = 512
+
+
+class _NeighbourProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
+        ctx.save_for_backward(x, indices)
+        out = x.new_empty(indices.shape)
+        for start in range(0, len(x), _NEIGHBOUR_ROWS):
+            cut = slice(start, start + _NEIGHBOUR_ROWS)
+            out[cut] = torch.einsum("nd,nkd->nk", x[cut], x[indices[cut].clamp(min=0)])
+        return out.masked_fill_(indices < 0, 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, indices = ctx.saved_tensors
+        gradient = gradient.masked_fill(indices < 0, 0.0)
+        out = torch.zeros_like(x)
+        for start in range(0, len(x), _NEIGHBOUR_ROWS):
+            cut = slice(start, start + _NEIGHBOUR_ROWS)
+            place, weight = indices[cut].clamp(min=0), gradient[cut]
+            out[cut] += torch.einsum("nk,nkd->nd", weight, x[place])
+            spread = weight[:, :, None] * x[cut, None]
+            out.index_add_(0, place.ravel(), spread.view(-1, x.shape[1]))
+        return out, None
+
+
+def neighbour_sums(weights: Tensor, indices: Tensor, x: Tensor) -> Tensor:
+    """Σ_k w_ik x_j over the neighbours j = indices[i, k], differentiable in w and x.
+
+    For a graph that is learnt; a constant one is a SparseOperator.
+
+    Args:
+        weights: [n, k]; those of index −1 count nothing.
+        indices: [n, k].
+        x: [m, d].
+
+    >>> one = torch.tensor([[2.0, 3.0]])
+    >>> neighbour_sums(one, torch.tensor([[1, -1]]), torch.tensor([[5.0], [7.0]]))
+    tensor([[14.]])
+    """
+    return _NeighbourSums.apply(weights.masked_fill(indices < 0, 0.0), indices, x)
+
+
+class _NeighbourSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, indices: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, indices, x)
+        offsets = torch.arange(0, indices.numel() + 1, indices.shape[1], device=x.device)
+        place = indices.clamp(min=0).ravel()
+        return bag(place, offsets, weights.detach().ravel(), x.detach())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
+        weights, indices, x = ctx.saved_tensors
+        for_weights, for_x = torch.empty_like(weights), torch.zeros_like(x)
+        for start in range(0, len(weights), _NEIGHBOUR_ROWS):
+            cut = slice(start, start + _NEIGHBOUR_ROWS)
+            place, back = indices[cut].clamp(min=0), gradient[cut]
+            for_weights[cut] = torch.einsum("nd,nkd->nk", back, x[place])
+            spread = weights[cut, :, None] * back[:, None]
+            for_x.index_add_(0, place.ravel(), spread.view(-1, x.shape[1]))
+        return for_weights, None, for_x
