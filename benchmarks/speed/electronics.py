@@ -84,6 +84,7 @@ def measure(model: str, folder: Path, steps: int | None = None) -> dict[str, Any
         "steps": steps,
         "peak_bytes": timing.peak_bytes,
         "startup_seconds": timing.startup,
+        **side_by_side.where(),
     }
 
 
