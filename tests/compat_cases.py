@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import types
@@ -90,6 +91,28 @@ def quick_start_imports() -> None:
 
     assert recbole.quick_start.run_recbole
     tune.report(recall=1.0)
+
+
+@needs("patch_sklearn", "scikit-learn was imported")
+def scikit_learn_waits_for_a_metric_of_values() -> None:
+    asked = """
+import sys
+import alignrec_recbole
+from recbole.evaluator import metrics
+assert "sklearn" not in sys.modules, "scikit-learn was imported"
+assert metrics.mean_absolute_error([1.0], [3.0]) == 2.0
+assert metrics.sk_auc([0.0, 1.0], [1.0, 1.0]) == 1.0
+from sklearn.metrics import mean_squared_error
+assert mean_squared_error([1.0], [3.0]) == 4.0
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", asked],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
 
 
 @needs("patch_numpy_names", "np.float_")
