@@ -2,7 +2,7 @@
 
     python -m benchmarks.parity.baselines --reference CHECKOUT [--model M,…]
         [--data-path DIR --dataset D --text STEM --other STEM --seeds 999,1000,1001 --epochs 1000
-        --learning-rate X --store FILE.json]
+        --learning-rate X --store FILE.json --output DIR]
 
 CHECKOUT is one of enoche/MMRec, or of NanGongNingYi/GUME for GUME. Its models run in float32, ours
 in float64 and float32; two batches of one epoch, so that what is made once an epoch is seen both
@@ -629,7 +629,7 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
         options.reference, mmrec.MARK, name, folder,
         {kind: folder / f"{stem}.npy" for kind, stem in files.items() if stem}, given, [seed],
     )  # fmt: skip
-    mine = train_ours(name, options, stems, seed, chosen)
+    mine = train_ours(name, options, stems, seed, chosen, options.output)
     print(f"ours: {name} seed {seed} {mine.metrics}", file=sys.stderr)
     return {
         "dataset": options.dataset,
@@ -729,6 +729,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--learning-rate", type=float, help="of both sides, not the default")
     parser.add_argument("--store", type=Path, help="keep trained results here, seed by seed")
+    parser.add_argument("--output", type=Path, help="keep our runs' records in this results folder")
     options = parser.parse_args(arguments)
     options.model = options.model or of_checkout(options.reference)
     unknown = sorted(set(options.model) - set(PAIRS))

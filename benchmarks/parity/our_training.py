@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ def train_ours(
     features: Sequence[str],
     seed: int,
     overrides: Mapping[str, Any] | None = None,
+    output: Path | None = None,
 ) -> RunRecord:
-    """One run in MMRec's setting that leaves nothing behind but its record.
+    """One run in MMRec's setting.
 
     Args:
         model: registered name.
@@ -27,8 +29,10 @@ def train_ours(
         features: feature sets.
         seed: of the run.
         overrides: settings that are not the defaults.
+        output: results folder, where a finished run is not repeated; None: nothing is left behind.
     """
-    with tempfile.TemporaryDirectory() as output:
+    with contextlib.ExitStack() as stack:
+        folder = output or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         return run_one(
             RunSpec(
                 model,
@@ -37,7 +41,7 @@ def train_ours(
                 setting="mmrec",
                 seed=seed,
                 data_path=options.data_path,
-                output=Path(output),
+                output=folder,
                 epochs=options.epochs,
                 progress=False,
                 overrides=dict(overrides or {}),
