@@ -6,6 +6,7 @@ A generated block stands between `<!-- table: NAME -->` and `<!-- end table -->`
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -66,6 +67,42 @@ def reproduction(found: dict[Block, list[Group]]) -> str:
     return _markdown(Table("reproduction", [*header, "reference"], rows))
 
 
+TRAINED = ROOT / "results" / "shipped" / "parity" / "baselines_lfm2k.json"
+
+
+def trained(file: Path = TRAINED) -> str:
+    """What `benchmarks.parity.baselines --store` kept: both sides' Recall@20 of each seed."""
+    rows = []
+    for model, entry in json.loads(file.read_text()).items():
+        off = entry["relative_difference"]
+        rows.append(
+            [
+                Cell(model),
+                Cell(f"{entry['settings'].get('learning_rate', 0.001)}"),
+                *(
+                    Cell(" ".join(f"{v:.4f}" for v in entry[f"{side} {HEADLINE}"]))
+                    for side in SIDES
+                ),
+                *(Cell(f"{100 * off[metric]:+.1f} %") for metric in (HEADLINE, "NDCG@20")),
+                Cell(", ".join(map(str, entry["our_epochs"]))),
+                Cell(", ".join(map(str, entry["reference_epochs"]))),
+            ]
+        )
+    header = [
+        "model",
+        "learning rate",
+        f"{HEADLINE}, ours",
+        "MMRec",
+        "off",
+        "NDCG@20 off",
+        "epochs",
+    ]
+    return _markdown(Table("trained", [*header, "MMRec"], rows))
+
+
+SIDES = "ours", "reference"
+
+
 def _markdown(table: Table) -> str:
     body = marked(table, "github")
     return tabulate(body, headers=table.header, tablefmt="github", disable_numparse=True)
@@ -74,6 +111,7 @@ def _markdown(table: Table) -> str:
 TABLES: dict[str, Callable[[dict[Block, list[Group]]], str]] = {
     "leaderboards": leaderboards,
     "reproduction": reproduction,
+    "trained": lambda found: trained(),
     "speed": lambda found: f"{speed.table()}\n\nMeasured on: {speed.machine()}.",
 }
 
