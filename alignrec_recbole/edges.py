@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class Edges(nn.Module):
 
     def __init__(self, pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> None:
         super().__init__()
+        self.users = shape[0]
         user, item = np.unique(np.stack(pairs), axis=1).astype(np.int64)  # by user, then item
         back = np.lexsort((user, item))  # by item, then user
         receiver = np.concatenate([user, shape[0] + item[back]])
@@ -61,14 +63,14 @@ class Edges(nn.Module):
         """Σ_e w_e x_s over the edges that end in each node [n, d]; weights [2E], x [n, d]."""
         return _EdgeSums.apply(weights, x, self)
 
-    def products_of(self, left: Tensor, right: Tensor, count: int) -> Tensor:
-        """⟨l_r, r_s⟩ of the first edges, in blocks, outside autograd."""
-        out = left.new_empty(count)
-        for start in range(0, count, _EDGES):
-            cut = slice(start, min(start + _EDGES, count))
-            pair = left[self.receiver[cut]].mul_(right[self.sender[cut]])
-            out[cut] = pair.sum(1)
-        return out
+    def products_of(self, left: Tensor, right: Tensor, *, into_users: bool = False) -> Tensor:
+        """⟨l_r, r_s⟩ of all edges, or of the first half, which end in users; outside autograd."""
+        count, rows = len(self.sender), len(self.offsets) - 1
+        if into_users:
+            count, rows = count // 2, self.users
+        if left.device.type == "cpu":  # fifteen times as fast as gathering
+            return sampled_products(self.offsets[: rows + 1], self.sender[:count], left, right)
+        return gathered_products(self.receiver[:count], self.sender[:count], left, right)
 
     def bag(self, weights: Tensor, x: Tensor) -> Tensor:
         """`sums` outside autograd."""
@@ -80,7 +82,37 @@ class Edges(nn.Module):
         return zeros.index_add_(0, self.receiver, values)[self.receiver]
 
 
-_EDGES = 1 << 15
+def sampled_products(offsets: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """⟨l_r, r_c⟩ at the places (r, c) that CSR arrays name, outside autograd.
+
+    >>> one = torch.tensor([[2.0], [3.0]])
+    >>> sampled_products(torch.tensor([0, 0, 1]), torch.tensor([0]), one, one)
+    tensor([6.])
+    """
+    left, empty = left[: len(offsets) - 1].detach(), left.new_zeros(len(columns))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        places = torch.sparse_csr_tensor(
+            offsets, columns, empty, size=(len(left), len(right)), check_invariants=False
+        )
+    return torch.sparse.sampled_addmm(places, left, right.detach().T, beta=0.0).values()
+
+
+GATHERED_EDGES = 1 << 15  # rows taken at once
+
+
+def gathered_products(rows: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """⟨l_r, r_c⟩ at the places (r, c), in blocks, outside autograd.
+
+    >>> one = torch.tensor([[2.0], [3.0]])
+    >>> gathered_products(torch.tensor([1]), torch.tensor([0]), one, one)
+    tensor([6.])
+    """
+    out = left.new_empty(len(rows))
+    for start in range(0, len(rows), GATHERED_EDGES):
+        cut = slice(start, start + GATHERED_EDGES)
+        out[cut] = left[rows[cut]].mul_(right[columns[cut]]).sum(1)
+    return out
 
 
 class _EdgeProducts(torch.autograd.Function):
@@ -88,9 +120,8 @@ class _EdgeProducts(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, edges: Edges) -> Tensor:
         ctx.edges = edges
         ctx.save_for_backward(x)
-        half = len(edges.sender) // 2  # the other half are the same pairs
-        out = edges.products_of(x, x, half)
-        return torch.cat([out, out[edges.reverse[half:]]])
+        out = edges.products_of(x, x, into_users=True)  # the other half are the same pairs
+        return torch.cat([out, out[edges.reverse[len(out) :]]])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -125,5 +156,5 @@ class _EdgeSums(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         (weights, x), edges = ctx.saved_tensors, ctx.edges
         gradient = gradient.contiguous()
-        for_weights = edges.products_of(gradient, x, len(weights))
+        for_weights = edges.products_of(gradient, x)
         return for_weights, edges.bag(weights[edges.reverse], gradient), None

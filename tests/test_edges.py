@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_recbole.edges import Edges
+from alignrec_recbole.edges import Edges, gathered_products
 
 
 @pytest.fixture
@@ -29,8 +29,18 @@ def test_edges_are_sorted_and_know_their_reverse(edges):
 
 
 @pytest.mark.parametrize("block", [4, 1 << 15])
-def test_edge_operations_equal_dense_ones_and_have_their_gradients(edges, block, monkeypatch):
-    monkeypatch.setattr("alignrec_recbole.edges._EDGES", block)
+@pytest.mark.parametrize("into_users", [False, True])
+def test_both_ways_to_products_agree(edges, block, into_users, monkeypatch):
+    monkeypatch.setattr("alignrec_recbole.edges.GATHERED_EDGES", block)
+    edges, pairs = edges
+    left, right = torch.randn(2, 16, 3, dtype=torch.float64)
+    some = slice(pairs if into_users else None)
+    gathered = gathered_products(edges.receiver[some], edges.sender[some], left, right)
+    assert len(gathered) == (pairs if into_users else 2 * pairs)
+    torch.testing.assert_close(edges.products_of(left, right, into_users=into_users), gathered)
+
+
+def test_edge_operations_equal_dense_ones_and_have_their_gradients(edges):
     edges, _ = edges
     x = torch.randn(16, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(len(edges.sender), dtype=torch.float64, requires_grad=True)
