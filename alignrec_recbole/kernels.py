@@ -72,8 +72,8 @@ def inner_products(left: Tensor, right: Tensor, bias: Tensor | None = None) -> T
         if not _lies_across(left, right):
             rows = _dense(left), _dense(right)
             return torch.ops.mkldnn._linear_pointwise(*rows, bias, "none", [], "")
-        if bias is None and len(left) < len(right):
-            return (right @ left.T).T
+        if bias is None and not left.is_contiguous() and len(left) < len(right):
+            return (right @ left.T).T  # the larger factor first
     return F.linear(left, right, bias)
 
 

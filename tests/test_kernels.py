@@ -58,6 +58,7 @@ def test_large_factors_that_lie_across_give_the_same(rows):
             expected = left.T @ right + (0 if given is None else given)
             torch.testing.assert_close(product, expected, rtol=1e-4, atol=1e-4)
     product = kernels.inner_products(left.T.contiguous(), right.T)
+    assert product.is_contiguous()  # tiles of a gradient go to Adam without a copy
     torch.testing.assert_close(product, left.T @ right, rtol=1e-4, atol=1e-4)
 
 
