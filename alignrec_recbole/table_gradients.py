@@ -78,7 +78,7 @@ class TableGradients:
         beta1, beta2 = group["betas"]
         for cut, gradient in self._tiles(table):
             if table.grad is not None:  # of other uses than products
-                gradient += table.grad[cut]
+                gradient = gradient + table.grad[cut]
             adam(
                 [table[cut]],
                 [gradient],
@@ -99,13 +99,27 @@ class TableGradients:
         table.grad = None
 
     def _tiles(self, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """The gradient tile by tile; one is valid until the next is asked for."""
         height = max(1, self.TILE_BYTES // (table.shape[1] * table.element_size()))
         starts = range(0, len(table), height)
-        made = [part.tiles(table, starts, height) for part in self._parts[table]]
-        for start, first, *others in zip(starts, *made, strict=True):
-            for other in others:
-                first += other
-            yield slice(start, start + height), first
+        parts = self._parts[table]
+        whole = [part for part in parts if part.rows is None]
+        some = [
+            part.of_rows(part.rows, starts, len(table)) for part in parts if part.rows is not None
+        ]
+        blank = torch.zeros(0 if whole else height, table.shape[1], dtype=table.dtype)
+        for start, *pieces in zip(starts, *some, strict=True):
+            cut = slice(start, min(start + height, len(table)))
+            tile = blank[: cut.stop - start]
+            if whole:
+                tile = whole[0].product(cut)
+            for part in whole[1:]:
+                tile += part.product(cut)
+            for rows, values in pieces:
+                tile.index_add_(0, rows, values)
+            yield cut, tile
+            for rows, _ in pieces if not whole else ():
+                tile.index_fill_(0, rows, 0.0)
 
 
 @dataclass(frozen=True)
@@ -114,18 +128,19 @@ class _Product:
     weight: Tensor
     rows: Tensor | None
 
-    def tiles(self, table: Tensor, starts: range, height: int) -> Iterator[Tensor]:
-        if self.rows is None:
-            for start in starts:
-                yield self._times_weight(self.gradient[start : start + height]).to(table.dtype)
-            return
-        rows, place = self.rows.unique(return_inverse=True)
-        gradient = scatter_rows(self.gradient, place, len(rows))
-        cuts = torch.searchsorted(rows, torch.tensor([*starts, len(table)])).tolist()
-        for start, first, last in zip(starts, cuts[:-1], cuts[1:], strict=True):
-            tile = torch.zeros(min(height, len(table) - start), table.shape[1], dtype=table.dtype)
-            tile[rows[first:last] - start] = self._times_weight(gradient[first:last]).to(tile.dtype)
-            yield tile
+    def product(self, cut: slice) -> Tensor:
+        """Rows of G W."""
+        return _times(self.gradient[cut], self.weight)
 
-    def _times_weight(self, gradient: Tensor) -> Tensor:
-        return inner_products(gradient.to(self.weight.dtype), self.weight.T)
+    def of_rows(self, rows: Tensor, starts: range, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each tile the rows [k] in it that have a gradient, and G W there [k, f]."""
+        rows, place = rows.unique(return_inverse=True)
+        gradient = scatter_rows(self.gradient, place, len(rows))
+        cuts = torch.searchsorted(rows, torch.tensor([*starts, stop])).tolist()
+        for start, first, last in zip(starts, cuts[:-1], cuts[1:], strict=True):
+            yield rows[first:last] - start, _times(gradient[first:last], self.weight)
+
+
+def _times(gradient: Tensor, weight: Tensor) -> Tensor:
+    """G W in W's type, of G's."""
+    return inner_products(gradient.to(weight.dtype), weight.T).to(gradient.dtype)
