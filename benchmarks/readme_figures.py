@@ -68,6 +68,8 @@ def reproduction(found: dict[Block, list[Group]]) -> str:
 
 
 TRAINED = ROOT / "results" / "shipped" / "parity" / "baselines_lfm2k.json"
+SIDES = "ours", "reference"
+USUAL_RATE = 0.001  # RecBole's and MMRec's, of models whose YAML names none
 
 
 def trained(file: Path = TRAINED) -> str:
@@ -78,7 +80,7 @@ def trained(file: Path = TRAINED) -> str:
         rows.append(
             [
                 Cell(model),
-                Cell(f"{entry['settings'].get('learning_rate', 0.001)}"),
+                Cell(f"{entry['settings'].get('learning_rate', USUAL_RATE)}"),
                 *(
                     Cell(" ".join(f"{v:.4f}" for v in entry[f"{side} {HEADLINE}"]))
                     for side in SIDES
@@ -88,19 +90,8 @@ def trained(file: Path = TRAINED) -> str:
                 Cell(", ".join(map(str, entry["reference_epochs"]))),
             ]
         )
-    header = [
-        "model",
-        "learning rate",
-        f"{HEADLINE}, ours",
-        "MMRec",
-        "off",
-        "NDCG@20 off",
-        "epochs",
-    ]
-    return _markdown(Table("trained", [*header, "MMRec"], rows))
-
-
-SIDES = "ours", "reference"
+    header = ["model", "learning rate", f"{HEADLINE}, ours", "MMRec", "off", "NDCG@20 off"]
+    return _markdown(Table("trained", [*header, "epochs", "MMRec"], rows))
 
 
 def _markdown(table: Table) -> str:

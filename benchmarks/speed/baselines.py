@@ -15,7 +15,6 @@ minutes each.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -27,7 +26,6 @@ import pandas as pd
 from tabulate import tabulate
 
 from alignrec_recbole import register
-from alignrec_recbole.files import atomic_write
 from benchmarks.parity import checkout, mmrec
 from benchmarks.parity.baselines import PAIRS
 from benchmarks.runner import RunSpec
@@ -115,9 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(LEARNING)}")
     data_path = options.data_path.resolve()
     dataset_dir = data_path / options.dataset
-    models: dict[str, dict[str, Any]] = {}
-    if options.store and options.store.exists():
-        models = json.loads(options.store.read_text())["models"]
+    models = side_by_side.kept_models(options.store)
     with tempfile.TemporaryDirectory() as scratch:
         features = Path(scratch)
         simulated_features(features, dataset_dir / f"{options.dataset}.inter")
@@ -136,9 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
                 **entry(timings["ours"], timings["MMRec"]),
                 "steps": options.steps,
             }
-            if options.store:
-                with atomic_write(options.store, "w") as file:
-                    json.dump({"models": models}, file)
+            side_by_side.keep_models(options.store, models)
     rows = [
         [
             model,

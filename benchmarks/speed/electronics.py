@@ -14,7 +14,6 @@ its seconds told from them (`epoch_seconds`); the peak is theirs.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -25,7 +24,6 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from alignrec_recbole.files import atomic_write
 from alignrec_recbole.register import MODELS
 from benchmarks.runner import RunSpec
 from benchmarks.speed import growth, side_by_side
@@ -106,9 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = sorted(set(options.model) - set(learning))
     if unknown:
         parser.error(f"no training for {', '.join(unknown)}; there are {', '.join(learning)}")
-    models: dict[str, Any] = {}
-    if options.store and options.store.exists():
-        models = json.loads(options.store.read_text())["models"]
+    models = side_by_side.kept_models(options.store)
     source = options.data_path.resolve() / options.dataset / f"{options.dataset}.inter"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -117,9 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
             if model not in models:
                 models[model] = measure(model, folder, options.steps)
                 print(f"{model}: {models[model]}", file=sys.stderr)
-                if options.store:
-                    with atomic_write(options.store, "w") as file:
-                        json.dump({"models": models}, file)
+                side_by_side.keep_models(options.store, models)
     rows = [
         [model, entry["refused"], ""]
         if "refused" in entry

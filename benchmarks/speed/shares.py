@@ -24,7 +24,6 @@ from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
 from alignrec_recbole import process
-from alignrec_recbole.files import atomic_write
 from benchmarks import runner
 from benchmarks.speed import baselines, side_by_side
 
@@ -94,9 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", type=Path, help="keep results here, model by model")
     options = parser.parse_args(arguments)
     data_path = options.data_path.resolve()
-    models: dict[str, dict] = {}
-    if options.store and options.store.exists():
-        models = json.loads(options.store.read_text())["models"]
+    models = side_by_side.kept_models(options.store)
     with tempfile.TemporaryDirectory() as scratch:
         features = Path(scratch)
         interactions = data_path / options.dataset / f"{options.dataset}.inter"
@@ -106,9 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
                 given = model, options.dataset, data_path, features, options.steps
                 found = pool.apply(measure, given)
             models[model] = {"shares": found, **side_by_side.where()}
-            if options.store:
-                with atomic_write(options.store, "w") as file:
-                    json.dump({"models": models}, file)
+            side_by_side.keep_models(options.store, models)
     kinds = [*KINDS, "other"]
     rows = [
         [model, *(f"{entry['shares'].get(kind, 0):.0%}" for kind in kinds)]

@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
 from tabulate import tabulate
 
 from alignrec_recbole import process
+from alignrec_recbole.files import atomic_write
 from benchmarks import provenance
 
 Actions = Mapping[str, Callable[[], Any]]
@@ -178,6 +180,18 @@ def where(threads: int | None = None) -> dict[str, Any]:
     """Code and machine of a measurement; threads: all cores unless given."""
     machine = {**provenance.machine("cpu"), "threads": threads or process.available_cores()}
     return {"code": provenance.code(), "machine": machine}
+
+
+def kept_models(store: Path | None) -> dict[str, Any]:
+    """What `keep_models` wrote, by model; nothing if there is no file."""
+    return json.loads(store.read_text())["models"] if store and store.exists() else {}
+
+
+def keep_models(store: Path | None, models: Mapping[str, Any]) -> None:
+    """Write results by model, so that a script called again measures only what is missing."""
+    if store:
+        with atomic_write(store, "w") as file:
+            json.dump({"models": models}, file)
 
 
 def finish(result: dict[str, Any], threads: int | None = None) -> None:
