@@ -201,17 +201,19 @@ class _LayerMean(torch.autograd.Function):
         near = graph.near(edges, start) if edges is not None and layers > 1 else None
         ctx.edges, ctx.near = edges, near
         inner = start  # Horner: x + A(x + A(x + …)), the outermost products where they are read
-        for _ in range(layers - (1 if near is None else 2)):
+        outermost = 0 if rows is None else 1 if near is None else 2
+        for _ in range(layers - outermost):
             inner = graph.forward_product(inner).add_(start)
-        total = start.clone() if rows is None else start.index_select(0, rows)
+        if rows is None:
+            total = inner if layers else start.clone()
+        else:
+            total = start.index_select(0, rows)
         if near is not None:
             inner = bag(*_arrays(near.before), inner.detach())
             inner += start.index_select(0, near.nodes)
             total += bag(*_arrays(near.last), inner)
         elif edges is not None:
             total += bag(*edges, inner.detach())
-        elif layers:
-            total += graph.forward_product(inner)
         total.div_(layers + 1)
         if keep is None:
             return total

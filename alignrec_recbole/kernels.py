@@ -59,11 +59,17 @@ def product_dtype(tensor: Tensor) -> torch.dtype:
     return _training if _training is not None and tensor.dtype == torch.float32 else tensor.dtype
 
 
-def inner_products(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+def inner_products(
+    left: Tensor, right: Tensor, bias: Tensor | None = None, room: Tensor | None = None
+) -> Tensor:
     """L Rᵀ (+ b) of [n, d] and [m, d], outside autograd.
 
     On CPU in float32 oneDNN is asked directly where torch has it: torch itself asks MKL, which on
     processors that are not Intel's takes up to twice as long for rows by rows (benchmarks/speed).
+
+    Args:
+        room: [n, m], which may take the result; large blocks that are asked for and freed in turn
+            leave holes in glibc's heap.
 
     >>> inner_products(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
     tensor([[11.]])
@@ -74,7 +80,9 @@ def inner_products(left: Tensor, right: Tensor, bias: Tensor | None = None) -> T
             return torch.ops.mkldnn._linear_pointwise(*rows, bias, "none", [], "")
         if bias is None and not left.is_contiguous() and len(left) < len(right):
             return (right @ left.T).T  # the larger factor first
-    return F.linear(left, right, bias)
+    if room is None or bias is not None:
+        return F.linear(left, right, bias)
+    return torch.mm(left, right.T, out=room)
 
 
 _LARGE = 1 << 24  # multiplications from which the choice of library shows

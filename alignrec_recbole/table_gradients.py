@@ -27,7 +27,7 @@ class TableGradients:
         optimizer: fused Adam or AdamW; its `step` applies what was collected, then the rest.
     """
 
-    FROM_BYTES = 32 << 20  # smaller tables fit into the cache as they are
+    FROM_BYTES = 16 << 20  # smaller tables fit into the cache as they are
     TILE_BYTES = 8 << 20
 
     def __init__(self, optimizer: torch.optim.Adam) -> None:
@@ -54,7 +54,7 @@ class TableGradients:
             weight: W [d, f].
             rows: indices [m]; repeated ones add up.
         """
-        self._parts[table].append(_Product(gradient, weight, rows))
+        self._parts[table].append(_Product(gradient.contiguous(), weight, rows))
 
     def forget(self) -> None:
         """Drop what a step that never came was to apply."""
@@ -107,12 +107,12 @@ class TableGradients:
         some = [
             part.of_rows(part.rows, starts, len(table)) for part in parts if part.rows is not None
         ]
-        blank = torch.zeros(0 if whole else height, table.shape[1], dtype=table.dtype)
+        room = torch.zeros(height, table.shape[1], dtype=table.dtype)
         for start, *pieces in zip(starts, *some, strict=True):
             cut = slice(start, min(start + height, len(table)))
-            tile = blank[: cut.stop - start]
+            tile = room[: cut.stop - start]
             if whole:
-                tile = whole[0].product(cut)
+                tile = whole[0].product(cut, tile)
             for part in whole[1:]:
                 tile += part.product(cut)
             for rows, values in pieces:
@@ -128,9 +128,9 @@ class _Product:
     weight: Tensor
     rows: Tensor | None
 
-    def product(self, cut: slice) -> Tensor:
+    def product(self, cut: slice, room: Tensor | None = None) -> Tensor:
         """Rows of G W."""
-        return _times(self.gradient[cut], self.weight)
+        return _times(self.gradient[cut], self.weight, room)
 
     def of_rows(self, rows: Tensor, starts: range, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         """For each tile the rows [k] in it that have a gradient, and G W there [k, f]."""
@@ -141,6 +141,8 @@ class _Product:
             yield rows[first:last] - start, _times(gradient[first:last], self.weight)
 
 
-def _times(gradient: Tensor, weight: Tensor) -> Tensor:
+def _times(gradient: Tensor, weight: Tensor, room: Tensor | None = None) -> Tensor:
     """G W in W's type, of G's."""
-    return inner_products(gradient.to(weight.dtype), weight.T).to(gradient.dtype)
+    if weight.dtype != gradient.dtype:
+        return inner_products(gradient.to(weight.dtype), weight.T).to(gradient.dtype)
+    return inner_products(gradient, weight.T, room=room)

@@ -28,6 +28,7 @@ from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation import Ranking, RankingTask, rank
 from alignrec_recbole.files import atomic_write
 from alignrec_recbole.kernels import collecting, precision
+from alignrec_recbole.optimizers import Adam, AdamW
 from alignrec_recbole.sampling import PairSampler
 from alignrec_recbole.table_gradients import TableGradients
 
@@ -261,7 +262,7 @@ class MultimodalTrainer(Trainer):
         return train_data
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        kinds = {"adam": Adam, "adamw": AdamW}
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         if self.learner.lower() not in kinds or not parameters:
             return super()._build_optimizer(**kwargs)

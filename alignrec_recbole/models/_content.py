@@ -248,14 +248,21 @@ class GatedTwoView(TwoViewRecommender):
     graph: SparseOperator
     user_item: SparseOperator
     l2_divisor: float
+    ROWS = 8192  # fused at once
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Fused vectors of all users and items."""
         nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
         items = self._content_items(self.nodes.items)
-        content = torch.cat([self.user_item @ items, items])
-        fused = nodes + self._side(nodes, content)
-        return fused[: self.n_users], fused[self.n_users :]
+        return (
+            self._fused(nodes[: self.n_users], self.user_item @ items),
+            self._fused(nodes[self.n_users :], items),
+        )
+
+    def _fused(self, ids: Tensor, content: Tensor) -> Tensor:
+        """Both views added, block by block: what `_side` makes on the way stays small."""
+        blocks = zip(ids.split(self.ROWS), content.split(self.ROWS), strict=True)
+        return torch.cat([rows + self._side(rows, own) for rows, own in blocks])
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """BPR, squares of the batch's vectors, contrast of content and ID view."""

@@ -80,9 +80,10 @@ class PGL(ContentRecommender):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items on the whole graph."""
-        users, items = self._start()
-        nodes = layer_mean(self.graph, torch.cat([users, items]), self.settings.n_ui_layers)
-        return nodes[: self.n_users], nodes[self.n_users :] + self._content_items(items)
+        start = torch.cat(self._start())
+        nodes = layer_mean(self.graph, start, self.settings.n_ui_layers)
+        users, items = nodes[: self.n_users], nodes[self.n_users :]
+        return users, items + self._content_items(start[self.n_users :])
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """BPR and the contrast of the batch's vectors with themselves."""

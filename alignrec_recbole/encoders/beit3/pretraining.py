@@ -44,6 +44,7 @@ from alignrec_recbole.encoders.images import stretched
 from alignrec_recbole.encoders.item_encoder import decoded
 from alignrec_recbole.errors import DataError, DivergedError, SettingError
 from alignrec_recbole.files import atomic_write
+from alignrec_recbole.optimizers import AdamW
 from alignrec_recbole.settings import Settings
 
 VALIDATION_EPOCH = -1  # masks of the held-out items, the same at each look
@@ -368,7 +369,7 @@ class Pretraining:
         self.per_epoch = math.ceil(len(corpus.train) / settings.batch_size)
         self.steps = settings.epochs * self.per_epoch
         self._freeze()
-        self.optimizer = torch.optim.AdamW(self._groups(), betas=settings.betas)
+        self.optimizer = AdamW(self._groups(), betas=settings.betas)
         self.average: dict[str, Tensor] | None = None
         if settings.ema:
             self.average = {k: v.detach().clone() for k, v in model.named_parameters()}
