@@ -1,5 +1,7 @@
 """Large products against torch's own, in float32, float64 and bfloat16."""
 
+import copy
+
 import pytest
 import torch
 
@@ -60,6 +62,21 @@ def test_large_factors_that_lie_across_give_the_same(rows):
     product = kernels.inner_products(left.T.contiguous(), right.T)
     assert product.is_contiguous()  # tiles of a gradient go to Adam without a copy
     torch.testing.assert_close(product, left.T @ right, rtol=1e-4, atol=1e-4)
+
+
+def test_a_packed_factor_gives_the_same_and_is_packed_once(monkeypatch):
+    torch.manual_seed(0)
+    right, left = torch.randn(70, 12), torch.randn(40, 12)
+    factor, packed, calls, packs = kernels.PackedFactor(), kernels._packed, [], kernels._packs()
+    monkeypatch.setattr(kernels, "_packed", lambda *a: (calls.append(a), packed(*a))[1])
+    for rows in (left, left[:3], left[:, ::2].repeat(1, 2), left[:1]):
+        torch.testing.assert_close(factor.products(rows, right), rows @ right.T)
+    assert len(calls) == packs
+    other = torch.randn(12, 50).T
+    torch.testing.assert_close(factor.products(left, other), left @ other.T)
+    torch.testing.assert_close(copy.deepcopy(factor).products(left, right), left @ right.T)
+    double = left.double(), right.double()
+    torch.testing.assert_close(factor.products(*double), double[0] @ double[1].T)
 
 
 def test_a_constant_factor_is_rounded_once_and_changes_no_bit():
