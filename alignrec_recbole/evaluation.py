@@ -119,6 +119,7 @@ def rank(
         table.view(-1)[hide] = -torch.inf
         table[:, 0] = -torch.inf
         best, items = top_k(table, width)
+        del table  # before the next one is made
         if torch.isnan(best[:, 0]).any():
             raise DivergedError(
                 "The model scored NaN: the ranking would be meaningless.",

@@ -40,7 +40,13 @@ ROWS = {  # file → what was timed, against whom, what bounds ours
         "arithmetic",
     ),
     "lightgcn": ("LightGCN, training epoch", "RecBole", "gathering rows, Adam"),
+    "lightgcn_avx2": ("the same, without AVX-512", "RecBole", "gathering rows, Adam"),
     "evaluation": ("full ranking", "RecBole, best batch", "arithmetic, the top-K search"),
+    "evaluation_avx2": (
+        "the same, without AVX-512",
+        "RecBole, best batch",
+        "arithmetic, the top-K search",
+    ),
 }
 SHOWN = 0.15  # shares of a step from here on
 
