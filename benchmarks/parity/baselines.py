@@ -677,7 +677,10 @@ def train_each(options: argparse.Namespace) -> dict[str, Any]:
     """Train each model of MMRec that was asked for, seed by seed; what is kept is not repeated."""
     store: Path | None = options.store
     trained = json.loads(store.read_text()) if store and store.exists() else {}
-    for name in [n for n in options.model if PAIRS[n].code == mmrec.MARK]:
+    for name in options.model:
+        if PAIRS[name].code != mmrec.MARK and options.seeds:
+            print(f"{name}: compared, not trained: its checkout is not MMRec's", file=sys.stderr)
+            continue
         for seed in options.seeds:
             if seed in trained.get(name, {}).get("seeds", []):
                 continue
