@@ -18,7 +18,7 @@ from torch import Tensor
 from alignrec_recbole.errors import DivergedError
 from alignrec_recbole.ranking_metrics import METRICS
 
-BLOCK_BYTES = 32 << 20  # scores held at once; twice as much makes ranking 5 % faster
+BLOCK_BYTES = 32 << 20  # scores held at once; half of it is 7 % slower, twice 5 % faster at best
 _SMALLEST_GROUP = 4  # columns; below, searching by groups gains nothing
 
 

@@ -76,8 +76,7 @@ def inner_products(
     """
     if left.device.type == "cpu" and left.dtype == right.dtype == torch.float32 and _onednn():
         if not _lies_across(left, right):
-            rows = _dense(left), _dense(right)
-            return torch.ops.mkldnn._linear_pointwise(*rows, bias, "none", [], "")
+            return _pointwise(left, _dense(right), bias)
         if bias is None and not left.is_contiguous() and len(left) < len(right):
             return (right @ left.T).T  # the larger factor first
     if room is None or bias is not None:
@@ -112,19 +111,33 @@ def _dense(matrix: Tensor) -> Tensor:
     return matrix.contiguous()
 
 
-@functools.cache
-def _onednn() -> bool:
-    """Whether oneDNN's product is there and gives what torch gives."""
+def _pointwise(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """oneDNN's L Rᵀ + b; R is dense, or `_packed`."""
+    return torch.ops.mkldnn._linear_pointwise(_dense(left), right, bias, "none", [], "")
+
+
+def _packed(right: Tensor, rows: int) -> Tensor:
+    """R as oneDNN lays it out for products with `rows` rows."""
+    return torch.ops.mkldnn._reorder_linear_weight(_dense(right), rows)
+
+
+def _gives_torchs(product: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
+    """Whether a way to L Rᵀ + b is there and gives what torch gives."""
+    left, right, bias = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3), torch.ones(4)
     try:
-        left, right, bias = (
-            torch.arange(6.0).view(2, 3),
-            torch.arange(12.0).view(4, 3),
-            torch.ones(4),
-        )
-        product = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+        return bool(torch.equal(product(left, right, bias), left @ right.T + bias))
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
-    return bool(torch.equal(product, left @ right.T + bias))
+
+
+@functools.cache
+def _onednn() -> bool:
+    return _gives_torchs(_pointwise)
+
+
+@functools.cache
+def _packs() -> bool:
+    return _gives_torchs(lambda left, right, bias: _pointwise(left, _packed(right, 2), bias))
 
 
 def linear(
@@ -260,26 +273,7 @@ class PackedFactor:
             return inner_products(left, right)
         if self._kept is None or self._kept[0] is not right:
             self._kept = right, _packed(right, len(left))
-        return _with_packed(left, self._kept[1])
-
-
-def _packed(right: Tensor, rows: int) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(_dense(right), rows)
-
-
-def _with_packed(left: Tensor, packed: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(_dense(left), packed, None, "none", [], "")
-
-
-@functools.cache
-def _packs() -> bool:
-    """Whether oneDNN takes a factor that it has laid out itself, and gives what torch gives."""
-    left, right = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
-    try:
-        product = _with_packed(left, _packed(right, len(left)))
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return False
-    return bool(torch.equal(product, left @ right.T))
+        return _pointwise(left, self._kept[1])
 
 
 def take_rows(table: Tensor, rows: Tensor) -> Tensor:

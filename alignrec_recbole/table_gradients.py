@@ -107,7 +107,8 @@ class TableGradients:
         some = [
             part.of_rows(part.rows, starts, len(table)) for part in parts if part.rows is not None
         ]
-        room = torch.zeros(height, table.shape[1], dtype=table.dtype)
+        make = torch.empty if whole else torch.zeros
+        room = make(height, table.shape[1], dtype=table.dtype)
         for start, *pieces in zip(starts, *some, strict=True):
             cut = slice(start, min(start + height, len(table)))
             tile = room[: cut.stop - start]
