@@ -1,7 +1,7 @@
 """Adam and AdamW without torch's compiler, which torch.optim loads to guard itself against it.
 
 That takes nearly two seconds and 50 MB of every run, and nothing here compiles an optimizer. The
-methods are torch's own, from under their guards, so weights and states are the same to the last bit.
+methods are torch's own, from under their guards: weights and states are the same to the last bit.
 """
 
 from __future__ import annotations
