@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alignrec_recbole.graphs import bag
+from alignrec_recbole.graphs import bag, csr_tensor
 
 
 class Edges(nn.Module):
@@ -90,15 +89,11 @@ def sampled_products(offsets: Tensor, columns: Tensor, left: Tensor, right: Tens
     tensor([6.])
     """
     left, empty = left[: len(offsets) - 1].detach(), left.new_zeros(len(columns))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        places = torch.sparse_csr_tensor(
-            offsets, columns, empty, size=(len(left), len(right)), check_invariants=False
-        )
+    places = csr_tensor(columns, offsets, empty, len(right))
     return torch.sparse.sampled_addmm(places, left, right.detach().T, beta=0.0).values()
 
 
-GATHERED_EDGES = 1 << 15  # rows taken at once
+GATHERED_EDGES = 1 << 20  # rows taken at once, on a GPU
 
 
 def gathered_products(rows: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:

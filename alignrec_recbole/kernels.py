@@ -187,8 +187,9 @@ class _Linear(torch.autograd.Function):
             ctx.collector.add(ctx.table, gradient, weight, ctx.rows)
         elif ctx.needs_input_grad[0]:
             for_x = gradient.new_empty(x.shape)
-            for start in range(0, len(x), _ROWS):  # small enough to be converted in the cache
-                cut = slice(start, start + _ROWS)
+            rows = _ROWS if x.device.type == "cpu" else len(x)
+            for start in range(0, len(x), rows):
+                cut = slice(start, start + rows)
                 for_x[cut] = inner_products(g[cut], weight.T)
             if ctx.rows is not None:
                 for_x = scatter_rows(for_x, ctx.rows, len(ctx.table))
@@ -196,7 +197,7 @@ class _Linear(torch.autograd.Function):
         return for_x, for_weight.to(gradient.dtype), for_bias, None, None
 
 
-_ROWS = 2048
+_ROWS = 2048  # small enough to be converted in the cache
 
 
 class ConstantFactor:

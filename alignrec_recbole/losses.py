@@ -231,12 +231,13 @@ GRAM_COLUMNS = 192
 
 
 def _gram_squares(turned: Tensor) -> Tensor:
-    """‖T Tᵀ‖² of T [f, b] from its upper triangle, in strips of GRAM_COLUMNS."""
+    """‖T Tᵀ‖² of T [f, b] from its upper triangle, in strips: of GRAM_COLUMNS, on a GPU one."""
     total = torch.zeros((), dtype=torch.float64, device=turned.device)
-    for start in range(0, len(turned), GRAM_COLUMNS):
-        strip = inner_products(turned[start : start + GRAM_COLUMNS], turned[start:])
+    columns = GRAM_COLUMNS if turned.device.type == "cpu" else len(turned)
+    for start in range(0, len(turned), columns):
+        strip = inner_products(turned[start : start + columns], turned[start:])
         strip = strip.to(torch.promote_types(strip.dtype, torch.float32))
-        total += 2 * _square_sum(strip) - _square_sum(strip[:, :GRAM_COLUMNS])
+        total += 2 * _square_sum(strip) - _square_sum(strip[:, :columns])
     return total
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from alignrec_recbole.errors import DataError
@@ -17,23 +15,20 @@ class PairSampler:
 
     Args:
         users, items: training pairs, internal ids, equal length.
-        batch_size: pairs a batch; the last batch may be smaller.
         negatives: negatives for every pair.
 
     Raises:
         DataError: a user has every training item, so no negative exists.
     """
 
-    def __init__(
-        self, users: np.ndarray, items: np.ndarray, *, batch_size: int, negatives: int = 1
-    ) -> None:
+    def __init__(self, users: np.ndarray, items: np.ndarray, *, negatives: int = 1) -> None:
         self.users = np.asarray(users, dtype=np.int64)
         self.items = np.asarray(items, dtype=np.int64)
         if len(self.users) == 0:
             raise DataError(
                 "There are no training interactions.", expected="at least one training row"
             )
-        self.batch_size, self.negatives = batch_size, negatives
+        self.negatives = negatives
         self.pool = np.unique(self.items)
         self._stride = int(self.items.max()) + 1
         self._seen = np.unique(self.users * self._stride + self.items)
@@ -47,18 +42,13 @@ class PairSampler:
             )
 
     def __len__(self) -> int:
-        return -(-len(self.users) // self.batch_size)
+        return len(self.users)
 
-    def epoch(
-        self, generator: np.random.Generator
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield (users [b], positives [b], negatives [b] or [b, s]) batches of one epoch."""
+    def epoch(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Users [n], positives [n] and negatives [n] or [n, s] of one epoch, in a new order."""
         order = generator.permutation(len(self.users))
         users, items = self.users[order], self.items[order]
-        drawn = self.draw(users, generator)
-        for start in range(0, len(users), self.batch_size):
-            cut = slice(start, start + self.batch_size)
-            yield users[cut], items[cut], drawn[cut]
+        return users, items, self.draw(users, generator)
 
     def draw(self, users: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Negatives for `users` [n]: [n], or [n, s] when s = `negatives` > 1."""

@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 
 
 class PairBatches:
-    """Batches (user, item, negative) of a training split as RecBole Interactions.
+    """Batches (user, item, negative) of a training split as RecBole Interactions on the device.
 
     Args:
         dataset: training split.
-        config: reads train_batch_size, train_neg_sample_args.sample_num, NEG_PREFIX, seed.
+        config: reads train_batch_size, train_neg_sample_args.sample_num, NEG_PREFIX, seed, device.
     """
 
     def __init__(self, dataset: Any, config: Any) -> None:
@@ -55,22 +55,20 @@ class PairBatches:
         self.sampler = PairSampler(
             dataset.inter_feat[dataset.uid_field].numpy(),
             dataset.inter_feat[dataset.iid_field].numpy(),
-            batch_size=config["train_batch_size"],
             negatives=int(arguments.get("sample_num") or 1),
         )
+        self.batch_size = config["train_batch_size"]
+        self.device = config["device"]
         self.generator = np.random.default_rng(config["seed"])
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[Interaction]:
-        for batch in self.sampler.epoch(self.generator):
-            yield Interaction(
-                {
-                    name: torch.from_numpy(values)
-                    for name, values in zip(self.fields, batch, strict=True)
-                }
-            )
+        epoch = self.sampler.epoch(self.generator)
+        parts = [torch.from_numpy(ids).to(self.device).split(self.batch_size) for ids in epoch]
+        for batch in zip(*parts, strict=True):
+            yield Interaction(dict(zip(self.fields, batch, strict=True)))
 
 
 class MultimodalTrainer(Trainer):
@@ -225,11 +223,12 @@ class MultimodalTrainer(Trainer):
             with precision(self.precision), collecting(self.table_gradients):
                 parts = self.model.calculate_loss(batch)
                 parts = parts if isinstance(parts, tuple) else (parts,)
-                torch.stack([part.reshape(()) for part in parts]).sum().backward()
+                terms = torch.stack([part.reshape(()) for part in parts])
+                terms.sum().backward()
             if self.clip_grad_norm:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
             self.optimizer.step()
-            values = torch.stack([part.detach().reshape(()) for part in parts])
+            values = terms.detach()
             total = values if total is None else total + values  # no sync with the device here
             count += 1
         assert total is not None

@@ -955,4 +955,4 @@ def test_features_that_cannot_be_saved(tmp_path: Path, values, items, missing, s
 
 def test_a_user_who_has_everything_is_named() -> None:
     with pytest.raises(DataError, match=r"(?s)every training item.*user id 1 with 2 items"):
-        PairSampler(np.array([1, 1, 2]), np.array([1, 2, 1]), batch_size=2)
+        PairSampler(np.array([1, 1, 2]), np.array([1, 2, 1]))

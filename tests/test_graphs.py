@@ -25,9 +25,24 @@ def dense_mean(matrix, start, layers):
     return total / (layers + 1)
 
 
+def as_on_a_gpu(monkeypatch):
+    """Whole products and torch's CSR kernel, on the CPU."""
+    monkeypatch.setattr(graphs.SparseOperator, "_edges_of", lambda *_: None)
+
+    def product(index, offsets, weights, dense):
+        return graphs.csr_tensor(index, offsets, weights, len(dense)) @ dense
+
+    monkeypatch.setattr(graphs, "bag", product)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("layers", [0, 1, 3])
 @pytest.mark.parametrize("rows", [None, [0, 3, 3, 39]])
-def test_layer_mean_equals_the_dense_sum_and_has_its_gradient(square, layers, rows):
+def test_layer_mean_equals_the_dense_sum_and_has_its_gradient(
+    square, layers, rows, gpu, monkeypatch
+):
+    if gpu:
+        as_on_a_gpu(monkeypatch)
     graph = graphs.SparseOperator(square, symmetric=True)
     dense = torch.from_numpy(square.toarray())
     rows = None if rows is None else torch.tensor(rows)
@@ -77,14 +92,19 @@ def test_an_unsymmetric_operator_uses_its_transpose_backwards():
 
 
 @pytest.mark.parametrize("rows", [[3, 29, 3, 0], [], list(range(30))])
-def test_scipy_takes_the_edges_that_torch_takes(rows):
+def test_rows_are_those_of_the_whole_product(rows, monkeypatch):
     operator = graphs.SparseOperator(sp.random(30, 20, 0.3, random_state=0))
-    rows, dense = torch.tensor(rows, dtype=torch.int64), torch.randn(20, 4)
-    quick = operator._edges_of(rows, dense)
-    plain = graphs._edges_of(rows, *operator._on(dense, transposed=False))
-    for mine, other in zip(quick, plain, strict=True):
-        assert mine.dtype == other.dtype
-        assert torch.equal(mine, other)
+    rows = torch.tensor(rows, dtype=torch.int64)
+    x = torch.randn(20, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(len(rows), 4, dtype=torch.float64)
+
+    def found(value):
+        return value, torch.autograd.grad((value * weight).sum(), x)[0]
+
+    expected = found((operator @ x)[rows])
+    torch.testing.assert_close(found(operator.rows(rows, x)), expected)
+    as_on_a_gpu(monkeypatch)
+    torch.testing.assert_close(found(operator.rows(rows, x)), expected)
 
 
 def test_rows_without_edges_are_zero():

@@ -12,19 +12,18 @@ ITEMS = np.array([1, 2, 3, 1, 5, 9])
 
 def test_an_epoch_holds_every_pair_once_and_no_training_item_as_negative():
     seen = set(zip(USERS.tolist(), ITEMS.tolist(), strict=True))
-    sampler = PairSampler(USERS, ITEMS, batch_size=4)
+    sampler = PairSampler(USERS, ITEMS)
     generator = np.random.default_rng(0)
     for _ in range(200):
-        batches = list(sampler.epoch(generator))
-        assert [len(users) for users, *_ in batches] == [4, 2]
-        users, items, negatives = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        users, items, negatives = sampler.epoch(generator)
+        assert len(users) == len(items) == len(negatives) == len(sampler) == 6
         assert set(zip(users.tolist(), items.tolist(), strict=True)) == seen
         assert not seen & set(zip(users.tolist(), negatives.tolist(), strict=True))
         assert set(negatives) <= set(ITEMS)
 
 
 def test_negatives_are_uniform():
-    sampler = PairSampler(USERS, ITEMS, batch_size=4, negatives=3)
+    sampler = PairSampler(USERS, ITEMS, negatives=3)
     drawn = sampler.draw(np.full(4000, 2), np.random.default_rng(0))
     assert drawn.shape == (4000, 3)
     items, counts = np.unique(drawn, return_counts=True)
@@ -34,9 +33,9 @@ def test_negatives_are_uniform():
 
 def test_a_user_with_every_item_is_an_error():
     with pytest.raises(DataError, match="internal user id 1 with 2 items"):
-        PairSampler(np.array([1, 1, 2]), np.array([1, 2, 1]), batch_size=2)
+        PairSampler(np.array([1, 1, 2]), np.array([1, 2, 1]))
 
 
 def test_no_rows_is_an_error():
     with pytest.raises(DataError, match="no training interactions"):
-        PairSampler(np.array([]), np.array([]), batch_size=2)
+        PairSampler(np.array([]), np.array([]))

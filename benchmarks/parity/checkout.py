@@ -1,4 +1,4 @@
-"""Drives a checkout of enoche/MMRec, or of a fork of it, on CPU, its files untouched.
+"""Drives a checkout of enoche/MMRec, or of a fork of it, its files untouched; timings aside on CPU.
 
 The official AlignRec code is such a fork. What they lack on today's stack is supplied from
 outside: `.cuda()` as the identity, `.to` of a parameter as on a GPU, names that numpy and scipy
@@ -45,8 +45,7 @@ SOURCES = {
 
 def _scatter_add(values: torch.Tensor, index: torch.Tensor, dim: int, dim_size: int) -> Any:
     assert dim == 0
-    zeros = torch.zeros(dim_size, *values.shape[1:], dtype=values.dtype)
-    return zeros.index_add_(0, index, values)
+    return values.new_zeros(dim_size, *values.shape[1:]).index_add_(0, index, values)
 
 
 class _MessagePassing(torch.nn.Module):
@@ -130,11 +129,12 @@ def is_of(reference: Path, model: str) -> bool:
 
 
 @contextlib.contextmanager
-def importable(reference: Path, model: str) -> Iterator[None]:
+def importable(reference: Path, model: str, device: str = "cpu") -> Iterator[None]:
     """Make the checkout's modules importable on this machine.
 
     Args:
         model: a module of `src/models` that tells which code this is; one of `SOURCES`.
+        device: where its tensors are wanted, cpu or cuda.
 
     Raises:
         DataError: the folder is no checkout of that code.
@@ -153,20 +153,28 @@ def importable(reference: Path, model: str) -> Iterator[None]:
     patch_dok_update()
     for name, attributes in STAND_INS.items():
         _stand_in(name, attributes)
+    sys.path.insert(0, str(source))
+    try:
+        with _cuda_is_the_cpu() if device == "cpu" else contextlib.nullcontext():
+            yield
+    finally:
+        sys.path.remove(str(source))
+        for name, module in list(sys.modules.items()):  # another checkout has the same names
+            if str(getattr(module, "__file__", None)).startswith(str(source)):
+                del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _cuda_is_the_cpu() -> Iterator[None]:
     cuda = torch.Tensor.cuda
     torch.Tensor.cuda = lambda self, *a, **k: self  # type: ignore[method-assign, assignment]
     # On the CPU `.to` gives the parameter itself, which these codes then overwrite by a tensor.
     torch.nn.Parameter.to = lambda self, *a, **k: self.view_as(self).to(*a, **k)  # type: ignore
-    sys.path.insert(0, str(source))
     try:
         yield
     finally:
-        sys.path.remove(str(source))
         torch.Tensor.cuda = cuda  # type: ignore[method-assign]
         del torch.nn.Parameter.to
-        for name, module in list(sys.modules.items()):  # another checkout has the same names
-            if str(getattr(module, "__file__", None)).startswith(str(source)):
-                del sys.modules[name]
 
 
 def _stand_in(name: str, attributes: dict[str, Any]) -> None:
@@ -354,16 +362,19 @@ def actions(
     settings: dict[str, Any],
     folder: Path,
     steps: int | None = None,
+    device: str = "cpu",
 ) -> dict[str, Callable[[], Any]]:
     """Training epoch and validation of the code's own harness, in this process (for timing).
 
     Args:
         folder: a scratch folder; the working directory moves into it.
         steps: tell the epoch's seconds from so many (`epoch_seconds`).
+        device: cpu or cuda.
     """
     _enter_copy(reference, name, dataset_dir, features, folder)
     opened = contextlib.ExitStack()
-    opened.enter_context(importable(folder, model))
+    opened.enter_context(importable(folder, model, device))
+    settings = {**PLACES, **settings, "use_gpu": device != "cpu"}
     logging.disable(logging.CRITICAL)
     with contextlib.redirect_stdout(sys.stderr):
         from utils.configurator import Config
@@ -371,8 +382,8 @@ def actions(
         from utils.dataset import RecDataset
         from utils.utils import get_model, get_trainer, init_seed
 
-        config = Config(name, dataset_dir.name, {**PLACES, **settings, "seed": 999})
-        for key, value in {**PLACES, **settings}.items():
+        config = Config(name, dataset_dir.name, {**settings, "seed": 999})
+        for key, value in settings.items():
             config[key] = value
         whole = RecDataset(config)
         train, valid, _ = whole.split()
@@ -384,7 +395,7 @@ def actions(
         )
         init_seed(999)
         data.pretrain_setup()
-        network = get_model(name)(config, data)
+        network = get_model(name)(config, data).to(config["device"])
         trainer = get_trainer()(config, network)
 
     def run(batches: Any) -> None:

@@ -100,9 +100,10 @@ def actions(
     features_file: Path,
     folder: Path,
     steps: int | None = None,
+    device: str = "cpu",
 ) -> dict[str, Callable[[], Any]]:
     """Training epoch and validation of the official harness (for timing)."""
     files = {"image": features_file}
     return checkout.actions(
-        reference, "alignrec", "ALIGNREC", dataset_dir, files, dict(SETTINGS), folder, steps
+        reference, "alignrec", "ALIGNREC", dataset_dir, files, dict(SETTINGS), folder, steps, device
     )

@@ -44,6 +44,7 @@ def train_ours(
                 output=folder,
                 epochs=options.epochs,
                 progress=False,
+                device="cpu",
                 overrides=dict(overrides or {}),
             )
         )

@@ -1,7 +1,7 @@
 """AlignRec's training epoch and evaluation: ours against the official code, official behaviour.
 
     python -m benchmarks.speed.alignrec --reference CHECKOUT --data-path DIR --dataset D
-        [--features F] [--frozen] [--rounds 5] [--steps N]
+        [--features F] [--frozen] [--rounds 5] [--steps N] [--device cpu]
 
 Both sides read the same file and take the same batch size, loss terms and hyper-parameters. Without
 --features a seeded random table of 768 columns stands in for the features: a step costs the same
@@ -41,6 +41,7 @@ def ours(
     precision: str,
     frozen: bool,
     steps: int | None,
+    device: str,
 ) -> Any:
     """Actions of our harness with the official hyper-parameters."""
     given = official.HYPER_PARAMETERS
@@ -54,6 +55,7 @@ def ours(
             features_path=features.parent,
             output=output,
             progress=False,
+            device=device,
             overrides={
                 "variant": "official",
                 "cca_weight": given["cl_loss"],
@@ -86,7 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--frozen", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     add_steps(parser)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args(arguments)
+    if options.steps and options.device != "cpu":
+        parser.error("--steps marks times that a GPU does not keep; leave it out")
     data_path = options.data_path.resolve()
     folder = data_path / options.dataset
     with tempfile.TemporaryDirectory() as scratch:
@@ -96,10 +101,11 @@ def main(arguments: list[str] | None = None) -> int:
         mine = options.dataset, data_path, features.resolve()
         own = Path(scratch) / "ours"
         reference, their_folder = options.reference.resolve(), Path(scratch) / "official"
-        other = reference, folder, features.resolve(), their_folder, options.steps
-        kinds = ["float32", *(["bfloat16"] if process.has_bfloat16("cpu") else [])]
+        common = options.steps, options.device
+        other = reference, folder, features.resolve(), their_folder, *common
+        kinds = ["float32", *(["bfloat16"] if process.has_bfloat16(options.device) else [])]
         sides = {
-            f"ours {kind}": (ours, (*mine, own / kind, kind, options.frozen, options.steps))
+            f"ours {kind}": (ours, (*mine, own / kind, kind, options.frozen, *common))
             for kind in kinds
         }
         timings = side_by_side.measure(
@@ -123,7 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
             "startup_again": again.startup,
             "float32_seconds": single.seconds["epoch"],
             "evaluation_seconds": {name: t.seconds["evaluation"] for name, t in timings.items()},
-        }
+        },
+        device=options.device,
     )
     return 0
 

@@ -42,7 +42,7 @@ def spec(model: str, dataset: str, data_path: Path, features: Path) -> RunSpec:
     names = tuple(checkout.FILES[kind].removesuffix(".npy") for kind in PAIRS[model].features[0])
     return RunSpec(
         model, dataset, names, setting="mmrec", data_path=data_path, features_path=features,
-        output=features / model, progress=False,
+        output=features / model, progress=False, device="cpu",
     )  # fmt: skip
 
 

@@ -57,7 +57,8 @@ def epoch(model: str, folder: Path, steps: int | None) -> dict[str, Callable[[],
     sets = ("fused",) if model in ONE_SET else ("text", "image")
     spec = RunSpec(
         model, "electronics", sets if MODELS[model].needs_features else (), setting="mmrec",
-        data_path=folder, output=folder, progress=False,  # neighbour lists are searched once
+        data_path=folder, output=folder,  # neighbour lists are searched once
+        progress=False, device="cpu",
     )  # fmt: skip
     prepared = runner.prepare(spec)
     trainer = runner.build_trainer(prepared, None)

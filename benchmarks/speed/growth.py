@@ -100,6 +100,7 @@ def steps(model: str, folder: Path) -> dict[str, Callable[[], Any]]:
         data_path=folder,
         output=folder,
         progress=False,
+        device="cpu",
     )
     prepared = runner.prepare(spec)
     trainer = runner.build_trainer(prepared, None)

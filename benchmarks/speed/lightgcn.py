@@ -23,7 +23,7 @@ def ours(dataset: str, data_path: Path, layers: int) -> Any:
     """Actions of our harness."""
     return our_side.actions(
         RunSpec(
-            "LightGCN", dataset, setting="mmrec", data_path=data_path, progress=False,
+            "LightGCN", dataset, setting="mmrec", data_path=data_path, progress=False, device="cpu",
             overrides={"n_layers": layers, "reg_weight": REG_WEIGHT, "embedding_size": 64},
         )
     )  # fmt: skip

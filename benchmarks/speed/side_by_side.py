@@ -2,7 +2,7 @@
 
 A side is a function that prepares something and returns a dictionary of actions; only one side
 works at a time, the others sleep. An action that returns a float tells its seconds itself. Peak
-memory is the process's own.
+memory is the process's own; that of its tensors on a GPU, if it has used one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 from tabulate import tabulate
 
 from alignrec_recbole import process
@@ -124,7 +125,8 @@ def _serve(pipe: Any, function: Callable[..., Actions], arguments: tuple, thread
                 actions = function(*arguments)
                 pipe.send(list(actions))
             elif order == "peak":
-                pipe.send(process.peak_rss_bytes())
+                on_gpu = torch.cuda.is_initialized()
+                pipe.send(torch.cuda.max_memory_allocated() if on_gpu else process.peak_rss_bytes())
             else:
                 started = time.perf_counter()
                 told = actions[order]()
@@ -176,9 +178,9 @@ def seconds_and_bytes(ours: Timing, peer: Timing, action: str) -> dict[str, Any]
     }
 
 
-def where(threads: int | None = None) -> dict[str, Any]:
+def where(threads: int | None = None, device: str = "cpu") -> dict[str, Any]:
     """Code and machine of a measurement; threads: all cores unless given."""
-    machine = {**provenance.machine("cpu"), "threads": threads or process.available_cores()}
+    machine = {**provenance.machine(device), "threads": threads or process.available_cores()}
     return {"code": provenance.code(), "machine": machine}
 
 
@@ -194,6 +196,6 @@ def keep_models(store: Path | None, models: Mapping[str, Any]) -> None:
             json.dump({"models": models}, file)
 
 
-def finish(result: dict[str, Any], threads: int | None = None) -> None:
+def finish(result: dict[str, Any], threads: int | None = None, device: str = "cpu") -> None:
     """Print the result, with code and machine, as the last line."""
-    print(json.dumps({**result, **where(threads)}))
+    print(json.dumps({**result, **where(threads, device)}))
