@@ -60,6 +60,13 @@ class Group:
         return [run.record for run in self.runs]
 
     @property
+    def device(self) -> str:
+        """cpu, or the GPU's name; several, where the seeds ran on several."""
+        return " and ".join(
+            sorted({record.machine.get("device", "cpu") for record in self.records})
+        )
+
+    @property
     def notes(self) -> list[str]:
         """What a reader must know, each once."""
         notes = [note for record in self.records for note in record.notes]

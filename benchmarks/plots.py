@@ -46,6 +46,7 @@ STYLE: dict[Any, Any] = {
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
     **{f"axes.{part}": INK for part in ("edgecolor", "labelcolor", "titlecolor")},
 }
+LEGEND_ROWS, LEGEND_ROW = 3, 0.19  # that a figure has room for; inches of each more
 RANKED = ("zero-shot", "item-cf", "cold-start", "full")
 
 
@@ -113,7 +114,10 @@ def _log(axis: Any, which: str) -> None:
 
 
 def _legend(figure: Figure, axes: Any, columns: int = 2) -> None:
-    """One legend of all panels; a line that only some of them have is in it too."""
+    """One legend of all panels; a line that only some of them have is in it too.
+
+    The figure grows with it, so that the panels keep their height.
+    """
     named: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -124,6 +128,8 @@ def _legend(figure: Figure, axes: Any, columns: int = 2) -> None:
         loc="outside lower center",
         ncols=min(columns, len(named)),
     )
+    rows = -(-len(named) // columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - LEGEND_ROWS))
 
 
 @styled
@@ -325,10 +331,14 @@ def training_curves(members: Sequence[Group]) -> Figure:
 
 @styled
 def quality_against_cost(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
-    """A metric against seconds and memory of a run; the line joins what nothing beats in both."""
+    """A metric against seconds and memory of a run; a line joins what nothing beats in both.
+
+    Each kind of device has its line: seconds of a GPU and of a CPU are not comparable.
+    """
     _needs(members, "no ranked run", "records of protocol full")
     figure, axes = _figure(2, 4.8, 4.2)
     quality = [group.values(metric).mean() for group in members]
+    devices = [group.device for group in members]
     costs = (
         ("time of a whole run (s, log scale)", lambda r: r.seconds["total"]),
         (
@@ -340,17 +350,20 @@ def quality_against_cost(members: Sequence[Group], metric: str = HEADLINE) -> Fi
         spent = [float(np.median([cost(record) for record in g.records])) for g in members]
         for place, group in enumerate(members):
             style = {**_line(place), "linestyle": "none", "markersize": 6}
-            axis.plot(spent[place], quality[place], label=group.name, **style)
-        front = pareto(spent, quality)
-        axis.step(
-            [spent[i] for i in front],
-            [quality[i] for i in front],
-            where="post",
-            color=INK,
-            linewidth=0.8,
-            linestyle=":",
-            zorder=0,
-        )
+            name = f"{group.name} ({devices[place]})" if len(set(devices)) > 1 else group.name
+            axis.plot(spent[place], quality[place], label=name, **style)
+        for kind in set(devices):
+            of_kind = [i for i, device in enumerate(devices) if device == kind]
+            front = pareto([spent[i] for i in of_kind], [quality[i] for i in of_kind])
+            axis.step(
+                [spent[of_kind[i]] for i in front],
+                [quality[of_kind[i]] for i in front],
+                where="post",
+                color=INK,
+                linewidth=0.8,
+                linestyle=":",
+                zorder=0,
+            )
         _log(axis, "x")
         axis.set_xlabel(label)
         axis.set_ylabel(f"{metric} (test, share of targets)")

@@ -247,7 +247,8 @@ def _names(ours: Sequence[Group]) -> str:
 
 def _seconds(group: Group) -> Cell:
     value = float(np.median([record.seconds["train_epoch"] for record in group.records]))
-    return Cell(f"{value:.2f}", value) if value else text("")
+    device = "" if group.device == "cpu" else f" ({group.device})"
+    return Cell(f"{value:.2f}{device}", value) if value else text("")
 
 
 def _improvement(

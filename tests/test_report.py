@@ -16,7 +16,7 @@ from records import METRICS, record, store
 
 from alignrec_recbole.errors import RecordError
 from benchmarks import plots, published, readme_figures, report
-from benchmarks.groups import blocks, groups, read_runs
+from benchmarks.groups import Block, blocks, groups, read_runs
 from benchmarks.tables import (
     as_csv,
     as_latex,
@@ -209,6 +209,21 @@ def test_a_plot_of_nothing_is_an_error() -> None:
             draw([])
     with pytest.raises(plots.EmptyPlotError):
         plots.protocol_bars({})
+
+
+def test_seconds_of_another_device_are_named_and_not_compared(tmp_path: Path) -> None:
+    on_gpu = {"machine": {"cpu": "c", "threads": 1, "device": "G9"}, "config_sha256": "1" * 64}
+    store(tmp_path, record("LightGCN", value=0.2))
+    store(tmp_path, record("VBPR", value=0.1, **on_gpu, seconds={"train_epoch": 0.5, "total": 1.0}))
+    (members,) = blocks(read_runs(tmp_path / "runs")).values()
+    table = leaderboard(Block("toy", "full", "mmrec"), members, [])
+    seconds = [row[table.header.index("s/epoch")].text for row in table.rows]
+    assert sorted(seconds) == ["0.10", "0.50 (G9)"]
+    axis = plots.quality_against_cost(members).axes[0]
+    dotted = [line for line in axis.lines if line.get_linestyle() == ":"]
+    assert [len(line.get_xdata()) for line in dotted] == [1, 1]
+    labels = axis.get_legend_handles_labels()[1]
+    assert sorted(labels) == ["LightGCN (cpu)", "VBPR (G9)"]
 
 
 def test_plots_have_labelled_axes_and_equal_bytes(tmp_path: Path) -> None:
