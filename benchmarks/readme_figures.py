@@ -90,8 +90,8 @@ def trained(file: Path = TRAINED) -> str:
                 Cell(", ".join(map(str, entry["reference_epochs"]))),
             ]
         )
-    header = ["model", "learning rate", f"{HEADLINE}, ours", "MMRec", "off", "NDCG@20 off"]
-    return _markdown(Table("trained", [*header, "epochs", "MMRec"], rows))
+    header = ["model", "learning rate", f"{HEADLINE}, ours", "reference", "off", "NDCG@20 off"]
+    return _markdown(Table("trained", [*header, "epochs", "reference"], rows))
 
 
 def _markdown(table: Table) -> str:

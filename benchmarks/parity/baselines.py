@@ -6,8 +6,8 @@
 
 CHECKOUT is one of enoche/MMRec, or of NanGongNingYi/GUME for GUME. Its models run in float32, ours
 in float64 and float32; two batches of one epoch, so that what is made once an epoch is seen both
-made and kept. With a data set and MMRec (its layout, feature files with row = itemID) both sides
-are also trained with the defaults of properties/model, once a seed; X on both sides needs fewer
+made and kept. With a data set (MMRec's layout, feature files with row = itemID) both sides are also
+trained with the defaults of properties/model, once a seed; X on both sides needs fewer
 epochs. A seed that is in FILE is not trained again. The last line printed is one JSON object.
 """
 
@@ -626,7 +626,7 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
         "epochs": options.epochs,
     }
     (theirs,) = checkout.train(
-        options.reference, mmrec.MARK, name, folder,
+        options.reference, PAIRS[name].code, name, folder,
         {kind: folder / f"{stem}.npy" for kind, stem in files.items() if stem}, given, [seed],
     )  # fmt: skip
     mine = train_ours(name, options, stems, seed, chosen, options.output)
@@ -674,13 +674,10 @@ def with_seed(entry: dict[str, Any], seed: int, found: dict[str, Any]) -> dict[s
 
 
 def train_each(options: argparse.Namespace) -> dict[str, Any]:
-    """Train each model of MMRec that was asked for, seed by seed; what is kept is not repeated."""
+    """Train each model that was asked for, seed by seed; what is kept is not repeated."""
     store: Path | None = options.store
     trained = json.loads(store.read_text()) if store and store.exists() else {}
     for name in options.model:
-        if PAIRS[name].code != mmrec.MARK and options.seeds:
-            print(f"{name}: compared, not trained: its checkout is not MMRec's", file=sys.stderr)
-            continue
         for seed in options.seeds:
             if seed in trained.get(name, {}).get("seeds", []):
                 continue
@@ -702,8 +699,8 @@ def trained_table(trained: dict[str, Any]) -> str:
             row += [f"{ours:.4f}", f"{theirs:.4f}", f"{off:+.1%}"]
         epochs = ("/".join(map(str, entry[f"{side}_epochs"])) for side in ("our", "reference"))
         rows.append([*row, *epochs])
-    head = ["model", "seeds", "Recall@20", "MMRec", "off", "NDCG@20", "MMRec", "off",
-            "epochs", "MMRec"]  # fmt: skip
+    head = ["model", "seeds", "Recall@20", "reference", "off", "NDCG@20", "reference", "off",
+            "epochs", "reference"]  # fmt: skip
     return tabulate(rows, head, tablefmt="github", disable_numparse=True)
 
 

@@ -247,7 +247,12 @@ def _save_user_graph(path: Path, interactions: Any) -> None:
 
 
 def _enter_copy(
-    reference: Path, name: str, dataset_dir: Path, features: dict[str, Path], folder: Path
+    reference: Path,
+    code: str,
+    name: str,
+    dataset_dir: Path,
+    features: dict[str, Path],
+    folder: Path,
 ) -> None:
     """A scratch copy with the data in its layout; the working directory moves into it."""
     model = reference / "src" / "models" / f"{name.lower()}.py"
@@ -274,10 +279,15 @@ def _enter_copy(
         f"vision_feature_file: {FILES['image']}\ntext_feature_file: {FILES['text']}\n"
         f'user_graph_dict_file: {USER_GRAPH}\nfield_separator: "\\t"\n'
     )
-    os.chdir(folder / "src")
+    os.chdir(folder if code in AT_ROOT else folder / "src")
 
 
-PLACES = {"gpu_id": 0, "use_gpu": False, "multimodal_data_dir": "", "data_path": "../data/"}
+AT_ROOT = {"gume"}  # codes that run one folder above `src`, which they put before their data
+
+
+def _places(code: str) -> dict[str, Any]:
+    data = "/data/" if code in AT_ROOT else "../data/"
+    return {"gpu_id": 0, "use_gpu": False, "multimodal_data_dir": "", "data_path": data}
 
 
 def train(
@@ -330,7 +340,7 @@ def _train_here(
     dataset = Path(dataset_dir).name
     with tempfile.TemporaryDirectory() as folder:
         files = {kind: Path(path) for kind, path in features.items()}
-        _enter_copy(Path(reference), name, Path(dataset_dir), files, Path(folder))
+        _enter_copy(Path(reference), model, name, Path(dataset_dir), files, Path(folder))
         with importable(Path(folder), model):
             import utils.quick_start as quick_start
             from common import trainer as trainers
@@ -346,8 +356,9 @@ def _train_here(
                 return best, valid, test
 
             trainers.Trainer.fit = fit
-            quick_start.init_logger = lambda config: logging.disable(logging.CRITICAL)
-            asked = {"hyper_parameters": ["seed"], **PLACES, **settings, "seed": seeds}
+            logging.disable(logging.CRITICAL)
+            quick_start.init_logger = lambda config: "now"  # GUME's is asked for the time
+            asked = {"hyper_parameters": ["seed"], **_places(model), **settings, "seed": seeds}
             with contextlib.redirect_stdout(sys.stderr):
                 quick_start.quick_start(name, dataset, asked, save_model=False)
     return results
@@ -371,10 +382,10 @@ def actions(
         steps: tell the epoch's seconds from so many (`epoch_seconds`).
         device: cpu or cuda.
     """
-    _enter_copy(reference, name, dataset_dir, features, folder)
+    _enter_copy(reference, model, name, dataset_dir, features, folder)
     opened = contextlib.ExitStack()
     opened.enter_context(importable(folder, model, device))
-    settings = {**PLACES, **settings, "use_gpu": device != "cpu"}
+    settings = {**_places(model), **settings, "use_gpu": device != "cpu"}
     logging.disable(logging.CRITICAL)
     with contextlib.redirect_stdout(sys.stderr):
         from utils.configurator import Config
