@@ -173,13 +173,13 @@ def info_nce(
         x, y: [b, d].
         temperature: τ > 0.
         normalise: L2-normalise the rows first (AlignRec's code); False: inner products (its paper).
-        ids: [b], where rows of one id are equal; on CPU they are then computed once and counted.
+        ids: [b], where rows of one id are equal; they are then computed once and counted.
 
     >>> one = torch.eye(2)
     >>> info_nce(one, one, 1.0)
     tensor(0.3133)
     """
-    if ids is None or ids.device.type != "cpu":
+    if ids is None:
         count = x.new_ones(len(x))
     else:
         first, count = distinct(ids)
