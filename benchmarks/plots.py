@@ -352,7 +352,7 @@ def quality_against_cost(members: Sequence[Group], metric: str = HEADLINE) -> Fi
             style = {**_line(place), "linestyle": "none", "markersize": 6}
             name = f"{group.name} ({devices[place]})" if len(set(devices)) > 1 else group.name
             axis.plot(spent[place], quality[place], label=name, **style)
-        for kind in set(devices):
+        for kind in dict.fromkeys(devices):  # in a fixed order: equal figures, equal bytes
             of_kind = [i for i, device in enumerate(devices) if device == kind]
             front = pareto([spent[i] for i in of_kind], [quality[i] for i in of_kind])
             axis.step(

@@ -1,10 +1,14 @@
 """Negatives are exact and uniform; an epoch holds every pair once."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.sampling import PairSampler
+from alignrec_recbole.trainer import PairBatches
 
 USERS = np.array([1, 1, 1, 2, 2, 3])
 ITEMS = np.array([1, 2, 3, 1, 5, 9])
@@ -20,6 +24,18 @@ def test_an_epoch_holds_every_pair_once_and_no_training_item_as_negative():
         assert set(zip(users.tolist(), items.tolist(), strict=True)) == seen
         assert not seen & set(zip(users.tolist(), negatives.tolist(), strict=True))
         assert set(negatives) <= set(ITEMS)
+
+
+def test_batches_are_full_but_the_last():
+    table = {"u": torch.from_numpy(USERS), "i": torch.from_numpy(ITEMS)}
+    split = SimpleNamespace(uid_field="u", iid_field="i", inter_feat=table)
+    config = {"NEG_PREFIX": "neg_", "train_neg_sample_args": None, "train_batch_size": 4,
+              "device": "cpu", "seed": 0}  # fmt: skip
+    batches = PairBatches(split, config)
+    drawn = list(batches)
+    assert [len(batch["u"]) for batch in drawn] == [4, 2]
+    assert len(batches) == 2
+    assert sorted(torch.cat([batch["i"] for batch in drawn]).tolist()) == sorted(ITEMS.tolist())
 
 
 def test_negatives_are_uniform():

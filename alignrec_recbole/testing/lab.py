@@ -137,7 +137,7 @@ class Fit:
 
     def batch(self) -> Any:
         """A first batch (user, item, negative) on the model's device."""
-        return next(iter(PairBatches(self.splits[0], self.config))).to(self.config["device"])
+        return next(iter(PairBatches(self.splits[0], self.config)))
 
 
 def _own_settings(subject: Subject) -> dict[str, Any]:
