@@ -29,7 +29,7 @@ def nearest_neighbours(
     Args:
         features: [n, f].
         k: neighbours a row; cut to the number of non-zero rows.
-        memory_bytes: bound on the block of similarities held at once.
+        memory_bytes: bound on the similarities held at once and what ranking them takes.
 
     Returns:
         similarities [n, k] and indices [n, k]; index −1 where there is no neighbour.
@@ -38,26 +38,42 @@ def nearest_neighbours(
 
 
 def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
+    """Rows meet only the rows from their own block on: one product serves both of its sides."""
     norms = features.norm(dim=1)
-    alive = norms.ne(0)  # a NaN stays, and is seen in the loss
+    dead = norms.eq(0)  # a NaN stays, and is seen in the loss
+    gone = torch.nonzero(dead).ravel()
     inverse = norms.clamp(min=torch.finfo(norms.dtype).tiny).reciprocal()
-    k = min(k, int(alive.sum()))
-    n = len(features)
-    values = torch.zeros(n, k, dtype=features.dtype, device=features.device)
+    n, k = len(features), min(k, len(features) - len(gone))
+    values = features.new_full((n, k), -torch.inf)
     indices = torch.full((n, k), -1, dtype=torch.int64, device=features.device)
     if k == 0:
         return values, indices
-    dead = torch.nonzero(~alive).ravel()
     block = max(1, memory_bytes // (n * features.element_size() * 2))
     for start in range(0, n, block):
-        left = features[start : start + block] * inverse[start : start + block, None]
-        similar = inner_products(left, features).mul_(inverse)  # [block, n]; no unit copy is made
-        similar[:, dead] = -torch.inf
-        best, where = similar.topk(k, dim=1)
-        here = alive[start : start + block, None]
-        values[start : start + block] = torch.where(here, best, 0.0)
-        indices[start : start + block] = torch.where(here, where, -1)
-    return values, indices
+        stop = min(start + block, n)
+        left = features[start:stop] * inverse[start:stop, None]
+        similar = inner_products(left, features[start:]).mul_(inverse[start:])  # no unit copy
+        places = gone[gone >= start] - start
+        similar.index_fill_(1, places, -torch.inf)
+        similar.index_fill_(0, places[places < stop - start], -torch.inf)
+        _keep_best(values[start:stop], indices[start:stop], similar, start)
+        for first in range(stop, n, _STRIP):
+            last = min(first + _STRIP, n)
+            across = similar[:, first - start : last - start].T.contiguous()
+            _keep_best(values[first:last], indices[first:last], across, start)
+    return values.masked_fill_(dead[:, None], 0.0), indices.masked_fill_(dead[:, None], -1)
+
+
+_STRIP = 256  # rows whose similarities are turned at once (benchmarks/speed/knn.py)
+
+
+def _keep_best(values: Tensor, indices: Tensor, similar: Tensor, first: int) -> None:
+    """Put into [n, k] lists what is larger in [n, m] similarities to rows first, first + 1, ..."""
+    k = values.shape[1]
+    best, where = similar.topk(min(k, similar.shape[1]), dim=1)
+    best, order = torch.cat([values, best], dim=1).topk(k, dim=1)
+    indices.copy_(torch.cat([indices, where + first], dim=1).gather(1, order))
+    values.copy_(best)
 
 
 def item_graph(features: Tensor, k: int, *, memory_bytes: int = 256 << 20) -> Any:

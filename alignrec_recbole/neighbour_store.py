@@ -20,7 +20,7 @@ from torch import Tensor
 
 from alignrec_recbole.files import atomic_write
 
-VERSION = 1  # of the search in graphs.nearest_neighbours
+VERSION = 2  # of the search in item_graphs.nearest_neighbours
 
 logger = logging.getLogger(__name__)
 _folder: ContextVar[Path | None] = ContextVar("neighbour folder", default=None)

@@ -16,9 +16,11 @@ def slow_neighbours(features, k):
             enumerate(similar)]  # fmt: skip
 
 
-@pytest.mark.parametrize("memory", [1, 4000, 1 << 20])
-def test_neighbours_in_blocks_equal_the_slow_twin(memory):
-    features = np.random.default_rng(0).normal(size=(50, 8))
+@pytest.mark.parametrize(
+    ("n", "memory"), [(50, 1), (50, 4000), (50, 1 << 20), (700, 1 << 20), (700, 1 << 23)]
+)
+def test_neighbours_in_blocks_equal_the_slow_twin(n, memory):
+    features = np.random.default_rng(0).normal(size=(n, 8))
     features[[0, 7]] = 0
     values, indices = item_graphs.nearest_neighbours(
         torch.from_numpy(features), 5, memory_bytes=memory
