@@ -6,7 +6,6 @@ Masked items never appear in a list; a list with fewer than K candidates is fill
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from alignrec_recbole.errors import DivergedError
 from alignrec_recbole.ranking_metrics import METRICS
+from alignrec_recbole.top_k import top_k
 
 BLOCK_BYTES = 32 << 20  # scores held at once; half of it is 7 % slower, twice 5 % faster at best
 GPU_BLOCK_BYTES = 512 << 20  # a tenth as many launches, and topk takes half as long
-_SMALLEST_GROUP = 4  # columns; below, searching by groups gains nothing
 
 
 @dataclass(frozen=True)
@@ -130,36 +129,6 @@ def rank(
             )
         top[start:stop, :width] = torch.where(best == -torch.inf, -1, items).cpu().numpy()
     return Ranking(task.users, top, *find_hits(top, task.targets))
-
-
-def top_k(table: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """torch.topk along rows, faster for wide tables: only the k best groups are searched.
-
-    The columns fall into strided groups of √(columns / k), which keeps the maxima and the searched
-    columns about equally few; an element of the top k is in one of the k groups with the largest
-    maxima, so the result has the values of torch.topk. Columns with equal values come in
-    unspecified order, as there. NaN counts as largest.
-
-    >>> top_k(torch.tensor([[0.0, 3.0, 1.0]]), 2)
-    (tensor([[3., 1.]]), tensor([[1, 2]]))
-    """
-    n = table.shape[1]
-    size = math.isqrt(n // max(k, 1))
-    if size < _SMALLEST_GROUP:
-        best, where = table.topk(k, dim=1)
-        return best, where
-    groups = n // size
-    whole = size * groups
-    view = table[:, :whole].view(len(table), size, groups)
-    chosen = view.amax(1).topk(k, dim=1, sorted=False).indices  # [b, k]
-    column = (
-        torch.arange(size, device=table.device)[None, :, None] * groups + chosen[:, None, :]
-    ).view(len(table), -1)
-    if whole < n:
-        tail = torch.arange(whole, n, device=table.device).expand(len(table), -1)
-        column = torch.cat([column, tail], 1)
-    best, place = table.gather(1, column).topk(k, dim=1)
-    return best, column.gather(1, place)
 
 
 def find_hits(top: np.ndarray, targets: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:

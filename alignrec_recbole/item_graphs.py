@@ -16,6 +16,7 @@ from torch import Tensor
 from alignrec_recbole.graphs import bag, inverse_root
 from alignrec_recbole.kernels import inner_products
 from alignrec_recbole.neighbour_store import found_or_made
+from alignrec_recbole.top_k import top_k
 
 
 def nearest_neighbours(
@@ -57,20 +58,15 @@ def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor
         similar.index_fill_(1, places, -torch.inf)
         similar.index_fill_(0, places[places < stop - start], -torch.inf)
         _keep_best(values[start:stop], indices[start:stop], similar, start)
-        for first in range(stop, n, _STRIP):
-            last = min(first + _STRIP, n)
-            across = similar[:, first - start : last - start].T.contiguous()
-            _keep_best(values[first:last], indices[first:last], across, start)
+        if stop < n:
+            _keep_best(values[stop:], indices[stop:], similar[:, stop - start :].T, start)
     return values.masked_fill_(dead[:, None], 0.0), indices.masked_fill_(dead[:, None], -1)
-
-
-_STRIP = 256  # rows whose similarities are turned at once (benchmarks/speed/knn.py)
 
 
 def _keep_best(values: Tensor, indices: Tensor, similar: Tensor, first: int) -> None:
     """Put into [n, k] lists what is larger in [n, m] similarities to rows first, first + 1, ..."""
     k = values.shape[1]
-    best, where = similar.topk(min(k, similar.shape[1]), dim=1)
+    best, where = top_k(similar, min(k, similar.shape[1]))
     best, order = torch.cat([values, best], dim=1).topk(k, dim=1)
     indices.copy_(torch.cat([indices, where + first], dim=1).gather(1, order))
     values.copy_(best)

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from alignrec_recbole import graphs, item_graphs, kernels, losses, memory, process
 from alignrec_recbole.edges import Edges
-from alignrec_recbole.evaluation import RankingTask, rank, top_k
+from alignrec_recbole.evaluation import RankingTask, rank
 from alignrec_recbole.testing.block_world import block_world
 from alignrec_recbole.testing.lab import Lab
+from alignrec_recbole.top_k import top_k
 
 pytestmark = [
     pytest.mark.gpu,

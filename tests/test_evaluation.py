@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_recbole.evaluation import RankingTask, rank, top_k
+from alignrec_recbole.evaluation import RankingTask, rank
+from alignrec_recbole.top_k import top_k
 
 METRICS = ["Recall", "NDCG", "Precision", "MAP", "Hit", "MRR"]
 
@@ -83,9 +84,14 @@ def test_a_nan_score_is_an_error():
 
 @pytest.mark.parametrize("width", [5, 1000, 5000, 5123])
 @pytest.mark.parametrize("k", [1, 3, 50, 130])
-def test_top_k_has_the_values_of_torch(width, k):
+@pytest.mark.parametrize("lies", ["in rows", "across", "across, cut out"])
+def test_top_k_has_the_values_of_torch(width, k, lies):
     k = min(k, width)
     table = torch.randn(7, width).round(decimals=1)
+    if lies != "in rows":
+        table = table.T.contiguous().T
+    if lies == "across, cut out":
+        table = table[2:6]
     best, where = top_k(table, k)
     torch.testing.assert_close(best, table.topk(k).values)
     torch.testing.assert_close(table.gather(1, where), best)

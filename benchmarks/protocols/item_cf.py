@@ -20,9 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from alignrec_recbole.evaluation import BLOCK_BYTES, top_k
+from alignrec_recbole.evaluation import BLOCK_BYTES
 from alignrec_recbole.kernels import inner_products
 from alignrec_recbole.settings import Settings
+from alignrec_recbole.top_k import top_k
 from benchmarks.protocols.content import Content, Scores, ordered
 
 NAME = "item-cf"
