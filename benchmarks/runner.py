@@ -345,6 +345,7 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
         if isinstance(split, MultimodalDataset):
             split.release_features()
     model = model.to(prepared.config["device"])
+    process.keep_freed_memory()  # anew: the search for neighbours leaves much behind
     trainer_class = prepared.parts.trainer_class or MultimodalTrainer
     return trainer_class(prepared.config, model, state_file)
 
