@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from alignrec_recbole.files import inside
+from alignrec_recbole.locate import properties_dir
+from alignrec_recbole.yaml_files import read_yaml
 from benchmarks.record import NUMBERS_EPOCH, RunRecord, read_record
 
 LATER_SETTINGS = {"precision": "float32"}  # those that older records lack, as these ran
+ABSENT = "absent"  # how labels show a setting that a record lacks
 NOT_VARIED = {"seed", "gpu_id", "show_progress", "threads", "features", "protocol.of_sha256"}
 
 
@@ -37,10 +41,16 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but the seed."""
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        label: the model's name and `odd`.
+        odd: "key=value" of the settings in which the model's other groups differ from this one.
+    """
 
     label: str
     runs: tuple[Run, ...]
+    odd: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -117,32 +127,60 @@ def groups(runs: Iterable[Run]) -> list[Group]:
     variants: dict[str, list[list[Run]]] = defaultdict(list)
     for (model, _, _), members in sorted(found.items()):
         variants[model].append(sorted(members, key=lambda run: run.record.seed))
+    return [group for several in variants.values() for group in _named(several)]
+
+
+def _named(variants: list[list[Run]]) -> list[Group]:
+    """A model's groups, named by the settings in which each leaves the usual ones."""
+    records = [members[0].record for members in variants]
+    model = records[0].model
+    configs = [flat(LATER_SETTINGS | record.config) for record in records]
+    usual = _usual(configs, _defaults(model, records[0].dataset))
+    odd = [
+        tuple(f"{k}={config.get(k, ABSENT)}" for k in usual if config.get(k, ABSENT) != usual[k])
+        for config in configs
+    ]
+    labels = [f"{model} ({', '.join(own)})" if own else model for own in odd]
+    seen = Counter(zip(labels, (record.features for record in records), strict=True))
     return [
-        Group(label, tuple(members))
-        for model, several in variants.items()
-        for label, members in zip(_labels(model, several), several, strict=True)
+        Group(
+            f"{label} [{record.config_sha256[:8]}]" if seen[label, record.features] > 1 else label,
+            tuple(members),
+            own,
+        )
+        for label, record, members, own in zip(labels, records, variants, odd, strict=True)
     ]
 
 
-def _labels(model: str, variants: list[list[Run]]) -> list[str]:
-    """The model's name and the settings in which a variant leaves the commonest ones."""
-    configs = [flat(LATER_SETTINGS | members[0].record.config) for members in variants]
-    usual = {
-        key: Counter(config.get(key, "absent") for config in configs).most_common(1)[0][0]
-        for key in dict.fromkeys(key for config in configs for key in config)
-    }
-    labels = []
-    for config in configs:
-        own = {key: config.get(key, "absent") for key in usual}
-        odd = [f"{key}={value}" for key, value in own.items() if value != usual[key]]
-        labels.append(f"{model} ({', '.join(odd)})" if odd else model)
-    seen = Counter((label, v[0].record.features) for label, v in zip(labels, variants, strict=True))
-    return [
-        f"{label} [{members[0].record.config_sha256[:8]}]"
-        if seen[label, members[0].record.features] > 1
-        else label
-        for label, members in zip(labels, variants, strict=True)
-    ]
+def _usual(configs: list[dict[str, str]], defaults: dict[str, str]) -> dict[str, str]:
+    """The commonest value of every setting; of equally common ones the default, then the first."""
+    out = {}
+    for key in dict.fromkeys(key for config in configs for key in config):
+        count = Counter(config.get(key, ABSENT) for config in configs)
+        default = defaults.get(key, ABSENT)
+        out[key] = max(count, key=lambda value: (count[value], value == default))
+    return out
+
+
+def _defaults(model: str, dataset: str) -> dict[str, str]:
+    """The values of this package's YAML files; of a model from elsewhere only what all share."""
+    files = ("overall", f"model/{model}", f"dataset/{dataset}")
+    layers = [read_yaml(inside(properties_dir(), f"{file}.yaml")) for file in files]
+    return flat({key: value for layer in layers for key, value in layer.items()})
+
+
+def plain(members: Iterable[Group]) -> dict[tuple[str, str], Group]:
+    """By model and features, the group that leaves the fewest usual settings, where it is one."""
+    found: dict[tuple[str, str], list[Group]] = defaultdict(list)
+    for group in members:
+        found[group.first.model, group.first.features].append(group)
+    out = {}
+    for key, several in found.items():
+        fewest = min(len(group.odd) for group in several)
+        bases = [group for group in several if len(group.odd) == fewest]
+        if len(bases) == 1:
+            out[key] = bases[0]
+    return out
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -11,7 +11,14 @@ from alignrec_recbole.errors import RecordError
 from benchmarks import plots, protocol_tables, site
 from benchmarks.groups import Run, blocks, read_runs
 from benchmarks.statistics import SCIPY_SIDE, TESTS, Side
-from benchmarks.tables import Table, comparisons, leaderboard, significance, write_tables
+from benchmarks.tables import (
+    Table,
+    comparisons,
+    leaderboard,
+    significance,
+    variant_comparisons,
+    write_tables,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,4 +89,7 @@ def tables(
         out[stem].append(leaderboard(block, members, tests, target))
         if tests:
             out[f"{stem}-tests"].append(significance(block, tests, side, test))
+        if variants := variant_comparisons(members, side, test):
+            what = "variants, paired with the model as it is"
+            out[f"{stem}-tests"].append(significance(block, variants, side, test, what))
     return out

@@ -13,7 +13,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from alignrec_recbole.files import atomic_write
-from benchmarks.groups import Block, Group, Run, blocks
+from benchmarks.groups import Block, Group, Run, blocks, plain
 from benchmarks.published import HEADLINE, published, verdict
 from benchmarks.statistics import Comparison, Side, compare, corrected
 
@@ -123,6 +123,26 @@ def comparisons(
         for metric in TESTED
         for entry in compare(target, other, metric, side, test)
     ]
+    return _holm_within_kinds(found)
+
+
+def variant_comparisons(
+    members: Sequence[Group], side: Side = "two-sided", test: str = "t"
+) -> list[Comparison]:
+    """Every variant of a model against that model as it is, on the same features; Holm as above."""
+    bases = plain(members)
+    pairs = [(group, bases.get((group.first.model, group.first.features))) for group in members]
+    found = [
+        entry
+        for variant, base in pairs
+        if base is not None and base is not variant
+        for metric in TESTED
+        for entry in compare(variant, base, metric, side, test)
+    ]
+    return _holm_within_kinds(found)
+
+
+def _holm_within_kinds(found: Sequence[Comparison]) -> list[Comparison]:
     out: list[Comparison] = []
     for metric in TESTED:
         for over in ("users", "seeds"):
@@ -208,7 +228,9 @@ def leaderboard(
     ).without_empty()
 
 
-def significance(block: Block, tests: Sequence[Comparison], side: Side, test: str) -> Table:
+def significance(
+    block: Block, tests: Sequence[Comparison], side: Side, test: str, what: str = "paired tests"
+) -> Table:
     """Every comparison, with p before and after Holm or the reason why there is none."""
     rows = [
         [
@@ -227,7 +249,7 @@ def significance(block: Block, tests: Sequence[Comparison], side: Side, test: st
     ]
     kinds = {"t": "t-test", "wilcoxon": "Wilcoxon signed-rank test"}
     return Table(
-        f"{block_title(block)}: paired tests",
+        f"{block_title(block)}: {what}",
         ["target", "against", "metric", "pairs of", "pairs", "difference", "p", "p (Holm)"],
         rows,
         f"Paired {kinds[test]}, {side}"

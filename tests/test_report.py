@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 from records import METRICS, record, store
 
+from alignrec_recbole import register
 from alignrec_recbole.errors import RecordError
 from benchmarks import plots, published, readme_figures, report
-from benchmarks.groups import Block, blocks, groups, read_runs
+from benchmarks.groups import Block, blocks, groups, plain, read_runs
 from benchmarks.tables import (
     as_csv,
     as_latex,
@@ -27,6 +28,7 @@ from benchmarks.tables import (
     number,
     ranks,
     targets,
+    variant_comparisons,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,6 +131,40 @@ def test_variants_are_named_by_what_differs(tmp_path: Path) -> None:
         store(tmp_path, made)
     labels = {g.name for g in groups(read_runs(tmp_path / "runs"))}
     assert labels == {"LightGCN", "LightGCN, lsa", "LightGCN (reg_weight=0.5), lsa"}
+
+
+@pytest.mark.parametrize("digests", ["01", "10"])
+def test_of_two_variants_the_default_one_has_the_plain_name(tmp_path: Path, digests: str) -> None:
+    default = {"reg_weight": register.load_defaults("LightGCN", "toy")["reg_weight"]}
+    aligned = {"reg_weight": 0.5, "align": {"cca": 0.1}}
+    for digest, config in zip(digests, (default, aligned), strict=True):
+        store(tmp_path, record(config=config, config_sha256=digest * 8))
+    found = groups(read_runs(tmp_path / "runs"))
+    names = {"LightGCN", "LightGCN (reg_weight=0.5, align.cca=0.1)"}
+    assert {g.label for g in found} == names
+    assert plain(found)["LightGCN", "none"].label == "LightGCN"
+
+
+def test_variants_are_tested_against_the_model_as_it_is(tmp_path: Path) -> None:
+    for digest, model, config, gain in (
+        ("0", "LightGCN", {"cl": 0.5}, 0.0),
+        ("1", "LightGCN", {"align": {"cca": 0.1, "uia": 0.1}}, 0.02),
+        ("2", "BPR", {}, 0.0),
+    ):
+        for seed in (999, 1000, 1001):
+            users = np.random.default_rng(seed).random(40) + gain
+            made = record(model, seed, users.mean(), config=config, config_sha256=digest * 8)
+            store(tmp_path, made, users)
+    found = variant_comparisons(groups(read_runs(tmp_path / "runs")))
+    assert {c.target for c in found} == {"LightGCN (align.cca=0.1, align.uia=0.1)"}
+    assert {c.baseline for c in found} == {"LightGCN (cl=0.5)"}
+    assert [(c.over, c.pairs) for c in found if c.metric == "Recall@20"] == [
+        ("users", 40),
+        ("seeds", 3),
+    ]
+    assert all(c.difference == pytest.approx(0.02) for c in found if c.metric == "Recall@20")
+    titles = [table.title for table in report.tables(read_runs(tmp_path / "runs"))["toy-tests"]]
+    assert titles[1].endswith("variants, paired with the model as it is")
 
 
 @pytest.mark.parametrize(
@@ -329,7 +365,7 @@ def test_pages_of_deleted_records_go(tmp_path: Path) -> None:
     ["groups", "statistics", "published", "tables", "protocol_tables", "plots", "site", "report"],
 )
 def test_reports_import_no_torch(module: str) -> None:
-    allowed = {"alignrec_recbole.errors", "alignrec_recbole.files"}
+    allowed = {f"alignrec_recbole.{name}" for name in ("errors", "files", "locate", "yaml_files")}
     tree = ast.parse((ROOT / "benchmarks" / f"{module}.py").read_text("utf-8"))
     names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     names += [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
