@@ -1,4 +1,4 @@
-"""Where the packaged defaults and the data sets lie."""
+"""Where the data sets lie."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ from pathlib import Path
 
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.files import inside
-
-_PACKAGE = Path(__file__).resolve().parent
-
-
-def properties_dir() -> Path:
-    """Folder of the YAML defaults: inside the installed package, or beside it in a checkout."""
-    packaged = _PACKAGE / "properties"
-    return packaged if packaged.is_dir() else _PACKAGE.parent / "properties"
+from alignrec_recbole.yaml_files import properties_dir
 
 
 def data_folders(data_path: Path | None) -> list[Path]:

@@ -24,8 +24,7 @@ from typing import Any
 
 from alignrec_recbole import recbole_gnn
 from alignrec_recbole.errors import MissingDependencyError, UnknownNameError
-from alignrec_recbole.locate import properties_dir
-from alignrec_recbole.yaml_files import read_yaml
+from alignrec_recbole.yaml_files import properties_dir, read_yaml
 
 ENTRY_POINTS = "alignrec_recbole.models"
 _RECBOLE = "recbole.model.general_recommender"

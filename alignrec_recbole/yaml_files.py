@@ -10,6 +10,8 @@ import yaml
 
 from alignrec_recbole.errors import SettingError
 
+_PACKAGE = Path(__file__).resolve().parent
+
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that takes 1e-4 for a number, as RecBole does and YAML 1.1 does not."""
@@ -18,6 +20,12 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
 )
+
+
+def properties_dir() -> Path:
+    """Folder of the YAML defaults: inside the installed package, or beside it in a checkout."""
+    packaged = _PACKAGE / "properties"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "properties"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

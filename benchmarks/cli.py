@@ -157,7 +157,8 @@ def _download(options: argparse.Namespace) -> int:
     from alignrec_recbole.data.download import fetch_published
     from alignrec_recbole.errors import DownloadError
     from alignrec_recbole.files import inside
-    from alignrec_recbole.locate import data_folders, properties_dir
+    from alignrec_recbole.locate import data_folders
+    from alignrec_recbole.yaml_files import properties_dir
 
     path = inside(properties_dir() / "dataset", f"{options.dataset}.yaml")
     entries = yaml.safe_load(path.read_text("utf-8")).get("downloads") if path.is_file() else None

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from alignrec_recbole.files import inside
-from alignrec_recbole.locate import properties_dir
-from alignrec_recbole.yaml_files import read_yaml
+from alignrec_recbole.yaml_files import properties_dir, read_yaml
 from benchmarks.record import NUMBERS_EPOCH, RunRecord, read_record
 
 LATER_SETTINGS = {"precision": "float32"}  # those that older records lack, as these ran

@@ -3,9 +3,8 @@
 import pytest
 
 from alignrec_recbole import register
-from alignrec_recbole.locate import properties_dir
 from alignrec_recbole.settings import RunSettings
-from alignrec_recbole.yaml_files import read_yaml
+from alignrec_recbole.yaml_files import properties_dir, read_yaml
 
 FILES = sorted((properties_dir() / "search").glob("*.yaml"))
 

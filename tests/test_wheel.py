@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from alignrec_recbole.locate import properties_dir
+from alignrec_recbole.yaml_files import properties_dir
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,7 +26,7 @@ import yaml
 from tabulate import tabulate
 
 from alignrec_recbole.files import atomic_write
-from alignrec_recbole.locate import properties_dir
+from alignrec_recbole.yaml_files import properties_dir
 from benchmarks.parity import official
 from benchmarks.parity.checkout import default_dtype
 from benchmarks.parity.our_training import train_ours
