@@ -120,7 +120,8 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--set",
         type=_assignment,
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="key=value",
         dest="overrides",
@@ -128,7 +129,8 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--grid",
         type=_choices,
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="key=v1,v2",
         help="choose on validation with the first seed, then run every seed with the choice",

@@ -241,12 +241,15 @@ def test_a_grid_reaches_nested_settings_and_leaves_their_neighbours(world, tmp_p
     arguments = [
         "--model", "FREEDOM", "--features", "vectors", "--dataset", "two",
         "--data-path", str(world),
-        "--output", str(tmp_path), "--epochs", "2", "--quiet", "--set", "align.uia=0.1",
+        "--output", str(tmp_path), "--epochs", "2", "--quiet",
+        "--set", "align.uia=0.1", "align.reg=0.01", "--set", "reg_weight=0.01",
         "--grid", "align.cca=0.01,0.1",
     ]  # fmt: skip
     assert main(arguments) == 0
     record = json.loads(next((tmp_path / "runs").rglob("*.json")).read_text())
     assert record["config"]["align"]["uia"] == 0.1
+    assert record["config"]["align"]["reg"] == 0.01
+    assert record["config"]["reg_weight"] == 0.01
     assert record["tuned_on"] == "tuned on validation, seed 999: align.cca in [0.01, 0.1]"
     tried = [json.loads(p.read_text()) for p in (tmp_path / "tuning").rglob("*.json")]
     assert sorted(t["config"]["align"]["cca"] for t in tried) == [0.01, 0.1]
