@@ -290,6 +290,7 @@ class MultimodalTrainer(Trainer):
         if score > best or (not self.strict and score == best):
             self.best_valid_score, self.best_valid_result = result[self.valid_metric], result
             self.best_epoch, self.cur_step = epoch, 0
+            self._best_weights = None  # let go of the old first: tables weigh hundreds of megabytes
             self._best_weights = {
                 name: value.detach().clone() for name, value in self.model.state_dict().items()
             }
