@@ -16,6 +16,8 @@ from alignrec_recbole.errors import MissingDependencyError
 from alignrec_recbole.evaluation import Ranking, RankingTask, rank
 from alignrec_recbole.trainer import MultimodalTrainer
 
+PAIRS = 1 << 18  # user-item pairs scored at once by models that score pairs only
+
 
 class ForeignTrainer(MultimodalTrainer):
     """Ranks without inference mode and never with tensors kept from other weights."""
@@ -30,9 +32,23 @@ class ForeignTrainer(MultimodalTrainer):
 
         def scores(users: Tensor) -> Tensor:
             with torch.inference_mode(False), torch.no_grad():
-                return self.model.full_sort_predict(Interaction({field: users.clone()}))
+                try:
+                    return self.model.full_sort_predict(Interaction({field: users.clone()}))
+                except NotImplementedError:  # it scores pairs only
+                    return self._scores_of_pairs(users.clone(), task.masked.shape[1])
 
         return rank(scores, task, k, self.device)
+
+    def _scores_of_pairs(self, users: Tensor, n_items: int) -> Tensor:
+        """Scores [b · n_items] by the model's `predict`, a part of the pairs at a time."""
+        fields = self.config["USER_ID_FIELD"], self.config["ITEM_ID_FIELD"]
+        items = torch.arange(n_items, device=users.device).repeat(len(users))
+        pairs = users.repeat_interleave(n_items).split(PAIRS), items.split(PAIRS)
+        parts = [
+            self.model.predict(Interaction(dict(zip(fields, part, strict=True)))).flatten()
+            for part in zip(*pairs, strict=True)
+        ]
+        return torch.cat(parts)
 
 
 class NCLTrainer(ForeignTrainer):

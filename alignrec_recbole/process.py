@@ -114,6 +114,18 @@ def use_huge_pages() -> int:
     return moved
 
 
+def reset_peaks() -> None:
+    """Start a new measurement of the peak memory, resident and on the GPU."""
+    reset_peak_rss()
+    if torch.cuda.is_initialized():  # before that there is no peak, and asking would begin one
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gpu_bytes() -> int:
+    """Peak of the tensors on the GPU since the start or the last reset_peaks(); 0 without one."""
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
+
+
 def reset_peak_rss() -> bool:
     """Start a new measurement of the peak resident memory; False where the system can't."""
     try:

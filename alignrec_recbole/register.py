@@ -28,6 +28,7 @@ from alignrec_recbole.yaml_files import properties_dir, read_yaml
 
 ENTRY_POINTS = "alignrec_recbole.models"
 _RECBOLE = "recbole.model.general_recommender"
+OTHER_TRAINING = {"RaCT", "RecVAE"}  # of RecBole, with a trainer of their own
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,18 @@ def resolve(name: str) -> ModelEntry:
         if name in known:
             return known[name]
     stock = _stock_models()
+    if name in OTHER_TRAINING:
+        raise UnknownNameError(
+            f"{name} cannot be trained here.",
+            came=name,
+            expected="a model that learns from one loss a batch",
+            next=f"run it in RecBole itself: its {name}Trainer trains in parts of its own",
+        )
     if name in stock:
         return ModelEntry(name, f"{_RECBOLE}.{name.lower()}:{name}", "recbole")
     if name in recbole_gnn.MODELS:
         return ModelEntry(name, recbole_gnn.target(name), "recbole-gnn")
-    names = sorted({*MODELS, *plugins(), *stock, *recbole_gnn.MODELS})
+    names = sorted({*MODELS, *plugins(), *stock, *recbole_gnn.MODELS} - OTHER_TRAINING)
     by_case = {known.lower(): known for known in names}
     near = [by_case[m] for m in difflib.get_close_matches(name.lower(), by_case, n=1)]
     raise UnknownNameError(
@@ -194,9 +202,9 @@ def trainer_class(name: str) -> Any:
         from alignrec_recbole.trainer import MultimodalTrainer
 
         return MultimodalTrainer
-    from alignrec_recbole.foreign import ForeignTrainer
+    from alignrec_recbole import foreign
 
-    return ForeignTrainer
+    return getattr(foreign, f"{name}Trainer", foreign.ForeignTrainer)
 
 
 def load_defaults(model: str, dataset: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class RunSettings(Settings):
     stopping_step: int = Field(ge=0, description="0 or more")
     eval_step: int = Field(gt=0, description="at least 1")
     topk: Length | Annotated[list[Length], Field(min_length=1)] = Field(
-        description="list of list lengths"
+        description="list of list lengths, 20 among them"
     )
     metrics: list[str] = Field(min_length=1, description=", ".join(METRICS))
     valid_metric: str = Field(description="METRIC@K of metrics and topk")
@@ -45,12 +45,21 @@ class RunSettings(Settings):
     precision: Literal["float32", "bfloat16"] = Field(description="float32 or bfloat16")
     threads: Annotated[int, Field(gt=0)] | None = Field(description="at least 1, or null")
 
+    @field_validator("topk")
+    @classmethod
+    def _shown(cls, topk: int | list[int]) -> int | list[int]:
+        if 20 not in (topk if isinstance(topk, list) else [topk]):
+            raise ValueError("without 20: tables, tests and plots are at Recall@20")
+        return topk
+
     @field_validator("metrics")
     @classmethod
     def _known(cls, metrics: list[str]) -> list[str]:
         unknown = [name for name in metrics if name not in METRICS]
         if unknown:
             raise ValueError(f"there is no metric {unknown[0]!r}")
+        if "Recall" not in metrics:
+            raise ValueError("without Recall: tables, tests and plots are at Recall@20")
         return metrics
 
     @field_validator("valid_metric")

@@ -101,7 +101,7 @@ class MultimodalTrainer(Trainer):
         self.valid_metric = config["valid_metric"].lower()
         self.valid_metric_bigger = config["valid_metric_bigger"]
         self.test_batch_size = config["eval_batch_size"]
-        self.cutoffs = [config["topk"]] if isinstance(config["topk"], int) else list(config["topk"])
+        self.cutoffs = cutoffs(config)
         self.metrics = config["metrics"]
         self.decimals = config["metric_decimal_place"]
         self.checkpoint_dir = config["checkpoint_dir"]
@@ -120,6 +120,7 @@ class MultimodalTrainer(Trainer):
         self.stopped = "not started"
         self._best_weights: dict[str, torch.Tensor] | None = None
         self._pair_batches: PairBatches | None = None
+        self._loader_rng: torch.Generator | None = None  # of RecBole's loaders
         self.seconds_before = 0.0  # of earlier sessions of this run
         self._started = self._saved_at = time.monotonic()
         self.train_loss_dict: dict[int, float] = {}
@@ -249,15 +250,12 @@ class MultimodalTrainer(Trainer):
         }
 
     def _batches(self, train_data: Any) -> Any:
-        dataset = train_data if hasattr(train_data, "inter_feat") else train_data._dataset
-        if (
-            type(self.model).type == ModelType.GENERAL
-            and self.model.input_type == InputType.PAIRWISE
-            and self.config["train_neg_sample_args"]["distribution"] == "uniform"
-            and not self.config["train_neg_sample_args"]["dynamic"]
-        ):
+        if draws_pairs(self.model, self.config):
+            dataset = train_data if hasattr(train_data, "inter_feat") else train_data._dataset
             train_data = PairBatches(dataset, self.config)
         self._pair_batches = train_data if isinstance(train_data, PairBatches) else None
+        rng = getattr(train_data, "generator", None)
+        self._loader_rng = rng if isinstance(rng, torch.Generator) else None
         return train_data
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
@@ -346,6 +344,7 @@ class MultimodalTrainer(Trainer):
             "best": self._best_weights,
             "optimizer": self.optimizer.state_dict(),
             "torch_rng": torch.get_rng_state(),
+            "loader_rng": self._loader_rng.get_state() if self._loader_rng else None,
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "plain": json.dumps(
                 {
@@ -395,6 +394,8 @@ class MultimodalTrainer(Trainer):
         np.random.set_state((numpy_rng[0], np.array(numpy_rng[1], np.uint32), *numpy_rng[2:]))  # noqa: NPY002
         version, inner, gauss = plain["python_rng"]
         random.setstate((version, tuple(inner), gauss))
+        if self._loader_rng is not None and state.get("loader_rng") is not None:
+            self._loader_rng.set_state(state["loader_rng"].cpu())
         if batches is not None and plain["pairs_rng"]:
             batches.generator.bit_generator.state = plain["pairs_rng"]
         self._best_weights = state["best"]
@@ -402,6 +403,22 @@ class MultimodalTrainer(Trainer):
         self.best_valid_score = plain["best_valid_score"]
         self.best_valid_result, self.best_epoch = plain["best_valid_result"], plain["best_epoch"]
         self.history, self.seconds_before = plain["history"], plain["seconds"]
+
+
+def draws_pairs(model: Any, config: Any) -> bool:
+    """Whether PairBatches draws the batches of a model (or class); else RecBole's loader does."""
+    kind: Any = model if isinstance(model, type) else type(model)  # an instance may have a `type`
+    return bool(
+        kind.type == ModelType.GENERAL
+        and model.input_type == InputType.PAIRWISE
+        and config["train_neg_sample_args"]["distribution"] == "uniform"
+        and not config["train_neg_sample_args"]["dynamic"]
+    )
+
+
+def cutoffs(config: Any) -> list[int]:
+    """The list lengths K of the metrics; `topk` may be one number."""
+    return [config["topk"]] if isinstance(config["topk"], int) else list(config["topk"])
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

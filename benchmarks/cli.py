@@ -110,7 +110,12 @@ def parser() -> argparse.ArgumentParser:
         help=f"{', '.join(PROTOCOLS)} (default: full)",
     )
     out.add_argument("--setting", choices=["mmrec", "recbole"], help="default: the data set's own")
-    out.add_argument("--seeds", type=_seeds, metavar="S[,S…]", help="default: 999")
+    out.add_argument(
+        "--seeds",
+        type=_seeds,
+        metavar="S[,S…]",
+        help="default: 999; of mask-modality with --model 999,1000,1001",
+    )
     out.add_argument(
         "--data-path", type=Path, help="folder of data sets (or $ALIGNREC_DATA, ./data)"
     )
@@ -231,12 +236,7 @@ def _run_models(options: argparse.Namespace) -> list[RunRecord]:
             spec = RunSpec(seed=seed, overrides=overrides, tuned_on=tuned_on, **base)
             record = run_one(spec, overwrite=options.overwrite)
             records.append(record)
-            print(
-                f"{entry.name} {options.dataset} {record.features} seed {seed}: "
-                f"Recall@20 {record.metrics['Recall@20']:.4f}, "
-                f"NDCG@20 {record.metrics['NDCG@20']:.4f} "
-                f"({record.epochs} epochs, {record.seconds['total']:.0f} s)"
-            )
+            print(_line(record))
     return records
 
 
@@ -305,15 +305,17 @@ def _show_protocol(options: argparse.Namespace, protocol: str) -> None:
 
 
 def _line(record: RunRecord) -> str:
-    """A protocol's record for the terminal."""
+    """A record for the terminal."""
     shown = {
         name: record.metrics[name] for name in ("Recall@20", "NDCG@20") if name in record.metrics
     }
     values = ", ".join(f"{name} {value:.4f}" for name, value in (shown or record.metrics).items())
-    ranker = "" if record.model in ("none", record.protocol) else f" {record.model}"
+    names = [record.protocol, record.model] if record.protocol != "full" else [record.model]
+    ranker = " ".join(dict.fromkeys(name for name in names if name != "none"))
+    epochs = f"{record.epochs} epochs, " if record.epochs else ""
     return (
-        f"{record.protocol}{ranker} {record.dataset} {record.features} seed {record.seed}: "
-        f"{values} ({record.seconds['total']:.0f} s)"
+        f"{ranker} {record.dataset} {record.features} seed {record.seed}: "
+        f"{values} ({epochs}{record.seconds['total']:.0f} s)"
     )
 
 
@@ -350,7 +352,8 @@ def _choose(
         spec = RunSpec(
             seed=seed, overrides=_merge(trial.items(), overrides), score_test=False, **base
         )
-        record = run_one(spec) if trained else rank_by_features(spec)
+        again = options.overwrite
+        record = run_one(spec, overwrite=again) if trained else rank_by_features(spec, again)
         score = record.selection["best_score"]
         print(f"  {trial}: validation {record.selection['metric']} {score:.4f}")
         trials.append((score, trial, spec))

@@ -1,10 +1,12 @@
 """Records put together: runs that differ in nothing but the seed, and blocks that are comparable.
 
-A block is one data set, protocol and setting: the same targets, candidates and masks.
+A block is one data set, protocol and setting, on the same data: the same targets, candidates and
+masks.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -31,11 +33,16 @@ class Run(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What a table may compare."""
+    """What a table may compare.
+
+    Attributes:
+        data: which interactions and split, where records of the data set were made on several; "".
+    """
 
     dataset: str
     protocol: str
     setting: str
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,11 +117,24 @@ def current(runs: Iterable[Run]) -> Iterator[Run]:
 
 def blocks(runs: Iterable[Run]) -> dict[Block, list[Group]]:
     """Groups by block, both in a fixed order."""
+    runs = list(current(runs))
+    versions: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for _, record in runs:
+        versions[record.dataset, record.setting].add(_data_version(record))
     found: dict[Block, list[Run]] = defaultdict(list)
-    for run in current(runs):
+    for run in runs:
         record = run.record
-        found[Block(record.dataset, record.protocol, record.setting)].append(run)
+        several = len(versions[record.dataset, record.setting]) > 1
+        data = _data_version(record) if several else ""
+        found[Block(record.dataset, record.protocol, record.setting, data)].append(run)
     return {block: groups(found[block]) for block in sorted(found)}
+
+
+def _data_version(record: RunRecord) -> str:
+    """Eight hex digits of the interactions, the split and the counts a record was made on."""
+    data = {**record.data}
+    data["files"] = {n: h for n, h in data.get("files", {}).items() if n.endswith(".inter")}
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def groups(runs: Iterable[Run]) -> list[Group]:

@@ -172,7 +172,7 @@ def _bar_name(group: Group, protocol: str) -> str:
 
 
 CONTROLS = ("random", "shuffled:")
-WORDS_OF_FILL = {"mean": ", mean fill", "re-encoded": ", re-encoded"}  # zeros go unsaid
+WORDS_OF_FILL = {"zero": "", "mean": ", mean fill"}  # others as they are
 
 
 @styled
@@ -199,7 +199,7 @@ def robustness_curves(members: Sequence[Group], metric: str = HEADLINE) -> Figur
             for key, line in part[part["masked"] == modality].groupby(CURVE, sort=False):
                 ranker, features, _, fill = key
                 label = features if row in free else f"{ranker}, {features}"
-                label += WORDS_OF_FILL.get(fill, "")
+                label += WORDS_OF_FILL.get(fill, f", {fill}")
                 who = "" if row in free else ranker
                 _robustness_line(axis, line, label, style[who, features, fill])
             axis.set_xlabel("share of items masked")
@@ -451,13 +451,14 @@ def draw_all(runs: Sequence[Run], tuning: Sequence[Run]) -> tuple[dict[str, Figu
 def _wanted(
     found: dict[Block, list[Group]], tuning: Sequence[Run]
 ) -> Iterator[tuple[str, Callable[[], Figure]]]:
-    for dataset, setting in sorted({(block.dataset, block.setting) for block in found}):
-        here = {b: g for b, g in found.items() if (b.dataset, b.setting) == (dataset, setting)}
+    for dataset, setting, data in sorted({(b.dataset, b.setting, b.data) for b in found}):
+        key = dataset, setting, data
+        here = {b: g for b, g in found.items() if (b.dataset, b.setting, b.data) == key}
         several = len({b.setting for b in found if b.dataset == dataset}) > 1
-        stem = f"{dataset}-{setting}" if several else dataset
-        full = here.get(Block(dataset, "full", setting), [])
-        masked = here.get(Block(dataset, "mask-modality", setting), [])
-        tail = here.get(Block(dataset, "long-tail", setting), [])
+        stem = "-".join([dataset, *([setting] if several else []), *([data] if data else [])])
+        full = here.get(Block(dataset, "full", setting, data), [])
+        masked = here.get(Block(dataset, "mask-modality", setting, data), [])
+        tail = here.get(Block(dataset, "long-tail", setting, data), [])
         points = [
             run for run in tuning if (run.record.dataset, run.record.setting) == (dataset, setting)
         ]

@@ -19,26 +19,35 @@ TAILS = {  # (kind of group, metric) → title
     ("popularity", "exposure@20"): "share of top-20 places by training interactions",
 }
 CURVE = ["ranker", "features", "masked", "fill"]
+OF_A_CURVE = ("feature_mask.", "protocol.fill=", "protocol.second_files")  # told in its columns
 
 
 def mask_points(members: Sequence[Group], metric: str = HEADLINE) -> pd.DataFrame:
-    """Points of every curve: ranker, features, masked modality, fill, ratio, value."""
+    """Points of every curve: ranker, features, masked modality, fill, ratio, value.
+
+    Other settings than the usual ones make a curve of their own: a model's stand behind its name,
+    a protocol's behind the fill.
+    """
     rows = []
-    for record in (record for group in members for record in group.records):
+    for own, record in [(group.odd, record) for group in members for record in group.records]:
+        rest = ", ".join(entry for entry in own if not entry.startswith(OF_A_CURVE))
+        ranker = record.model
         if record.curve is None:  # a trained model: one record a ratio and seed
             mask = record.config["feature_mask"]
             points = [(mask["modality"], mask["ratio"], record.metrics[metric])]
             fill = mask["fill"]
+            ranker += f" ({rest})" if rest else ""
         else:
             frozen = record.config["protocol"]  # a fused set is encoded again, nothing is filled
             fill = "re-encoded" if frozen.get("second_files") else frozen["fill"]
+            fill += f", {rest}" if rest else ""
             points = [
                 (modality, *point)
                 for modality in dict.fromkeys(entry["modality"] for entry in record.curve)
                 for point in curve_points(record.curve, modality, metric)
             ]
         for modality, ratio, value in points:
-            rows.append((record.model, record.features, modality, fill, ratio, value))
+            rows.append((ranker, record.features, modality, fill, ratio, value))
     return pd.DataFrame(rows, columns=[*CURVE, "ratio", "value"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.files import atomic_write
@@ -15,7 +15,10 @@ NUMBERS_EPOCH = 1  # raised when a change moves results; a table shows one epoch
 
 
 class RunRecord(BaseModel):
-    """What was run, on what, how it went and what came out. Floats are unrounded."""
+    """What was run, on what, how it went and what came out. Floats are unrounded.
+
+    Metrics are finite: JSON has no NaN, and a record that cannot be read back blocks its folder.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,11 +38,15 @@ class RunRecord(BaseModel):
     data: dict[str, Any]  # counts, split, file hashes
     feature_files: dict[str, Any]  # name → manifest summary
     selection: dict[str, Any]  # metric, split, best epoch, why training stopped
-    valid_metrics: dict[str, float]
-    metrics: dict[str, float]  # test; empty where the test split was not scored
-    groups: dict[str, dict[str, dict[str, float]]] | None = None  # kind → group → metrics, sizes
+    valid_metrics: dict[str, FiniteFloat]
+    metrics: dict[str, FiniteFloat]  # test; empty where the test split was not scored
+    groups: dict[str, dict[str, dict[str, FiniteFloat]]] | None = (
+        None  # kind → group → metrics, sizes
+    )
     curve: list[dict[str, Any]] | None = None  # points: what was varied, "metrics"
-    chance: dict[str, float] | None = None  # expected metrics of a random order, same candidates
+    chance: dict[str, FiniteFloat] | None = (
+        None  # expected metrics of a random order, same candidates
+    )
     per_user: dict[str, str] | None  # file and sha256 of per-user values and top-K lists
     epochs: int
     history: list[dict[str, Any]]

@@ -18,21 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.utils import ModelType
 
 from alignrec_recbole import compat, neighbour_store, process, register
 from alignrec_recbole.data.dataset import MultimodalDataset, split_description
 from alignrec_recbole.data.feature_table import manifest_summary
 from alignrec_recbole.data.masking import FeatureMask
-from alignrec_recbole.errors import DataError, SettingError
+from alignrec_recbole.errors import DataError, RecordError, SettingError
 from alignrec_recbole.evaluation import Ranking, RankingTask
 from alignrec_recbole.files import atomic_write, inside, sha256_file
 from alignrec_recbole.locate import find_dataset
 from alignrec_recbole.settings import RunSettings, check_keys, read_settings
-from alignrec_recbole.trainer import MultimodalTrainer
+from alignrec_recbole.trainer import MultimodalTrainer, draws_pairs
 from benchmarks import provenance
 from benchmarks.record import RunRecord, read_record, write_record
 
-LIST_LENGTH = 50  # items a user kept in top-K lists
+LIST_LENGTH = 50  # items a user kept in top-K lists, more where a metric asks for them
 PLACES = {"features_cache", "features_path", "data_path", "checkpoint_dir"}  # of this machine
 RESERVED = {  # --set can't change these: the option would win without a word
     "seed": "--seeds",
@@ -123,13 +124,14 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
     """
     started = time.perf_counter()
     started_utc = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    process.reset_peak_rss()
+    process.reset_peaks()
     prepared = prepare(spec)
     state_file = prepared.path("checkpoints", ".state.pt")
     if overwrite:
         state_file.unlink(missing_ok=True)
     elif prepared.record_path.is_file():
-        return read_record(prepared.record_path)
+        return _same_modalities(read_record(prepared.record_path), prepared)
+    _check_chosen(prepared)
     _check_writable(prepared.record_path.parent)
 
     seconds = {"prepare": time.perf_counter() - started}
@@ -146,7 +148,7 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
     per_user = None
     if spec.score_test:
         begun = time.perf_counter()
-        ranking = trainer.rank(test_task(prepared), LIST_LENGTH)
+        ranking = trainer.rank(test_task(prepared), max(LIST_LENGTH, *trainer.cutoffs))
         seconds["evaluate"] = time.perf_counter() - begun
         names = prepared.config["metrics"], trainer.cutoffs
         metrics = ranking.means(*names)
@@ -187,7 +189,7 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         seconds=seconds,
         peak_rss_bytes=process.peak_rss_bytes(),
-        peak_gpu_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+        peak_gpu_bytes=process.peak_gpu_bytes(),
         code=provenance.code(),
         machine=provenance.machine(str(prepared.config["device"])),
         command=command or provenance.command(),
@@ -197,6 +199,33 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
     write_record(prepared.record_path, record)
     if spec.score_test:  # a grid point keeps its state: if chosen, it is only ranked
         state_file.unlink(missing_ok=True)
+    return record
+
+
+def _check_chosen(prepared: Prepared) -> None:
+    """Refuse a grid point that would end without a validation score."""
+    epochs, step = prepared.config["epochs"], prepared.config["eval_step"]
+    trained = prepared.parts.model_class.type != ModelType.TRADITIONAL
+    if trained and epochs < step and not prepared.spec.score_test:
+        raise SettingError(
+            "Without a validation score nothing can be chosen.",
+            came=f"{epochs} epochs, the first evaluation after {step}",
+            expected="at least one evaluation in every grid point",
+            next="raise --epochs, or lower eval_step",
+        )
+
+
+def _same_modalities(record: RunRecord, prepared: Prepared) -> RunRecord:
+    """The record, if its features were of the modalities they are now said to be of."""
+    for name, file in prepared.feature_files.items():
+        was, now = record.feature_files[name].get("modality"), file["modality"]
+        if was != now:
+            raise RecordError(
+                f"There is a record of this run with {name!r} as other features.",
+                came=f"modality {now}, in the record {was}: {prepared.record_path.name}",
+                expected="one modality for one file",
+                next="correct the features' .json, or pass --overwrite or another --output",
+            )
     return record
 
 
@@ -217,7 +246,12 @@ def prepare(spec: RunSpec) -> Prepared:
     given = resolve(spec, parts, folder)
     expected = given.pop("expected", None)
     given.pop("downloads", None)
+    device = torch.device(process.choose_device(spec.device))
     config = make_config(parts, spec.dataset, given)
+    config["device"] = device  # RecBole knows only the first GPU it sees
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    _check_ranking(config)
     process.set_threads(config["threads"])
     logging.getLogger("recbole").setLevel(logging.WARNING)
 
@@ -235,10 +269,7 @@ def prepare(spec: RunSpec) -> Prepared:
         "items": dataset.item_num - 1,
         "interactions": [len(split.inter_feat) for split in splits],
         "split": split_description(dataset, config),
-        "files": {
-            path.name: sha256_file(path)
-            for path in sorted(Path(folder).glob(f"{spec.dataset}*.inter"))
-        },
+        "files": {path.name: sha256_file(path) for path in _data_files(dataset, folder)},
     }
     if expected:
         wrong = {k: (data[k], v) for k, v in expected.items() if data[k] != v}
@@ -255,6 +286,18 @@ def prepare(spec: RunSpec) -> Prepared:
     digest = run_digest(spec, resolved, data, feature_files)
     process.keep_freed_memory()  # from here on: reading leaves much behind
     return Prepared(spec, config, parts, splits, resolved, digest, data, feature_files, notes)
+
+
+def _data_files(dataset: Any, folder: Path) -> list[Path]:
+    """Interactions and, where they are loaded, items and users: those without any count too."""
+    files = sorted(folder.glob(f"{dataset.dataset_name}*.inter"))
+    loaded = {"item": dataset.item_feat, "user": dataset.user_feat}
+    named = [
+        folder / f"{dataset.dataset_name}.{kind}"
+        for kind, feat in loaded.items()
+        if feat is not None
+    ]
+    return files + [path for path in named if path.is_file()]
 
 
 def run_digest(
@@ -323,6 +366,16 @@ def _check_reserved(overrides: dict[str, Any]) -> None:
             )
 
 
+def _check_ranking(config: Any) -> None:
+    mode = config["eval_args"]["mode"]
+    if set(mode.values() if isinstance(mode, dict) else [mode]) != {"full"}:
+        raise SettingError(
+            "Only the full ranking is computed.",
+            came=f"eval_args.mode = {mode!r}",
+            expected="full",
+        )
+
+
 def make_config(parts: Any, dataset: str, given: dict[str, Any]) -> Any:
     """A RecBole Config of these values, whatever stands on the command line."""
     from recbole.config import Config
@@ -353,13 +406,10 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
 def train_data(prepared: Prepared) -> Any:
     """The training split for pair models; RecBole's own loader for the others."""
     from recbole.data.utils import create_samplers, get_dataloader
-    from recbole.utils import InputType, ModelType
 
     kind = prepared.parts.model_class
     config, splits = prepared.config, prepared.splits
-    if kind.type == ModelType.TRADITIONAL:
-        return splits[0]
-    if kind.input_type == InputType.PAIRWISE:
+    if kind.type == ModelType.TRADITIONAL or draws_pairs(kind, config):
         return splits[0]
     samplers = create_samplers(config, prepared.splits[0], splits)
     return get_dataloader(config, "train")(config, splits[0], samplers[0], shuffle=True)
@@ -445,7 +495,7 @@ def _check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / ".writable"):
             pass
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)  # another process may try the same folder
     except OSError as error:
         raise DataError(
             f"Results cannot be written to {folder}.",
@@ -456,20 +506,11 @@ def _check_writable(folder: Path) -> None:
 
 
 def _gpu(device: str) -> str:
-    if device == "cpu":
+    """What RecBole writes into CUDA_VISIBLE_DEVICES: what is visible now; nothing for the CPU."""
+    if process.choose_device(device) == "cpu":
         return ""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if device == "auto":
-        return visible if visible is not None else ("0" if torch.cuda.is_available() else "")
-    if device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise SettingError(
-                "There is no CUDA device here.",
-                came=f"--device {device}",
-                expected="cpu, or a machine with CUDA and a CUDA build of torch",
-            )
-        return visible or device.partition(":")[2] or "0"
-    raise SettingError("Unknown device.", came=device, expected="auto, cpu, cuda or cuda:N")
+    every = ",".join(map(str, range(torch.cuda.device_count())))
+    return os.environ.get("CUDA_VISIBLE_DEVICES") or every
 
 
 def _plain(value: Any) -> Any:

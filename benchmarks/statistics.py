@@ -141,7 +141,11 @@ def _tested(
     if len(both) < 2:
         why = f"{len(both)} common {over.removesuffix('s')}{'s' * (len(both) != 1)}"
         return Comparison(*names, len(both), None, None, why=why)
-    difference = float((both["target"] - both["baseline"]).mean())
+    differences = (both["target"] - both["baseline"]).to_numpy()
+    difference = float(differences.mean())
+    if difference and np.ptp(differences) <= 1e-12 * abs(difference):  # as of models without seeds
+        why = f"the same difference in all {over}"
+        return Comparison(*names, len(both), difference, None, why=why)
     p = paired_p(both["target"].to_numpy(), both["baseline"].to_numpy(), side, test)
     return Comparison(*names, len(both), difference, p)
 

@@ -8,6 +8,7 @@ its last saved epoch. A failed cell is recorded with its traceback and the other
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import itertools
 import json
@@ -30,6 +31,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
+from alignrec_recbole.data.feature_store import find_file
 from alignrec_recbole.errors import AlignRecError, SettingError, UnknownNameError
 from alignrec_recbole.files import inside, sha256_file
 from alignrec_recbole.locate import find_dataset
@@ -39,6 +41,8 @@ from benchmarks.suite_status import CellStatus, Key, read_cell, write_status
 FOLDER = Path(__file__).parent / "suites"
 LATER = {"mask-modality", "long-tail"}  # they read what the protocol `full` left
 GROWING = {"long-tail"}  # has more to do whenever there are more rankings
+CHILD = "from benchmarks.suites import child; child()"
+RECORDED = 3  # exit status of a child that wrote down its own failure
 SHOWN_ERROR = 12_000  # last characters of a cell's output that are kept
 
 
@@ -207,7 +211,7 @@ def main(given: Sequence[str]) -> int:
 
 
 def _done(cell: Cell, options: argparse.Namespace) -> bool:
-    """Whether the cell's records are all there and its data are those they were made on."""
+    """Whether the cell's records are all there, made on the data and features that lie here."""
     path = options.output / "suites" / options.suite / f"{cell.stem}.json"
     if not path.is_file():
         return False
@@ -229,10 +233,15 @@ def key_of(run: Run) -> Key:
 def _same_data(run: Run, options: argparse.Namespace) -> bool:
     try:
         folder = find_dataset(run.record.dataset, options.data_path)
+        features = {
+            find_file(name, folder, options.features_path): file["sha256"]
+            for name, file in run.record.feature_files.items()
+        }
     except AlignRecError:
         return False
-    files = run.record.data["files"]
-    return all((folder / n).is_file() and sha256_file(folder / n) == h for n, h in files.items())
+    files = {folder / name: digest for name, digest in run.record.data["files"].items()}
+    files |= {path: digest for path, digest in features.items() if path}  # the rest is encoded
+    return all(path.is_file() and sha256_file(path) == digest for path, digest in files.items())
 
 
 def _run_all(todo: Sequence[Cell], folder: Path, options: argparse.Namespace) -> bool:
@@ -275,7 +284,7 @@ def _in_process(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
     begun = time.perf_counter()
     with log.open("w", encoding="utf-8") as handle:
         child = subprocess.Popen(
-            [sys.executable, "-c", "from benchmarks.suites import child; child()"],
+            [sys.executable, "-c", CHILD],
             stdin=subprocess.PIPE,
             stdout=handle,
             stderr=subprocess.STDOUT,
@@ -283,10 +292,11 @@ def _in_process(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
             text=True,
         )
         assert child.stdin is not None
-        child.stdin.write(json.dumps(order) + "\n")
-        child.stdin.flush()  # and kept open: the child ends when it closes
+        with contextlib.suppress(BrokenPipeError):  # dead before it could listen: see its code
+            child.stdin.write(json.dumps(order) + "\n")
+            child.stdin.flush()  # and kept open: the child ends when it closes
         code = child.wait()
-    if code not in (0, 1, 130):
+    if code not in (0, RECORDED, 130):
         reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         tail = log.read_text("utf-8", errors="replace")[-SHOWN_ERROR:]
         write_status(
@@ -332,7 +342,7 @@ def child() -> None:
             **found,
         ),
     )
-    raise SystemExit(int(found["status"] == "failed"))
+    raise SystemExit(RECORDED if found["status"] == "failed" else 0)
 
 
 def _end_with_parent() -> None:

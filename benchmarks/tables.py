@@ -156,7 +156,8 @@ def _holm_within_kinds(found: Sequence[Comparison]) -> list[Comparison]:
 def block_title(block: Block) -> str:
     """Data set, protocol, setting, in words."""
     masks = {"mmrec": "training items hidden", "recbole": "training and validation items hidden"}
-    return f"{block.dataset}, {block.protocol}, {block.setting} ({masks[block.setting]})"
+    data = f", data {block.data}" if block.data else ""
+    return f"{block.dataset}, {block.protocol}, {block.setting} ({masks[block.setting]}){data}"
 
 
 def leaderboard(

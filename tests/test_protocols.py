@@ -13,7 +13,7 @@ from scipy import stats
 from alignrec_recbole.data.controls import control_features
 from alignrec_recbole.data.feature_table import AlignedFeatures, FeatureManifest
 from alignrec_recbole.data.masking import FeatureMask, mask_features, masked_items
-from alignrec_recbole.errors import FeatureError, RecordError, UnknownNameError
+from alignrec_recbole.errors import FeatureError, RecordError, SettingError, UnknownNameError
 from alignrec_recbole.evaluation import RankingTask
 from benchmarks.protocols import cold_start, diagnostics, item_cf, long_tail, zero_shot
 from benchmarks.protocols.content import STEP, Content, chance, places, rank_content, unit_vectors
@@ -152,6 +152,14 @@ def test_cold_start_by_hand():
     votes = item_cf.scorer(content, item_cf.ItemCFSettings(k=1))(torch.tensor([3]))
     assert votes[0].tolist() == pytest.approx([0, 0, 0.8])
     assert chance(world.task, [1])["Recall@1"] == 1 / 2
+
+
+def test_without_a_cold_item_there_is_nothing_to_rank():
+    with pytest.raises(SettingError, match="No item would be cold"):
+        cold_start.simulate([TRAIN, TEST], TOKENS, 6, 0.1, seed=1)
+    taken = np.array([1]), np.array([2])  # by one user, who is left with nothing when 2 is cold
+    with pytest.raises(SettingError, match="Nobody is left"):
+        cold_start.simulate([taken, taken], ["[PAD]", "0", "1"], 2, 0.5, seed=0)
 
 
 def test_diagnostics_by_hand():

@@ -123,6 +123,41 @@ def test_settings_and_protocols_are_not_mixed(tmp_path: Path) -> None:
     assert len(blocks(read_runs(tmp_path / "runs"))) == 3
 
 
+def test_other_data_are_another_table(tmp_path: Path) -> None:
+    split = {"kind": "released"}
+    for model, digest in (("LightGCN", "a"), ("BPR", "a"), ("VBPR", "b")):
+        store(tmp_path, record(model, data={"split": split, "files": {"toy.inter": digest}}))
+    found = blocks(read_runs(tmp_path / "runs"))
+    rows = sorted(sorted(group.label for group in members) for members in found.values())
+    assert rows == [["BPR", "LightGCN"], ["VBPR"]]
+    titles = [table.title for table in report.tables(read_runs(tmp_path / "runs"))["toy"]]
+    assert len(set(titles)) == 2
+    assert all(", data " in title for title in titles)
+
+
+def test_curves_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
+    for gate, digest, value in ((True, "1", 0.2), (False, "2", 0.1)):
+        for ratio in (0.0, 1.0):
+            mask = {"modality": "text", "ratio": ratio, "seed": 0, "fill": "zero"}
+            store(
+                tmp_path,
+                record(
+                    "AlignRec",
+                    value=value / (1 + ratio),
+                    features="text",
+                    protocol="mask-modality",
+                    config={"gate": gate, "feature_mask": mask},
+                    config_sha256=digest + f"{ratio:.0f}" * 63,
+                ),
+            )
+    (table,) = report.tables(read_runs(tmp_path / "runs"))["toy-mask-modality"]
+    cells = {row[0].text: [cell.text for cell in row[4:6]] for row in table.rows}
+    assert cells == {
+        "AlignRec": ["0.2000", "0.1000"],
+        "AlignRec (gate=false)": ["0.1000", "0.0500"],
+    }
+
+
 def test_variants_are_named_by_what_differs(tmp_path: Path) -> None:
     for number_, weight in enumerate((0.1, 0.1, 0.5)):
         config = {"reg_weight": weight, "part": {"on": True}}

@@ -43,6 +43,18 @@ def test_equal_pairs_are_no_difference() -> None:
     assert paired_p([0.1, 0.2], [0.1, 0.2]) == 1.0
 
 
+def test_models_without_draws_are_not_tested_over_seeds(tmp_path: Path) -> None:
+    for seed in (999, 1000, 1001):
+        store(tmp_path, record("AlignRec", seed, 0.3141592))
+        store(tmp_path, record("BPR", seed, 0.1271828))
+    (members,) = blocks(read_runs(tmp_path / "runs")).values()
+    for entry in comparisons(members):
+        if entry.over == "seeds":
+            assert (entry.pairs, entry.p) == (3, None)
+            assert entry.why == "the same difference in all seeds"
+            assert entry.difference == pytest.approx(0.1869764)
+
+
 def test_holm_by_hand() -> None:
     # sorted .005 .01 .03 .04: times 4, 3, 2, 1 = .02 .03 .06 .04; the last is raised to .06
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -152,6 +153,29 @@ def test_a_failed_cell_is_recorded_and_the_rest_goes_on(
     assert main([*place, "--list"]) == 1
     assert "missing" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(1)", "import os; os._exit(0 * 1 or 7)"])
+def test_a_cell_whose_process_dies_at_once_is_a_failed_cell(
+    place: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(suites, "CHILD", f"print('gone'); {code}")
+    assert main(place) == 1
+    cells = read_status(tmp_path / "out" / "suites")["tiny"]
+    assert {cell.status for cell in cells} == {"failed"}
+    assert all("gone" in cell.error and "exit status" in cell.error for cell in cells)
+
+
+def test_a_cell_with_other_features_is_not_finished(place: list[str], tmp_path: Path) -> None:
+    suite = tmp_path / "tiny.yaml"
+    suite.write_text(
+        "cells: [{protocols: [zero-shot], datasets: [block_world], features: [image]}]"
+    )
+    assert main(place) == 0
+    assert main([*place, "--list"]) == 0
+    path = tmp_path / "data" / "block_world" / "image.npy"
+    np.save(path, np.load(path) + 1)
+    assert main([*place, "--list"]) == 1
 
 
 def settled(output: Path) -> dict[str, object]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from records import record
 
 from alignrec_recbole import process, register
 from alignrec_recbole.errors import RecordError
@@ -43,7 +44,7 @@ def spec(world: Path, output: Path, **changes) -> RunSpec:
     return RunSpec(**{**values, **changes})
 
 
-@pytest.mark.parametrize("model", ["LightGCN", "BPR", "AlignRec", "FREEDOM", "LATTICE"])
+@pytest.mark.parametrize("model", ["LightGCN", "BPR", "AlignRec", "FREEDOM", "LATTICE", "CDAE"])
 def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monkeypatch):
     monkeypatch.setattr(TableGradients, "FROM_BYTES", 0)
     features = ("vectors",) if register.resolve(model).needs_features else ()
@@ -64,6 +65,30 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monke
     assert resumed.metrics == whole.metrics
     assert [e["losses"] for e in resumed.history] == [e["losses"] for e in whole.history]
     assert not list((tmp_path / "b" / "checkpoints").rglob("*.pt"))
+
+
+def test_lists_are_as_long_as_the_longest_metric_asks(world, tmp_path):
+    overrides = {**spec(world, tmp_path).overrides, "topk": [20, 100]}
+    record = run_one(spec(world, tmp_path, epochs=1, overrides=overrides))
+    assert record.metrics["Recall@100"] == record.valid_metrics["Recall@100"] == 1.0  # of 24 items
+
+
+def test_negatives_of_another_distribution_are_recboles(world, tmp_path):
+    overrides = spec(world, tmp_path).overrides
+    uniform = run_one(spec(world, tmp_path, model="BPR", overrides=overrides))
+    popular = {**overrides, "train_neg_sample_args": {"distribution": "popularity"}}
+    record = run_one(spec(world, tmp_path, model="BPR", overrides=popular))
+    assert record.config_sha256 != uniform.config_sha256
+    assert [e["loss"] for e in record.history] != [e["loss"] for e in uniform.history]
+
+
+def test_a_model_that_scores_pairs_only_is_ranked(world, tmp_path):
+    assert run_one(spec(world, tmp_path, model="NeuMF", epochs=2)).metrics["Recall@20"] > 0
+
+
+def test_a_record_holds_no_metric_that_json_cannot():
+    with pytest.raises(ValueError, match="finite"):
+        record(value=float("nan"))
 
 
 @pytest.mark.parametrize("model", ["AlignRec", "BM3", "FREEDOM", "LATTICE", "MGCN", "PGL", "SMORE"])
@@ -254,6 +279,11 @@ def test_a_grid_reaches_nested_settings_and_leaves_their_neighbours(world, tmp_p
     tried = [json.loads(p.read_text()) for p in (tmp_path / "tuning").rglob("*.json")]
     assert sorted(t["config"]["align"]["cca"] for t in tried) == [0.01, 0.1]
     assert record["config"]["align"]["cca"] in (0.01, 0.1)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
+    assert main([*arguments, "--overwrite"]) == 0
+    again = {p: p.stat().st_mtime_ns for p in before if p.parts[-4] in ("runs", "tuning")}
+    assert len(again) == 3
+    assert all(before[path] != time for path, time in again.items())
 
 
 @pytest.mark.parametrize("units", [True, False])

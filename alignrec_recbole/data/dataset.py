@@ -16,9 +16,10 @@ from alignrec_recbole.data.feature_store import find_or_encode
 from alignrec_recbole.data.feature_table import AlignedFeatures, align
 from alignrec_recbole.data.interactions import check_atomic_file, is_typed, read_interactions
 from alignrec_recbole.data.masking import FeatureMask, mask_features
-from alignrec_recbole.errors import DataError
+from alignrec_recbole.errors import DataError, SettingError
 
 SPLITS = ("train", "valid", "test")
+FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval")
 
 
 class MultimodalDataset(Dataset):
@@ -142,6 +143,18 @@ class MultimodalDataset(Dataset):
         self.inter_feat = pd.DataFrame({self.uid_field: users, self.iid_field: items})
         for column in (self.uid_field, self.iid_field):
             self.set_field_property(column, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+
+    def _data_processing(self) -> None:
+        if self.benchmark_filename_list is not None:  # RecBole passes over filters then
+            for key in FILTERS:
+                if self.config[key] not in (None, "[0,inf)"):
+                    raise SettingError(
+                        f"{self.dataset_name!r} comes with its splits: they are not filtered.",
+                        came=f"{key} = {self.config[key]!r}",
+                        expected=f"no {key}, or interactions without splits",
+                        next="leave the setting out, or filter the file itself",
+                    )
+        super()._data_processing()
 
     def _load_user_or_item_feat(
         self, token: str, dataset_path: str, source: Any, field_name: str

@@ -38,13 +38,9 @@ def find_or_encode(
             expected="an existing folder",
             next="correct --features-path, or leave it out",
         )
-    folders = [Path(features_path)] if features_path else []
-    folders += [dataset_dir, dataset_dir / "features"]
-    if ":" not in name:
-        for folder in folders:
-            path = inside(folder, f"{name}.npy")
-            if path.is_file():
-                return load_features(path)
+    if file := find_file(name, dataset_dir, features_path):
+        return load_features(file)
+    folders = _folders(dataset_dir, features_path)
     from alignrec_recbole.encoders import ENCODERS, encode_items, encoder_identity
 
     if name.split(":")[0] not in ENCODERS:
@@ -87,6 +83,19 @@ def find_or_encode(
         missing=[i for i, there in zip(items.ids, encoded.present, strict=True) if not there],
     )
     return load_features(path)
+
+
+def find_file(name: str, dataset_dir: Path, features_path: str | Path | None = None) -> Path | None:
+    """The .npy of the features called `name`, or None where they have to be encoded."""
+    if ":" in name:
+        return None
+    paths = [inside(folder, f"{name}.npy") for folder in _folders(dataset_dir, features_path)]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _folders(dataset_dir: Path, features_path: str | Path | None) -> list[Path]:
+    first = [Path(features_path)] if features_path else []
+    return [*first, dataset_dir, dataset_dir / "features"]
 
 
 def _file_stem(name: str) -> str:

@@ -9,13 +9,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
-import torch
 
-from alignrec_recbole import process
+from alignrec_recbole import process, register
 from alignrec_recbole.data.feature_table import AlignedFeatures
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation import Ranking, RankingTask
 from alignrec_recbole.settings import Settings, read_settings
+from alignrec_recbole.trainer import cutoffs
 from benchmarks import provenance
 from benchmarks.protocols.content import Content, Scores, rank_content
 from benchmarks.record import RunRecord, write_record
@@ -39,13 +39,19 @@ TRAINING_KEYS = {
 }
 
 
+def data_keys(dataset: str) -> set[str]:
+    """Settings of the data set and the ranking: those of a run that trains nothing."""
+    known = register.load_defaults("Pop", dataset).keys() | register.prepare("Pop").known_keys
+    return set(known) - TRAINING_KEYS
+
+
 class Bench:
     """A data set with feature sets, prepared once for several protocols."""
 
     def __init__(self, spec: RunSpec, settings_class: type[Settings], protocol: str) -> None:
         started = time.perf_counter()
         self.started_utc = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        process.reset_peak_rss()
+        process.reset_peaks()
         fields = settings_class.model_fields
         own = {key: value for key, value in spec.overrides.items() if key in fields}
         others = {key: value for key, value in spec.overrides.items() if key not in fields}
@@ -68,7 +74,7 @@ class Bench:
         self.open_features = functools.cache(dataset.open_features)
         self.pairs = [split.pairs() for split in self.prepared.splits]
         self.device = self.prepared.config["device"]
-        self.names = self.prepared.config["metrics"], list(self.prepared.config["topk"])
+        self.names = self.prepared.config["metrics"], cutoffs(self.prepared.config)
         self.progress = spec.progress
         self.clock = time.perf_counter()
         self.prepare_seconds = self.clock - started
@@ -131,7 +137,7 @@ class Bench:
                 "total": self.prepare_seconds + evaluate,
             },
             peak_rss_bytes=process.peak_rss_bytes(),
-            peak_gpu_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+            peak_gpu_bytes=process.peak_gpu_bytes(),
             code=provenance.code(),
             machine=provenance.machine(str(self.device)),
             command=provenance.command(),
@@ -148,4 +154,5 @@ class Bench:
     ) -> Ranking:
         """Top lists under the fixed order."""
         shown = label if self.progress else None
-        return rank_content(scores, content, task, LIST_LENGTH, progress=shown)
+        length = max(LIST_LENGTH, *self.names[1])
+        return rank_content(scores, content, task, length, progress=shown)

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from alignrec_recbole.data.item_order import seeded_order
+from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation import RankingTask
 from alignrec_recbole.settings import Settings
 from benchmarks.protocols.bench import Bench
@@ -61,12 +62,21 @@ def simulate(
 ) -> ColdWorld:
     """Take the cold items out of the training split (the first) and make them the targets.
 
+    Raises:
+        SettingError: the share is less than one item, or no user is left who took a cold one.
+
     >>> train = (np.array([1, 1, 2]), np.array([1, 2, 2]))
     >>> world = simulate([train, (train[0][:0], train[1][:0])], ["[PAD]", "0", "1"], 3, 0.5, 0)
     >>> world.cold, world.history[1], world.task.users
     (array([2]), array([1]), array([1]))
     """
     count = int(share * (len(tokens) - 1) + 1e-9)
+    if count == 0:
+        raise SettingError(
+            "No item would be cold.",
+            came=f"cold_share = {share:g} of {len(tokens) - 1} items",
+            expected="a share of at least one item",
+        )
     cold = np.sort(seeded_order(tokens, FIRST_SEED + seed)[:count])
     is_cold = np.zeros(len(tokens), dtype=bool)
     is_cold[cold] = True
@@ -77,6 +87,13 @@ def simulate(
     every_user = np.concatenate([pairs[0] for pairs in splits])
     every_item = np.concatenate([pairs[1] for pairs in splits])
     kept = is_cold[every_item] & known[every_user]
+    if not kept.any():
+        raise SettingError(
+            "Nobody is left who took a cold item.",
+            came=f"{count} cold items of {len(tokens) - 1}",
+            expected="users with training items and a cold one",
+            next="another cold_share, or a larger data set",
+        )
     targets = every_user[kept], 1 + np.searchsorted(cold, every_item[kept])
     task = RankingTask.from_pairs(targets, [], (user_num, 1 + len(cold)))
     return ColdWorld(cold, history, task)

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from alignrec_recbole.data.masking import FeatureMask, Modality, mask_features, masked_name
 from alignrec_recbole.errors import FeatureError, UnknownNameError
 from alignrec_recbole.settings import Settings, read_settings
-from benchmarks.protocols.bench import Bench
+from benchmarks.protocols.bench import Bench, data_keys
 from benchmarks.protocols.content import chance
 from benchmarks.protocols.rankers import RANKERS, Ranker
 from benchmarks.protocols.robustness import curve_points, robustness
@@ -98,6 +98,7 @@ def mask_curves(
             modality: {
                 metric: robustness(curve_points(curve, modality, metric)).area
                 for metric in ("Recall@20", "NDCG@20")
+                if metric in curve[0]["metrics"]
             }
             for modality in masked
         }
@@ -171,16 +172,20 @@ def mask_and_train(
     settings = read_settings(own, RetrainSettings, f"Protocol {NAME}", "benchmarks/protocols")
     others = {key: v for key, v in spec.overrides.items() if key not in own}
     base = replace(spec, overrides=others)
-    masked, _ = maskable(Bench(replace(spec, overrides={}), Settings, NAME))
+    of_data = {key: v for key, v in others.items() if key in data_keys(spec.dataset)}
+    masked, _ = maskable(Bench(replace(spec, overrides=of_data), Settings, NAME))
     for modality, ratio, seed in itertools.product(masked, settings.ratios, seeds):
         mask = FeatureMask(modality=modality, ratio=ratio, seed=mask_seed(seed), fill=settings.fill)
         point = replace(base, protocol=NAME, seed=seed, mask=mask)
-        yield run_one(point, overwrite=overwrite) if ratio else _unmasked(base, point)
+        if ratio:
+            yield run_one(point, overwrite=overwrite)
+        else:  # one run for all modalities
+            yield _unmasked(base, point, overwrite and modality == masked[0])
 
 
-def _unmasked(base: RunSpec, point: RunSpec) -> RunRecord:
+def _unmasked(base: RunSpec, point: RunSpec, overwrite: bool) -> RunRecord:
     """The record of ratio 0: that of the ordinary run, which is made if it is not there."""
-    whole = run_one(replace(base, protocol="full", seed=point.seed))
+    whole = run_one(replace(base, protocol="full", seed=point.seed), overwrite=overwrite)
     prepared = prepare(point)
     record = whole.model_copy(
         update={
