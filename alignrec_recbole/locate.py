@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.files import inside
-from alignrec_recbole.yaml_files import properties_dir
+from alignrec_recbole.yaml_files import properties_dir, read_yaml
 
 
 def data_folders(data_path: Path | None) -> list[Path]:
@@ -43,13 +43,14 @@ def find_dataset(name: str, data_path: Path | None = None) -> Path:
     near = difflib.get_close_matches(name, {*registered, *present}, n=1)
     hint = f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
     known = name in registered
+    published = "downloads" in read_yaml(inside(properties_dir() / "dataset", f"{name}.yaml"))
     raise UnknownNameError(
         f"Data set {name!r} {'is known but its files are not here' if known else 'is unknown'}."
         + hint,
         came=f"no {name}.inter in {', '.join(str(folder / name) for folder in folders)}",
         expected=f"a folder {name}/ with {name}.inter; found here: {', '.join(present)}",
         next="pass --data-path FOLDER or set ALIGNREC_DATA"
-        + (f"; to fetch it: run_benchmark.py download --dataset {name}" if known else ""),
+        + (f"; to fetch it: run_benchmark.py download --dataset {name}" if published else ""),
     )
 
 

@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         prog="run_benchmark.py",
         description="Train, evaluate and compare recommenders on multimodal data sets.",
         epilog="example: run_benchmark.py --model AlignRec,LightGCN,BPR --dataset ml-100k; "
-        "also: run_benchmark.py download|report …, run_benchmark.py --suite NAME",
+        "also: run_benchmark.py download|prepare|pretrain|report …, run_benchmark.py --suite NAME",
     )
     out.add_argument(
         "--model",
@@ -129,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="key=value",
+        help="settings of the model, the trainer, the protocol or RecBole (properties/)",
         dest="overrides",
     )
     out.add_argument(
@@ -144,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     policy = out.add_mutually_exclusive_group()
     policy.add_argument("--resume", action="store_true", help="go on where a run stopped (default)")
     policy.add_argument("--overwrite", action="store_true", help="run again even if finished")
-    out.add_argument("--quiet", action="store_true", help="no progress bars")
+    out.add_argument("--quiet", action="store_true", help="no progress bars of runs")
     return out
 
 
@@ -173,7 +174,8 @@ def _download(options: argparse.Namespace) -> int:
         raise DownloadError(
             f"No address is known for data set {options.dataset!r}.",
             came=f"no 'downloads' in properties/dataset/{options.dataset}.yaml",
-            next="see that file's comments, or put the files there yourself",
+            next="put the files there yourself"
+            + (f"; {path.name} says more of them" if path.is_file() else ""),
         )
     folder = inside(data_folders(options.data_path)[0], options.dataset)
     fetch_published(entries, folder)
@@ -220,6 +222,8 @@ def _run_models(options: argparse.Namespace) -> list[RunRecord]:
     records = []
     for model in options.model:
         entry = register.resolve(model)
+        if options.features and not entry.needs_features:
+            print(f"{entry.name} reads no features: --features is not for it", file=sys.stderr)
         features = options.features or (("lsa",) if entry.needs_features else ())
         base = {
             **_base(options),

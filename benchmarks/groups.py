@@ -172,12 +172,12 @@ def _named(variants: list[list[Run]]) -> list[Group]:
 
 
 def _usual(configs: list[dict[str, str]], defaults: dict[str, str]) -> dict[str, str]:
-    """The commonest value of every setting; of equally common ones the default, then the first."""
+    """The default of every setting where a config has it, else the commonest value."""
     out = {}
     for key in dict.fromkeys(key for config in configs for key in config):
         count = Counter(config.get(key, ABSENT) for config in configs)
         default = defaults.get(key, ABSENT)
-        out[key] = max(count, key=lambda value: (count[value], value == default))
+        out[key] = default if default in count else max(count, key=lambda value: count[value])
     return out
 
 

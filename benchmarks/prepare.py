@@ -20,7 +20,7 @@ from alignrec_recbole.data.feature_table import FeatureTable, load_features, sav
 from alignrec_recbole.data.fetch_images import HOSTS, Polite, fetch_images
 from alignrec_recbole.data.items import ItemTable, find_item_table, read_item_table
 from alignrec_recbole.data.masking import masked_name
-from alignrec_recbole.encoders import KNOWN, encode_items, find_encoder
+from alignrec_recbole.encoders import KNOWN, encode_items, encoder_identity, find_encoder
 from alignrec_recbole.encoders.beit3 import published
 from alignrec_recbole.encoders.beit3.encoder import POOLINGS, Beit3Encoder
 from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
@@ -28,6 +28,7 @@ from alignrec_recbole.encoders.extraction import (
     Job,
     compose_masked,
     extract,
+    finished,
     merge_shards,
     seen_images,
 )
@@ -126,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
     inside(folder, f"{name}.npy")
     start = time.perf_counter()
     if options.merge:
-        table = merge_shards(folder, name, items.ids)
+        table = merge_shards(folder, name, items.ids, options.overwrite)
     elif options.encoder in WHOLE_TABLE:
         table = _whole(options, items, job)
     else:
@@ -286,6 +287,10 @@ def _whole(options: argparse.Namespace, items: ItemTable, job: Job) -> FeatureTa
             came="--mask or --shard",
             expected="an encoder of single items",
         )
+    made_of = [encoder_identity(options.encoder), items.content_hash(), job.dtype]
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+    if done := finished(job.path, digest, job.overwrite):
+        return done
     encoded = encode_items(options.encoder, items, progress=job.progress)
     save_features(
         job.path,
@@ -293,7 +298,7 @@ def _whole(options: argparse.Namespace, items: ItemTable, job: Job) -> FeatureTa
         name=job.name,
         modality=encoded.modality,
         encoder=encoded.encoder,
-        settings=json.loads(json.dumps(encoded.settings, default=str)),
+        settings={**json.loads(json.dumps(encoded.settings, default=str)), "identity": digest},
         source=items.source,
         items=items.ids,
         missing=[i for i, there in zip(items.ids, encoded.present, strict=True) if not there],

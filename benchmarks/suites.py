@@ -179,22 +179,12 @@ def main(given: Sequence[str]) -> int:
     options.suite = Path(options.suite).stem
     options.output = options.output or suite.output
     folder = options.output / "suites" / options.suite
-    for path in folder.glob("*.json"):
-        if path.stem not in {cell.stem for cell in suite.expanded}:
-            path.unlink()  # a cell the suite no longer has
     todo = [cell for cell in suite.expanded if options.overwrite or not _done(cell, options)]
-    if todo and not options.list:
-        todo = [cell for cell in suite.expanded if cell in todo or cell.protocol in GROWING]
-    for cell in todo:
-        path = folder / f"{cell.stem}.json"
-        if not path.is_file() or read_cell(path).status == "finished":
-            write_status(
-                path, CellStatus(name=cell.name, arguments=cell.arguments, status="missing")
-            )
     stopped = False
     if not options.list:
-        stopped = _run_all(todo, folder, options)
-    status = [read_cell(folder / f"{cell.stem}.json") for cell in suite.expanded]
+        stopped = _run_all(_written_down(todo, suite, folder), folder, options)
+        todo = []
+    status = [_status(cell, folder, cell in todo) for cell in suite.expanded]
     counts = Counter(entry.status for entry in status)
     print(f"{options.suite}: " + ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())))
     for entry in status:
@@ -208,6 +198,27 @@ def main(given: Sequence[str]) -> int:
 
         print(build(options.output)[-1])
     return int(counts["finished"] < len(status))
+
+
+def _written_down(todo: list[Cell], suite: Suite, folder: Path) -> list[Cell]:
+    """All cells to run, each with a status file; those of cells the suite no longer has go."""
+    for path in folder.glob("*.json"):
+        if path.stem not in {cell.stem for cell in suite.expanded}:
+            path.unlink()
+    if todo:
+        todo = [cell for cell in suite.expanded if cell in todo or cell.protocol in GROWING]
+    for cell in todo:
+        write_status(folder / f"{cell.stem}.json", _status(cell, folder, again=True))
+    return todo
+
+
+def _status(cell: Cell, folder: Path, again: bool) -> CellStatus:
+    """What the cell's file says; missing without one, or if a finished cell is to run again."""
+    path = folder / f"{cell.stem}.json"
+    found = read_cell(path) if path.is_file() else None
+    if found is None or (again and found.status == "finished"):
+        return CellStatus(name=cell.name, arguments=cell.arguments, status="missing")
+    return found
 
 
 def _done(cell: Cell, options: argparse.Namespace) -> bool:

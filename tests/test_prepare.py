@@ -286,6 +286,17 @@ def test_shards_of_different_jobs_do_not_merge(encoder, items: ItemTable, tmp_pa
         merge_shards(tmp_path, "f", items.ids)
 
 
+def test_merging_replaces_no_other_features(encoder, items: ItemTable, tmp_path: Path) -> None:
+    other = extract(encoder, items, job(tmp_path, batch_size=5))
+    for number in (1, 2):
+        extract(encoder, items, job(tmp_path, shard=(number, 2)))
+    before = other.path.read_bytes()
+    with pytest.raises(FeatureError, match=r"f\.npy is there and was made from other"):
+        merge_shards(tmp_path, "f", items.ids)
+    assert other.path.read_bytes() == before
+    assert merge_shards(tmp_path, "f", items.ids, overwrite=True).manifest != other.manifest
+
+
 def test_half_precision_files(encoder, items: ItemTable, tmp_path: Path) -> None:
     single = extract(encoder, items, job(tmp_path, name="a"))
     half = extract(encoder, items, job(tmp_path, name="b", dtype="float16"))
@@ -424,6 +435,14 @@ def test_other_encoders_by_the_same_command(name: str, items, tmp_path: Path) ->
     )
     table = run_prepare(tmp_path, items, "--encoder", name)
     from alignrec_recbole.encoders import encode_items
+
+    stamp = table.path.stat().st_mtime_ns
+    run_prepare(tmp_path, items, "--encoder", name)
+    assert table.path.stat().st_mtime_ns == stamp  # finished already
+    with pytest.raises(AssertionError, match="assert 2 == 0"):  # of other texts: refused
+        run_prepare(tmp_path, replace(items, texts=["?", *items.texts[1:]]), "--encoder", name)
+    assert table.path.stat().st_mtime_ns == stamp
+    run_prepare(tmp_path, items, "--encoder", name)
 
     direct = encode_items(name, read_item_table(tmp_path / "items.tsv",
                           next(p for p in items.images if p).parent), progress=False)  # fmt: skip

@@ -122,6 +122,7 @@ def test_a_failed_cell_is_recorded_and_the_rest_goes_on(
 ) -> None:
     assert main([*place, "--list"]) == 1
     assert "5 missing" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()  # looking writes nothing
     assert main([*place, "--jobs=2"]) == 1
     said = capsys.readouterr().out
     assert "1 failed, 4 finished" in said

@@ -117,7 +117,7 @@ def extract(
         WriteError: another process is at the same work, or the disk is full.
     """
     digest = identity(encoder, items, job)
-    done = _finished(job, digest)
+    done = finished(job.path, digest, job.overwrite)
     if done is not None:
         return done
     plan = make_plan(encoder, items, job.batch_size)
@@ -162,18 +162,23 @@ def _members(plan: Plan, mine: list[int], n: int, shard: tuple[int, int]) -> np.
     return np.sort(np.concatenate([rest, *(plan.batches[k] for k in mine)])).astype(np.int64)
 
 
-def _finished(job: Job, digest: str) -> FeatureTable | None:
-    if not (job.path.is_file() and job.path.with_suffix(".json").is_file()):
+def finished(path: Path, digest: str, overwrite: bool) -> FeatureTable | None:
+    """The features at a path, if they are of this identity; None where they are still to be made.
+
+    Raises:
+        FeatureError: others are in the way, and may not be overwritten.
+    """
+    if not (path.is_file() and path.with_suffix(".json").is_file()):
         return None
-    table = load_features(job.path)
+    table = load_features(path)
     if table.manifest.settings.get("identity") == digest:
-        logger.info("%s is finished already", job.path)
+        logger.info("%s is finished already", path)
         return table
-    if job.overwrite:
+    if overwrite:
         return None
     raise FeatureError(
-        f"{job.path.name} is there and was made from other items or settings.",
-        came=f"{table.manifest.encoder}, {table.manifest.shape[0]} rows, in {job.folder}",
+        f"{path.name} is there and was made from other items or settings.",
+        came=f"{table.manifest.encoder}, {table.manifest.shape[0]} rows, in {path.parent}",
         expected="a new name, or a file of this very job",
         next="pass --name NAME, or --overwrite to replace it",
     )
@@ -327,12 +332,14 @@ class _Store:
         self.batches.add(entry["batch"])
 
 
-def merge_shards(folder: Path, name: str, ids: Sequence[str]) -> FeatureTable:
+def merge_shards(
+    folder: Path, name: str, ids: Sequence[str], overwrite: bool = False
+) -> FeatureTable:
     """Join NAME.shard-i-of-n.npy into NAME.npy, in the order of the item table.
 
     Raises:
         FeatureError: shards are missing, were made from different items or settings, or do not
-            hold every item once.
+            hold every item once; or a NAME.npy of other ones is there and may not be overwritten.
     """
     found: dict[int, dict[int, Path]] = {}
     for path in folder.glob(f"{name}.shard-*-of-*.npy"):
@@ -362,6 +369,9 @@ def merge_shards(folder: Path, name: str, ids: Sequence[str]) -> FeatureTable:
             expected="shards of one job that hold every item once",
             next="delete the shards of the other job and run them again",
         )
+    path = folder / f"{name}.npy"
+    if done := finished(path, first.settings["identity"], overwrite):
+        return done
     part = folder / f".{name}.merging.npy"
     matrix = np.lib.format.open_memmap(
         part, "w+", dtype=first.dtype, shape=(len(ids), first.shape[1])
@@ -379,7 +389,6 @@ def merge_shards(folder: Path, name: str, ids: Sequence[str]) -> FeatureTable:
         named = {item for table in tables for item in getattr(table.manifest, kind)}
         return [item for item in ids if item in named]
 
-    path = folder / f"{name}.npy"
     save_features(
         path,
         matrix,
