@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -231,6 +232,7 @@ def _done(cell: Cell, options: argparse.Namespace) -> bool:
         return False
     if not hasattr(options, "records"):
         options.records = {key_of(run): run for run in read_runs(options.output / "runs")}
+        options.sha256 = functools.cache(sha256_file)  # many cells share their files
     found = [options.records.get(key) for key in status.records]
     return bool(found) and all(run is not None and _same_data(run, options) for run in found)
 
@@ -252,7 +254,7 @@ def _same_data(run: Run, options: argparse.Namespace) -> bool:
         return False
     files = {folder / name: digest for name, digest in run.record.data["files"].items()}
     files |= {path: digest for path, digest in features.items() if path}  # the rest is encoded
-    return all(path.is_file() and sha256_file(path) == digest for path, digest in files.items())
+    return all(path.is_file() and options.sha256(path) == h for path, h in files.items())
 
 
 def _run_all(todo: Sequence[Cell], folder: Path, options: argparse.Namespace) -> bool:
