@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import csv
 import difflib
 import importlib
 import importlib.abc
@@ -281,6 +282,32 @@ def patch_fill_nan() -> bool:
     Dataset._fill_nan = _fill_nan
     module.pd = View(module.pd, read_csv=read_csv)
     return True
+
+
+_NO_NUMBER = ["", "nan", "NaN", "NA", "N/A", "null", "None"]
+
+
+@contextlib.contextmanager
+def plain_cells() -> Iterator[None]:
+    """RecBole reads atomic files as they are: "NA" is a token, a quotation mark a character.
+
+    pandas' defaults would take some names for absent values and join lines between two marks.
+    """
+    from recbole.data.dataset import dataset as module
+
+    outer = module.pd
+
+    def read_csv(*arguments: Any, **keywords: Any) -> Any:
+        types = keywords.get("dtype") or {}
+        absent = {name: [""] if kind is str else _NO_NUMBER for name, kind in types.items()}
+        keywords |= {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": absent}
+        return outer.read_csv(*arguments, **keywords)
+
+    module.pd = View(outer, read_csv=read_csv)
+    try:
+        yield
+    finally:
+        module.pd = outer
 
 
 # Checkpoints ------------------------------------------------------------------------------------

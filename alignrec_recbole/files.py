@@ -96,6 +96,8 @@ def inside(folder: Path, name: str) -> Path:
     """
     folder = Path(folder)
     path = folder / name
+    if "\0" in name:
+        raise DataError("A path holds a zero byte.", came=repr(name), expected="a plain file name")
     if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
         raise DataError(
             f"The path {name!r} leads out of its folder.",

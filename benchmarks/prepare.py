@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
     inside(folder, f"{name}.npy")
     start = time.perf_counter()
     if options.merge:
-        table = merge_shards(folder, name, items.ids, options.overwrite)
+        table = merge_shards(folder, name, items, options.overwrite)
     elif options.encoder in WHOLE_TABLE:
         table = _whole(options, items, job)
     else:

@@ -224,6 +224,12 @@ FEATURE_CASES = [
         ("image.json have changed", "24 items"),
     ),
     Bad(
+        "a header that is no Python",
+        content("image.npy", lambda b: b.replace(b"'descr'", b"'descr ")),
+        "FeatureError",
+        ("image.npy is not a readable .npy", "numpy.save"),
+    ),
+    Bad(
         "ids twice",
         manifest(items=lambda items: [items[0], *items[:-1]]),
         "FeatureError",
@@ -807,6 +813,19 @@ def test_quotation_marks_are_characters(place: Place) -> None:
     found = max(read_records(place.output / "runs"), key=lambda r: r.started_utc)
     assert found.data["users"] == len(users)
     assert sum(found.data["interactions"]) == len(lines) - 1
+
+
+def test_recboles_layout_is_read_as_it_is(place: Place) -> None:
+    """pandas takes NA for absent, and what stands between two marks for one cell."""
+    atomic(lambda b: b)(place)
+    names = {"u00": '"u00', "u01": '"u01', "u02": "NA", "u03": "null"}
+    for path in place.data.glob("block_world.*.inter"):
+        lines = [line.split("\t") for line in path.read_text().splitlines()]
+        rows = ["\t".join([names.get(cells[0], cells[0]), *cells[1:]]) for cells in lines]
+        path.write_text("\n".join(rows) + "\n")
+    assert main([*arguments(place), *ATOMIC, "--overwrite"]) == 0
+    found = max(read_records(place.output / "runs"), key=lambda r: r.started_utc)
+    assert found.data["users"] == len(WORLD.users)
 
 
 # Disks, kills and paths -------------------------------------------------------------------------

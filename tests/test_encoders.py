@@ -455,6 +455,17 @@ def test_hf_settings_tell_versions_apart_and_show_no_folder(tiny_bert: Path, tmp
     assert not np.allclose(ours.matrix, other.matrix, atol=1e-3)
 
 
+def test_a_folder_without_one_file_of_weights_is_known_by_all_its_files(tmp_path: Path) -> None:
+    found = []
+    for part in ("first", "other"):
+        folder = tmp_path / part
+        folder.mkdir()
+        (folder / "model-00001-of-00002.safetensors").write_text(part)
+        found.append(hf.folder_identity(str(folder)))
+    assert found[0].keys() == found[1].keys() == {"files_sha256"}
+    assert found[0] != found[1]
+
+
 def without_a_layer(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -204,6 +204,22 @@ def test_the_hash_follows_the_content(tmp_path: Path) -> None:
 # Real tables -------------------------------------------------------------------------------------
 
 
+def test_an_image_is_known_by_its_path_and_size(tmp_path):
+    table, hashes = tmp_path / "items.tsv", set()
+    for folder in ("front", "back"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        (tmp_path / "images" / folder / "1.bmp").write_bytes(b"same size " + folder[:1].encode())
+        table.write_text(f"id\ttitle\timage\n1\tcap\t{folder}/1.bmp\n")
+        hashes.add(read_item_table(table).content_hash())
+    assert len(hashes) == 2
+
+
+def test_a_path_with_a_zero_byte_is_refused(tmp_path):
+    (tmp_path / "items.tsv").write_text("id\ttitle\timage\n1\tcap\ta\0.png\n")
+    with pytest.raises(DataError, match="zero byte"):
+        read_item_table(tmp_path / "items.tsv")
+
+
 def test_movielens_from_the_recbole_wheel() -> None:
     folder = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
     table = find_item_table(folder, "ml-100k")

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alignrec_recbole.data import mmrec
+from alignrec_recbole.data import download, mmrec
 from alignrec_recbole.data.feature_table import FeatureTable, load_features
 from alignrec_recbole.data.items import ItemTable, read_item_table
 from alignrec_recbole.data.masking import masked_items
@@ -30,7 +30,13 @@ from alignrec_recbole.encoders.beit3.tokenizer import Tokenizer, train_tokenizer
 from alignrec_recbole.encoders.extraction import Job, extract, merge_shards
 from alignrec_recbole.encoders.images import stretched
 from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, make_plan
-from alignrec_recbole.errors import DataError, FeatureError, SettingError, WriteError
+from alignrec_recbole.errors import (
+    DataError,
+    DownloadError,
+    FeatureError,
+    SettingError,
+    WriteError,
+)
 from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks, sample_items
 from benchmarks.cli import main
 
@@ -271,10 +277,10 @@ def test_shards_merge_to_the_whole(encoder, items: ItemTable, tmp_path: Path) ->
     given = 0
     for number in (2, 3, 1):
         with pytest.raises(FeatureError, match="not all there"):
-            merge_shards(tmp_path, "f", items.ids)
+            merge_shards(tmp_path, "f", items)
         given += extract(encoder, items, job(tmp_path, shard=(number, 3))).matrix.shape[0]
     assert given == 16
-    merged = merge_shards(tmp_path, "f", items.ids)
+    merged = merge_shards(tmp_path, "f", items)
     assert merged.path.read_bytes() == whole.path.read_bytes()
     assert merged.manifest == whole.manifest
 
@@ -283,7 +289,51 @@ def test_shards_of_different_jobs_do_not_merge(encoder, items: ItemTable, tmp_pa
     extract(encoder, items, job(tmp_path, shard=(1, 2)))
     extract(encoder, items, job(tmp_path, shard=(2, 2), batch_size=5))
     with pytest.raises(FeatureError, match="do not belong together"):
-        merge_shards(tmp_path, "f", items.ids)
+        merge_shards(tmp_path, "f", items)
+
+
+def test_shards_of_another_time_are_not_merged(encoder, items: ItemTable, tmp_path: Path) -> None:
+    for number in (1, 2):
+        extract(encoder, items, job(tmp_path, shard=(number, 2)))
+    other = replace(items, texts=["?", *items.texts[1:]])
+    with pytest.raises(FeatureError, match="from another item table"):
+        merge_shards(tmp_path, "f", other)
+    for number in (1, 2, 3):
+        extract(encoder, items, job(tmp_path, shard=(number, 3)))
+    with pytest.raises(FeatureError, match="several sets of shards"):
+        merge_shards(tmp_path, "f", items)
+
+
+def test_more_shards_than_batches_are_refused_at_once(encoder, items, tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match="more shards than batches"):
+        extract(encoder, items, job(tmp_path, shard=(9, 9)))
+    assert not list(tmp_path.iterdir())
+
+
+class Large(Counting):
+    """Rows beyond half precision."""
+
+    def rows(self, texts: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
+        return np.float32(1e6) * super().rows(texts, pictures)
+
+
+def test_rows_beyond_half_precision_are_told_at_the_first_batch(items, tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match="in float16"):
+        extract(Large(), items, job(tmp_path, dtype="float16"))
+    assert not list(tmp_path.glob("*.npy"))
+
+
+def test_damaged_features_give_way_only_if_told_so(encoder, items, tmp_path: Path) -> None:
+    whole = extract(encoder, items, job(tmp_path))
+    good = whole.path.read_bytes()
+    whole.path.write_bytes(good[:-4])
+    with pytest.raises(FeatureError):
+        extract(encoder, items, job(tmp_path))
+    assert extract(encoder, items, job(tmp_path, overwrite=True)).path.read_bytes() == good
+    whole.path.with_suffix(".json").unlink()  # somebody's rows, in MMRec's order
+    with pytest.raises(FeatureError, match="made from other items"):
+        extract(encoder, items, job(tmp_path))
+    assert whole.path.read_bytes() == good
 
 
 def test_merging_replaces_no_other_features(encoder, items: ItemTable, tmp_path: Path) -> None:
@@ -292,9 +342,9 @@ def test_merging_replaces_no_other_features(encoder, items: ItemTable, tmp_path:
         extract(encoder, items, job(tmp_path, shard=(number, 2)))
     before = other.path.read_bytes()
     with pytest.raises(FeatureError, match=r"f\.npy is there and was made from other"):
-        merge_shards(tmp_path, "f", items.ids)
+        merge_shards(tmp_path, "f", items)
     assert other.path.read_bytes() == before
-    assert merge_shards(tmp_path, "f", items.ids, overwrite=True).manifest != other.manifest
+    assert merge_shards(tmp_path, "f", items, overwrite=True).manifest != other.manifest
 
 
 def test_half_precision_files(encoder, items: ItemTable, tmp_path: Path) -> None:
@@ -462,6 +512,37 @@ def test_pickled_weights_are_converted_once(tmp_path: Path, monkeypatch, tokeniz
     second = published.choose(str(tmp_path / "b.pth"), random_init=False)
     assert first.identity == second.identity
     assert torch.equal(first.model.patch_embed.weight, second.model.patch_embed.weight)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_page_is_not_taken_for_published_files(cached: bool, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ALIGNREC_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "beit3"
+    folder.mkdir(parents=True)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    train_tokenizer(["red bike", "blue tent"], tmp_path / "t.spm", 30)
+    content = {".pth": (tmp_path / "w.pth").read_bytes(), ".spm": (tmp_path / "t.spm").read_bytes()}
+    asked = []
+
+    def answer(url: str, part: Path, progress: bool) -> None:
+        asked.append(url)
+        page = url.startswith(published.AZURE)
+        part.write_bytes(b"\n\n\n<html>gone</html>" if page else content[Path(url).suffix])
+
+    monkeypatch.setattr(download, "_fetch_url", answer)
+    for file in (published.NAMES["base"], published.TOKENIZER):
+        if cached:  # by an earlier version of this package
+            (folder / file).write_bytes(b"<html>")
+        asked.clear()
+        path = published._fetched(file, progress=False)
+        assert path.read_bytes() == content[path.suffix]
+        assert [url.startswith(published.GITHUB) for url in asked] == [False, True]
+        published._fetched(file, progress=False)
+        assert len(asked) == 2
+    content[".pth"] = b"Sorry"
+    with pytest.raises(DownloadError, match=r"beit3_large.* could not be fetched"):
+        published._fetched(published.NAMES["large"], progress=False)
+    assert not list(folder.glob("beit3_large*"))
 
 
 # Hostile content ---------------------------------------------------------------------------------

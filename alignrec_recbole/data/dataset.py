@@ -11,6 +11,7 @@ import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
+from alignrec_recbole import compat
 from alignrec_recbole.data.controls import control_features, is_control
 from alignrec_recbole.data.feature_store import find_or_encode
 from alignrec_recbole.data.feature_table import AlignedFeatures, align
@@ -155,6 +156,10 @@ class MultimodalDataset(Dataset):
                         next="leave the setting out, or filter the file itself",
                     )
         super()._data_processing()
+
+    def _load_feat(self, filepath: str, source: Any) -> Any:
+        with compat.plain_cells():
+            return super()._load_feat(filepath, source)
 
     def _load_user_or_item_feat(
         self, token: str, dataset_path: str, source: Any, field_name: str

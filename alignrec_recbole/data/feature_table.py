@@ -117,24 +117,25 @@ def save_features(
     _check_values(path, matrix, list(items), set(missing))
     with atomic_write(path) as handle:
         np.save(handle, matrix, allow_pickle=False)
-    manifest = FeatureManifest(
-        name=name,
-        modality=modality,
-        encoder=encoder,
-        settings=settings,
-        source=source,
-        items=list(items),
-        missing=list(missing),
-        without_text=list(without_text),
-        without_image=list(without_image),
-        notes=list(notes),
-        shape=(len(matrix), matrix.shape[1]),
-        dtype=matrix.dtype.name,  # type: ignore[arg-type]
-        sha256=sha256_file(path),
-        items_sha256=_items_hash(items),
-    )
-    with atomic_write(path.with_suffix(".json"), "w") as handle:
-        handle.write(manifest.model_dump_json(indent=1))
+        handle.flush()
+        manifest = FeatureManifest(
+            name=name,
+            modality=modality,
+            encoder=encoder,
+            settings=settings,
+            source=source,
+            items=list(items),
+            missing=list(missing),
+            without_text=list(without_text),
+            without_image=list(without_image),
+            notes=list(notes),
+            shape=(len(matrix), matrix.shape[1]),
+            dtype=matrix.dtype.name,  # type: ignore[arg-type]
+            sha256=sha256_file(Path(handle.name)),
+            items_sha256=_items_hash(items),
+        )
+        with atomic_write(path.with_suffix(".json"), "w") as text:  # first: rows are never without
+            text.write(manifest.model_dump_json(indent=1))
     return manifest
 
 
@@ -150,7 +151,7 @@ def load_features(path: Path) -> FeatureTable:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise FeatureError(f"There is no feature file {path}.") from None
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # numpy parses headers as Python: damaged ones raise anything
         raise FeatureError(
             f"{path.name} is not a readable .npy of numbers.",
             came=f"{path} ({path.stat().st_size} bytes): {error}",

@@ -30,6 +30,7 @@ class ItemTable:
         images: image files; None where there is none.
         source: name of the table.
         text_columns: the columns that make the text.
+        image_names: the images as the table names them, with their folders; default: file names.
     """
 
     ids: list[str]
@@ -37,19 +38,21 @@ class ItemTable:
     images: list[Path | None]
     source: str
     text_columns: list[str]
+    image_names: list[str] | None = None
 
     def content_hash(self) -> str:
         """SHA-256 of ids, texts, and names and sizes of images: equal tables are encoded once."""
         digest = hashlib.sha256()
-        for item, text, image in zip(self.ids, self.texts, self.images, strict=True):
-            digest.update(f"{item}\x1f{text}\x1f{_image_mark(image)}\x1e".encode())
+        names = self.image_names or [image.name if image else "" for image in self.images]
+        for item, text, name, image in zip(self.ids, self.texts, names, self.images, strict=True):
+            digest.update(f"{item}\x1f{text}\x1f{_image_mark(name, image)}\x1e".encode())
         return digest.hexdigest()
 
 
-def _image_mark(image: Path | None) -> str:
+def _image_mark(name: str, image: Path | None) -> str:
     if image is None:
         return ""
-    return f"{image.name}\x1f{image.stat().st_size if image.is_file() else 'absent'}"
+    return f"{name}\x1f{image.stat().st_size if image.is_file() else 'absent'}"
 
 
 def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
@@ -106,15 +109,16 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
         and header[i].partition(":")[2] not in NUMBER_TYPES
     ]
     folder = image_dir or path.parent / "images"
-    ids, texts, images = [], [], []
+    ids, texts, images, names = [], [], [], []
     for row in rows:
         cells = ["" if cell.strip() in NOT_A_VALUE else cell.strip() for cell in row]
         ids.append(row[id_column].strip())
         texts.append(". ".join(cells[i] for i in text_columns if cells[i]))
         file = cells[image_column] if image_column is not None else ""
         images.append(inside(folder, file) if file else None)
+        names.append(file)
     _check_ids(path, ids)
-    return ItemTable(ids, texts, images, path.name, [columns[i] for i in text_columns])
+    return ItemTable(ids, texts, images, path.name, [columns[i] for i in text_columns], names)
 
 
 def _check_ids(path: Path, ids: list[str]) -> None:
@@ -219,11 +223,13 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
 def _cell(value: Any) -> str:
     """Text of a Parquet value: lists joined, whole numbers without a point, absent ones empty.
 
-    >>> _cell(["red", None, "bike"]), _cell(7.0), _cell(float("nan")), _cell(None)
-    ('red, bike', '7', '', '')
+    >>> _cell(["red", None, "bike"]), _cell(7.0), _cell(float("nan")), _cell(None), _cell(b"A1")
+    ('red, bike', '7', '', '', 'A1')
     """
     if isinstance(value, list | tuple) or bool(getattr(value, "ndim", None)):
         return ", ".join(text for text in map(_cell, value) if text)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
     if value is None or str(value) in ("<NA>", "NaT", *NOT_A_VALUE):
         return ""
     if isinstance(value, float) and value.is_integer():

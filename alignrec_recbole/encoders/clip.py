@@ -20,10 +20,10 @@ import torch
 from alignrec_recbole.data.feature_table import Modality
 from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders import EncodedItems
+from alignrec_recbole.encoders.huggingface import folder_identity
 from alignrec_recbole.encoders.images import centre_square
 from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, encode_table
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.files import sha256_file
 
 SIDES: dict[str, Modality] = {"clip": "fused", "clip-image": "image", "clip-text": "text"}
 
@@ -117,9 +117,8 @@ def open_encoder(model: str, device: str) -> DualEncoder:
 def identity(model: str) -> dict[str, Any]:
     """The model's name and the hash or revision of its weights."""
     place = model.partition(":")[2]
-    file = Path(place) / "model.safetensors"
-    if file.is_file():
-        return {"model": _shown(place), "weights_sha256": sha256_file(file)}
+    if local := folder_identity(place):
+        return {"model": _shown(place), **local}
     from transformers import AutoConfig
 
     try:

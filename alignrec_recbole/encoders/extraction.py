@@ -20,7 +20,7 @@ import re
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +121,13 @@ def extract(
     if done is not None:
         return done
     plan = make_plan(encoder, items, job.batch_size)
+    if job.shard[1] > max(1, len(plan.batches)):
+        raise FeatureError(
+            "There are more shards than batches.",
+            came=f"{job.shard[1]} shards, {len(plan.batches)} batches of {job.batch_size} items",
+            expected="a batch for every shard",
+            next="fewer shards, or a smaller --batch-size",
+        )
     mine = plan.shard(*job.shard)
     part = job.folder / f".{job.stem}-{digest[:12]}.part"
     with _Store.open(part, len(items.ids), encoder.width, job.dtype, plan) as store:
@@ -168,9 +175,14 @@ def finished(path: Path, digest: str, overwrite: bool) -> FeatureTable | None:
     Raises:
         FeatureError: others are in the way, and may not be overwritten.
     """
-    if not (path.is_file() and path.with_suffix(".json").is_file()):
+    if not path.is_file():
         return None
-    table = load_features(path)
+    try:
+        table = load_features(path)
+    except FeatureError:
+        if overwrite:
+            return None
+        raise
     if table.manifest.settings.get("identity") == digest:
         logger.info("%s is finished already", path)
         return table
@@ -291,7 +303,15 @@ class _Store:
 
     def add(self, number: int, batch: Batch) -> None:
         """Rows first, journal second: what the journal names is there."""
-        rows = batch.rows.astype(self.rows.dtype)
+        with np.errstate(over="ignore"):
+            rows = batch.rows.astype(self.rows.dtype)
+        if not np.isfinite(rows).all():
+            raise FeatureError(
+                "The encoder's rows cannot be kept.",
+                came=f"a value of {np.abs(batch.rows).max():.3g} in {self.rows.dtype}",
+                expected="finite numbers",
+                next="pass --dtype float32, or another encoder",
+            )
         self.rows[batch.items] = rows
         self.rows.flush()
         entry = {
@@ -333,13 +353,14 @@ class _Store:
 
 
 def merge_shards(
-    folder: Path, name: str, ids: Sequence[str], overwrite: bool = False
+    folder: Path, name: str, items: ItemTable, overwrite: bool = False
 ) -> FeatureTable:
     """Join NAME.shard-i-of-n.npy into NAME.npy, in the order of the item table.
 
     Raises:
-        FeatureError: shards are missing, were made from different items or settings, or do not
-            hold every item once; or a NAME.npy of other ones is there and may not be overwritten.
+        FeatureError: shards are missing or of several jobs, were made from different items or
+            settings, or do not hold every item once; or a NAME.npy of other ones is there and may
+            not be overwritten.
     """
     found: dict[int, dict[int, Path]] = {}
     for path in folder.glob(f"{name}.shard-*-of-*.npy"):
@@ -354,14 +375,29 @@ def merge_shards(
             expected=f"{name}.shard-1-of-n.npy … {name}.shard-n-of-n.npy",
             next="run the missing ones with --shard i/n",
         )
-    of = min(complete)
+    if len(complete) > 1:
+        raise FeatureError(
+            f"There are several sets of shards of {name!r}.",
+            came=" and ".join(f"all {of} of {of}" for of in sorted(complete)),
+            expected="the shards of one job",
+            next="delete those that are not to be merged",
+        )
+    of = complete[0]
     tables = [load_features(found[of][i]) for i in range(1, of + 1)]
     first = tables[0].manifest
+    ids = items.ids
     place = {item: i for i, item in enumerate(ids)}
     rows = np.concatenate(
         [[place.get(item, -1) for item in t.manifest.items or []] for t in tables]
     ).astype(np.int64)
     same = {(t.manifest.settings["identity"], t.manifest.shape[1]) for t in tables}
+    if (old := first.settings["items_table_sha256"]) != (now := items.content_hash()):
+        raise FeatureError(
+            f"The shards of {name!r} were made from another item table.",
+            came=f"items {old[:12]}…",
+            expected=f"items {now[:12]}…, as {items.source} is now",
+            next="run the shards again with --overwrite",
+        )
     if len(same) > 1 or not np.array_equal(np.sort(rows), np.arange(len(ids))):
         raise FeatureError(
             f"The shards of {name!r} do not belong together.",

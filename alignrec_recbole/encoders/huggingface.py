@@ -6,6 +6,7 @@ Source: Reimers and Gurevych, "Sentence-BERT", EMNLP 2019; model card of all-Min
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
@@ -187,10 +188,21 @@ def _name(model: str) -> str:
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
-def _weights(place: str, config: Any) -> dict[str, str]:
-    """What tells one version of a model from another."""
+def folder_identity(place: str) -> dict[str, str]:
+    """The hash of a local model: its one file of weights, or all the files of its folder."""
     file = Path(place) / "model.safetensors"
     if file.is_file():
         return {"weights_sha256": sha256_file(file)}
+    if not Path(place).is_dir():
+        return {}
+    files = sorted(path for path in Path(place).iterdir() if path.is_file())
+    listed = "\n".join(f"{path.name} {sha256_file(path)}" for path in files)
+    return {"files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
+
+
+def _weights(place: str, config: Any) -> dict[str, str]:
+    """What tells one version of a model from another."""
+    if local := folder_identity(place):
+        return local
     commit = getattr(config, "_commit_hash", None)
     return {"revision": str(commit)} if commit else {}
