@@ -33,7 +33,7 @@ from alignrec_recbole.encoders.extraction import (
     seen_images,
 )
 from alignrec_recbole.encoders.item_encoder import ItemEncoder
-from alignrec_recbole.errors import SettingError
+from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.files import inside
 from alignrec_recbole.locate import data_folders, find_dataset
 
@@ -148,9 +148,20 @@ def _raw(options: argparse.Namespace) -> None:
     """Turn raw files into a data set's folder: items.tsv, NAME.inter, features, images."""
     files = raw_amazon.find_raw(options.raw)
     folder = inside(data_folders(options.data_path)[0], options.dataset)
-    numbering = raw_amazon.find_numbering(options.raw) or raw_amazon.find_numbering(folder)
-    chunks = raw_amazon.read_interactions(files["interactions"])
-    frame, numbering = raw_amazon.load_interactions(chunks, numbering)
+    given, there = raw_amazon.find_numbering(options.raw), raw_amazon.find_numbering(folder)
+    if given and there and given != there:
+        raise DataError(
+            "Two mappings number the items differently.",
+            came=f"those in {options.raw} and in {folder}",
+            expected="one, or the same in both",
+            next="take away the one that the data set is not numbered by",
+        )
+    rated = raw_amazon.Read()
+    chunks = raw_amazon.read_interactions(files["interactions"], rated)
+    frame, numbering = raw_amazon.load_interactions(chunks, given or there, rated)
+    inter = folder / f"{options.dataset}.inter"
+    if inter.exists():
+        raw_amazon.check_numbering(inter, frame)
     read = raw_amazon.Read()
     meta = raw_amazon.read_meta(files["meta"], read)
     urls, unknown = raw_amazon.write_items(meta, numbering, folder / "items.tsv")
@@ -159,17 +170,17 @@ def _raw(options: argparse.Namespace) -> None:
         ["items", len(numbering.items)],
         ["numbered by", "MMRec's mapping" if numbering.released else "5-core, first appearance"],
         ["interactions", len(frame)],
+        *([f"ratings left out, {why}", count] for why, count in rated.bad.items()),
         ["metadata lines", read.good],
         *([f"lines {why}", count] for why, count in read.bad.items()),
         ["items without metadata", len(unknown)],
         ["text", ", ".join(raw_amazon.TEXT_COLUMNS)],
     ]
-    inter = folder / f"{options.dataset}.inter"
     if inter.exists():
-        rows.append(["split", f"{inter.name} was there and stays"])
+        rows.append(["split", f"{inter.name} was there, fits and stays"])
     else:
         raw_amazon.write_interactions(frame, inter)
-    if not numbering.released:
+    if there is None:
         raw_amazon.write_mapping(numbering, folder)
     if "image_features" in files:
         manifest = raw_amazon.write_image_features(
@@ -181,7 +192,7 @@ def _raw(options: argparse.Namespace) -> None:
         outcome = fetch_images(
             named,
             folder / "images",
-            hosts=tuple(options.image_hosts.split(",")),
+            hosts=tuple(h.strip().lower() for h in options.image_hosts.split(",") if h.strip()),
             polite=Polite(connections=options.connections),
             progress=not options.quiet,
         )

@@ -99,7 +99,7 @@ def test_a_server_that_stays_down_is_given_up(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "RETRIES", 1)
     with pytest.raises(DownloadError, match="503"):
         fetch(f"{server}/down", tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".a.inter.lock"]
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path, monkeypatch):
@@ -165,6 +165,38 @@ def test_a_git_object_id_verifies_too(server, tmp_path):
     fetch(f"{server}/good", tmp_path, sha256=None, git_blob=blob)
     with pytest.raises(DownloadError, match="git blob"):
         fetch(f"{server}/good", tmp_path / "b", sha256=None, git_blob="0" * 40)
+
+
+@pytest.mark.parametrize("checksum", [SHA, None])
+def test_of_several_at_once_one_fetches(server, tmp_path, checksum):
+    def one():
+        fetch(f"{server}/slow", tmp_path, sha256=checksum)
+
+    threads = [threading.Thread(target=one) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "a.inter").read_bytes() == CONTENT
+    assert len(Handler.requests) == 2, "the transfer that broke off, and its end"
+    assert not (tmp_path / "a.inter.part").exists()
+
+
+def test_a_folder_that_cannot_be_written_to(server, tmp_path):
+    (tmp_path / ".a.inter.lock").mkdir()
+    with pytest.raises(DownloadError, match="cannot be written"):
+        fetch(f"{server}/good", tmp_path)
+
+
+def test_content_of_another_kind_is_refused_and_fetched_again(server, tmp_path):
+    with pytest.raises(DownloadError, match="not the published file"):
+        fetch(f"{server}/good", tmp_path, sha256=None, starts=b"PK")
+    assert not (tmp_path / "a.inter").exists()
+    assert not (tmp_path / "a.inter.part").exists()
+    (tmp_path / "a.inter").write_bytes(b"<html>")
+    fetch(f"{server}/good", tmp_path, sha256=None, starts=rb"PK|\x00\x01")
+    assert (tmp_path / "a.inter").read_bytes() == CONTENT
 
 
 def test_a_name_cannot_leave_the_folder(server, tmp_path):

@@ -22,8 +22,10 @@ from PIL import Image
 
 from alignrec_recbole.data import raw_amazon as raw
 from alignrec_recbole.data.feature_table import load_features
-from alignrec_recbole.data.fetch_images import LEDGER, Polite, allowed, fetch_images
+from alignrec_recbole.data.fetch_images import HOSTS, LEDGER, Polite, address, fetch_images
+from alignrec_recbole.data.interactions import read_interactions
 from alignrec_recbole.data.items import read_item_table
+from alignrec_recbole.data.mmrec import read_mapping
 from alignrec_recbole.errors import DataError
 from benchmarks.cli import main
 
@@ -58,6 +60,8 @@ BAD_LINES = {
                       b"(" * 500, b"-" * 50_000 + b"1", b"[" * 100_000],
     "not an object": [b"['asin']", b"7", b"None"],
     "no asin": [b"{'title': 'x'}", b"{'asin': 5}"],
+    "bad asin": [b"{'asin': 'B1\\tx\\n5\\tEVIL'}", b"{'asin': 'B\\ud83d'}", b"{'asin': 'B\"1'}",
+                 b"{'asin': '" + b"x" * 101 + b"'}"],
     "not UTF-8": [b"{'asin': '\xff'}"],
     "too long": [b"{'asin': '" + b"x" * (3 << 20) + b"'}"],
 }  # fmt: skip
@@ -131,12 +135,12 @@ def test_reading_is_a_stream(tmp_path: Path) -> None:
 
 
 def slow_core(rows: list[tuple[str, str, float, int]]) -> set[tuple[str, str]]:
-    pairs = {(u, i, t) for u, i, _, t in rows}
+    pairs = {(u, i) for u, i, *_ in rows}
     while True:
         users, items = Counter(p[0] for p in pairs), Counter(p[1] for p in pairs)
         kept = {p for p in pairs if users[p[0]] >= 5 and items[p[1]] >= 5}
         if kept == pairs:
-            return {(u, i) for u, i, _ in kept}
+            return kept
         pairs = kept
 
 
@@ -171,6 +175,52 @@ def test_ratings_and_reviews_agree(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(frames[0][0], frames[1][0])
     assert frames[0][1] == frames[1][1]
     assert len(frames[0][0]) == 36
+
+
+def test_a_pair_is_one_row_the_earliest() -> None:
+    rows = [*ratings(), (USERS[0], ASINS[0], 2.0, 1), (USERS[0], ASINS[0], 3.0, 9_999)]
+    rows += [(USERS[6], ASINS[0], 3.0, 6)]  # five rows now, but four items
+    table = pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
+    frame, numbers = raw.load_interactions([table[:20], table[20:]], None)
+    assert not frame.duplicated(["userID", "itemID"]).any()
+    assert USERS[6] not in numbers.users
+    pair = (numbers.users[USERS[0]], numbers.items[ASINS[0]])
+    kept = frame[(frame.userID == pair[0]) & (frame.itemID == pair[1])]
+    assert kept[["rating", "timestamp"]].to_numpy().tolist() == [[2.0, 1.0]]
+
+
+@pytest.mark.parametrize("odd", ["\t", "\n", "\x1f", '"', " ", "\u2028", "x" * 100])
+def test_ids_that_would_forge_rows_are_dropped_and_counted(odd: str) -> None:
+    rows = ratings()
+    rows += [(u, f"B{odd}", 1.0, 3) for u in USERS[:6]]
+    rows += [(f"A{odd}1", i, 1.0, 3) for i in ASINS[:6]] + [("", ASINS[0], 1.0, 3)]
+    table = pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
+    read = raw.Read()
+    frame, numbers = raw.load_interactions([table], None, read)
+    assert (list(numbers.users), list(numbers.items)) == (USERS[:6], ASINS[:6])
+    assert len(frame) == 36
+    assert read.bad == {"bad user or item id": 13}
+
+
+def test_reviews_with_ids_that_would_forge_rows(tmp_path: Path) -> None:
+    odd = [("B\ud83d", USERS[0]), (ASINS[0], "A\t\n"), (ASINS[0], 7)]
+    with gzip.open(tmp_path / "reviews_x_5.json.gz", "wt") as handle:
+        for item, user in [*odd, *[(i, u) for u in USERS[:5] for i in ASINS[:5]]]:
+            handle.write(json.dumps({"reviewerID": user, "asin": item, "unixReviewTime": 1}) + "\n")
+    read = raw.Read()
+    chunks = raw.read_interactions(tmp_path / "reviews_x_5.json.gz", read)
+    assert len(raw.load_interactions(chunks, None, read)[0]) == 25
+    assert read.bad == {"bad user or item id": 2, "no user or item": 1}
+
+
+def test_halves_of_surrogate_pairs_in_texts(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "m.json.gz", "wb") as handle:
+        handle.write(b"{'asin': 'B1', 'title': 'smile \\ud83d\\ude00', 'brand': 'a\\ude00b'}\n")
+        handle.write(b'{"asin": "B2", "title": "cut \\ud83d", "categories": [["\\ud83d"]]}\n')
+    items = list(raw.read_meta(tmp_path / "m.json.gz"))
+    assert [item.title for item in items] == ["smile \U0001f600", "cut \ufffd"]
+    assert (items[0].brand, items[1].categories) == ("a\ufffdb", "\ufffd")
+    raw.write_items(items, raw.Numbering({}, {"B1": 0, "B2": 1}, False), tmp_path / "items.tsv")
 
 
 def test_a_released_numbering_is_kept() -> None:
@@ -271,6 +321,8 @@ class Server(BaseHTTPRequestHandler):
             return self.send(200, image[:50], {"Content-Length": str(len(image))})
         if kind == "away":
             return self.send(302, b"", {"Location": "http://169.254.169.254/secret"})
+        if kind == "nowhere":
+            return self.send(302, b"", {"Location": "http://[bad/"})
         if kind == "moved":
             return self.send(301, b"", {"Location": "/ok/moved.jpg"})
         if kind == "loop":
@@ -309,7 +361,7 @@ quick = partial(
 FAILING = {
     "gone": "gone", "page": "not an image", "empty": "not an image", "huge": "too large",
     "cut": "no answer", "away": "address refused", "loop": "too many redirects",
-    "error": "status 500", "hangup": "no answer",
+    "error": "status 500", "hangup": "no answer", "nowhere": "address refused",
 }  # fmt: skip
 
 
@@ -355,9 +407,58 @@ def test_only_named_hosts_are_asked(server: str, tmp_path: Path) -> None:
     outcome = fetch_images({"a.jpg": f"{server}/ok/1"}, tmp_path, progress=False)
     assert outcome == {"address refused": 1}
     assert not Server.asked
-    assert not allowed("http://evil.org/images-amazon.com", ("images-amazon.com",))
-    assert not allowed("http://notimages-amazon.com/a", ("images-amazon.com",))
-    assert not allowed("http://images-amazon.com@evil.org/a", ("images-amazon.com",))
+    outcome = quick({"a.jpg": f"{server}/ok/1"}, tmp_path)
+    assert outcome == {"fetched": 1}, "the refusal was of other hosts"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://evil.org/images-amazon.com",
+        "http://notimages-amazon.com/a",
+        "http://images-amazon.com@evil.org/a",
+        "http://user@images-amazon.com/a",
+        r"http://evil.org\@images-amazon.com/a",
+        r"http://evil.org\.images-amazon.com/a",
+        "http://images-amazon.com\t.evil.org/a",
+        "http://images-amazon.com /a",
+        "http://evil.org?@images-amazon.com/a",
+        "http://evil.org#@images-amazon.com/a",
+        "http://images-amazon.com%2f.evil.org/a",
+        "http://evil.org%2f.images-amazon.com/a",
+        "http://images-amazon.com:0x/a",
+        "http://[::1",
+        "//evil.org/a",
+        "images-amazon.com/a",
+        "ftp://images-amazon.com/a",
+    ],
+)
+def test_addresses_that_are_refused(url: str) -> None:
+    assert address(url, HOSTS) is None
+    assert address(url, HOSTS, "https://evil.org/") is None
+
+
+def test_addresses_that_are_asked() -> None:
+    assert address("HTTP://ECX.Images-Amazon.com/é", HOSTS) == (
+        "http://ecx.images-amazon.com/%C3%A9"
+    )
+    assert address("../b.jpg", HOSTS, "https://images-amazon.com/x/a") == (
+        "https://images-amazon.com/b.jpg"
+    )
+
+
+def test_an_address_that_parsers_read_differently_is_not_asked(server: str, tmp_path: Path) -> None:
+    outcome = fetch_images(
+        {"a.jpg": server + r"\@images-amazon.com/ok/secret"}, tmp_path, progress=False
+    )
+    assert outcome == {"address refused": 1}
+    assert not Server.asked
+
+
+@pytest.mark.parametrize("host", ["a..127.0.0.1", "a" * 70 + ".127.0.0.1"])
+def test_a_hostile_address_does_not_end_the_fetch(server: str, tmp_path: Path, host: str) -> None:
+    outcome = quick({"a.jpg": f"http://{host}/x.jpg", "b.jpg": f"{server}/ok/1"}, tmp_path)
+    assert outcome == {"address refused": 1, "fetched": 1}
 
 
 # The command --------------------------------------------------------------------------------------
@@ -385,13 +486,101 @@ def test_from_raw_files_to_features(server: str, tmp_path: Path, capsys) -> None
     assert len(frame) == 36
     assert load_features(shop / "features" / "image-4096.npy").matrix.shape == (6, 4096)
     assert load_features(shop / "features" / "lsa.npy").manifest.missing == ["3", "4"]
-    mapping = raw.find_numbering(shop)
-    assert mapping is not None
-    assert list(mapping.items) == ASINS[:6]
-    (shop / "shop.inter").write_text("kept")
+    assert list(read_mapping(shop / "i_id_mapping.csv")) == ASINS[:6]
+    assert raw.find_numbering(shop) is None, "its own mapping is not MMRec's"
+    few = "userID\titemID\n0\t0\n5\t5\n"
+    (shop / "shop.inter").write_text(few)
     assert main(command) == 0
-    assert (shop / "shop.inter").read_text() == "kept"
+    assert "5-core, first appearance" in capsys.readouterr().out
+    assert (shop / "shop.inter").read_text() == few
     assert Server.asked[f"/ok/{ASINS[0]}.jpg"] == 1
+
+
+def prepare_shop(folder: Path) -> int:
+    return main(["prepare", "--dataset", "shop", "--data-path", str(folder / "data"),
+                 "--raw", str(folder / "raw"), "--no-images", "--quiet"])  # fmt: skip
+
+
+def mapping_files(folder: Path, users: list[str], items: list[str]) -> None:
+    for name, ids in (("u", users), ("i", items)):
+        lines = "".join(f"{own}\t{number}\n" for number, own in enumerate(ids))
+        (folder / f"{name}_id_mapping.csv").write_text(f"id\tnumber\n{lines}")
+
+
+def released(users: list[str], items: list[str], timestamps: str) -> str:
+    """A NAME.inter of other people, with their numbers."""
+    rows = [r for r in dict.fromkeys(ratings()) if r[0] in users and r[1] in items]
+    when = {"real": lambda n, row: row[3], "counted": lambda n, _: n, "none": lambda *_: ""}
+    lines = [f"{users.index(row[0])}\t{items.index(row[1])}\t{when[timestamps](n, row)}\t{n % 3}"
+             for n, row in enumerate(rows)]  # fmt: skip
+    name = "other" if timestamps == "none" else "timestamp"
+    return "\n".join([f"userID\titemID\t{name}\tx_label", *lines]) + "\n"
+
+
+OTHERS = {
+    "pairs": ([*USERS[:7]], [*ASINS[:7]], "counted"),  # rows that the 5-core has not
+    "timestamps": (USERS[5::-1], ASINS[:6], "real"),  # a dense block: only these differ
+}
+
+
+@pytest.mark.parametrize("differ", OTHERS)
+def test_a_split_of_other_numbers_is_refused_and_nothing_written(
+    tmp_path: Path, capsys, differ: str
+) -> None:
+    write_raw(tmp_path / "raw")
+    shop = tmp_path / "data" / "shop"
+    shop.mkdir(parents=True)
+    (shop / "shop.inter").write_text(released(*OTHERS[differ]))
+    assert prepare_shop(tmp_path) == 2
+    assert "other numbers than the items would get" in capsys.readouterr().err
+    assert [path.name for path in shop.iterdir()] == ["shop.inter"]
+
+
+@pytest.mark.parametrize("timestamps", ["real", "counted", "none"])
+@pytest.mark.parametrize("place", ["raw", "data/shop"])
+def test_a_released_split_is_met_by_its_mapping(
+    tmp_path: Path, capsys, timestamps: str, place: str
+) -> None:
+    users, items = USERS[5::-1], [*ASINS[3:7], *ASINS[:3]]
+    write_raw(tmp_path / "raw")
+    shop = tmp_path / "data" / "shop"
+    shop.mkdir(parents=True)
+    (shop / "shop.inter").write_text(released(users, items, timestamps))
+    mapping_files(tmp_path / place, users, items)
+    assert prepare_shop(tmp_path) == 0
+    assert "MMRec's mapping" in capsys.readouterr().out
+    assert [line.split("\t")[1] for line in (shop / "items.tsv").read_text().split("\n")[1:-1]] == (
+        items
+    )
+    assert len(read_interactions(shop / "shop.inter").users) == 40
+    assert prepare_shop(tmp_path) == 0, "again, with what is there now"
+
+
+def test_a_mapping_that_comes_later_does_not_renumber(tmp_path: Path, capsys) -> None:
+    write_raw(tmp_path / "raw")
+    shop = tmp_path / "data" / "shop"
+    assert prepare_shop(tmp_path) == 0
+    before = {path: path.read_bytes() for path in shop.iterdir() if path.is_file()}
+    mapping_files(tmp_path / "raw", USERS[6::-1], ASINS)
+    assert prepare_shop(tmp_path) == 2
+    assert "other numbers" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in shop.iterdir() if path.is_file()}
+    (shop / "shop.inter").unlink()
+    assert prepare_shop(tmp_path) == 0
+    given = raw.find_numbering(tmp_path / "raw")
+    assert raw.find_numbering(shop) == given, "its own mapping made way"
+    mapping_files(tmp_path / "raw", USERS, ASINS)
+    assert prepare_shop(tmp_path) == 2
+    assert "Two mappings" in capsys.readouterr().err
+
+
+def test_a_split_that_is_no_table_is_refused(tmp_path: Path, capsys) -> None:
+    write_raw(tmp_path / "raw")
+    shop = tmp_path / "data" / "shop"
+    shop.mkdir(parents=True)
+    (shop / "shop.inter").write_text("a\tb\n1\t2\n")
+    assert prepare_shop(tmp_path) == 2
+    assert "no users or no items" in capsys.readouterr().err
 
 
 def test_raw_folders_that_do_not_say_what_to_take(tmp_path: Path, capsys) -> None:

@@ -5,10 +5,13 @@ pooch has no resume, so the transfer is requests with a Range header; Google Dri
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,8 @@ def fetch_published(
     An entry has `file`, one of `url` and `gdrive` (a file id), and `sha256` or `git_blob` (the
     object id that a git host gives the file) or neither, where no checksum is published: its sha256
     is then logged for comparison, and a part of an earlier call is not continued, because the two
-    could be parts of different files. Files that are there and verified are left alone.
+    could be parts of different files. `starts`, a pattern of bytes, is what the file must begin
+    with. Files that are there and verified are left alone; of several processes one fetches.
 
     Raises:
         DownloadError: an address fails or the content is not the published one.
@@ -43,30 +47,76 @@ def fetch_published(
     folder.mkdir(parents=True, exist_ok=True)
     for entry in downloads:
         target = inside(folder, entry["file"])
-        if target.is_file() and _is_published(target, entry):
+        if _is_there(target, entry):
             continue
-        part = target.with_name(target.name + ".part")
-        known = bool(entry.get("sha256") or entry.get("git_blob"))
-        if not known:
-            part.unlink(missing_ok=True)
-        if "url" in entry:
-            _fetch_url(entry["url"], part, progress)
-        else:
-            _fetch_drive(entry["gdrive"], part, progress)
-        if not _is_published(part, entry):
-            digest = sha256_file(part)
-            part.unlink()
-            raise DownloadError(
-                f"{entry['file']} is not the published file.",
-                came=f"sha256 {digest}",
-                expected=f"sha256 {entry.get('sha256')}"
-                if entry.get("sha256")
-                else f"git blob {entry.get('git_blob')}",
-                next="try again; if it stays so, the address now serves something else",
-            )
-        if not known:
-            logger.warning("%s: no checksum published; sha256 %s", target, sha256_file(part))
-        os.replace(part, target)
+        with _locked(target):
+            if not _is_there(target, entry):  # another process may have fetched it meanwhile
+                _fetch(entry, target, progress)
+
+
+def _fetch(entry: dict[str, Any], target: Path, progress: bool) -> None:
+    part = target.with_name(target.name + ".part")
+    known = bool(entry.get("sha256") or entry.get("git_blob"))
+    if not known:
+        part.unlink(missing_ok=True)
+    if "url" in entry:
+        _fetch_url(entry["url"], part, progress)
+    else:
+        _fetch_drive(entry["gdrive"], part, progress)
+    if not _starts_right(part, entry):
+        with open(part, "rb") as handle:
+            head = handle.read(40)
+        part.unlink()
+        raise DownloadError(
+            f"{entry['file']} is not the published file.",
+            came=f"bytes that start {head!r}",
+            expected="another kind of file",
+            next="try again; if it stays so, the address now serves something else",
+        )
+    if not _is_published(part, entry):
+        digest = sha256_file(part)
+        part.unlink()
+        raise DownloadError(
+            f"{entry['file']} is not the published file.",
+            came=f"sha256 {digest}",
+            expected=f"sha256 {entry.get('sha256')}"
+            if entry.get("sha256")
+            else f"git blob {entry.get('git_blob')}",
+            next="try again; if it stays so, the address now serves something else",
+        )
+    if not known:
+        logger.warning("%s: no checksum published; sha256 %s", target, sha256_file(part))
+    os.replace(part, target)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """One process at a time for a file; the lock file stays, as removing it would free the lock."""
+    path = target.with_name(f".{target.name}.lock")
+    try:
+        lock = open(path, "w")  # noqa: SIM115
+    except OSError as error:
+        raise DownloadError(
+            f"{target.name} cannot be written.",
+            came=str(error),
+            expected="a folder this user may write to",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that fetches %s", target)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_there(target: Path, entry: dict[str, Any]) -> bool:
+    return target.is_file() and _starts_right(target, entry) and _is_published(target, entry)
+
+
+def _starts_right(path: Path, entry: dict[str, Any]) -> bool:
+    with open(path, "rb") as handle:
+        return re.match(entry.get("starts", b""), handle.read(40)) is not None
 
 
 def _is_published(path: Path, entry: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import threading
 import time
 import warnings
@@ -26,6 +27,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from PIL import Image
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError
 
 from alignrec_recbole.encoders.images import FORMATS, MAX_PIXELS
 from alignrec_recbole.files import atomic_write, inside, sha256_file
@@ -37,7 +39,8 @@ REDIRECTS = 3
 TRIES = 3
 LONGEST_WAIT = 60.0  # seconds that a server may ask for
 LEDGER = "fetched.jsonl"
-FOR_GOOD = ("gone", "not an image", "too large", "address refused")
+FOR_GOOD = ("gone", "not an image", "too large")
+REFUSED = "address refused"  # not for good: another call may name other hosts
 
 logger = logging.getLogger(__name__)
 
@@ -136,12 +139,17 @@ def _fetch(
         except requests.RequestException:
             status = "no answer"
             continue
+        except ValueError:  # no address at all: a host that nothing resolves, a redirect to "[bad"
+            return {"status": REFUSED}
+        except HTTPError:  # of urllib3; requests lets some through
+            status = "no answer"
+            continue
         if isinstance(answer, bytes):
             with atomic_write(path) as handle:
                 handle.write(answer)
             return {"status": "fetched", "sha256": sha256(answer).hexdigest(), "bytes": len(answer)}
         status = answer
-        if status in FOR_GOOD:
+        if status in FOR_GOOD or status == REFUSED:
             break
         if pause and attempt + 1 < TRIES:
             time.sleep(pause)
@@ -152,18 +160,19 @@ def _attempt(
     session: requests.Session, url: str, hosts: tuple[str, ...]
 ) -> tuple[bytes | str, float]:
     """The bytes of an image, or why there are none; and the seconds the server asks to wait."""
+    asked = address(url, hosts)
     for _ in range(REDIRECTS + 1):
-        if not allowed(url, hosts):
-            return "address refused", 0.0
-        with session.get(url, stream=True, timeout=TIMEOUT, allow_redirects=False) as response:
+        if asked is None:
+            return REFUSED, 0.0
+        with session.get(asked, stream=True, timeout=TIMEOUT, allow_redirects=False) as response:
             if response.is_redirect:
-                url = urljoin(url, response.headers["Location"])
+                asked = address(response.headers["Location"], hosts, asked)
                 continue
             if response.status_code in (404, 410):
                 return "gone", 0.0
             if response.status_code != 200:
-                asked = response.headers.get("Retry-After", "")
-                pause = min(float(asked), LONGEST_WAIT) if asked.isdecimal() else 0.0
+                after = response.headers.get("Retry-After", "")
+                pause = min(float(after), LONGEST_WAIT) if after.isdecimal() else 0.0
                 return f"status {response.status_code}", pause
             content = _body(response)
         if isinstance(content, str):
@@ -198,22 +207,28 @@ def is_image(content: bytes) -> bool:
         return False
 
 
-def allowed(url: str, hosts: tuple[str, ...]) -> bool:
-    """Whether an address is http(s) on a named host or a subdomain of one.
+def address(url: str, hosts: tuple[str, ...], base: str = "") -> str | None:
+    """The address as requests will ask for it; None if that is not http(s) on one of the hosts.
 
-    >>> allowed("http://ecx.images-amazon.com/a.jpg", HOSTS)
-    True
-    >>> [allowed(u, HOSTS) for u in ("file:///etc/passwd", "http://images-amazon.com.evil.org/")]
-    [False, False]
+    Parsers differ in what they take for the host, so what is checked is what requests made of it,
+    and what invites them to differ is refused: backslashes, white space, user names.
+
+    >>> address("http://ecx.images-amazon.com/a.jpg", HOSTS)
+    'http://ecx.images-amazon.com/a.jpg'
+    >>> [address(u, HOSTS) for u in ("file:///etc/passwd", "http://images-amazon.com.evil.org/")]
+    [None, None]
     """
+    if re.search(r"[\s\\]", url):
+        return None
     try:
-        parts = urlsplit(url)
-        host = (parts.hostname or "").lower()
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and any(
-        host == name or host.endswith(f".{name}") for name in hosts
-    )
+        asked = requests.Request("GET", urljoin(base, url)).prepare().url or ""
+        parts = urlsplit(asked)
+        host = parts.hostname or ""
+    except (requests.RequestException, HTTPError, ValueError):
+        return None
+    if parts.scheme not in ("http", "https") or "@" in parts.netloc or "%" in host:
+        return None
+    return asked if any(host == name or host.endswith(f".{name}") for name in hosts) else None
 
 
 def _read_ledger(path: Path) -> dict[str, dict[str, Any]]:

@@ -12,10 +12,10 @@ meet a released split through MMRec's mapping, by ASIN.
 from __future__ import annotations
 
 import ast
+import csv
 import gzip
 import html
 import json
-import logging
 import re
 import zlib
 from collections import Counter
@@ -28,6 +28,12 @@ import numpy as np
 import pandas as pd
 
 from alignrec_recbole.data.feature_table import FeatureManifest, save_features
+from alignrec_recbole.data.interactions import (
+    ITEM_COLUMNS,
+    USER_COLUMNS,
+    check_lines,
+    read_header,
+)
 from alignrec_recbole.data.mmrec import read_mapping
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.files import atomic_write
@@ -37,8 +43,8 @@ LONGEST_LINE = 1 << 20  # bytes; the longest real description has some ten thous
 ASIN_BYTES, IMAGE_WIDTH = 10, 4096
 TEXT_COLUMNS = ("title", "brand", "categories", "description")
 CHUNK = 1 << 20  # rows of a rating file looked at together
-
-logger = logging.getLogger(__name__)
+ID = re.compile(r"[!#-~]{1,100}")  # no white space or quotation mark: ids become cells and names
+OWN = "numbered_by"  # a third column tells this tool's mapping files from MMRec's
 
 
 @dataclass
@@ -84,6 +90,9 @@ def read_meta(path: Path, read: Read | None = None) -> Iterator[MetaItem]:
         asin = entry.get("asin")
         if not isinstance(asin, str) or not asin.strip():
             read.bad["no asin"] += 1
+            continue
+        if not ID.fullmatch(asin.strip()):
+            read.bad["bad asin"] += 1
             continue
         read.good += 1
         yield MetaItem(
@@ -137,6 +146,8 @@ def _literal(line: bytes, read: Read) -> dict[str, Any] | None:
 def _text(value: Any) -> str:
     """One line of text: entities decoded, white space and control characters made spaces.
 
+    Halves of a surrogate pair are joined; one alone, which UTF-8 does not have, is replaced.
+
     >>> _text("Tom &amp; Jerry\\n\\t2"), _text(None), _text(["a", "b"])
     ('Tom & Jerry 2', '', 'a b')
     """
@@ -144,7 +155,8 @@ def _text(value: Any) -> str:
         value = " ".join(v for v in value if isinstance(v, str))
     if not isinstance(value, str):
         return ""
-    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", html.unescape(value)).split())
+    value = html.unescape(value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", value).split())
 
 
 def _categories(value: Any) -> str:
@@ -159,8 +171,10 @@ def _categories(value: Any) -> str:
     return ", ".join(_text(part) for part in first if isinstance(part, str))
 
 
-def read_interactions(path: Path) -> Iterator[pd.DataFrame]:
+def read_interactions(path: Path, read: Read | None = None) -> Iterator[pd.DataFrame]:
     """Chunks with user, item, rating, timestamp of a ratings_*.csv or reviews_*.json.gz.
+
+    Lines of reviews that are left out are counted.
 
     Raises:
         DataError: the file is missing or has other columns.
@@ -183,7 +197,7 @@ def read_interactions(path: Path) -> Iterator[pd.DataFrame]:
                 expected="user,item,rating,timestamp in every row, without a header",
             ) from error
         return
-    read, rows = Read(), []
+    read, rows = Read() if read is None else read, []
     for line in _lines(path, read):
         entry = _literal(line, read)
         if entry is None:
@@ -192,31 +206,33 @@ def read_interactions(path: Path) -> Iterator[pd.DataFrame]:
         if not isinstance(user, str) or not isinstance(item, str):
             read.bad["no user or item"] += 1
             continue
+        if not (ID.fullmatch(user) and ID.fullmatch(item)):
+            read.bad["bad user or item id"] += 1
+            continue
         rows.append((user, item, entry.get("overall"), entry.get("unixReviewTime")))
         if len(rows) == CHUNK:
             yield pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
             rows = []
-    if read.bad:
-        logger.warning("%s: lines left out: %s", path.name, dict(read.bad))
     yield pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
 
 
 def load_interactions(
-    chunks: Iterable[pd.DataFrame], numbering: Numbering | None
+    chunks: Iterable[pd.DataFrame], numbering: Numbering | None, read: Read | None = None
 ) -> tuple[pd.DataFrame, Numbering]:
     """The 5-core of the interactions, users and items numbered by first appearance.
 
-    With a released numbering, its users and items are kept instead and their numbers used.
+    With a released numbering, its users and items are kept instead and their numbers used. Of the
+    rows of a pair the earliest is kept.
 
     Raises:
         DataError: nothing is left.
     """
+    read = Read() if read is None else read
     users: dict[str, int] = numbering.users if numbering else {}
     items: dict[str, int] = numbering.items if numbering else {}
     parts = []
     for chunk in chunks:
         known = chunk.dropna(subset=["timestamp"])
-        known = known[(known["user"] != "") & (known["item"] != "")]
         codes = pd.DataFrame(
             {
                 "userID": _codes(known["user"], users, numbering is None),
@@ -225,9 +241,13 @@ def load_interactions(
                 "timestamp": known["timestamp"].to_numpy(dtype=np.int64),
             }
         )
-        parts.append(codes[(codes["userID"] >= 0) & (codes["itemID"] >= 0)])
+        numbered = (codes["userID"] >= 0) & (codes["itemID"] >= 0)
+        if numbering is None and not numbered.all():  # else they are merely not of its data
+            read.bad["bad user or item id"] += int((~numbered).sum())
+        parts.append(codes[numbered])
     frame = pd.concat(parts, ignore_index=True)
-    frame = frame.drop_duplicates(["userID", "itemID", "timestamp"], ignore_index=True)
+    earliest = frame.sort_values("timestamp", kind="stable").drop_duplicates(["userID", "itemID"])
+    frame = earliest.sort_index(ignore_index=True)  # in the file's order again
     if numbering is None:
         frame = _core(frame)
     if frame.empty:
@@ -250,10 +270,12 @@ def load_interactions(
 
 
 def _codes(values: pd.Series, table: dict[str, int], grow: bool) -> np.ndarray:
-    """Numbers of ids; new ids get the next one, or −1."""
+    """Numbers of ids; new ids get the next one, or −1, as what is no id does."""
     local, names = pd.factorize(values)
     if grow:
-        numbers = [table.setdefault(name, len(table)) for name in names]
+        numbers = [
+            table.setdefault(name, len(table)) if ID.fullmatch(name) else -1 for name in names
+        ]
     else:
         numbers = [table.get(name, -1) for name in names]
     return np.array(numbers, dtype=np.int64)[local] if len(names) else np.zeros(0, dtype=np.int64)
@@ -273,13 +295,13 @@ def _core(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_numbering(folder: Path) -> Numbering | None:
-    """MMRec's mapping files of a folder, both or neither.
+    """MMRec's mapping files of a folder, both or neither; this tool's own ones do not count.
 
     Raises:
         DataError: there is one alone, or it is damaged.
     """
     paths = [folder / f"{kind}_id_mapping.csv" for kind in "ui"]
-    there = [path.is_file() for path in paths]
+    there = [path.is_file() and not _own(path) for path in paths]
     if not any(there):
         return None
     if not all(there):
@@ -290,6 +312,56 @@ def find_numbering(folder: Path) -> Numbering | None:
         )
     users, items = (read_mapping(path) for path in paths)
     return Numbering(users, items, released=True)
+
+
+def _own(path: Path) -> bool:
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        return handle.readline().rstrip("\n").endswith(f"\t{OWN}")
+
+
+def check_numbering(path: Path, frame: pd.DataFrame) -> None:
+    """Check that a `NAME.inter` that stays has the numbers of the items and users in `frame`.
+
+    Its rows must be rows of `frame`; with the same timestamps, if its timestamps are the raw
+    file's at all (released files may have counted instead).
+
+    Raises:
+        DataError: rows do not fit, or the file is not a table of users and items.
+    """
+    header = read_header(path)
+    check_lines(path, header)
+    names = [column.partition(":")[0] for column in header]
+    keys = [next((n for n in some if n in names), None) for some in (USER_COLUMNS, ITEM_COLUMNS)]
+    if None in keys:
+        raise DataError(
+            f"{path.name} has no users or no items.",
+            came=f"columns {', '.join(header)}",
+            expected=f"one of {', '.join(USER_COLUMNS)} and one of {', '.join(ITEM_COLUMNS)}",
+            next="prepare into another --dataset, or move the file away",
+        )
+    rows = pd.read_csv(
+        path, sep="\t", header=0, names=names, usecols=lambda name: name in (*keys, "timestamp"),
+        index_col=False, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE,
+        encoding="utf-8-sig",
+    )  # fmt: skip
+    own = frame[["userID", "itemID", "timestamp"]].astype({"userID": str, "itemID": str})
+    own = own.set_axis([*keys, "when"], axis=1)
+    rows = rows.merge(own, on=keys, how="left")
+    fits = rows["when"].notna()
+    if "timestamp" in names:
+        told = pd.to_numeric(rows["timestamp"], errors="coerce")
+        if told.isin(frame["timestamp"]).all():
+            fits &= told == rows["when"]
+    if not fits.all():
+        user, item = rows.loc[~fits, keys].iloc[0]
+        raise DataError(
+            f"{path.name} is there and has other numbers than the items would get.",
+            came=f"{int((~fits).sum())} of its {len(rows)} rows are not in the raw files so "
+            f"numbered, first user {user!r} with item {item!r}",
+            expected="the numbers that it was made with",
+            next="put its u_id_mapping.csv and i_id_mapping.csv beside the raw files (take others "
+            "away), prepare into another --dataset, or move it away",
+        )
 
 
 def write_items(
@@ -344,14 +416,15 @@ def write_interactions(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_mapping(numbering: Numbering, folder: Path) -> None:
-    """Write MMRec's two mapping files."""
+    """Write MMRec's two mapping files; a third column says where the numbers are our own."""
+    mark = ("", "") if numbering.released else (f"\t{OWN}", "\tprepare")
     for name, own, column, table in (
         ("u_id_mapping.csv", "user_id", "userID", numbering.users),
         ("i_id_mapping.csv", "asin", "itemID", numbering.items),
     ):
         with atomic_write(folder / name, "w") as handle:
-            handle.write(f"{own}\t{column}\n")
-            handle.writelines(f"{key}\t{number}\n" for key, number in table.items())
+            handle.write(f"{own}\t{column}{mark[0]}\n")
+            handle.writelines(f"{key}\t{number}{mark[1]}\n" for key, number in table.items())
 
 
 def read_image_features(handle: IO[bytes], name: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -24,6 +24,9 @@ NAMES = {
     for kind in ("", "-itc", "-indomain")
 }
 TOKENIZER = "beit3.spm"
+# How the files start, for a server may answer with a page: torch's zip or its older pickle; the
+# first piece of a SentencePiece model (a tag, its length, the tag of its text).
+STARTS = {".pth": rb"PK\x03\x04|\x80\x02", ".spm": rb"\n[^\n]\n"}
 RANDOM_NOTE = "random weights"
 
 
@@ -125,13 +128,12 @@ def find_tokenizer(given: str | None, weights_given: str | None, progress: bool 
 
 def _fetched(file: str, progress: bool) -> Path:
     folder = cache_dir() / "beit3"
-    if (folder / file).is_file():
-        return folder / file
     place = "sentencepiece" if file == TOKENIZER else "pretraining"
     failures = []
     for url in (f"{AZURE}/{place}/{file}", f"{GITHUB}/{file}"):
         try:
-            fetch_published([{"file": file, "url": url}], folder, progress=progress)
+            entry = {"file": file, "url": url, "starts": STARTS[Path(file).suffix]}
+            fetch_published([entry], folder, progress=progress)
             return folder / file
         except DownloadError as error:
             failures.append(f"{url}: {error.came}")
