@@ -103,21 +103,23 @@ def run(options: argparse.Namespace, device: str) -> int:
     )
     target = make_target(settings.target, chosen.model.sizes)
     model = with_heads(chosen.model, target.width, settings.seed, options.keep_mim_head)
-    for i, layer in enumerate(model.layers):
-        layer.drop_path = settings.drop_path * i / max(1, len(model.layers) - 1)  # type: ignore[assignment]
     corpus = in_turn(
         lambda: read_corpus(
             items, tokenizer, folder, model.sizes.image_size, settings,
             workers=options.workers, progress=show,
         )
     )  # fmt: skip
-    training = Pretraining(model, target, corpus, settings, folder, device, show)
+    origin = {**chosen.identity, "keep_mim_head": options.keep_mim_head}
+    training = Pretraining(model, target, corpus, settings, folder, device, show, origin)
     progress = training.run(options.stop_after)
     if progress.step < training.steps:
         return 130
-    notes = [f"pre-trained on the items of {options.dataset}, MIM target {settings.target[:6]}"]
+    kind = settings.target.partition(":")[0]
+    notes = [f"pre-trained on the items of {options.dataset}, MIM target {kind}"]
     if options.random_init:
         notes.append("pre-training started from random weights")
+    else:  # what a reader had to know of the weights it started from
+        notes = [*chosen.notes, *notes]
     path = training.save_weights({"origin": chosen.identity, "notes": notes})
     if not dist.is_initialized() or dist.get_rank() == 0:
         plot(progress, folder / "curves.svg")
@@ -144,9 +146,21 @@ def read_settings(options: argparse.Namespace) -> PretrainSettings:
 
 
 def _tokenizer(options: argparse.Namespace, items: ItemTable) -> Tokenizer:
-    """The tokenizer, copied beside the weights that will need it."""
+    """The tokenizer, copied beside the weights that will need it.
+
+    Raises:
+        SettingError: the copy is there, and another one is given.
+    """
     path = options.output / "tokenizer.spm"
-    if not path.is_file():
+    if path.is_file():
+        if options.tokenizer and Tokenizer(options.tokenizer).sha256 != Tokenizer(path).sha256:
+            raise SettingError(
+                "The folder holds another tokenizer.",
+                came=f"--tokenizer {options.tokenizer}",
+                expected=f"the same content as {path}",
+                next="leave --tokenizer out to go on, or choose another --output",
+            )
+    else:
         if options.random_init and options.tokenizer is None:
             train_tokenizer(items.texts, path, options.pieces)
         else:

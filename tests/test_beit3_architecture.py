@@ -298,7 +298,6 @@ def test_sizes_are_checked() -> None:
 
 def test_initialisation_is_seeded_and_training_reaches_every_parameter() -> None:
     sizes = named("toy", 32, vocabulary=50, layers=2, mlm=True, mim=7)
-    # No stochastic depth: it may drop a whole branch of a layer, which then has no gradient.
     one, two, other = (Beit3(sizes).initialise(s) for s in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.text_embed.weight, other.text_embed.weight)
@@ -309,6 +308,40 @@ def test_initialisation_is_seeded_and_training_reaches_every_parameter() -> None
     assert dead == []
 
 
+def test_a_factor_scales_an_items_branch_in_both_modalities() -> None:
+    torch.manual_seed(0)
+    layer = Beit3(named("toy", 32, vocabulary=50, layers=1)).initialise(3).layers[0]
+    streams = [torch.randn(3 * 5, 128), torch.randn(3 * 4, 128)]
+
+    def out(factors: list | None) -> list[Tensor]:
+        given = None if factors is None else torch.tensor(factors)
+        rows = layer(streams, ["vision", "text"], 3, None, factors=given)
+        return [x.view(3, -1, 128) for x in rows]
+
+    whole, ones = out(None), out([[1.0, 1.0]] * 3)
+    attended = out([[1.0, 0.0]] * 3)
+    mixed = out([[0.0, 0.0], [2.0, 0.0], [1.0, 1.0]])
+    for x, a, b, c, d in zip(streams, whole, ones, attended, mixed, strict=True):
+        x = x.view(3, -1, 128)
+        torch.testing.assert_close(a, b)
+        assert not torch.allclose(x, c, atol=1e-3)
+        assert not torch.allclose(a, c, atol=1e-3)
+        torch.testing.assert_close(d[0], x[0])
+        torch.testing.assert_close(d[1], x[1] + 2 * (c[1] - x[1]))
+        torch.testing.assert_close(d[2], a[2])
+
+
+def test_each_layer_has_its_own_factors() -> None:
+    model = Beit3(named("toy", 32, vocabulary=50, layers=2)).initialise(3)
+    image, ids = torch.randn(2, 3, 32, 32), torch.randint(4, 50, (2, 6))
+    factors = torch.ones(2, 2, 2)
+    factors[:, 1] = 0
+    with torch.no_grad():
+        found = model(image, ids, factors=factors).text
+        model.layers = model.layers[:1]
+        torch.testing.assert_close(found, model(image, ids).text)
+
+
 def test_recomputing_gives_the_same_gradients() -> None:
     sizes = named("toy", 32, vocabulary=50, layers=2)
     image, ids = torch.randn(2, 3, 32, 32), torch.randint(4, 50, (2, 6))
@@ -316,6 +349,7 @@ def test_recomputing_gives_the_same_gradients() -> None:
     for recompute in (False, True):
         model = Beit3(sizes).initialise(3).train()
         model.recompute = recompute
-        model(image, ids).text.square().mean().backward()
+        factors = torch.tensor([[[1.0, 0.0], [2.0, 1.0]]] * 2)
+        model(image, ids, factors=factors).text.square().mean().backward()
         grads.append(model.patch_embed.weight.grad)
     torch.testing.assert_close(*grads)

@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignrec_recbole.encoders.beit3.tokenizer import Tokenizer, pad, train_tokenizer
+from alignrec_recbole.encoders.beit3.tokenizer import (
+    LONGEST_SENTENCE,
+    Tokenizer,
+    pad,
+    train_tokenizer,
+)
 from alignrec_recbole.errors import FeatureError, MissingDependencyError, SettingError
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="extra 'beit3' is not installed")
@@ -81,6 +86,14 @@ def test_batches_are_trimmed_and_padded_on_the_right(tokenizer: Tokenizer) -> No
 def test_training_is_deterministic(path: Path, tmp_path: Path) -> None:
     train_tokenizer(TEXTS[::-1], tmp_path / "again.spm", 90)
     assert (tmp_path / "again.spm").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("text", ["zyx " * 1500, "zyx" * 1500, "zyx " + "é" * 2100])
+def test_long_texts_are_learnt_from_too(tmp_path: Path, text: str) -> None:
+    assert len(text.encode()) > LONGEST_SENTENCE
+    train_tokenizer([*TEXTS, text], tmp_path / "long.spm", 90)
+    assert 3 not in Tokenizer(tmp_path / "long.spm", 9000).encode(text)
+    assert 3 not in Tokenizer(tmp_path / "long.spm").encode("zyx")
 
 
 def test_bad_tokenizers(path: Path, tmp_path: Path, tokenizer: Tokenizer, monkeypatch) -> None:

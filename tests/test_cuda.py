@@ -187,7 +187,8 @@ def test_pretraining_and_features_from_it(tmp_path: Path) -> None:
 
     out = tmp_path / "run"
     given = table_file(make_items(tmp_path), tmp_path)
-    pretrain = [*given, "--device", "cuda", "--output", str(out)]
+    pretrain = [*given, "--ema", "0.9", "--drop-path", "0.3", "--device", "cuda"]
+    pretrain += ["--output", str(out)]
     assert main([*pretrain, "--stop-after", "1"]) == 130
     assert main(pretrain) == 0
     source = given[given.index("--items") : given.index("--random-init")]

@@ -138,9 +138,9 @@ class Layer(nn.Module):
     its weight for every item of the batch.
     """
 
-    def __init__(self, sizes: Architecture, drop_path: float = 0.0) -> None:
+    def __init__(self, sizes: Architecture) -> None:
         super().__init__()
-        self.heads, self.drop_path = sizes.heads, drop_path
+        self.heads = sizes.heads
         self.vision = Half(sizes)
         self.text = Half(sizes)
 
@@ -151,12 +151,15 @@ class Layer(nn.Module):
         batch: int,
         attend: Tensor | None,
         first: bool = False,
+        factors: Tensor | None = None,
     ) -> list[Tensor]:
         """One layer on the streams [B·n, d] of the halves named.
 
         Args:
             first: give the first row of each stream alone, [B, d]: all that a last layer owes.
+            factors: [B, 2], of each item's two branches.
         """
+        attended, fed = (None, None) if factors is None else factors.unbind(1)
         parts: list[Half] = [getattr(self, name) for name in halves]
         width = streams[0].shape[1]
         lengths = [len(x) // batch for x in streams]
@@ -174,30 +177,25 @@ class Layer(nn.Module):
         joined = a.split(lengths, 1)
         out = []
         for part, x, rows in zip(parts, streams, joined, strict=True):
-            x = x + self._drop(part.attended(rows.reshape(-1, width)), batch)
-            out.append(x + self._drop(part.feed(x), batch))
+            x = x + _scaled(part.attended(rows.reshape(-1, width)), attended)
+            out.append(x + _scaled(part.feed(x), fed))
         return out
 
-    def _drop(self, branch: Tensor, batch: int) -> Tensor:
-        """Drop path: the branch of whole items is left out, the others' is scaled up."""
-        if not self.training or self.drop_path == 0:
-            return branch
-        kept = torch.rand(batch, 1, 1, device=branch.device) >= self.drop_path
-        scaled = branch.view(batch, -1, branch.shape[1]) * (kept / (1 - self.drop_path))
-        return scaled.to(branch.dtype).view_as(branch)
+
+def _scaled(branch: Tensor, factors: Tensor | None) -> Tensor:
+    """The branch [B·n, d] times its item's factor [B]."""
+    if factors is None:
+        return branch
+    scaled = branch.view(len(factors), -1, branch.shape[1]) * factors[:, None, None]
+    return scaled.to(branch.dtype).view_as(branch)
 
 
 class Beit3(nn.Module):
-    """The backbone and, where the sizes ask for them, the two prediction heads.
+    """The backbone and, where the sizes ask for them, the two prediction heads."""
 
-    Args:
-        sizes: the architecture.
-        drop_path: rate of the last layer; rises linearly from 0.
-    """
-
-    def __init__(self, sizes: Architecture, drop_path: float = 0.0) -> None:
+    def __init__(self, sizes: Architecture) -> None:
         super().__init__()
-        d, last = sizes.width, max(1, sizes.layers - 1)
+        d = sizes.width
         self.sizes = sizes
         self.text_embed = nn.Embedding(sizes.vocabulary, d)
         self.patch_embed = nn.Linear(3 * sizes.patch_size**2, d)
@@ -205,7 +203,7 @@ class Beit3(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(d))
         self.vision_positions = nn.Parameter(torch.zeros(sizes.patches + 1 + FIRST_POSITION, d))
         self.text_positions = nn.Parameter(torch.zeros(sizes.text_positions, d))
-        self.layers = nn.ModuleList(Layer(sizes, drop_path * i / last) for i in range(sizes.layers))
+        self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
         norm = (lambda: nn.LayerNorm(d, EPS)) if sizes.final_norm else nn.Identity
         self.vision_norm, self.text_norm = norm(), norm()
         self.mlm_head = nn.Linear(d, sizes.vocabulary) if sizes.mlm else None
@@ -235,6 +233,7 @@ class Beit3(nn.Module):
         padding: Tensor | None = None,
         masked_patches: Tensor | None = None,
         first_rows: bool = False,
+        factors: Tensor | None = None,
     ) -> Rows:
         """Encode images, texts or pairs.
 
@@ -246,6 +245,8 @@ class Beit3(nn.Module):
             masked_patches: bool [B, patches]; these are replaced by the mask token.
             first_rows: give the rows of cls and <s> alone, [B, 1, d], and spare the last layer
                 the others.
+            factors: [B, layers, 2], of each item's attention and feed-forward branches, the same
+                for both modalities (drop path: 0 leaves a branch out); None: all are 1.
         """
         streams, halves = [], []
         given = image if image is not None else ids
@@ -259,14 +260,15 @@ class Beit3(nn.Module):
             streams.append(self._embed_text(ids, padding))
             halves.append("text")
         attend = self._attend(image is not None, padding if ids is not None else None)
-        for number, layer in enumerate(self.layers, 1):
-            first = first_rows and number == len(self.layers)
+        for i, layer in enumerate(self.layers):
+            first = first_rows and i == len(self.layers) - 1
+            own = None if factors is None else factors[:, i]
             if self.recompute and self.training:
                 streams = checkpoint(
-                    layer, streams, halves, batch, attend, first, use_reentrant=False
+                    layer, streams, halves, batch, attend, first, own, use_reentrant=False
                 )
             else:
-                streams = layer(streams, halves, batch, attend, first)
+                streams = layer(streams, halves, batch, attend, first, own)
         rows = {
             name: getattr(self, f"{name}_norm")(x).view(batch, -1, self.sizes.width)
             for name, x in zip(halves, streams, strict=True)

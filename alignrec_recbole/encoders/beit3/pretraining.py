@@ -10,8 +10,8 @@ Deviations  neither paper says whether both modalities are hidden at once: `mode
             targets or code; a run with another target than BEiT v2's codes is not its objective.
 Exactness   a step's gradient is that of its whole batch: means are over all hidden words and
             patches of the batch, however it is cut into micro-batches and dealt to processes.
-            Masks and crops are functions of (seed, epoch, item), so a resumed run sees what it
-            would have.
+            Masks, crops and drop path are functions of (seed, epoch, item), so a resumed run, or
+            one of other processes or micro-batches, sees what this one would have.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -50,6 +50,9 @@ from alignrec_recbole.settings import Settings
 VALIDATION_EPOCH = -1  # masks of the held-out items, the same at each look
 KINDS = ("mlm", "mim")
 CONTROL_DRAWS = 10  # of wrong partners, at the last look
+EMBEDDINGS = {
+    "text_embed", "patch_embed", "cls_token", "mask_token", "vision_positions", "text_positions"
+}  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +75,7 @@ class PretrainSettings(Settings):
     mim_weight: float = Field(default=1.0, ge=0)  # λ
     mode: Literal["separate", "joint"] = "separate"
     target: str = "pixels"
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)  # of the last layer, from 0 at the first
     ema: float | None = Field(default=None, gt=0, lt=1)
     freeze_layers: int = Field(default=0, ge=0)  # the first so many
     freeze_embeddings: bool = False
@@ -92,6 +95,7 @@ class Corpus:
         pixels: uint8 [images, S, S, 3], memory-mapped.
         place: int64 [n], row in `pixels`, −1 without an image.
         train, held: item indices.
+        identity: what tells texts, images and tokenizer from others.
     """
 
     ids: list[np.ndarray]
@@ -100,7 +104,7 @@ class Corpus:
     train: np.ndarray
     held: np.ndarray
     mask: int  # id of <mask>
-    name: str = "items"
+    identity: dict[str, Any] = field(default_factory=dict)
 
     @property
     def has_text(self) -> np.ndarray:
@@ -140,10 +144,14 @@ def read_corpus(
             came=f"{len(order)} items with a text or a readable image",
             expected="two at least",
         )
+    identity = {
+        "items": items.content_hash(),
+        "tokenizer": tokenizer.sha256,
+        "max_tokens": tokenizer.max_tokens,
+    }
     return Corpus(
-        ids, pixels, place, np.sort(order[held:]), np.sort(order[:held]), tokenizer.mask,
-        items.source,
-    )  # fmt: skip
+        ids, pixels, place, np.sort(order[held:]), np.sort(order[:held]), tokenizer.mask, identity
+    )
 
 
 def _decode(
@@ -151,14 +159,16 @@ def _decode(
 ) -> tuple[np.ndarray, np.ndarray]:
     stem = f"pixels-{side}-{items.content_hash()[:12]}"
     path, index = folder / f"{stem}.npy", folder / f"{stem}.json"
+    part = folder / f".{stem}.npy.part"  # no run takes half-written pixels for whole ones
     if index.is_file() and path.is_file():
         place = np.array(json.loads(index.read_text("utf-8")), dtype=np.int64)
         return np.load(path, mmap_mode="r"), place
     named = [i for i, image in enumerate(items.images) if image is not None]
     place = np.full(len(items.ids), -1, dtype=np.int64)
     folder.mkdir(parents=True, exist_ok=True)
+    index.unlink(missing_ok=True)
     pixels = np.lib.format.open_memmap(
-        path, "w+", dtype=np.uint8, shape=(max(1, len(named)), side, side, 3)
+        part, "w+", dtype=np.uint8, shape=(max(1, len(named)), side, side, 3)
     )
     read = 0
     found_of = decoded(partial(stretched, side=side), [[items.images[i]] for i in named], workers)
@@ -168,6 +178,8 @@ def _decode(
             pixels[read], place[i] = found, read
             read += 1
     pixels.flush()
+    del pixels  # closed
+    part.replace(path)
     if read < len(named):
         logger.warning("%d of %d images are missing or broken", len(named) - read, len(named))
     with atomic_write(index, "w") as handle:
@@ -192,6 +204,18 @@ class View:
             part[None], image.shape[1:], mode="bilinear", antialias=True, align_corners=False
         )[0]
         return part.flip(2) if self.mirrored else part
+
+
+def draw_factors(rate: float, layers: int, rng: np.random.Generator) -> np.ndarray:
+    """Drop path: float32 [2 passes, layers, 2 branches], 0 or 1 / (1 − the layer's rate).
+
+    The rate rises linearly from 0 at the first layer.
+
+    >>> draw_factors(0.5, 2, generator(0))[0].tolist()
+    [[1.0, 1.0], [0.0, 2.0]]
+    """
+    rates = np.linspace(0, rate, layers)[:, None]
+    return ((rng.random((2, layers, 2)) >= rates) / (1 - rates)).astype(np.float32)
 
 
 def draw_view(side: int, least: float, rng: np.random.Generator) -> View:
@@ -221,6 +245,7 @@ class Micro:
     chosen: list[np.ndarray]  # words to predict
     patches: np.ndarray  # bool [B, patches], to predict
     views: list[View] | None = None  # of the images; None: whole
+    factors: np.ndarray | None = None  # of branches, [B, 2 passes, layers, 2]; None: all 1
 
 
 def make_micro(
@@ -230,8 +255,13 @@ def make_micro(
     epoch: int,
     settings: PretrainSettings,
     image_of: np.ndarray | None = None,
+    layers: int = 0,
 ) -> Micro:
-    """Draw the masks of some items for an epoch."""
+    """Draw the masks of some items for an epoch.
+
+    Args:
+        layers: of the model, where drop path is wanted.
+    """
     image_of = members if image_of is None else image_of
     hidden, chosen = [], []
     for i in members:
@@ -249,8 +279,12 @@ def make_micro(
         side = corpus.pixels.shape[1]
         rngs = (generator(settings.seed, epoch, int(i), 2) for i in image_of)
         views = [draw_view(side, settings.crop, rng) for rng in rngs]
+    factors = None
+    if settings.drop_path and layers:
+        rngs = (generator(settings.seed, epoch, int(i), 3) for i in members)
+        factors = np.stack([draw_factors(settings.drop_path, layers, rng) for rng in rngs])
     ids = [corpus.ids[i] for i in members]
-    return Micro(members, image_of, ids, hidden, chosen, patches, views)
+    return Micro(members, image_of, ids, hidden, chosen, patches, views, factors)
 
 
 def counts(micro: Micro) -> Tensor:
@@ -300,11 +334,15 @@ def loss_sums(
                     [micro.views[r].of(one) for r, one in zip(rows, image, strict=True)]
                 )
             masked = torch.from_numpy(micro.patches[rows]).to(device) if hide_image else None
+        factors = None
+        if micro.factors is not None:  # each pass has its own
+            factors = torch.from_numpy(micro.factors[rows, 0 if hide_text else 1]).to(device)
         out = model(
             image,
             torch.from_numpy(ids).to(device),
             torch.from_numpy(padding).to(device) if padding.any() else None,
             masked,
+            factors=factors,
         )
         losses = {}
         if hide_text:
@@ -317,7 +355,10 @@ def loss_sums(
                 losses["mlm"] = cross_entropy(logits.float(), words, reduction="sum")
         if hide_image and masked is not None:
             predicted = model.mim_head(out.vision[:, 1:][masked])  # type: ignore[misc]
-            losses["mim"] = target.loss(predicted, target.of(image)[masked])  # type: ignore[arg-type]
+            # in bfloat16 some codes would be others
+            with torch.autocast(device.partition(":")[0], enabled=False):
+                wanted_patches = target.of(image)[masked]  # type: ignore[arg-type]
+            losses["mim"] = target.loss(predicted, wanted_patches)
         yield losses
 
 
@@ -340,6 +381,7 @@ class Pretraining:
         settings: all of them.
         folder: gets `last.pt` (to resume), `model.safetensors`, `history.json`, TensorBoard files.
         device: where it runs; with torch.distributed initialised, this process's.
+        origin: what tells the starting weights from others.
 
     Raises:
         SettingError: the model lacks a head.
@@ -354,6 +396,7 @@ class Pretraining:
         folder: Path,
         device: str = "cpu",
         progress: bool = True,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         if model.mlm_head is None or model.mim_head is None or model.sizes.mim != target.width:
             raise SettingError(
@@ -364,6 +407,7 @@ class Pretraining:
         self.model, self.target = model.to(device).train(), target.to(device)
         self.model.recompute = settings.recompute
         self.corpus, self.settings, self.folder = corpus, settings, Path(folder)
+        self.origin = dict(origin or {})
         self.device, self.show = device, progress and _rank() == 0
         self.state = Progress()
         self.per_epoch = math.ceil(len(corpus.train) / settings.batch_size)
@@ -382,16 +426,20 @@ class Pretraining:
             value.requires_grad_(not name.startswith(frozen) if frozen else True)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """One group for each depth and kind: later layers learn faster, vectors don't decay."""
+        """One group for each depth and kind: later layers learn faster.
+
+        As in unilm's fine-tuning, vectors and the images' positions don't decay.
+        """
         groups: dict[tuple[int, bool], list[Tensor]] = {}
         layers = self.model.sizes.layers
         for name, value in self.model.named_parameters():
             if value.requires_grad:
                 parts = name.split(".")
                 depth = int(parts[1]) + 1 if parts[0] == "layers" else layers + 1
-                if parts[0] in ("text_embed", "patch_embed") or value.ndim == 0 or "_pos" in name:
+                if parts[0] in EMBEDDINGS:
                     depth = 0
-                groups.setdefault((depth, value.ndim > 1), []).append(value)
+                decays = value.ndim > 1 and name != "vision_positions"
+                groups.setdefault((depth, decays), []).append(value)
         return [
             {
                 "params": values,
@@ -415,7 +463,7 @@ class Pretraining:
 
         Raises:
             DivergedError: a loss is not finite.
-            SettingError: `last.pt` belongs to a run with other settings.
+            SettingError: `last.pt` belongs to another run.
         """
         self._resume()
         writer = self._writer()
@@ -449,8 +497,11 @@ class Pretraining:
         cut = [
             batch[i : i + settings.micro_batch] for i in range(0, len(batch), settings.micro_batch)
         ]
-        grid = self.model.sizes.grid
-        mine = [make_micro(corpus, m, grid, epoch, settings) for m in cut[_rank() :: _world()]]
+        sizes = self.model.sizes
+        mine = [
+            make_micro(corpus, m, sizes.grid, epoch, settings, layers=sizes.layers)
+            for m in cut[_rank() :: _world()]
+        ]
         # means over the whole batch: the counts of all processes come first
         total = _reduced(sum((counts(m) for m in mine), torch.zeros(2, dtype=torch.float64)))
         share = dict(zip(KINDS, total.clamp(min=1).tolist(), strict=True))
@@ -584,7 +635,9 @@ class Pretraining:
             "settings": self.settings.model_dump(mode="json", exclude=free),
             "target": self.target.identity,
             "architecture": self.model.sizes.model_dump(),
+            "corpus": self.corpus.identity,
             "items": [len(self.corpus.train), len(self.corpus.held)],
+            "origin": self.origin,
         }
 
     def _save(self) -> None:
@@ -595,7 +648,6 @@ class Pretraining:
                 "optimizer": self.optimizer.state_dict(),
                 "average": self.average,
                 "progress": json.dumps(vars(self.state)),
-                "rng": torch.get_rng_state(),
             }
             with atomic_write(self.folder / "last.pt") as handle:
                 torch.save(state, handle)
@@ -607,21 +659,21 @@ class Pretraining:
     def _resume(self) -> None:
         path = self.folder / "last.pt"
         if not path.is_file():
-            torch.manual_seed(self.settings.seed + _rank())
             return
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["identity"] != json.dumps(self._identity(), sort_keys=True):
+        now = json.dumps(self._identity(), sort_keys=True)
+        if state["identity"] != now:
             raise SettingError(
                 "The folder holds another pre-training run.",
-                came=f"{path} with other settings, items or target",
-                expected="the settings it was started with",
+                came=f"{path} with {_differing(json.loads(state['identity']), json.loads(now))}",
+                expected="the settings, items, tokenizer and weights it was started with",
                 next="repeat them, or choose another --output",
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
+        if state["average"] is not None:
+            self.average = {k: v.to(self.device) for k, v in state["average"].items()}
         self.state = Progress(**json.loads(state["progress"]))
-        torch.set_rng_state(state["rng"])
         logger.info("going on after step %d of %d", self.state.step, self.steps)
 
     def save_weights(self, note: dict[str, Any]) -> Path:
@@ -646,6 +698,18 @@ def derangement(n: int, seed: int, draw: int = 0) -> np.ndarray:
     out = np.empty(n, dtype=np.int64)
     out[order] = np.roll(order, 1)
     return out
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What two identities differ in."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += [f"{key}.{k}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+        elif a != b:
+            found.append(key)
+    return f"other {', '.join(found)}"
 
 
 class _Silent:

@@ -9,6 +9,7 @@ directly: transformers 5 reads the published file as a vocabulary of five entrie
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ BOS, PAD, EOS, UNK = 0, 1, 2, 3
 SPECIAL = 2  # <s> and </s> around every text
 PUBLISHED_PIECES = 64000
 MAX_TOKENS = 128  # AlignRec's; the special ones included
+LONGEST_SENTENCE = 4192  # bytes; SentencePiece's training leaves out longer ones, saying nothing
 
 
 class Tokenizer:
@@ -126,9 +128,10 @@ def train_tokenizer(texts: Sequence[str], path: Path, pieces: int) -> None:
         SettingError: the texts hold nothing to fit, or more letters than pieces.
     """
     out = io.BytesIO()
+    sentences = sorted({part for t in texts if t.strip() for part in _sentences(t)})
     try:
         _sentencepiece().SentencePieceTrainer.train(
-            sentence_iterator=iter(sorted({t for t in texts if t.strip()})),
+            sentence_iterator=iter(sentences),
             model_writer=out,
             vocab_size=pieces,
             hard_vocab_limit=False,
@@ -145,6 +148,14 @@ def train_tokenizer(texts: Sequence[str], path: Path, pieces: int) -> None:
         ) from error
     with atomic_write(path) as handle:
         handle.write(out.getvalue())
+
+
+def _sentences(text: str) -> list[str]:
+    """The text, cut at white space (or in a word too long) if training would leave it out."""
+    if len(text.encode()) <= LONGEST_SENTENCE:
+        return [text]
+    # a character takes four bytes at most
+    return textwrap.wrap(text, LONGEST_SENTENCE // 4, break_on_hyphens=False)
 
 
 def _sentencepiece():  # type: ignore[no-untyped-def]
