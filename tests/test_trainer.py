@@ -12,7 +12,7 @@ from records import record
 from alignrec_recbole import process, register
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.table_gradients import TableGradients
-from alignrec_recbole.trainer import epoch_generator
+from alignrec_recbole.trainer import PairBatches, epoch_generator
 from benchmarks import runner
 from benchmarks.runner import Interrupted, RunSpec, run_one
 
@@ -65,6 +65,73 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monke
     assert resumed.metrics == whole.metrics
     assert [e["losses"] for e in resumed.history] == [e["losses"] for e in whole.history]
     assert not list((tmp_path / "b" / "checkpoints").rglob("*.pt"))
+
+
+def test_the_model_is_left_with_its_best_weights(world, tmp_path):
+    more = {"learning_rate": 0.5, "stopping_step": 3, "valid_metric": "Recall@5"}
+    overrides = {**spec(world, tmp_path).overrides, **more}
+    prepared = runner.prepare(spec(world, tmp_path, epochs=30, overrides=overrides))
+    trainer = runner.build_trainer(prepared, None)
+    task = runner.valid_task(prepared)
+    best, _ = trainer.fit(runner.train_data(prepared), task, saved=False)
+    assert trainer.history[-1]["valid"] < best  # else nothing would have to be restored
+    assert trainer._metrics(trainer.rank(task, 20))["recall@5"] == best
+
+
+def test_the_test_split_is_what_is_scored(world, tmp_path):
+    record = run_one(spec(world, tmp_path, model="BPR"))
+    rows = [line.split("\t") for line in (world / "two" / "two.inter").read_text().splitlines()[1:]]
+    taken = {(user, label): set() for user, _, label in rows}
+    for user, item, label in rows:
+        taken[user, label].add(item)
+    (path,) = (tmp_path / "runs").rglob("*.users.npz")
+    with np.load(path) as stored:
+        users, items, top = stored["users"], stored["items"], stored["top"][:, :20]
+    recalls = []
+    for user, row in zip(users, top, strict=True):
+        listed = {items[i] for i in row if i >= 0}
+        assert not listed & taken[user, "0"]
+        recalls.append(len(listed & taken[user, "2"]) / len(taken[user, "2"]))
+    assert record.metrics["Recall@20"] == pytest.approx(np.mean(recalls))
+    assert len(users) == 40
+
+
+def test_a_drawn_split_follows_its_own_seed_alone(tmp_path):
+    (tmp_path / "free").mkdir()
+    rows = [f"u{u}\ti{(u + j) % 30}" for u in range(30) for j in range(10)]
+    (tmp_path / "free" / "free.inter").write_text(
+        "user_id:token\titem_id:token\n" + "\n".join(rows) + "\n"
+    )
+
+    def pairs(seed: int, **more) -> list[list]:
+        overrides = {**spec(tmp_path, tmp_path).overrides, **more}
+        made = spec(tmp_path, tmp_path / "out", dataset="free", seed=seed, overrides=overrides)
+        return [[part.tolist() for part in split.pairs()] for split in runner.prepare(made).splits]
+
+    assert pairs(1) == pairs(2)
+    assert pairs(1) != pairs(1, split_seed=7)
+
+
+def test_what_the_configuration_says_of_training_is_done(world, tmp_path):
+    more = {"weight_decay": 0.5, "eval_step": 2, "clip_grad_norm": {"max_norm": 1e-3}}
+    overrides = {**spec(world, tmp_path).overrides, **more}
+    prepared = runner.prepare(spec(world, tmp_path, epochs=4, overrides=overrides))
+    trainer = runner.build_trainer(prepared, None)
+    trainer.fit(runner.train_data(prepared), runner.valid_task(prepared), saved=False)
+    assert ["valid" in entry for entry in trainer.history] == [False, True, False, True]
+    assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.5
+    gradients = [p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]
+    assert 0 < torch.stack(gradients).norm() <= 1.001e-3
+
+
+def test_pairs_are_drawn_from_the_seed(world, tmp_path):
+    def first(seed: int) -> list[int]:
+        prepared = runner.prepare(spec(world, tmp_path, seed=seed))
+        batches = PairBatches(prepared.splits[0], prepared.config)
+        return next(iter(batches))[batches.fields[2]].tolist()
+
+    assert first(1) == first(1)
+    assert first(1) != first(2)
 
 
 def test_lists_are_as_long_as_the_longest_metric_asks(world, tmp_path):
@@ -278,7 +345,10 @@ def test_a_grid_reaches_nested_settings_and_leaves_their_neighbours(world, tmp_p
     assert record["tuned_on"] == "tuned on validation, seed 999: align.cca in [0.01, 0.1]"
     tried = [json.loads(p.read_text()) for p in (tmp_path / "tuning").rglob("*.json")]
     assert sorted(t["config"]["align"]["cca"] for t in tried) == [0.01, 0.1]
-    assert record["config"]["align"]["cca"] in (0.01, 0.1)
+    best = max(tried, key=lambda t: t["valid_metrics"]["Recall@20"])  # the first of equals
+    score = {t["config"]["align"]["cca"]: t["valid_metrics"]["Recall@20"] for t in tried}
+    assert score[record["config"]["align"]["cca"]] == best["valid_metrics"]["Recall@20"]
+    assert all(t["metrics"] == {} for t in tried)  # the test split is not looked at
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
     assert main([*arguments, "--overwrite"]) == 0
     again = {p: p.stat().st_mtime_ns for p in before if p.parts[-4] in ("runs", "tuning")}
