@@ -86,13 +86,14 @@ def test_the_test_split_is_what_is_scored(world, tmp_path):
         taken[user, label].add(item)
     (path,) = (tmp_path / "runs").rglob("*.users.npz")
     with np.load(path) as stored:
-        users, items, top = stored["users"], stored["items"], stored["top"][:, :20]
+        users, items, top = stored["users"], stored["items"], stored["top"][:, :5]
     recalls = []
     for user, row in zip(users, top, strict=True):
         listed = {items[i] for i in row if i >= 0}
         assert not listed & taken[user, "0"]
         recalls.append(len(listed & taken[user, "2"]) / len(taken[user, "2"]))
-    assert record.metrics["Recall@20"] == pytest.approx(np.mean(recalls))
+    assert np.mean(recalls) < 1
+    assert record.metrics["Recall@5"] == pytest.approx(np.mean(recalls))
     assert len(users) == 40
 
 
