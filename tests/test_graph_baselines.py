@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from alignrec_recbole import register
-from alignrec_recbole.models._content import FeatureTables
 from alignrec_recbole.models.bm3 import BM3
 from alignrec_recbole.testing.lab import Lab
 
@@ -112,17 +111,26 @@ def test_dualgnn_counts_each_like_user_once():
     np.testing.assert_allclose(model.user_user.csr.toarray()[1:], expected)
 
 
-@pytest.mark.parametrize("name", ["GRCN", "MMGCN", "DualGNN"])
-def test_an_item_without_a_set_is_a_zero_vector_in_it(tmp_path, name):
-    world = Lab(name, tmp_path).world.with_missing("image", 0.25)
-    lab = Lab(name, tmp_path, world)
-    model = lab.build().model
-    assert isinstance(model.tables, FeatureTables)
-    gone = ~model.tables.present(1 if model.tables.kinds[1] == "image" else 0)
-    assert gone.sum() > 1
-    if name == "GRCN":
-        number = model.tables.kinds.index("image")
-        assert not model._content(number)[model.n_users :][gone].any()
+@pytest.mark.parametrize("name", ["FREEDOM", "PGL"])
+def test_each_epoch_has_edges_of_its_own(tmp_path, name):
+    model = Lab(name, tmp_path).build().model
+    drawn = []
+    for seed in (1, 2, 1):
+        model.begin_epoch(torch.Generator().manual_seed(seed))
+        drawn.append(model.epoch_graph.csr.toarray())
+    assert np.array_equal(drawn[0], drawn[2])
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert np.count_nonzero(drawn[0]) < np.count_nonzero(model.graph.csr.toarray())
+
+
+def test_pop_ranks_by_training_interactions(tmp_path):
+    fit = Lab("Pop", tmp_path).build()
+    counts = np.bincount(fit.pairs("train")[1], minlength=fit.splits[0].item_num)
+    assert len(set(counts[1:])) > 1
+    order = fit.scores()[0].numpy()
+    assert np.array_equal(
+        np.sign(np.subtract.outer(order, order)), np.sign(np.subtract.outer(counts, counts))
+    )
 
 
 def test_bm3_drops_a_row_out_once_a_step():

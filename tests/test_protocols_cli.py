@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from alignrec_recbole.data.feature_table import save_features
+from alignrec_recbole.data.masking import FeatureMask, masked_items
 from alignrec_recbole.files import atomic_write
+from alignrec_recbole.settings import Settings
 from alignrec_recbole.testing.block_world import block_world
 from benchmarks.cli import main
-from benchmarks.protocols import PROTOCOLS
+from benchmarks.protocols import PROTOCOLS, long_tail
+from benchmarks.protocols.bench import Bench
 from benchmarks.record import read_record, read_records
-from benchmarks.runner import RunSpec, run_digest
+from benchmarks.runner import RunSpec, prepare, run_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTENT = ["zero-shot", "item-cf", "mask-modality", "cold-start", "diagnostics"]
@@ -141,11 +145,16 @@ def test_a_finished_protocol_is_read_not_run(data, done):
 
 
 def test_a_grid_is_judged_on_validation_alone(data, tmp_path):
-    arguments = ["--features", "text", "--protocol", "item-cf", "--grid", "k=1,3,20"]
+    arguments = [
+        "--features", "text", "--protocol", "item-cf", "--grid", "k=1,3,20",
+        "--set", "topk=[2,20]", "valid_metric=Recall@2",
+    ]  # fmt: skip
     assert run(data, tmp_path, *arguments) == 0
     trials = read_records(tmp_path / "tuning")
     assert [trial.metrics for trial in trials] == [{}] * 3
-    best = max(trial.selection["best_score"] for trial in trials)
+    scores = [trial.selection["best_score"] for trial in trials]
+    assert len(set(scores)) > 1
+    best = max(scores)
     chosen = records(tmp_path, "item-cf")[0]
     assert chosen.selection["best_score"] == best
     assert chosen.tuned_on == "tuned on validation, seed 999: k in [1, 3, 20]"
@@ -182,6 +191,28 @@ def test_a_model_is_trained_with_the_modality_gone(data, tmp_path):
             whole = next(r for r in records(tmp_path, "full") if r.seed == record.seed)
             assert record.metrics == whole.metrics
     assert "AlignRec" in (tmp_path / "tables" / "small-mask-modality.md").read_text()
+
+
+def test_a_run_sees_the_features_that_its_mask_leaves(data, tmp_path):
+    made = RunSpec("AlignRec", "small", ("text", "image"), data_path=data, output=tmp_path)
+    mask = FeatureMask(modality="image", ratio=0.5, seed=0, fill="zero")
+    whole, masked = (prepare(replace(made, mask=m)).splits[0] for m in (None, mask))
+    hidden = masked_items(masked.field2id_token[masked.iid_field], 0.5, 0)
+    before, after = whole.features["image"], masked.features["image"]
+    assert (after.present == before.present & ~hidden).all()
+    assert before.present[hidden].any()
+    assert not after.values[hidden].any()
+    assert np.array_equal(whole.features["text"].values, masked.features["text"].values)
+
+
+def test_protocols_see_training_interactions_alone(data, tmp_path):
+    made = RunSpec("", "small", ("text",), protocol="zero-shot", data_path=data, output=tmp_path)
+    bench = Bench(made, Settings, "zero-shot")
+    users, items = bench.dataset.pairs()
+    assert len(users) < sum(len(split.pairs()[0]) for split in bench.prepared.splits)
+    history = bench.content().history.tocoo()
+    pairs = set(zip(users.tolist(), items.tolist(), strict=True))
+    assert set(zip(history.row.tolist(), history.col.tolist(), strict=True)) == pairs
 
 
 def test_controls_are_features_like_any_other(data, tmp_path):
@@ -251,3 +282,24 @@ def test_shipped_records_name_no_folder_of_a_machine():
     folder = re.compile(r"[\s\"=](\.\.)?/\w")
     named = [path.name for path in paths if folder.search(path.read_text("utf-8"))]
     assert not named
+
+
+def test_the_long_tail_is_cut_by_training_interactions(data, done, monkeypatch):
+    counts = {}
+
+    def watched(name):
+        original = getattr(long_tail, name)
+
+        def call(*arguments):
+            counts[name] = arguments[2]
+            return original(*arguments)
+
+        return call
+
+    for name in ("by_user", "by_item"):
+        monkeypatch.setattr(long_tail, name, watched(name))
+    assert run(data, done, "--protocol", "long-tail", "--overwrite") == 0
+    made = RunSpec("", "small", ("text",), protocol="zero-shot", data_path=data, output=done)
+    train = Bench(made, Settings, "zero-shot").dataset
+    for name, ids, n in zip(counts, train.pairs(), (train.user_num, train.item_num), strict=True):
+        assert np.array_equal(counts[name], np.bincount(ids, minlength=n))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from records import record
 
-from alignrec_recbole import process, register
+from alignrec_recbole import kernels, losses, process, register
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.table_gradients import TableGradients
 from alignrec_recbole.trainer import PairBatches, epoch_generator
@@ -39,12 +39,17 @@ def spec(world: Path, output: Path, **changes) -> RunSpec:
     values = {
         "model": "LightGCN", "dataset": "two", "data_path": world, "output": output,
         "epochs": 6, "progress": False,
-        "overrides": {"train_batch_size": 64, "learning_rate": 0.05, "topk": [5, 10, 20]},
+        "overrides": {
+            "train_batch_size": 64, "learning_rate": 0.05, "topk": [2, 10, 20],
+            "valid_metric": "Recall@2",  # Recall@20 of 16 candidates is always 1
+        },
     }  # fmt: skip
     return RunSpec(**{**values, **changes})
 
 
-@pytest.mark.parametrize("model", ["LightGCN", "BPR", "AlignRec", "FREEDOM", "LATTICE", "CDAE"])
+@pytest.mark.parametrize(
+    "model", ["LightGCN", "BPR", "AlignRec", "FREEDOM", "LATTICE", "CDAE", "NeuMF"]
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monkeypatch):
     monkeypatch.setattr(TableGradients, "FROM_BYTES", 0)
     features = ("vectors",) if register.resolve(model).needs_features else ()
@@ -68,14 +73,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monke
 
 
 def test_the_model_is_left_with_its_best_weights(world, tmp_path):
-    more = {"learning_rate": 0.5, "stopping_step": 3, "valid_metric": "Recall@5"}
+    more = {"learning_rate": 0.5, "stopping_step": 3}
     overrides = {**spec(world, tmp_path).overrides, **more}
     prepared = runner.prepare(spec(world, tmp_path, epochs=30, overrides=overrides))
     trainer = runner.build_trainer(prepared, None)
     task = runner.valid_task(prepared)
     best, _ = trainer.fit(runner.train_data(prepared), task, saved=False)
     assert trainer.history[-1]["valid"] < best  # else nothing would have to be restored
-    assert trainer._metrics(trainer.rank(task, 20))["recall@5"] == best
+    assert trainer._metrics(trainer.rank(task, 20))["recall@2"] == best
 
 
 def test_the_test_split_is_what_is_scored(world, tmp_path):
@@ -86,14 +91,14 @@ def test_the_test_split_is_what_is_scored(world, tmp_path):
         taken[user, label].add(item)
     (path,) = (tmp_path / "runs").rglob("*.users.npz")
     with np.load(path) as stored:
-        users, items, top = stored["users"], stored["items"], stored["top"][:, :5]
+        users, items, top = stored["users"], stored["items"], stored["top"][:, :2]
     recalls = []
     for user, row in zip(users, top, strict=True):
         listed = {items[i] for i in row if i >= 0}
         assert not listed & taken[user, "0"]
         recalls.append(len(listed & taken[user, "2"]) / len(taken[user, "2"]))
     assert np.mean(recalls) < 1
-    assert record.metrics["Recall@5"] == pytest.approx(np.mean(recalls))
+    assert record.metrics["Recall@2"] == pytest.approx(np.mean(recalls))
     assert len(users) == 40
 
 
@@ -136,7 +141,8 @@ def test_pairs_are_drawn_from_the_seed(world, tmp_path):
 
 
 def test_lists_are_as_long_as_the_longest_metric_asks(world, tmp_path):
-    overrides = {**spec(world, tmp_path).overrides, "topk": [20, 100]}
+    more = {"topk": [20, 100], "valid_metric": "Recall@20"}
+    overrides = {**spec(world, tmp_path).overrides, **more}
     record = run_one(spec(world, tmp_path, epochs=1, overrides=overrides))
     assert record.metrics["Recall@100"] == record.valid_metrics["Recall@100"] == 1.0  # of 24 items
 
@@ -232,7 +238,35 @@ def test_the_test_split_changes_nothing_before_the_end(world, tmp_path):
     trial = run_one(spec(world, tmp_path / "b", score_test=False))
     assert trial.metrics == {}
     assert trial.per_user is None
-    assert [e["valid"] for e in trial.history] == [e["valid"] for e in plain.history]
+    scores = [e["valid"] for e in plain.history]
+    assert [e["valid"] for e in trial.history] == scores
+    assert len(set(scores)) > 1
+
+
+def test_validation_and_test_look_for_their_own_splits(world, tmp_path):
+    prepared = runner.prepare(spec(world, tmp_path))
+    for task, split in ((runner.valid_task(prepared), 1), (runner.test_task(prepared), 2)):
+        wanted = task.targets.tocoo()
+        found = set(zip(task.users[wanted.row].tolist(), wanted.col.tolist(), strict=True))
+        users, items = prepared.splits[split].pairs()
+        assert found == set(zip(users.tolist(), items.tolist(), strict=True))
+        assert len(found) == 40
+
+
+def test_patience_goes_on_where_it_stopped(world, tmp_path, monkeypatch):
+    more = {"learning_rate": 0.0, "stopping_step": 2}
+    made = spec(world, tmp_path, epochs=30, overrides={**spec(world, tmp_path).overrides, **more})
+    original = runner.MultimodalTrainer._run_epoch
+
+    def stop_in_second(self, batches, epoch):
+        self.stop_requested = epoch == 1
+        return original(self, batches, epoch)
+
+    monkeypatch.setattr(runner.MultimodalTrainer, "_run_epoch", stop_in_second)
+    with pytest.raises(Interrupted):
+        run_one(made)
+    monkeypatch.setattr(runner.MultimodalTrainer, "_run_epoch", original)
+    assert run_one(made).epochs == 4  # the first is the best, and three misses are too many
 
 
 def test_the_chosen_grid_point_is_not_trained_again(world, tmp_path, monkeypatch, capsys):
@@ -241,7 +275,8 @@ def test_the_chosen_grid_point_is_not_trained_again(world, tmp_path, monkeypatch
     def arguments(output, *more):
         return [
             "--model", "LightGCN", "--dataset", "two", "--data-path", str(world), "--output",
-            str(output), "--epochs", "4", "--quiet", "--set", "learning_rate=0.05", *more,
+            str(output), "--epochs", "4", "--quiet", "--set", "learning_rate=0.05",
+            "--set", "topk=[2,20]", "valid_metric=Recall@2", *more,
         ]  # fmt: skip
 
     assert main(arguments(tmp_path / "a", "--grid", "n_layers=1,2,0")) == 0
@@ -252,6 +287,7 @@ def test_the_chosen_grid_point_is_not_trained_again(world, tmp_path, monkeypatch
     assert len(trials) == 3
     assert all(trial["metrics"] == {} for trial in trials)
     top = max(trial["selection"]["best_score"] for trial in trials)
+    assert top > min(trial["selection"]["best_score"] for trial in trials)
     best = next(t for t in trials if t["config_sha256"] == record["config_sha256"])
     assert best["selection"]["best_score"] == top
     assert record["history"] == best["history"]  # the very run, seconds and all
@@ -268,7 +304,7 @@ def test_a_tie_is_no_improvement_in_mmrec_and_one_in_recbole(world, tmp_path, se
     trainer = runner.build_trainer(prepared, None)
     seen = []
     for epoch in range(3):
-        trainer._note(epoch, {"recall@20": 0.5})
+        trainer._note(epoch, {"recall@2": 0.5})
         seen.append(trainer.cur_step)
     assert seen == waits
     assert trainer.best_epoch == (0 if setting == "mmrec" else 2)
@@ -336,19 +372,21 @@ def test_a_grid_reaches_nested_settings_and_leaves_their_neighbours(world, tmp_p
         "--data-path", str(world),
         "--output", str(tmp_path), "--epochs", "2", "--quiet",
         "--set", "align.uia=0.1", "align.reg=0.01", "--set", "reg_weight=0.01",
-        "--grid", "align.cca=0.01,0.1",
+        "--set", "topk=[2,20]", "valid_metric=Recall@2",
+        "--grid", "align.cca=0.01,10.0",
     ]  # fmt: skip
     assert main(arguments) == 0
     record = json.loads(next((tmp_path / "runs").rglob("*.json")).read_text())
     assert record["config"]["align"]["uia"] == 0.1
     assert record["config"]["align"]["reg"] == 0.01
     assert record["config"]["reg_weight"] == 0.01
-    assert record["tuned_on"] == "tuned on validation, seed 999: align.cca in [0.01, 0.1]"
+    assert record["tuned_on"] == "tuned on validation, seed 999: align.cca in [0.01, 10.0]"
     tried = [json.loads(p.read_text()) for p in (tmp_path / "tuning").rglob("*.json")]
-    assert sorted(t["config"]["align"]["cca"] for t in tried) == [0.01, 0.1]
-    best = max(tried, key=lambda t: t["valid_metrics"]["Recall@20"])  # the first of equals
-    score = {t["config"]["align"]["cca"]: t["valid_metrics"]["Recall@20"] for t in tried}
-    assert score[record["config"]["align"]["cca"]] == best["valid_metrics"]["Recall@20"]
+    assert sorted(t["config"]["align"]["cca"] for t in tried) == [0.01, 10.0]
+    best = max(tried, key=lambda t: t["valid_metrics"]["Recall@2"])  # the first of equals
+    score = {t["config"]["align"]["cca"]: t["valid_metrics"]["Recall@2"] for t in tried}
+    assert score[record["config"]["align"]["cca"]] == best["valid_metrics"]["Recall@2"]
+    assert len(set(score.values())) > 1
     assert all(t["metrics"] == {} for t in tried)  # the test split is not looked at
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
     assert main([*arguments, "--overwrite"]) == 0
@@ -365,6 +403,28 @@ def test_bfloat16_without_units_is_warned_of(world, tmp_path, units, monkeypatch
     with caplog.at_level(logging.WARNING, logger="alignrec_recbole"):
         runner.build_trainer(prepared, None)
     assert ("no bfloat16 units" in caplog.text) is not units
+
+
+def test_bfloat16_reaches_the_training_step_and_no_ranking(world, tmp_path, monkeypatch):
+    seen = {True: set(), False: set()}
+    original = losses.info_nce
+
+    def watched(*arguments, **keywords):
+        seen[torch.is_grad_enabled()].add(kernels.product_dtype(torch.zeros(1)))
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(losses, "info_nce", watched)
+    rank = runner.MultimodalTrainer.rank
+
+    def watched_rank(self, *arguments):
+        seen[False].add(kernels.product_dtype(torch.zeros(1)))
+        return rank(self, *arguments)
+
+    monkeypatch.setattr(runner.MultimodalTrainer, "rank", watched_rank)
+    given = {"model": "AlignRec", "features": ("vectors",), "epochs": 2}
+    overrides = {**spec(world, tmp_path).overrides, "precision": "bfloat16"}
+    run_one(spec(world, tmp_path, overrides=overrides, **given))
+    assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
 
 
 def test_a_run_with_kept_neighbours_equals_the_first(world, tmp_path):
