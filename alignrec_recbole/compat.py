@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import csv
 import difflib
 import importlib
 import importlib.abc
@@ -295,13 +294,14 @@ def plain_cells() -> Iterator[None]:
     """
     from recbole.data.dataset import dataset as module
 
+    from alignrec_recbole.data.interactions import AS_WRITTEN
+
     outer = module.pd
 
     def read_csv(*arguments: Any, **keywords: Any) -> Any:
         types = keywords.get("dtype") or {}
         absent = {name: [""] if kind is str else _NO_NUMBER for name, kind in types.items()}
-        keywords |= {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": absent}
-        return outer.read_csv(*arguments, **keywords)
+        return outer.read_csv(*arguments, **keywords, **AS_WRITTEN, na_values=absent)
 
     module.pd = View(outer, read_csv=read_csv)
     try:

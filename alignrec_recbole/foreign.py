@@ -51,6 +51,12 @@ class ForeignTrainer(MultimodalTrainer):
         return torch.cat(parts)
 
 
+def trainer_class(name: str) -> type[ForeignTrainer]:
+    """The trainer of a model by its name in RecBole or RecBole-GNN."""
+    own: dict[str, type[ForeignTrainer]] = {"NCL": NCLTrainer, "HMLET": HMLETTrainer}
+    return own.get(name, ForeignTrainer)
+
+
 class NCLTrainer(ForeignTrainer):
     """Clusters the embeddings every `m_step` epochs; no prototype loss before `warm_up_step`.
 

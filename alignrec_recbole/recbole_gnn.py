@@ -99,7 +99,7 @@ def trainer_class(name: str) -> Any:
     """Our trainer with what the model's own trainer there adds."""
     from alignrec_recbole import foreign
 
-    return getattr(foreign, f"{MODELS[name]}Trainer", foreign.ForeignTrainer)
+    return foreign.trainer_class(MODELS[name])
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def trainer_class(name: str) -> Any:
         return MultimodalTrainer
     from alignrec_recbole import foreign
 
-    return getattr(foreign, f"{name}Trainer", foreign.ForeignTrainer)
+    return foreign.trainer_class(name) if family == "recbole" else foreign.ForeignTrainer
 
 
 def load_defaults(model: str, dataset: str) -> dict[str, Any]:

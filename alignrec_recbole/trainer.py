@@ -250,7 +250,7 @@ class MultimodalTrainer(Trainer):
         }
 
     def _batches(self, train_data: Any) -> Any:
-        if draws_pairs(self.model, self.config):
+        if draws_pairs(type(self.model), self.config):  # an instance may have its own `type`
             dataset = train_data if hasattr(train_data, "inter_feat") else train_data._dataset
             train_data = PairBatches(dataset, self.config)
         self._pair_batches = train_data if isinstance(train_data, PairBatches) else None
@@ -405,12 +405,11 @@ class MultimodalTrainer(Trainer):
         self.history, self.seconds_before = plain["history"], plain["seconds"]
 
 
-def draws_pairs(model: Any, config: Any) -> bool:
-    """Whether PairBatches draws the batches of a model (or class); else RecBole's loader does."""
-    kind: Any = model if isinstance(model, type) else type(model)  # an instance may have a `type`
+def draws_pairs(model_class: Any, config: Any) -> bool:
+    """Whether PairBatches draws a model's batches; else RecBole's loader does."""
     return bool(
-        kind.type == ModelType.GENERAL
-        and model.input_type == InputType.PAIRWISE
+        model_class.type == ModelType.GENERAL
+        and model_class.input_type == InputType.PAIRWISE
         and config["train_neg_sample_args"]["distribution"] == "uniform"
         and not config["train_neg_sample_args"]["dynamic"]
     )

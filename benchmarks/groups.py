@@ -117,17 +117,17 @@ def current(runs: Iterable[Run]) -> Iterator[Run]:
 
 def blocks(runs: Iterable[Run]) -> dict[Block, list[Group]]:
     """Groups by block, both in a fixed order."""
-    runs = list(current(runs))
-    versions: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for _, record in runs:
-        versions[record.dataset, record.setting].add(_data_version(record))
     found: dict[Block, list[Run]] = defaultdict(list)
-    for run in runs:
-        record = run.record
-        several = len(versions[record.dataset, record.setting]) > 1
-        data = _data_version(record) if several else ""
+    versions: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for run in current(runs):
+        record, data = run.record, _data_version(run.record)
         found[Block(record.dataset, record.protocol, record.setting, data)].append(run)
-    return {block: groups(found[block]) for block in sorted(found)}
+        versions[record.dataset, record.setting].add(data)
+    out = {}
+    for block in sorted(found):
+        several = len(versions[block.dataset, block.setting]) > 1
+        out[block if several else block._replace(data="")] = groups(found[block])
+    return out
 
 
 def _data_version(record: RunRecord) -> str:

@@ -16,7 +16,8 @@ from tabulate import tabulate
 
 from alignrec_recbole import process
 from alignrec_recbole.data import raw_amazon
-from alignrec_recbole.data.feature_table import FeatureTable, load_features, save_features
+from alignrec_recbole.data.feature_store import keep_encoded
+from alignrec_recbole.data.feature_table import FeatureTable
 from alignrec_recbole.data.fetch_images import HOSTS, Polite, fetch_images
 from alignrec_recbole.data.items import ItemTable, find_item_table, read_item_table
 from alignrec_recbole.data.masking import masked_name
@@ -303,18 +304,8 @@ def _whole(options: argparse.Namespace, items: ItemTable, job: Job) -> FeatureTa
     if done := finished(job.path, digest, job.overwrite):
         return done
     encoded = encode_items(options.encoder, items, progress=job.progress)
-    save_features(
-        job.path,
-        encoded.matrix.astype(job.dtype),
-        name=job.name,
-        modality=encoded.modality,
-        encoder=encoded.encoder,
-        settings={**json.loads(json.dumps(encoded.settings, default=str)), "identity": digest},
-        source=items.source,
-        items=items.ids,
-        missing=[i for i, there in zip(items.ids, encoded.present, strict=True) if not there],
-    )
-    return load_features(job.path)
+    kept = replace(encoded, matrix=encoded.matrix.astype(job.dtype))
+    return keep_encoded(job.path, kept, items, job.name, identity=digest)
 
 
 def _report(table: FeatureTable, seconds: float) -> None:

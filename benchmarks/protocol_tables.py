@@ -29,8 +29,8 @@ def mask_points(members: Sequence[Group], metric: str = HEADLINE) -> pd.DataFram
     a protocol's behind the fill.
     """
     rows = []
-    for own, record in [(group.odd, record) for group in members for record in group.records]:
-        rest = ", ".join(entry for entry in own if not entry.startswith(OF_A_CURVE))
+    for group, record in ((own, record) for own in members for record in own.records):
+        rest = ", ".join(entry for entry in group.odd if not entry.startswith(OF_A_CURVE))
         ranker = record.model
         if record.curve is None:  # a trained model: one record a ratio and seed
             mask = record.config["feature_mask"]

@@ -14,11 +14,12 @@ SCHEMA_VERSION = 1
 NUMBERS_EPOCH = 1  # raised when a change moves results; a table shows one epoch only
 
 
-class RunRecord(BaseModel):
-    """What was run, on what, how it went and what came out. Floats are unrounded.
+# finite: JSON has no NaN, and a record that cannot be read back blocks its folder
+Metrics = dict[str, FiniteFloat]
 
-    Metrics are finite: JSON has no NaN, and a record that cannot be read back blocks its folder.
-    """
+
+class RunRecord(BaseModel):
+    """What was run, on what, how it went and what came out. Floats are unrounded."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,15 +39,11 @@ class RunRecord(BaseModel):
     data: dict[str, Any]  # counts, split, file hashes
     feature_files: dict[str, Any]  # name → manifest summary
     selection: dict[str, Any]  # metric, split, best epoch, why training stopped
-    valid_metrics: dict[str, FiniteFloat]
-    metrics: dict[str, FiniteFloat]  # test; empty where the test split was not scored
-    groups: dict[str, dict[str, dict[str, FiniteFloat]]] | None = (
-        None  # kind → group → metrics, sizes
-    )
+    valid_metrics: Metrics
+    metrics: Metrics  # test; empty where the test split was not scored
+    groups: dict[str, dict[str, Metrics]] | None = None  # kind → group → metrics, sizes
     curve: list[dict[str, Any]] | None = None  # points: what was varied, "metrics"
-    chance: dict[str, FiniteFloat] | None = (
-        None  # expected metrics of a random order, same candidates
-    )
+    chance: Metrics | None = None  # expected metrics of a random order, same candidates
     per_user: dict[str, str] | None  # file and sha256 of per-user values and top-K lists
     epochs: int
     history: list[dict[str, Any]]

@@ -184,8 +184,7 @@ def main(given: Sequence[str]) -> int:
     stopped = False
     if not options.list:
         stopped = _run_all(_written_down(todo, suite, folder), folder, options)
-        todo = []
-    status = [_status(cell, folder, cell in todo) for cell in suite.expanded]
+    status = [_status(cell, folder, options.list and cell in todo) for cell in suite.expanded]
     counts = Counter(entry.status for entry in status)
     print(f"{options.suite}: " + ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())))
     for entry in status:

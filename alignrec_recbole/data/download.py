@@ -63,25 +63,13 @@ def _fetch(entry: dict[str, Any], target: Path, progress: bool) -> None:
         _fetch_url(entry["url"], part, progress)
     else:
         _fetch_drive(entry["gdrive"], part, progress)
-    if not _starts_right(part, entry):
-        with open(part, "rb") as handle:
-            head = handle.read(40)
+    if wrong := _what_is_wrong(part, entry):
         part.unlink()
+        came, expected = wrong
         raise DownloadError(
             f"{entry['file']} is not the published file.",
-            came=f"bytes that start {head!r}",
-            expected="another kind of file",
-            next="try again; if it stays so, the address now serves something else",
-        )
-    if not _is_published(part, entry):
-        digest = sha256_file(part)
-        part.unlink()
-        raise DownloadError(
-            f"{entry['file']} is not the published file.",
-            came=f"sha256 {digest}",
-            expected=f"sha256 {entry.get('sha256')}"
-            if entry.get("sha256")
-            else f"git blob {entry.get('git_blob')}",
+            came=came,
+            expected=expected,
             next="try again; if it stays so, the address now serves something else",
         )
     if not known:
@@ -111,20 +99,21 @@ def _locked(target: Path) -> Iterator[None]:
 
 
 def _is_there(target: Path, entry: dict[str, Any]) -> bool:
-    return target.is_file() and _starts_right(target, entry) and _is_published(target, entry)
+    return target.is_file() and _what_is_wrong(target, entry) is None
 
 
-def _starts_right(path: Path, entry: dict[str, Any]) -> bool:
+def _what_is_wrong(path: Path, entry: dict[str, Any]) -> tuple[str, str] | None:
+    """What came and what was expected, if a file is not the published one."""
     with open(path, "rb") as handle:
-        return re.match(entry.get("starts", b""), handle.read(40)) is not None
-
-
-def _is_published(path: Path, entry: dict[str, Any]) -> bool:
-    if entry.get("sha256"):
-        return sha256_file(path) == entry["sha256"]
-    if entry.get("git_blob"):
-        return git_blob(path) == entry["git_blob"]
-    return True
+        head = handle.read(40)
+    if not re.match(entry.get("starts", b""), head):
+        return f"bytes that start {head!r}", "another kind of file"
+    for kind, digest in (("sha256", sha256_file), ("git_blob", git_blob)):
+        if entry.get(kind):
+            right = digest(path) == entry[kind]
+            words = f"{kind.replace('_', ' ')} {entry[kind]}"
+            return None if right else (f"sha256 {sha256_file(path)}", words)
+    return None
 
 
 def git_blob(path: Path) -> str:

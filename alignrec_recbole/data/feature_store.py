@@ -6,10 +6,15 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from alignrec_recbole.data.feature_table import FeatureTable, load_features, save_features
 from alignrec_recbole.errors import FeatureError, UnknownNameError
 from alignrec_recbole.files import inside
+
+if TYPE_CHECKING:
+    from alignrec_recbole.data.items import ItemTable
+    from alignrec_recbole.encoders import EncodedItems
 
 
 def find_or_encode(
@@ -40,10 +45,10 @@ def find_or_encode(
         )
     if file := find_file(name, dataset_dir, features_path):
         return load_features(file)
-    folders = _folders(dataset_dir, features_path)
     from alignrec_recbole.encoders import ENCODERS, encode_items, encoder_identity
 
     if name.split(":")[0] not in ENCODERS:
+        folders = _folders(dataset_dir, features_path)
         files = {p.stem for f in folders for p in f.glob("*.npy") if p.is_file()}
         known = sorted({*ENCODERS, *files})
         near = difflib.get_close_matches(name, known, n=1)
@@ -71,13 +76,20 @@ def find_or_encode(
             came=f"{len(items.ids)} items, none with {encoded.modality}",
             expected=f"an item table with {encoded.modality}",
         )
+    return keep_encoded(path, encoded, items, name)
+
+
+def keep_encoded(
+    path: Path, encoded: EncodedItems, items: ItemTable, name: str, **settings: Any
+) -> FeatureTable:
+    """Write what an encoder made of an item table, and open it; `settings` go into the manifest."""
     save_features(
         path,
         encoded.matrix,
         name=name,
         modality=encoded.modality,
         encoder=encoded.encoder,
-        settings=json.loads(json.dumps(encoded.settings, default=str)),
+        settings={**json.loads(json.dumps(encoded.settings, default=str)), **settings},
         source=items.source,
         items=items.ids,
         missing=[i for i, there in zip(items.ids, encoded.present, strict=True) if not there],

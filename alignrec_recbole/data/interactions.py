@@ -10,6 +10,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,8 @@ from alignrec_recbole.errors import DataError
 USER_COLUMNS = ("userID", "user_id")
 ITEM_COLUMNS = ("itemID", "item_id")
 LABEL_COLUMN = "x_label"
+# pandas: a quotation mark is a character like any other, and "NA" a name
+AS_WRITTEN: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "keep_default_na": False}
 TYPES = ("token", "token_seq", "float", "float_seq")  # RecBole's
 
 
@@ -125,10 +128,9 @@ def _read(path: Path, columns: list[str], separator: str) -> pd.DataFrame:
         sep=separator,
         usecols=columns,
         dtype=str,
-        keep_default_na=False,
         encoding="utf-8-sig",
-        quoting=csv.QUOTE_NONE,  # a quotation mark is a character like any other
         index_col=False,
+        **AS_WRITTEN,
     )
     if frame.empty:
         raise DataError(

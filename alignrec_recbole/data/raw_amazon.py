@@ -12,7 +12,6 @@ meet a released split through MMRec's mapping, by ASIN.
 from __future__ import annotations
 
 import ast
-import csv
 import gzip
 import html
 import json
@@ -29,6 +28,7 @@ import pandas as pd
 
 from alignrec_recbole.data.feature_table import FeatureManifest, save_features
 from alignrec_recbole.data.interactions import (
+    AS_WRITTEN,
     ITEM_COLUMNS,
     USER_COLUMNS,
     check_lines,
@@ -341,8 +341,7 @@ def check_numbering(path: Path, frame: pd.DataFrame) -> None:
         )
     rows = pd.read_csv(
         path, sep="\t", header=0, names=names, usecols=lambda name: name in (*keys, "timestamp"),
-        index_col=False, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE,
-        encoding="utf-8-sig",
+        index_col=False, dtype=str, encoding="utf-8-sig", **AS_WRITTEN,
     )  # fmt: skip
     own = frame[["userID", "itemID", "timestamp"]].astype({"userID": str, "itemID": str})
     own = own.set_axis([*keys, "when"], axis=1)
