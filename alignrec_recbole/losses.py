@@ -198,6 +198,7 @@ def gram_distance(left: Tensor, right: Tensor, count: Tensor | None = None) -> T
         left: [b, d].
         right: [b, f], no gradient flows into it; may be in a lower type already.
         count: [b], row i stands for c_i equal ones, and b for Σ c; None: every row for itself.
+            If all are 0, so is the distance.
 
     >>> gram_distance(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))
     tensor(0.7071)
@@ -205,7 +206,7 @@ def gram_distance(left: Tensor, right: Tensor, count: Tensor | None = None) -> T
     if count is None:
         return _GramDistance.apply(left, right) / len(left)
     root = count.to(left.dtype).sqrt()[:, None]
-    return _GramDistance.apply(left * root, right * root) / count.sum()
+    return _GramDistance.apply(left * root, right * root) / count.sum().clamp(min=1)
 
 
 class _GramDistance(torch.autograd.Function):

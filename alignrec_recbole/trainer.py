@@ -229,6 +229,8 @@ class MultimodalTrainer(Trainer):
             if self.clip_grad_norm:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
             self.optimizer.step()
+            if hasattr(self.model, "after_step"):  # what a model's weights must keep to
+                self.model.after_step()
             values = terms.detach()
             total = values if total is None else total + values  # no sync with the device here
             count += 1

@@ -82,6 +82,15 @@ class MultimodalDataset(Dataset):
             return sets[0]
         return torch.cat([torch.nn.functional.normalize(values, dim=1) for values in sets], dim=1)
 
+    def fused_gaps(self) -> list[tuple[torch.Tensor, slice]]:
+        """What is absent in `fused_features`: of each set the rows without it, and its columns."""
+        sets = list(self.features.values())
+        stops = np.cumsum([table.values.shape[1] for table in sets]).tolist()
+        return [
+            (torch.from_numpy(np.flatnonzero(~table.present)), slice(start, stop))
+            for table, start, stop in zip(sets, [0, *stops], stops, strict=False)
+        ]
+
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Internal (user, item) ids of this split's interactions."""
         return (

@@ -25,6 +25,8 @@ from alignrec_recbole.settings import Settings, read_settings
 class FeatureTables(nn.Module):
     """The feature sets of a data set: table n [item_num, f_n], zero where an item has none.
 
+    Trained tables stay zero there by `clear_absent` after each of the optimizer's steps.
+
     Args:
         dataset: with `features`.
         train: the tables are parameters, as in most of MMRec's models; else constants.
@@ -50,6 +52,8 @@ class FeatureTables(nn.Module):
                 self.register_buffer(f"set{number}", values, persistent=False)
             present = torch.from_numpy(table.present)
             self.register_buffer(f"present{number}", present, persistent=False)
+            absent = torch.nonzero(~present).ravel()
+            self.register_buffer(f"absent{number}", absent, persistent=False)
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -65,6 +69,13 @@ class FeatureTables(nn.Module):
     def present(self, number: int) -> Tensor:
         """bool [item_num]: which items have this set."""
         return getattr(self, f"present{number}")
+
+    @torch.no_grad()
+    def clear_absent(self) -> None:
+        """Zero the rows of items without a set, which a step may have moved."""
+        for number, table in enumerate(self):
+            if table.requires_grad:
+                table.index_fill_(0, getattr(self, f"absent{number}"), 0.0)
 
     def projections(self, size: int, *, bias: bool = True) -> nn.ModuleList:
         """One linear layer f_n → size a set."""
@@ -138,6 +149,12 @@ class ContentRecommender(PairwiseRecommender):
             )
         self.interactions = normalised_interactions(dataset.pairs(), (self.n_users, self.n_items))
 
+    def after_step(self) -> None:
+        """What an item does not have is not learnt."""
+        for part in self.children():
+            if isinstance(part, FeatureTables):
+                part.clear_absent()
+
 
 # Two views --------------------------------------------------------------------------------------
 
@@ -172,7 +189,7 @@ class TwoViewRecommender(ContentRecommender):
     """A model that forms an ID view and a content view, which `align.*` can pull together.
 
     Its `loss_terms` calls `expose`. The terms are AlignRec's (alignrec.py): CCA by cosine from
-    content to ID, UIA on the fused vectors, REG against the features as given.
+    content to ID, UIA on the fused vectors, REG against the features as given, of items with any.
     """
 
     draws_each_row = False  # whether an item twice in a batch has two vectors, by dropout
@@ -184,6 +201,8 @@ class TwoViewRecommender(ContentRecommender):
         if self.align.reg:
             fused = dataset.fused_features().to(torch.get_default_dtype())
             self.register_buffer("alignment_target", unit_rows(fused), persistent=False)
+            has_features = fused.norm(dim=1).ne(0).to(fused.dtype)
+            self.register_buffer("has_features", has_features, persistent=False)
 
     def expose(self, views: Callable[[], Views]) -> None:
         """Offer the batch's views; they are made only if something aligns them."""
@@ -208,7 +227,8 @@ class TwoViewRecommender(ContentRecommender):
         if keys.reg:
             target = self.alignment_target[positives]
             own = unit_rows(views.item_content)
-            out.append(keys.reg * losses.gram_distance(own, target))
+            distance = losses.gram_distance(own, target, self.has_features[positives])
+            out.append(keys.reg * distance)
         return out
 
     def _views_agree(

@@ -42,6 +42,8 @@ Deviations  D1 an item with a zero feature row keeps a single self edge in S and
                built, so equal seeds give other initial weights.
             D3 no items × items matrix: S is made in blocks, REG through ‖·‖² of small products.
             D4 `attention` is ours: h = Σ_v a_v h_v, a = softmax_v(qᵀ tanh(W h_v + b)).
+            D5 what an item does not have is not learnt: its columns of F stay zero where F is
+               trained, and REG leaves out items with no feature at all.
 Shapes      node table [user_num + item_num, d], features [item_num, f]; row 0 is PAD and zero.
 Cost        2L + n + 1 sparse products, one I × f × d product (three with trained features) and two
             b × b matrices a step.
@@ -138,6 +140,9 @@ class AlignRec(PairwiseRecommender):
         self.l2_divisor = config["train_batch_size"]
         size = keys.embedding_size
         features = dataset.fused_features().to(torch.get_default_dtype())
+        has_features = features.norm(dim=1).ne(0).to(features.dtype)
+        self.register_buffer("has_features", has_features, persistent=False)
+        self._gaps = dataset.fused_gaps() if keys.train_features else []
 
         self.nodes = NodeTable(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
         if keys.train_features:
@@ -205,11 +210,18 @@ class AlignRec(PairwiseRecommender):
             own = take_rows(mm_positive, first)
             if keys.reg_left == "cosine":
                 own = unit_rows(own)
-            target = self._unit_features(positives.index_select(0, first))
-            terms["reg"] = losses.gram_distance(own, target, count)
+            items = positives.index_select(0, first)
+            count = count * self.has_features.index_select(0, items)
+            terms["reg"] = losses.gram_distance(own, self._unit_features(items), count)
         if self.weights["uia"]:
             terms["uia"] = losses.cosine_distance(user, positive)
         return terms
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """What an item does not have is not learnt (D5)."""
+        for rows, columns in self._gaps:
+            self.features[:, columns].index_fill_(0, rows.to(self.features.device), 0.0)
 
     def _content_items(self, ids: Tensor) -> Tensor:
         """h_mm of all items [item_num, d] from their ID vectors; the gate's two maps are one."""
