@@ -213,6 +213,24 @@ def test_reviews_with_ids_that_would_forge_rows(tmp_path: Path) -> None:
     assert read.bad == {"bad user or item id": 2, "no user or item": 1}
 
 
+@pytest.mark.parametrize("time", ["yesterday", None, [1], 1e300, float("nan")])
+def test_a_review_without_a_time_is_counted(tmp_path: Path, time) -> None:
+    with gzip.open(tmp_path / "reviews_x_5.json.gz", "wt") as handle:
+        for item, user in [(i, u) for u in USERS[:5] for i in ASINS[:5]]:
+            entry = {"reviewerID": user, "asin": item, "unixReviewTime": 1, "overall": "good"}
+            handle.write(repr(entry) + "\n")
+        entry = {"reviewerID": USERS[6], "asin": ASINS[0], "unixReviewTime": time}
+        handle.write(repr(entry).replace("nan", "1e999") + "\n")
+    read = raw.Read()
+    frame, numbers = raw.load_interactions(
+        raw.read_interactions(tmp_path / "reviews_x_5.json.gz", read), None, read
+    )
+    assert len(frame) == 25
+    assert frame["rating"].isna().all()
+    assert USERS[6] not in numbers.users
+    assert sum(read.bad.values()) == 1
+
+
 def test_halves_of_surrogate_pairs_in_texts(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "m.json.gz", "wb") as handle:
         handle.write(b"{'asin': 'B1', 'title': 'smile \\ud83d\\ude00', 'brand': 'a\\ude00b'}\n")

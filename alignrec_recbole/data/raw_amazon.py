@@ -222,7 +222,7 @@ def load_interactions(
     """The 5-core of the interactions, users and items numbered by first appearance.
 
     With a released numbering, its users and items are kept instead and their numbers used. Of the
-    rows of a pair the earliest is kept.
+    rows of a pair the earliest is kept; rows without a time are left out and counted.
 
     Raises:
         DataError: nothing is left.
@@ -232,13 +232,17 @@ def load_interactions(
     items: dict[str, int] = numbering.items if numbering else {}
     parts = []
     for chunk in chunks:
-        known = chunk.dropna(subset=["timestamp"])
+        times = pd.to_numeric(chunk["timestamp"], errors="coerce")
+        told = times.abs() < 2**53  # NaN is not
+        if not told.all():
+            read.bad["no time"] += int((~told).sum())
+        known = chunk[told]
         codes = pd.DataFrame(
             {
                 "userID": _codes(known["user"], users, numbering is None),
                 "itemID": _codes(known["item"], items, numbering is None),
-                "rating": known["rating"].to_numpy(dtype=np.float32),
-                "timestamp": known["timestamp"].to_numpy(dtype=np.int64),
+                "rating": pd.to_numeric(known["rating"], errors="coerce").to_numpy(np.float32),
+                "timestamp": times[told].to_numpy(np.int64),
             }
         )
         numbered = (codes["userID"] >= 0) & (codes["itemID"] >= 0)

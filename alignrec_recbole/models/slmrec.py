@@ -17,7 +17,8 @@ Deviations  D1 all views go through the graph side by side; only the batch's row
             D2 scores are inner products, not their sigmoid, which ties large ones in float32; and
                of the present weights, not of those before the last step.
             D3 the reference knows two sets; its two steps to the second (through audio, which is
-               commented out there) are the fine and the coarse step here.
+               commented out there) are the fine and the coarse step here. So the order in which
+               sets are given counts: each x_m is made of the one before.
             D4 D has no bias: it moves all scores of a row alike (the reference has one whose
                gradient is rounding).
             D5 an item without a set has a zero vector in it before the graph.
