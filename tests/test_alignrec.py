@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from alignrec_recbole.testing.lab import Lab
 from benchmarks import runner
 from benchmarks.runner import RunSpec, run_one
 
@@ -121,3 +123,16 @@ def test_several_sets_are_normalised_and_concatenated(world, tmp_path):
     rows = model.features.detach()[1:]
     torch.testing.assert_close(rows[:, :6].norm(dim=1), torch.ones(24))
     torch.testing.assert_close(rows[:, 6:].norm(dim=1), torch.ones(24))
+
+
+def test_one_set_is_taken_as_it_is_and_several_as_unit_rows(tmp_path):
+    lab = Lab("AlignRec", tmp_path)
+    dataset = lab.build(features=["text"]).splits[0]
+    alone = torch.from_numpy(dataset.features["text"].values)
+    assert torch.equal(dataset.fused_features(), alone)
+    assert (alone[1:].norm(dim=1) - 1).abs().max() > 0.1
+    dataset = lab.build(features=["text", "image"]).splits[0]
+    sets = [torch.from_numpy(table.values) for table in dataset.features.values()]
+    expected = torch.cat([F.normalize(values, dim=1) for values in sets], 1)
+    assert torch.equal(dataset.fused_features(), expected)
+    assert list(dataset.features) == ["text", "image"]
