@@ -59,18 +59,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.graphs import (
     SparseOperator,
     bipartite_adjacency,
     layer_mean,
-    normalised_interactions,
     unit_rows,
 )
 from alignrec_recbole.item_graphs import item_graph
 from alignrec_recbole.kernels import ConstantFactor, take_rows
-from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
-from alignrec_recbole.settings import Settings, read_settings
+from alignrec_recbole.models._content import ContentRecommender
+from alignrec_recbole.models._pairwise import NodeTable
+from alignrec_recbole.settings import Settings
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -114,7 +113,7 @@ class AlignRecSettings(Settings):
         return self.model_copy(update=chosen)
 
 
-class AlignRec(PairwiseRecommender):
+class AlignRec(ContentRecommender):
     """AlignRec in its published and its official form."""
 
     settings_class = AlignRecSettings
@@ -122,14 +121,7 @@ class AlignRec(PairwiseRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.settings = keys = read_settings(config, AlignRecSettings, "AlignRec").resolved()
-        if not dataset.features:
-            raise FeatureError(
-                "AlignRec needs item features.",
-                came="features: none",
-                expected="at least one feature set",
-                next="pass --features lsa, or the name of a feature file",
-            )
+        self.settings = keys = self.settings.resolved()
         self.weights = {
             "rec": 1.0,
             "l2": keys.l2_weight or 0.0,
@@ -140,7 +132,8 @@ class AlignRec(PairwiseRecommender):
         self.l2_divisor = config["train_batch_size"]
         size = keys.embedding_size
         features = dataset.fused_features().to(torch.get_default_dtype())
-        has_features = features.norm(dim=1).ne(0).to(features.dtype)
+        norms = features.norm(dim=1, keepdim=True)
+        has_features = norms.ne(0).ravel().to(features.dtype)
         self.register_buffer("has_features", has_features, persistent=False)
         self._gaps = dataset.fused_gaps() if keys.train_features else []
 
@@ -149,7 +142,6 @@ class AlignRec(PairwiseRecommender):
             self.features = nn.Parameter(features.clone())
         else:
             self.register_buffer("features", features, persistent=False)
-            norms = features.norm(dim=1, keepdim=True)
             inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
             self.register_buffer("inverse_norms", inverse, persistent=False)
         self._constant = ConstantFactor()
@@ -160,9 +152,8 @@ class AlignRec(PairwiseRecommender):
                 nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
             )
 
-        interactions = normalised_interactions(dataset.pairs(), (self.n_users, self.n_items))
-        self.user_item = SparseOperator(interactions)
-        self.graph = bipartite_adjacency(interactions)
+        self.user_item = SparseOperator(self.interactions)
+        self.graph = bipartite_adjacency(self.interactions)
         self.item_item = SparseOperator(
             item_graph(features, keys.knn_k, memory_bytes=keys.knn_memory_mb << 20)
         )
