@@ -47,6 +47,20 @@ def spec(world: Path, output: Path, **changes) -> RunSpec:
     return RunSpec(**{**values, **changes})
 
 
+def interrupt(made: RunSpec, monkeypatch, epoch: int) -> None:
+    """A run that is told to stop during an epoch."""
+    original = runner.MultimodalTrainer._run_epoch
+
+    def told_to_stop(self, batches, number):
+        self.stop_requested = number == epoch
+        return original(self, batches, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.MultimodalTrainer, "_run_epoch", told_to_stop)
+        with pytest.raises(Interrupted):
+            run_one(made)
+
+
 @pytest.mark.parametrize(
     "model", ["LightGCN", "BPR", "AlignRec", "FREEDOM", "LATTICE", "CDAE", "NeuMF"]
 )
@@ -56,16 +70,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monke
     whole = run_one(spec(world, tmp_path / "a", model=model, features=features))
 
     part = spec(world, tmp_path / "b", model=model, features=features)
-    original = runner.MultimodalTrainer._run_epoch
-
-    def stop_in_third(self, batches, epoch):
-        self.stop_requested = epoch == 2
-        return original(self, batches, epoch)
-
-    monkeypatch.setattr(runner.MultimodalTrainer, "_run_epoch", stop_in_third)
-    with pytest.raises(Interrupted):
-        run_one(part)
-    monkeypatch.setattr(runner.MultimodalTrainer, "_run_epoch", original)
+    interrupt(part, monkeypatch, epoch=2)
     resumed = run_one(part)
     assert resumed.metrics == whole.metrics
     assert [e["losses"] for e in resumed.history] == [e["losses"] for e in whole.history]
@@ -256,16 +261,7 @@ def test_validation_and_test_look_for_their_own_splits(world, tmp_path):
 def test_patience_goes_on_where_it_stopped(world, tmp_path, monkeypatch):
     more = {"learning_rate": 0.0, "stopping_step": 2}
     made = spec(world, tmp_path, epochs=30, overrides={**spec(world, tmp_path).overrides, **more})
-    original = runner.MultimodalTrainer._run_epoch
-
-    def stop_in_second(self, batches, epoch):
-        self.stop_requested = epoch == 1
-        return original(self, batches, epoch)
-
-    monkeypatch.setattr(runner.MultimodalTrainer, "_run_epoch", stop_in_second)
-    with pytest.raises(Interrupted):
-        run_one(made)
-    monkeypatch.setattr(runner.MultimodalTrainer, "_run_epoch", original)
+    interrupt(made, monkeypatch, epoch=1)
     assert run_one(made).epochs == 4  # the first is the best, and three misses are too many
 
 
