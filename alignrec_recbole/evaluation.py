@@ -18,8 +18,9 @@ from alignrec_recbole.errors import DivergedError
 from alignrec_recbole.ranking_metrics import METRICS
 from alignrec_recbole.top_k import top_k
 
-BLOCK_BYTES = 32 << 20  # scores held at once; half of it is 7 % slower, twice 5 % faster at best
+BLOCK_BYTES = 16 << 20  # scores held at once; twice as much is 3 to 5 % faster
 GPU_BLOCK_BYTES = 512 << 20  # a tenth as many launches, and topk takes half as long
+HIT_ROWS = 4096  # lists searched for targets at once
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,10 @@ def find_hits(top: np.ndarray, targets: sp.csr_matrix) -> tuple[np.ndarray, np.n
     n_items = targets.shape[1]
     degree = np.diff(targets.indptr)
     wanted = np.repeat(np.arange(len(degree)), degree) * n_items + targets.indices  # ascending
-    listed = np.arange(len(top))[:, None] * n_items + top
-    place = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)
-    return (wanted[place] == listed) & (top >= 0), degree
+    hits = np.zeros(top.shape, dtype=bool)
+    for start in range(0, len(top), HIT_ROWS):  # what a search makes on the way stays small
+        rows = slice(start, start + HIT_ROWS)
+        listed = np.arange(len(top))[rows, None] * n_items + top[rows]
+        place = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)
+        hits[rows] = (wanted[place] == listed) & (top[rows] >= 0)
+    return hits, degree

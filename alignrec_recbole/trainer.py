@@ -171,6 +171,8 @@ class MultimodalTrainer(Trainer):
                 break
             self._set_learning_rate(epoch)
             entry = self._run_epoch(batches, epoch)
+            if epoch == self.start_epoch:
+                process.use_huge_pages()
             if task is not None and (epoch + 1) % self.eval_step == 0:
                 started = time.perf_counter()
                 result = self._metrics(self.rank(task, max(self.cutoffs)))
@@ -180,8 +182,6 @@ class MultimodalTrainer(Trainer):
                 if callback_fn is not None:
                     callback_fn(epoch, result[self.valid_metric])
             self.history.append(entry)
-            if epoch == self.start_epoch:
-                process.use_huge_pages()
             bar.set_postfix(
                 loss=f"{entry['loss']:.4f}",
                 valid=f"{entry.get('valid', float('nan')):.4f}",

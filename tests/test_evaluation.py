@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from alignrec_recbole import evaluation
 from alignrec_recbole.evaluation import RankingTask, rank
 from alignrec_recbole.top_k import top_k
 
@@ -22,8 +23,8 @@ def task_of(n_users, n_items, rng, masked=0.1, targets=0.05):
     )
 
 
-@pytest.mark.parametrize("kind", ["random", "negative", "ties"])
-def test_metrics_equal_recbole(kind):
+@pytest.mark.parametrize("kind", ["random", "negative", "ties", "block by block"])
+def test_metrics_equal_recbole(kind, monkeypatch):
     from recbole.evaluator import metrics_dict
     from recbole.evaluator.collector import DataStruct
 
@@ -34,6 +35,9 @@ def test_metrics_equal_recbole(kind):
         scores -= 100
     if kind == "ties":
         scores = np.round(scores)
+    if kind == "block by block":
+        monkeypatch.setattr(evaluation, "BLOCK_BYTES", 7 * 4 * 300)
+        monkeypatch.setattr(evaluation, "HIT_ROWS", 11)
     table = torch.from_numpy(scores)
     ranking = rank(lambda users: table[users].clone(), task, 20, "cpu")
 
