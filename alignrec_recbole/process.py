@@ -95,8 +95,7 @@ def use_huge_pages() -> int:
     """Move this process's large memory blocks to 2 MiB pages; returns the bytes that were moved.
 
     A training step walks over hundreds of megabytes; with 4 KiB pages the look-up of addresses
-    costs some 5 % of its time. Call it once, when the memory has been allocated. What building and
-    the first steps left free between the blocks goes back to the kernel, before a ranking asks.
+    costs some 5 % of its time. Call it once, when the memory has been allocated.
     Linux 6.1 or later; elsewhere it moves nothing.
     """
     if not sys.platform.startswith("linux"):
@@ -112,7 +111,6 @@ def use_huge_pages() -> int:
                 block = ctypes.c_void_p(start), ctypes.c_size_t(end - start)
                 if libc.madvise(*block, _MADV_COLLAPSE) == 0:
                     moved += end - start
-        libc.malloc_trim(0)
     return moved
 
 
