@@ -139,8 +139,8 @@ def find_hits(top: np.ndarray, targets: sp.csr_matrix) -> tuple[np.ndarray, np.n
     wanted = np.repeat(np.arange(len(degree)), degree) * n_items + targets.indices  # ascending
     hits = np.zeros(top.shape, dtype=bool)
     for start in range(0, len(top), HIT_ROWS):  # what a search makes on the way stays small
-        rows = slice(start, start + HIT_ROWS)
-        listed = np.arange(len(top))[rows, None] * n_items + top[rows]
+        part = top[start : start + HIT_ROWS]
+        listed = np.arange(start, start + len(part))[:, None] * n_items + part
         place = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)
-        hits[rows] = (wanted[place] == listed) & (top[rows] >= 0)
+        hits[start : start + HIT_ROWS] = (wanted[place] == listed) & (part >= 0)
     return hits, degree
