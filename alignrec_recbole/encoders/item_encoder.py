@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from alignrec_recbole import process
 from alignrec_recbole.data.feature_table import Modality
 from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders import EncodedItems
@@ -166,7 +167,9 @@ def run_batches(
     """
     shown = encoder.decode if hide != "image" else None
     paths = [[items.images[i] for i in plan.batches[k]] for k in numbers]
-    for number, found in zip(numbers, decoded(shown, paths, workers), strict=True):
+    images = decoded(shown, paths, workers)
+    process.keep_freed_memory()  # here, not in the workers
+    for number, found in zip(numbers, images, strict=True):
         batch = plan.batches[number]
         reasons = {int(i): p for i, p in zip(batch, found, strict=True) if isinstance(p, str)}
         pictures: list[Picture] = [None if isinstance(p, str) else p for p in found]

@@ -1,18 +1,21 @@
 """BEiT-3 base, fused, as a feature encoder: ours against torchscale 0.3.0, in turn, in one run.
 
-    python -m benchmarks.speed.beit3 [--reference FOLDER] [--items items.tsv] [--rounds 5]
+    python -m benchmarks.speed.beit3 [--reference FOLDER] [--items items.tsv …] [--rounds 5]
 
 FOLDER holds torchscale 0.3.0 (see benchmarks/parity/beit3.py). Equal work: 8 images of 224 pixels
-and 8 texts of 128 tokens to the 8 summary rows. Real work: texts of the item table's own lengths
-under a tokenizer fitted to it; torchscale pads to 128 as the published pipeline does, ours sorts by
-length and trims. Same random weights on all sides; they must agree first. The last line printed is
-one JSON object: `ratio` and `ratio_bf16` are torchscale's seconds (float32; its autocast) to those
-of ours at the precision that `prepare` chooses on this processor, `ratio_float32` to our float32.
+and 8 texts of 128 tokens to the 8 summary rows. Real work: four of the batches in which `prepare`
+takes an item table, by the lengths of its texts under a tokenizer fitted to it; torchscale pads to
+128 as the published pipeline does, ours to the longest of the batch. Same random weights on all
+sides; they must agree first. The last line printed is one JSON object: `ratio` and `ratio_bf16` are
+torchscale's seconds (float32; its autocast) to those of ours at the precision that `prepare`
+chooses on this processor, `ratio_float32` to our float32, `ratio_real` is the first table's and
+`real` names each.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -27,11 +30,12 @@ from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.encoders.beit3 import weights
 from alignrec_recbole.encoders.beit3.architecture import Architecture, named
 from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
+from alignrec_recbole.kernels import pack_linears
 from benchmarks.parity.beit3 import import_torchscale, randomise, reference_model
 from benchmarks.speed import side_by_side
 
 BATCH = 8
-REAL_ITEMS = 32
+REAL_BATCHES = 4
 H100_FLOPS = 989e12  # dense bfloat16, data sheet; 40 and 50 % of it assumed
 PIECES = 4000
 
@@ -63,31 +67,36 @@ def our_rows(model: Any, image: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
     return rows.vision[:, 0].float()
 
 
-def theirs(reference: Path | None, bf16: bool, lengths: list[int]) -> dict[str, Any]:
+Texts = dict[str, list[int]]  # a table's name → tokens of the texts taken from it
+
+
+def theirs(reference: Path | None, bf16: bool, texts: Texts) -> dict[str, Any]:
     """Actions of torchscale."""
     model = reference_model(import_torchscale(reference), named("base").model_dump())
     randomise(model, seed=3, scale=0.02)
-    return _actions(partial(their_rows, model, bf16), lengths)
+    return _actions(partial(their_rows, model, bf16), texts)
 
 
-def ours(reference: Path | None, bf16: bool, lengths: list[int]) -> dict[str, Any]:
+def ours(reference: Path | None, bf16: bool, texts: Texts) -> dict[str, Any]:
     """Actions of ours, on the same weights."""
     model = reference_model(import_torchscale(reference), named("base").model_dump())
     randomise(model, seed=3, scale=0.02)
     own = weights.from_torchscale(model.state_dict()).eval().requires_grad_(False)
     del model
     own = own.to(torch.bfloat16 if bf16 else torch.float32)
-    return _actions(partial(our_rows, own), sorted(lengths))
+    pack_linears(own)
+    process.keep_freed_memory()  # as extraction does
+    return _actions(partial(our_rows, own), texts)
 
 
-def _actions(rows: Any, lengths: list[int]) -> dict[str, Any]:
-    equal, real = inputs([MAX_TOKENS] * BATCH), inputs(lengths)
-
-    def real_texts() -> None:
+def _actions(rows: Any, texts: Texts) -> dict[str, Any]:
+    def encode(lengths: list[int], image: Tensor, ids: Tensor, padding: Tensor) -> None:
         for start in range(0, len(lengths), BATCH):
-            rows(*(part[start : start + BATCH] for part in real))
+            cut = slice(start, start + BATCH)
+            rows(image[cut], ids[cut], padding[cut])
 
-    return {"equal": lambda: rows(*equal), "real": real_texts}
+    given = {"equal": [MAX_TOKENS] * BATCH, **texts}
+    return {name: partial(encode, lengths, *inputs(lengths)) for name, lengths in given.items()}
 
 
 def agreement(reference: Path | None) -> dict[str, float]:
@@ -97,9 +106,11 @@ def agreement(reference: Path | None) -> dict[str, float]:
     x = inputs([MAX_TOKENS, 40, 12])
     expected = their_rows(model, False, *x)
     own = weights.from_torchscale(model.state_dict()).eval().requires_grad_(False)
+    half = copy.deepcopy(own).bfloat16()
+    pack_linears(own)
+    pack_linears(half)
     single = our_rows(own, *x)
-    half = our_rows(own.bfloat16(), *x)
-    cosine = torch.nn.functional.cosine_similarity(single, half)
+    cosine = torch.nn.functional.cosine_similarity(single, our_rows(half, *x))
     return {
         "max_abs_difference": float((single - expected).abs().max()),
         "cosine_bf16": float(cosine.min()),
@@ -113,27 +124,36 @@ def flops(sizes: Architecture, tokens: int) -> float:
     return sizes.layers * per_layer + 2 * sizes.patches * 3 * sizes.patch_size**2 * d
 
 
-def real_lengths(path: Path | None) -> list[int]:
-    """Tokens of REAL_ITEMS texts drawn from an item table, or titles' lengths where none is given.
-
-    Without a table: a seeded draw around 40 tokens, so that the script runs anywhere.
-    """
-    rng = np.random.default_rng(0)
-    if path is None:
-        return [int(n) for n in rng.integers(10, 80, REAL_ITEMS)]
-    texts = read_item_table(path).texts
+def tokens_of(table: Path) -> list[int]:
+    """Tokens of all texts of an item table, under a tokenizer fitted to them."""
+    texts = read_item_table(table).texts
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(texts, Path(folder) / "t.spm", PIECES)
         tokenizer = Tokenizer(Path(folder) / "t.spm")
-        picked = rng.permutation(len(texts))[:REAL_ITEMS]
-        return [len(tokenizer.encode(texts[i])) for i in picked]
+        return [len(tokenizer.encode(text)) for text in texts]
+
+
+def taken(lengths: list[int]) -> list[int]:
+    """The texts of REAL_BATCHES batches, evenly from the shortest to the longest.
+
+    Batches are of texts of like length, as `make_plan` cuts a table.
+
+    >>> taken(list(range(80)))[::8]
+    [8, 24, 48, 64]
+    """
+    whole = len(lengths) // BATCH
+    batches = np.sort(lengths)[: whole * BATCH].reshape(whole, BATCH)
+    middles = (np.arange(REAL_BATCHES) + 0.5) / REAL_BATCHES * whole
+    return [int(length) for length in batches[middles.astype(int)].ravel()]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.beit3")
     parser.add_argument("--reference", type=Path, help="folder with torchscale 0.3.0")
-    parser.add_argument("--items", type=Path, help="item table whose text lengths are real")
+    parser.add_argument(
+        "--items", type=Path, nargs="*", default=[], help="item tables; default: simulated lengths"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="default: all cores")
     options = parser.parse_args(arguments)
@@ -141,13 +161,19 @@ def main(arguments: list[str] | None = None) -> int:
     result: dict[str, Any] = agreement(options.reference)
     if result["max_abs_difference"] > 1e-4:
         raise SystemExit(f"the two sides disagree: {result}")
-    lengths = real_lengths(options.items)
+    lengths = {
+        f"{path.resolve().parent.name}/{path.name}": tokens_of(path) for path in options.items
+    }
+    if not lengths:  # so that the script runs anywhere
+        drawn = np.random.default_rng(0).integers(10, 80, 1000)
+        lengths = {"simulated": [int(length) for length in drawn]}
+    texts = {name: taken(found) for name, found in lengths.items()}
     given = options.reference
     sides = {
-        "ours, float32": (ours, (given, False, lengths)),
-        "ours, bfloat16": (ours, (given, True, lengths)),
-        "torchscale, float32": (theirs, (given, False, lengths)),
-        "torchscale, autocast": (theirs, (given, True, lengths)),
+        "ours, float32": (ours, (given, False, texts)),
+        "ours, bfloat16": (ours, (given, True, texts)),
+        "torchscale, float32": (theirs, (given, False, texts)),
+        "torchscale, autocast": (theirs, (given, True, texts)),
     }
     timings = side_by_side.measure(sides, rounds=options.rounds, threads=threads)
     print(side_by_side.table(timings))
@@ -156,15 +182,22 @@ def main(arguments: list[str] | None = None) -> int:
     single, half = timings["torchscale, float32"], timings["torchscale, autocast"]
     tokens = named("base").patches + 1 + MAX_TOKENS
     work = flops(named("base"), tokens)
+    real = {
+        name: {
+            "ratio": single.median(name) / chosen.median(name),
+            "items_per_second": len(texts[name]) / chosen.median(name),
+            "mean_tokens": float(np.mean(found)),
+        }
+        for name, found in lengths.items()
+    }
     result |= {
         "precision_chosen": "bfloat16" if native else "float32",
         "items_per_second": BATCH / chosen.median("equal"),
         "ratio": single.median("equal") / chosen.median("equal"),
         "ratio_bf16": half.median("equal") / chosen.median("equal"),
-        "ratio_real": single.median("real") / chosen.median("real"),
+        "ratio_real": next(iter(real.values()))["ratio"],
         "ratio_float32": single.median("equal") / timings["ours, float32"].median("equal"),
-        "mean_real_tokens": float(np.mean(lengths)),
-        "real_texts": options.items.name if options.items else "simulated lengths",
+        "real": real,
         "gflop_per_item": work / 1e9,
         "h100_seconds_per_million_items_estimate": [
             1e6 * work / (share * H100_FLOPS) for share in (0.5, 0.4)

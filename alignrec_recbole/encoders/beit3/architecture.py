@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from alignrec_recbole.encoders.beit3.attention import joint_attention
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.settings import Settings
 
@@ -162,22 +163,16 @@ class Layer(nn.Module):
         attended, fed = (None, None) if factors is None else factors.unbind(1)
         parts: list[Half] = [getattr(self, name) for name in halves]
         width = streams[0].shape[1]
-        lengths = [len(x) // batch for x in streams]
         qkv = [
-            part.project(x).view(batch, n, 3, self.heads, width // self.heads)
-            for part, x, n in zip(parts, streams, lengths, strict=True)
+            part.project(x).view(batch, -1, 3, self.heads, width // self.heads)
+            for part, x in zip(parts, streams, strict=True)
         ]
-        q, k, v = (torch.cat(qkv, 1) if len(qkv) > 1 else qkv[0]).permute(2, 0, 3, 1, 4)
+        joined = joint_attention(qkv, attend, first)
         if first:
-            q = q[:, :, [0, *lengths[:-1]]]
             streams = [x.view(batch, -1, width)[:, 0] for x in streams]
-            lengths = [1] * len(streams)
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # [B, h, N, d_h]
-        a = a.transpose(1, 2).reshape(batch, sum(lengths), width)
-        joined = a.split(lengths, 1)
         out = []
         for part, x, rows in zip(parts, streams, joined, strict=True):
-            x = x + _scaled(part.attended(rows.reshape(-1, width)), attended)
+            x = x + _scaled(part.attended(rows), attended)
             out.append(x + _scaled(part.feed(x), fed))
         return out
 

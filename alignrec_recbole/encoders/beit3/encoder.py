@@ -26,6 +26,7 @@ from alignrec_recbole.encoders.beit3.architecture import Beit3, Rows
 from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, UNK, Tokenizer, pad
 from alignrec_recbole.encoders.images import stretched
 from alignrec_recbole.encoders.item_encoder import HIDDEN, ItemEncoder, Picture
+from alignrec_recbole.kernels import pack_linears
 
 Pooling = Literal["cls", "text-cls", "mean", "concat"]
 POOLINGS = ("cls", "text-cls", "mean", "concat")
@@ -37,7 +38,7 @@ class Beit3Encoder(ItemEncoder):
     """A model and its tokenizer, for inference.
 
     Args:
-        model: with or without heads.
+        model: with or without heads; its weights become this encoder's own.
         tokenizer: the one the model was trained with.
         pooling: see the module.
         precision: auto takes bfloat16 where the processor has units for it.
@@ -68,6 +69,7 @@ class Beit3Encoder(ItemEncoder):
             precision = "bfloat16" if process.has_bfloat16(device) else "float32"
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.model = model.eval().requires_grad_(False).to(device, self.dtype)
+        pack_linears(self.model)
         self.tokenizer, self.pooling, self.device, self.notes = tokenizer, pooling, device, notes
         self.name = "beit3"
         self.width = model.sizes.width * (2 if pooling == "concat" else 1)
