@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from alignrec_recbole.errors import SettingError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MADV_COLLAPSE = 25  # linux/mman.h
 _HUGE_FROM = 8 << 20
 
@@ -78,6 +80,17 @@ def _flag(*names: str) -> bool:
     except OSError:
         return False
     return any(f" {name}" in flags for name in names)
+
+
+def die_with_parent(_: int = 0) -> None:
+    """Have Linux kill this process when its parent ends, however that ends.
+
+    For workers: one that outlives its parent waits for it forever and keeps its locks. torch's own
+    watch over the parent does not help a worker whose results nobody takes.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def keep_freed_memory() -> bool:

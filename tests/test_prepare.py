@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -201,9 +202,48 @@ def test_damaged_work_is_done_again(items: ItemTable, tmp_path: Path, damage: st
     assert table.path.read_bytes() == whole.path.read_bytes()
 
 
+PARENT = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from alignrec_recbole.encoders.item_encoder import decoded
+
+def large(path):  # more than a pipe holds, so that the worker waits for its reader
+    return np.zeros(1 << 20, dtype=np.uint8)
+
+images = decoded(large, [[Path("a")]] * 9, workers=1)
+next(images)
+print(images._workers[0].pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part is Linux's")
+def test_a_worker_ends_with_a_killed_parent() -> None:
+    run = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE)
+    assert run.stdout is not None
+    with run.stdout:
+        worker = int(run.stdout.readline())
+    assert run.wait(60) == -signal.SIGKILL
+    status = Path(f"/proc/{worker}/stat")
+
+    def alive() -> bool:
+        with contextlib.suppress(OSError):
+            return ") Z " not in status.read_text()  # a zombie holds no lock
+        return False
+
+    deadline = time.monotonic() + 20
+    while alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    waits = alive()
+    if waits:
+        os.kill(worker, signal.SIGKILL)
+    assert not waits, "the worker waits for a reader that is gone"
+
+
 @pytest.mark.slow
 def test_killed_outright_and_started_again(items: ItemTable, tmp_path: Path) -> None:
-    """kill -9 of the real command, BEiT-3 and worker processes included."""
+    """kill -9 of the real command, with BEiT-3; its worker goes with it."""
     table = tmp_path / "items.tsv"
     rows = [
         f"{i}\t{text}\t{image.name if image else ''}"
@@ -219,7 +259,7 @@ def test_killed_outright_and_started_again(items: ItemTable, tmp_path: Path) -> 
                 "--workers", "1", "--threads", "1", "--quiet"]  # fmt: skip
 
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    run = subprocess.Popen(command(cut), cwd=ROOT, start_new_session=True)
+    run = subprocess.Popen(command(cut), cwd=ROOT)
     deadline = time.monotonic() + 120
     journal: list[Path] = []
     while not (journal and journal[0].read_text().count("\n") >= 3):
@@ -227,7 +267,7 @@ def test_killed_outright_and_started_again(items: ItemTable, tmp_path: Path) -> 
         assert run.poll() is None, "it finished before it could be killed"
         time.sleep(0.005)
         journal = list(cut.glob(".beit3-*.part/journal"))
-    os.killpg(run.pid, signal.SIGKILL)
+    run.kill()
     run.wait()
     done = journal[0].read_text().count("\n")
     assert done < 16

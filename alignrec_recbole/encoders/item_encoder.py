@@ -125,6 +125,7 @@ def decoded(
         batch_size=None,
         num_workers=workers if decode is not None else 0,
         collate_fn=_as_is,
+        worker_init_fn=process.die_with_parent,
     )
     return iter(loader)
 
