@@ -171,27 +171,42 @@ class _Linear(torch.autograd.Function):
         turned: Callable[[], Tensor] | None,
     ) -> Tensor:
         kind = product_dtype(x)
-        taken = x if rows is None else x.index_select(0, rows)
-        x_low, weight_low = taken.to(kind), weight.to(kind)
+        weight_low = weight.to(kind)
+        bias_low = None if bias is None else bias.to(kind)
         ctx.table, ctx.rows, ctx.turned = x, rows, turned
         ctx.collector = _collector if _collector is not None and x in _collector else None
+        ctx.gathers = False
+        if rows is not None and x.device.type == "cpu":
+            ctx.gathers = True  # again in the backward
+            ctx.save_for_backward(x, weight_low)
+            out = weight.new_empty(len(rows), len(weight))
+            for cut, taken in _gathered(x, rows, kind):
+                out[cut] = inner_products(taken, weight_low, bias_low)
+            return out
+        x_low = (x if rows is None else x.index_select(0, rows)).to(kind)
         ctx.save_for_backward(x_low, weight_low)
-        bias_low = None if bias is None else bias.to(kind)
         return inner_products(x_low, weight_low, bias_low).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        g = gradient.to(x.dtype)
+        g = gradient.to(weight.dtype)
         turned = ctx.turned
-        for_weight = inner_products(g.T, x.T) if turned is None else inner_products(turned(), g.T).T
+        if ctx.gathers:
+            for_weight = torch.zeros_like(weight, dtype=gradient.dtype)
+            for cut, taken in _gathered(x, ctx.rows, weight.dtype):
+                for_weight += inner_products(g[cut].T, taken.T)
+        elif turned is None:
+            for_weight = inner_products(g.T, x.T)
+        else:
+            for_weight = inner_products(turned(), g.T).T
         for_x = None
         if ctx.collector is not None:
             ctx.collector.add(ctx.table, gradient, weight, ctx.rows)
         elif ctx.needs_input_grad[0]:
-            for_x = gradient.new_empty(x.shape)
-            rows = _ROWS if x.device.type == "cpu" else len(x)
-            for start in range(0, len(x), rows):
+            for_x = gradient.new_empty(len(g), x.shape[1])
+            rows = _ROWS if x.device.type == "cpu" else len(g)
+            for start in range(0, len(g), rows):
                 cut = slice(start, start + rows)
                 for_x[cut] = inner_products(g[cut], weight.T)
             if ctx.rows is not None:
@@ -201,6 +216,15 @@ class _Linear(torch.autograd.Function):
 
 
 _ROWS = 2048  # small enough to be converted in the cache
+_GATHERED_BYTES = 8 << 20
+
+
+def _gathered(table: Tensor, rows: Tensor, kind: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """x[rows] in blocks: whole, the items of a batch are tens of megabytes."""
+    height = max(1, _GATHERED_BYTES // (table.shape[1] * table.element_size()))
+    for start in range(0, len(rows), height):
+        cut = slice(start, start + height)
+        yield cut, table.index_select(0, rows[cut]).to(kind)
 
 
 class ConstantFactor:

@@ -13,10 +13,11 @@ import torch
 
 from alignrec_recbole.errors import SettingError
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MADV_COLLAPSE = 25  # linux/mman.h
 _HUGE_FROM = 8 << 20
+_MAPPED_FROM = 32 << 20
 
 
 def set_threads(threads: int | None, jobs: int = 1) -> int:
@@ -93,19 +94,34 @@ def die_with_parent(_: int = 0) -> None:
             ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
+def return_freed_memory() -> bool:
+    """Have large freed blocks go back to the kernel: while data are read and graphs are built.
+
+    What comes after would otherwise be scattered over the holes that these leave, and touch all of
+    them. Returns whether it could be set.
+    """
+    return _set_allocator({_M_MMAP_MAX: 1 << 16, _M_MMAP_THRESHOLD: _MAPPED_FROM})
+
+
 def keep_freed_memory() -> bool:
     """Let glibc reuse large freed blocks instead of returning them to the kernel.
 
     A training step frees and asks for the same tens of megabytes again and again; fetching them
-    from the kernel costs a page fault every 4 KiB. What is free already goes back to the kernel.
-    Returns whether it could be set.
+    from the kernel costs a page fault every 4 KiB. Returns whether it could be set.
     """
+    return _set_allocator({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1})
+
+
+def _set_allocator(options: dict[int, int]) -> bool:
+    """Set glibc's options; what is free already goes back to the kernel."""
+    if "pyarrow" in sys.modules:  # pandas reads texts with it, where it is installed
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
     if not sys.platform.startswith("linux"):
         return False
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.malloc_trim(0)
-        return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+        return all(libc.mallopt(option, value) for option, value in options.items())
     return False
 
 

@@ -136,10 +136,16 @@ class _Product:
     def of_rows(self, rows: Tensor, starts: range, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         """For each tile the rows [k] in it that have a gradient, and G W there [k, f]."""
         rows, place = rows.unique(return_inverse=True)
-        gradient = scatter_rows(self.gradient, place, len(rows))
+        gradient = scatter_rows(self.gradient, place, len(rows) + _HEIGHTS)
         cuts = torch.searchsorted(rows, torch.tensor([*starts, stop])).tolist()
         for start, first, last in zip(starts, cuts[:-1], cuts[1:], strict=True):
-            yield rows[first:last] - start, _times(gradient[first:last], self.weight)
+            count = last - first
+            height = count + -count % _HEIGHTS  # oneDNN prepares, and keeps, each new shape
+            product = _times(gradient[first : first + height], self.weight)
+            yield rows[first:last] - start, product[:count]
+
+
+_HEIGHTS = 32  # the products' rows are a multiple
 
 
 def _times(gradient: Tensor, weight: Tensor, room: Tensor | None = None) -> Tensor:

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from benchmarks import heap
+
 if TYPE_CHECKING:
     from benchmarks.record import RunRecord
+
+
+def program() -> int:
+    """The command line as a program of its own: `run_benchmark.py`, `alignrec-bench`."""
+    heap.restart()
+    return main()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -253,6 +253,7 @@ def prepare(spec: RunSpec) -> Prepared:
         torch.cuda.set_device(device)
     _check_ranking(config)
     process.set_threads(config["threads"])
+    process.return_freed_memory()
     logging.getLogger("recbole").setLevel(logging.WARNING)
 
     dataset = parts.dataset_class(config)
@@ -284,7 +285,6 @@ def prepare(spec: RunSpec) -> Prepared:
     resolved = {key: _plain(config[key]) for key in sorted(given) if key not in PLACES}
     resolved.setdefault("eval_args", _plain(config["eval_args"]))
     digest = run_digest(spec, resolved, data, feature_files)
-    process.keep_freed_memory()  # from here on: reading leaves much behind
     return Prepared(spec, config, parts, splits, resolved, digest, data, feature_files, notes)
 
 
@@ -391,6 +391,7 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
     from recbole.utils import init_seed
 
     init_seed(prepared.spec.seed, True)
+    process.return_freed_memory()  # anew: encoders and an earlier run's training kept theirs
     kept = prepared.config["features_cache"]
     with neighbour_store.keep_in(Path(kept) if kept else None):
         model = prepared.parts.model_class(prepared.config, prepared.splits[0])
@@ -398,7 +399,7 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
         if isinstance(split, MultimodalDataset):
             split.release_features()
     model = model.to(prepared.config["device"])
-    process.keep_freed_memory()  # anew: the search for neighbours leaves much behind
+    process.keep_freed_memory()  # from here on
     trainer_class = prepared.parts.trainer_class or MultimodalTrainer
     return trainer_class(prepared.config, model, state_file)
 

@@ -27,7 +27,9 @@ def test_linear_is_torchs(dtype, rows):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 
-def test_linear_of_rows_is_torchs():
+@pytest.mark.parametrize("bound", [1 << 20, 2 * 17 * 4])  # gathered whole, two rows at a time
+def test_linear_of_rows_is_torchs(bound, monkeypatch):
+    monkeypatch.setattr(kernels, "_GATHERED_BYTES", bound)
     torch.manual_seed(0)
     x, weight, bias = torch.randn(30, 17), torch.randn(5, 17), torch.randn(5)
     rows = torch.tensor([4, 0, 29, 4, 4])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from alignrec_recbole import kernels
+from alignrec_recbole import kernels, table_gradients
 from alignrec_recbole.table_gradients import TableGradients
 
 
@@ -63,6 +63,24 @@ def test_tiles_move_a_table_as_a_formed_gradient_does(use, kind, decay):
     assert steps == same_steps == 3
     for mine, other in zip(tiled, formed, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_products_of_rows_come_in_few_shapes(monkeypatch):  # oneDNN keeps what it makes for each
+    monkeypatch.setattr(TableGradients, "TILE_BYTES", 100 * 24 * 4)
+    heights, times = set(), table_gradients._times
+    monkeypatch.setattr(
+        table_gradients, "_times", lambda g, *rest: (heights.add(len(g)), times(g, *rest))[1]
+    )
+    table, layer = nn.Parameter(torch.randn(1000, 24)), nn.Linear(24, 3)
+    optimizer = torch.optim.Adam([table], fused=True)
+    gradients = TableGradients(optimizer)
+    for _ in range(20):
+        chosen = torch.randint(1000, (300,))
+        with kernels.collecting(gradients):
+            kernels.linear(table, layer.weight, layer.bias, chosen).sum().backward()
+        optimizer.step()
+    assert heights <= {0, 32, 64}
+    assert len(heights) >= 2
 
 
 def test_a_step_that_never_came_leaves_nothing_behind():

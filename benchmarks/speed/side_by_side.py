@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -24,7 +25,7 @@ from tabulate import tabulate
 
 from alignrec_recbole import process
 from alignrec_recbole.files import atomic_write
-from benchmarks import provenance
+from benchmarks import heap, provenance
 
 Actions = Mapping[str, Callable[[], Any]]
 
@@ -92,6 +93,7 @@ class _Worker:
 
     def start(self) -> None:
         self.began = time.time()
+        os.environ.update(heap.environment(os.environ))  # as run_benchmark.py, for either side
         self.process.start()
 
     def ask(self, order: str) -> Any:
