@@ -196,8 +196,10 @@ class _LayerMean(torch.autograd.Function):
         layers: int,
         rows: Tensor | None,
         keep: slice | Tensor | None,
+        divisor: int,
     ) -> Any:
         ctx.graph, ctx.layers, ctx.rows, ctx.keep = graph, layers, rows, keep
+        ctx.divisor = divisor
         edges = graph._edges_of(rows, start.detach()) if rows is not None and layers else None
         near = graph.near(edges, start) if edges is not None and layers > 1 else None
         ctx.edges, ctx.near = edges, near
@@ -215,7 +217,8 @@ class _LayerMean(torch.autograd.Function):
             total += bag(*_arrays(near.last), inner)
         elif edges is not None:
             total += bag(*edges, inner.detach())
-        total.div_(layers + 1)
+        if divisor != 1:
+            total.div_(divisor)
         if keep is None:
             return total
         if isinstance(keep, slice):
@@ -224,7 +227,7 @@ class _LayerMean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, kept: Tensor | None = None) -> tuple:
-        own = (gradient / (ctx.layers + 1)).contiguous()
+        own = (gradient if ctx.divisor == 1 else gradient / ctx.divisor).contiguous()
         rows, near = ctx.rows, ctx.near
         if near is None:
             out = _whole_backward(ctx.graph, own, ctx.layers, rows, ctx.edges)
@@ -237,7 +240,7 @@ class _LayerMean(torch.autograd.Function):
             out[ctx.keep] += kept
         elif kept is not None:
             out.index_add_(0, ctx.keep, kept)
-        return out, None, None, None, None
+        return out, None, None, None, None, None
 
 
 def _whole_backward(
@@ -293,7 +296,14 @@ def layer_mean(
     tensor([[1.],
             [1.]])
     """
-    return _LayerMean.apply(start, graph, layers, rows, keep)
+    return _LayerMean.apply(start, graph, layers, rows, keep, layers + 1)
+
+
+def layer_sum(
+    graph: SparseOperator, start: Tensor, layers: int, rows: Tensor | None = None
+) -> Tensor:
+    """Σ_{l=0..L} Aˡ X, at all rows or at `rows` only; as `layer_mean`."""
+    return _LayerMean.apply(start, graph, layers, rows, None, 1)
 
 
 def normalised_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
@@ -321,12 +331,6 @@ def bipartite_adjacency(interactions: Any) -> SparseOperator:
     return SparseOperator(
         sp.bmat([[None, interactions], [interactions.T, None]], format="csr"), symmetric=True
     )
-
-
-def unit_rows(features: Tensor) -> Tensor:
-    """Rows divided by their L2 norm; zero rows stay zero instead of turning into NaN."""
-    norm = features.norm(dim=1, keepdim=True)
-    return features / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
 def random_walk_adjacency(

@@ -338,6 +338,35 @@ def pack_linears(model: nn.Module) -> None:
                 setattr(parent, name, PackedLinear(child))
 
 
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows [..., d] divided by their L2 norm; zero rows stay zero instead of turning into NaN.
+
+    With y = x/‖x‖, ∂x = (g − y (y·g))/‖x‖, in one matrix; torch's own way takes six.
+
+    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    return _UnitRows.apply(x)
+
+
+class _UnitRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        norm.masked_fill_(norm == 0, 1)
+        unit = x / norm
+        ctx.save_for_backward(unit, norm)
+        return unit
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        unit, norm = ctx.saved_tensors
+        out = gradient * unit
+        along = out.sum(-1, keepdim=True)
+        return torch.addcmul(gradient, unit, along, value=-1, out=out).div_(norm)
+
+
 def take_rows(table: Tensor, rows: Tensor) -> Tensor:
     """table[rows] with a backward that adds each row once into a zero matrix.
 

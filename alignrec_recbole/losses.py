@@ -265,7 +265,7 @@ class _TableContrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, table: Tensor, rows: Tensor, temperature: float) -> Tensor:
-        grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table)
+        grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table.T)
         total = x.new_zeros(())
         held = CONTRAST_BYTES if x.device.type == "cpu" else 16 * CONTRAST_BYTES
         block = max(1, held // (len(table) * x.element_size()))
@@ -274,8 +274,9 @@ class _TableContrast(torch.autograd.Function):
             share = inner_products(x[cut] / temperature, table).exp_()  # [block, n]
             sums = share.sum(1, keepdim=True)
             total += sums.log().sum()
-            grad_x[cut] = (share @ table) / sums
-            grad_table.addmm_(share.T, x[cut] / sums)
+            grad_x[cut] = inner_products(share, table.T) / sums
+            grad_table += inner_products((x[cut] / sums).T, share.T)
+        grad_table = grad_table.T.contiguous()
         own = table[rows]
         total -= (x * own).sum() / temperature
         grad_table.index_add_(0, rows, x, alpha=-1)

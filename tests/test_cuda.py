@@ -58,7 +58,7 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "linear of rows": lambda x: kernels.linear(x, x[:3], rows=index(x, ROWS)),
     "linear of a constant": lambda x: kernels.ConstantFactor().linear(x.detach(), x[:3]),
     "take rows": lambda x: kernels.take_rows(x, index(x, ROWS)),
-    "unit rows": graphs.unit_rows,
+    "unit rows": kernels.unit_rows,
     "info nce": lambda x: losses.info_nce(x, x.flip(0), 0.2),
     "info nce of ids": lambda x: losses.info_nce(x, x * x, 0.2, ids=index(x, list(range(40)))),
     "info nce, not normalised": lambda x: losses.info_nce(x, x.flip(0), 0.5, normalise=False),

@@ -47,13 +47,15 @@ def test_layer_mean_equals_the_dense_sum_and_has_its_gradient(
     dense = torch.from_numpy(square.toarray())
     rows = None if rows is None else torch.tensor(rows)
     start = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
-    ours = graphs.layer_mean(graph, start, layers, rows)
     twin = dense_mean(dense, start, layers)
     twin = twin if rows is None else twin[rows]
-    torch.testing.assert_close(ours, twin)
     weight = torch.randn_like(twin)
     expected = torch.autograd.grad((twin * weight).sum(), start)[0]
-    torch.testing.assert_close(torch.autograd.grad((ours * weight).sum(), start)[0], expected)
+    for ours, times in ((graphs.layer_mean, 1), (graphs.layer_sum, layers + 1)):
+        found = ours(graph, start, layers, rows)
+        torch.testing.assert_close(found, twin * times)
+        gradient = torch.autograd.grad((found * weight).sum(), start)[0]
+        torch.testing.assert_close(gradient, expected * times)
 
 
 @pytest.mark.parametrize("share", [0.0, 2.0])  # whole products, and only what the rows reach

@@ -218,3 +218,18 @@ def test_strips_of_the_gram_matrix_do_not_show():
     left, right = torch.randn(20, 4), torch.randn(20, 2 * losses.GRAM_COLUMNS + 7)
     direct = (left @ left.T - right @ right.T).norm() / 20
     torch.testing.assert_close(losses.gram_distance(left, right), direct)
+
+
+@pytest.mark.parametrize("shape", [(50, 7), (9, 3, 5)])
+def test_unit_rows_are_torchs_but_for_zero_rows(shape):
+    torch.manual_seed(0)
+    x = torch.randn(*shape, dtype=torch.float64)
+    ours = gradients(kernels.unit_rows, x)
+    theirs = gradients(lambda x: torch.nn.functional.normalize(x, dim=-1), x)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+    x[2] = 0
+    unit, gradient = gradients(kernels.unit_rows, x)
+    assert not unit[2].any()
+    assert gradient.isfinite().all()
+    torch.testing.assert_close(gradient[3:], ours[1][3:])

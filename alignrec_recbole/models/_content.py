@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.graphs import SparseOperator, layer_mean, normalised_interactions, unit_rows
+from alignrec_recbole.graphs import SparseOperator, layer_mean, normalised_interactions
 from alignrec_recbole.item_graphs import unweighted_item_graph
-from alignrec_recbole.kernels import ConstantFactor, linear, take_rows
+from alignrec_recbole.kernels import ConstantFactor, linear, take_rows, unit_rows
 from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender, pair_scores
 from alignrec_recbole.settings import Settings, read_settings
 

@@ -63,10 +63,9 @@ from alignrec_recbole.graphs import (
     SparseOperator,
     bipartite_adjacency,
     layer_mean,
-    unit_rows,
 )
 from alignrec_recbole.item_graphs import item_graph
-from alignrec_recbole.kernels import ConstantFactor, take_rows
+from alignrec_recbole.kernels import ConstantFactor, take_rows, unit_rows
 from alignrec_recbole.models._content import ContentRecommender
 from alignrec_recbole.models._pairwise import NodeTable
 from alignrec_recbole.settings import Settings

@@ -39,10 +39,10 @@ from alignrec_recbole.graphs import (
     SparseOperator,
     bipartite_adjacency,
     co_interaction_graph,
-    layer_mean,
+    layer_sum,
     softmax_rows,
 )
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.kernels import take_rows, unit_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
 from alignrec_recbole.models._pairwise import padded, pair_scores
 from alignrec_recbole.settings import Settings
@@ -119,10 +119,9 @@ class DRAGON(ContentRecommender):
         for number in range(len(self.tables)):
             hidden = F.leaky_relu(self.tables.project(number, self.projections[number]))
             items = project(hidden, self.outer[number]) * self.tables.present(number)[:, None]
-            start.append(F.normalize(torch.cat([self.preferences[number], items]), dim=1))
-        layers = self.settings.n_ui_layers
-        nodes = layer_mean(self.graph, torch.cat(start, 1), layers) * (layers + 1)
-        users, items = nodes[: self.n_users], nodes[self.n_users :]
+            start.append(unit_rows(torch.cat([self.preferences[number], items])))
+        nodes = layer_sum(self.graph, torch.cat(start, 1), self.settings.n_ui_layers)
+        users, items = nodes.split([self.n_users, self.n_items])
         if len(self.tables) > 1:
             views = users.view(self.n_users, len(self.tables), -1)
             users = (self.attention * views).view(self.n_users, -1)

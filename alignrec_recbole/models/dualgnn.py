@@ -45,11 +45,10 @@ from alignrec_recbole.graphs import (
     SparseOperator,
     bipartite_adjacency,
     co_interaction_graph,
-    layer_mean,
+    layer_sum,
     softmax_rows,
-    unit_rows,
 )
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.kernels import take_rows, unit_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
 from alignrec_recbole.models._pairwise import padded, pair_scores
 from alignrec_recbole.settings import Settings
@@ -123,7 +122,7 @@ class DualGNN(ContentRecommender):
         users = [unit_rows(table) for table in self.users]
         start = torch.cat([torch.cat(users, 1), torch.cat(items, 1)])
         layers = self.settings.n_layers
-        return layer_mean(self.graph, start, layers, rows) * (layers + 1)
+        return layer_sum(self.graph, start, layers, rows)
 
     def _tastes(self, nodes: Tensor) -> Tensor:
         """r of all users."""

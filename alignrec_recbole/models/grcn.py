@@ -40,8 +40,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.edges import Edges
-from alignrec_recbole.graphs import unit_rows
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.kernels import take_rows, unit_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables
 from alignrec_recbole.models._pairwise import NodeTable, padded, pair_scores, xavier_normal_as_one
 from alignrec_recbole.settings import Settings

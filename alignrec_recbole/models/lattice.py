@@ -33,19 +33,18 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import SparseOperator, layer_mean, random_walk_adjacency, unit_rows
+from alignrec_recbole.graphs import SparseOperator, layer_mean, random_walk_adjacency
 from alignrec_recbole.item_graphs import (
     item_graph,
     nearest_neighbours,
     neighbour_products,
     neighbour_sums,
 )
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.kernels import take_rows, unit_rows
 from alignrec_recbole.models._content import (
     FeatureTables,
     TwoViewRecommender,
@@ -102,7 +101,7 @@ class LATTICE(TwoViewRecommender):
         """Vectors of all users and items; the item graph is that of the present weights."""
         nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
         content = self._through(self._learn(), self.nodes.items)
-        return nodes[: self.n_users], nodes[self.n_users :] + F.normalize(content, dim=1)
+        return nodes[: self.n_users], nodes[self.n_users :] + unit_rows(content)
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """BPR and the squares of the batch's vectors."""
@@ -123,7 +122,7 @@ class LATTICE(TwoViewRecommender):
             for _ in range(self.settings.n_layers):
                 content = self._epoch_graph @ content
         user, id_item = ids.split([batch, len(items)])
-        content_item = F.normalize(take_rows(content, items), dim=1)
+        content_item = unit_rows(take_rows(content, items))
         positive, negative = (id_item + content_item).split([batch, len(drawn)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
@@ -131,7 +130,7 @@ class LATTICE(TwoViewRecommender):
         self.expose(
             lambda: Views(
                 user_id=user,
-                user_content=self.user_item.rows(users, F.normalize(content, dim=1)),
+                user_content=self.user_item.rows(users, unit_rows(content)),
                 item_id=id_item[:batch],
                 item_content=content_item[:batch],
                 user=user,

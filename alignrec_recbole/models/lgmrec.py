@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency, layer_mean
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.kernels import take_rows, unit_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables
 from alignrec_recbole.models._pairwise import NodeTable, pair_scores
 from alignrec_recbole.settings import Settings
@@ -165,8 +165,8 @@ class LGMRec(ContentRecommender):
         return torch.stack([vectors[side] for vectors in hyper]).sum(0)
 
     def _fuse(self, ids: Tensor, modal: Tensor, spread: Tensor) -> Tensor:
-        views = F.normalize(modal.view(len(ids), -1, ids.shape[1]), dim=2)
-        return ids + views.sum(1) + self.settings.alpha * F.normalize(spread, dim=1)
+        views = unit_rows(modal.view(len(ids), -1, ids.shape[1]))
+        return ids + views.sum(1) + self.settings.alpha * unit_rows(spread)
 
     def _contrast(self, hyper: list[_Global], users: Tensor, items: Tensor) -> Tensor:
         """HCL; PAD is no negative."""

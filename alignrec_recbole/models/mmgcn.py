@@ -39,8 +39,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import SparseOperator, random_walk_adjacency, unit_rows
-from alignrec_recbole.kernels import linear, take_rows
+from alignrec_recbole.graphs import SparseOperator, random_walk_adjacency
+from alignrec_recbole.kernels import linear, take_rows, unit_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
 from alignrec_recbole.models._pairwise import NodeTable, padded, pair_scores, xavier_normal_as_one
 from alignrec_recbole.settings import Settings
@@ -142,7 +142,7 @@ class _Branch(nn.Module):
         """x^L of all nodes, or of some, from the items' unit rows [item_num, first]."""
         x = torch.cat([unit_rows(self.users), content])
         for number, message in enumerate(self.messages):
-            sent = x @ message
+            sent = linear(x, message.T)
             if rows is not None and number == len(self.messages) - 1:
                 heard = graph.rows(rows, sent)
                 x, ids = take_rows(x, rows), take_rows(ids, rows)
@@ -151,5 +151,5 @@ class _Branch(nn.Module):
             own = F.leaky_relu(project(x, self.own[number])) + ids
             heard, join = F.leaky_relu(heard), self.join[number]
             left, right = join.weight.tensor_split([heard.shape[1]], 1)  # spares [n_m; o_m]
-            x = F.leaky_relu(linear(heard, left, join.bias) + own @ right.T)
+            x = F.leaky_relu(linear(heard, left, join.bias) + linear(own, right))
         return x

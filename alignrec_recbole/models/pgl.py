@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs import bipartite_adjacency, layer_mean, thinned_adjacency
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.kernels import take_rows, unit_rows
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables
 from alignrec_recbole.models._pairwise import padded, pair_scores
 from alignrec_recbole.settings import Settings
@@ -109,8 +109,7 @@ class PGL(ContentRecommender):
     def _start(self) -> tuple[Tensor, Tensor]:
         """x of users [user_num, M d] and items [item_num, M d]."""
         items = [
-            F.normalize(self.tables.project(number, layer), dim=1)
-            * self.tables.present(number)[:, None]
+            unit_rows(self.tables.project(number, layer)) * self.tables.present(number)[:, None]
             for number, layer in enumerate(self.projections)
         ]
         return torch.cat(list(self.users), 1), torch.cat(items, 1)

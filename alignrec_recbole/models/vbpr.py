@@ -56,18 +56,22 @@ class VBPR(ContentRecommender):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """[γ_u; θ_u] and [γ_i; W f_i + c] of all users and items."""
-        content = self.projection(torch.cat(list(self.tables), 1))
-        return self.users, torch.cat([self.items, content], 1)
+        return self.users, torch.cat([self.items, self._content()], 1)
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """BPR and the norms of the vectors in the batch."""
         rows = torch.cat([positives, negatives.ravel()])
-        features = torch.cat([table.index_select(0, rows) for table in self.tables], 1)
-        content = self.projection(features)
-        items = torch.cat([take_rows(self.items, rows), content], 1)
+        items = torch.cat([take_rows(self.items, rows), self._content(rows)], 1)
         user = take_rows(self.users, users)
         positive, negative = items.split([len(users), len(rows) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["norms"]:
             terms["norms"] = losses.embedding_norms(user, positive, negative)
         return terms
+
+    def _content(self, rows: Tensor | None = None) -> Tensor:
+        """W f + c of all items, or of some, set by set: no copy of the features side by side."""
+        weights = self.projection.weight.split(self.tables.widths, 1)
+        biases = [self.projection.bias] + [None] * (len(weights) - 1)
+        parts = zip(range(len(weights)), weights, biases, strict=True)
+        return torch.stack([self.tables.linear(*part, rows) for part in parts]).sum(0)

@@ -33,7 +33,8 @@ CHEAP_SETTINGS: dict[str, Any] = {
 }
 # class → what it is checked with instead
 OWN_CHEAP_SETTINGS: dict[str, dict[str, Any]] = {
-    "MMGCN": {"learning_rate": 0.005},  # its published grid ends at 0.01; at 0.02 the loss leaps
+    # its published grid ends at 0.01; at 0.02 the loss leaps, at 0.005 rounding still moves the end
+    "MMGCN": {"learning_rate": 0.003},
 }
 
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alignrec_recbole.graphs import SparseOperator, unit_rows
-from alignrec_recbole.kernels import inner_products
+from alignrec_recbole.graphs import SparseOperator
+from alignrec_recbole.kernels import inner_products, unit_rows
 from alignrec_recbole.settings import Settings
 from benchmarks.protocols.content import Content, Scores
 
