@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alignrec_recbole.data import download, mmrec
+from alignrec_recbole.data import download, feature_table, mmrec
 from alignrec_recbole.data.feature_table import FeatureTable, load_features
 from alignrec_recbole.data.items import ItemTable, read_item_table
 from alignrec_recbole.data.masking import masked_items
@@ -746,3 +746,22 @@ def test_devices(tmp_path: Path) -> None:
     for wrong in ("gpu", "cuda:99", "cuda:x"):
         with pytest.raises(SettingError, match="no device"):
             choose_device(wrong)
+
+
+@pytest.mark.parametrize("block", [1 << 11, 3])  # rows read at a time
+def test_rows_find_their_items_however_they_are_read(tmp_path, block, monkeypatch):
+    monkeypatch.setattr(feature_table, "BLOCK", block)
+    items = [f"i{n}" for n in range(10)]
+    rows = np.random.default_rng(0).standard_normal((10, 4), dtype=np.float32)
+    rows[6] = 0
+    feature_table.save_features(
+        tmp_path / "t.npy", rows, name="t", modality="text", encoder="e", settings={},
+        source="s", items=items, missing=["i6"],
+    )  # fmt: skip
+    order = [7, 6, 0, 9, 3, 1, 2]
+    table = feature_table.load_features(tmp_path / "t.npy")
+    aligned = feature_table.align(table, ["[PAD]", *(items[n] for n in order)])
+    assert np.array_equal(aligned.values[1:], rows[order])
+    assert not aligned.values[0].any()
+    assert aligned.present.tolist() == [False, True, False, *[True] * 5]
+    assert np.array_equal(table.matrix, rows)  # what was let go is read again

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.files import atomic_write, sha256_file
 
-BLOCK = 1 << 14  # rows looked at together
+BLOCK = 1 << 11  # rows looked at together
 
 Modality = Literal["text", "image", "audio", "fused"]
 
@@ -309,7 +310,9 @@ def align(
         row = np.fromiter((place[token] for token in wanted), np.int64, len(wanted))
         missing = set(manifest.missing)
     values = np.zeros((len(tokens), table.matrix.shape[1]), dtype=np.float32)
-    values[1:] = table.matrix[row]
+    for start in range(0, len(row), BLOCK):
+        values[1 + start : 1 + start + BLOCK] = table.matrix[row[start : start + BLOCK]]
+        _let_go(table.matrix)
     present = np.ones(len(tokens), dtype=bool)
     present[0] = False
     if missing:
@@ -319,6 +322,12 @@ def align(
     missing_now = {wanted[i] for i in np.flatnonzero(~present[1:])}
     _check_values(table.path, values[1:], wanted, missing_now)
     return AlignedFeatures(values, present, manifest)
+
+
+def _let_go(matrix: np.ndarray) -> None:
+    """Take what was read of a memory-mapped matrix out of this process's memory."""
+    if isinstance(matrix.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        matrix.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _rows_by_number(table: FeatureTable, wanted: list[str]) -> np.ndarray:
