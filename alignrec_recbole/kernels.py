@@ -175,31 +175,28 @@ class _Linear(torch.autograd.Function):
         bias_low = None if bias is None else bias.to(kind)
         ctx.table, ctx.rows, ctx.turned = x, rows, turned
         ctx.collector = _collector if _collector is not None and x in _collector else None
-        ctx.gathers = False
-        if rows is not None and x.device.type == "cpu":
-            ctx.gathers = True  # again in the backward
+        if rows is None:
+            x = x.to(kind)
             ctx.save_for_backward(x, weight_low)
-            out = weight.new_empty(len(rows), len(weight))
-            for cut, taken in _gathered(x, rows, kind):
-                out[cut] = inner_products(taken, weight_low, bias_low)
-            return out
-        x_low = (x if rows is None else x.index_select(0, rows)).to(kind)
-        ctx.save_for_backward(x_low, weight_low)
-        return inner_products(x_low, weight_low, bias_low).to(weight.dtype)
+            return inner_products(x, weight_low, bias_low).to(weight.dtype)
+        ctx.save_for_backward(x, weight_low)  # rows are gathered again in the backward
+        out = weight.new_empty(len(rows), len(weight))
+        for cut, taken in _gathered(x, rows, kind):
+            out[cut] = inner_products(taken, weight_low, bias_low)
+        return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         g = gradient.to(weight.dtype)
-        turned = ctx.turned
-        if ctx.gathers:
+        if ctx.rows is not None:
             for_weight = torch.zeros_like(weight, dtype=gradient.dtype)
             for cut, taken in _gathered(x, ctx.rows, weight.dtype):
                 for_weight += inner_products(g[cut].T, taken.T)
-        elif turned is None:
-            for_weight = inner_products(g.T, x.T)
+        elif ctx.turned is not None:
+            for_weight = inner_products(ctx.turned(), g.T).T
         else:
-            for_weight = inner_products(turned(), g.T).T
+            for_weight = inner_products(g.T, x.T)
         for_x = None
         if ctx.collector is not None:
             ctx.collector.add(ctx.table, gradient, weight, ctx.rows)
@@ -220,8 +217,9 @@ _GATHERED_BYTES = 8 << 20
 
 
 def _gathered(table: Tensor, rows: Tensor, kind: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """x[rows] in blocks: whole, the items of a batch are tens of megabytes."""
+    """x[rows] in blocks, on a GPU in one: the items of a batch are tens of megabytes."""
     height = max(1, _GATHERED_BYTES // (table.shape[1] * table.element_size()))
+    height = height if table.device.type == "cpu" else max(1, len(rows))
     for start in range(0, len(rows), height):
         cut = slice(start, start + height)
         yield cut, table.index_select(0, rows[cut]).to(kind)

@@ -100,9 +100,10 @@ class DualGNN(ContentRecommender):
         items = torch.cat([positives, negatives.ravel()])
         everyone = torch.arange(self.n_users, device=items.device)
         nodes = self._sum_of_layers(torch.cat([everyone, items + self.n_users]))
-        tastes = self._tastes(nodes[: self.n_users])
+        of_users, of_items = nodes.split([self.n_users, len(items)])
+        tastes = self._tastes(of_users)
         user = take_rows(tastes, users) + self.user_user.rows(users, tastes)
-        item = self._by_set(nodes[self.n_users :]).sum(1)
+        item = self._by_set(of_items).sum(1)
         positive, negative = item.split([len(users), len(items) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
@@ -121,8 +122,7 @@ class DualGNN(ContentRecommender):
             items.append(content * self.tables.present(number)[:, None])
         users = [unit_rows(table) for table in self.users]
         start = torch.cat([torch.cat(users, 1), torch.cat(items, 1)])
-        layers = self.settings.n_layers
-        return layer_sum(self.graph, start, layers, rows)
+        return layer_sum(self.graph, start, self.settings.n_layers, rows)
 
     def _tastes(self, nodes: Tensor) -> Tensor:
         """r of all users."""
