@@ -4,12 +4,12 @@ Importing this package repairs RecBole 1.2.1 for the installed stack (compat.py)
 models known to it (register.py).
 """
 
-from alignrec_recbole import compat
+from alignrec_recbole.compat import patches
 
 __version__ = "0.1.0"
 
-compat.apply()
+patches.apply()
 
-from alignrec_recbole import register  # noqa: E402 (reads RecBole, so it comes after the repairs)
+from alignrec_recbole.registry import stock_recbole  # noqa: E402 (reads RecBole, so it comes after the repairs)
 
-register.install()
+stock_recbole.install()

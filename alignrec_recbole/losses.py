@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignrec_recbole.kernels import across_is_fast, inner_products, product_dtype, take_rows
+from alignrec_recbole.ops.matmul import across_is_fast, inner_products, product_dtype
+from alignrec_recbole.ops.rows import take_rows
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:

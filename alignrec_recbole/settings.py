@@ -3,74 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alignrec_recbole.errors import SettingError
-from alignrec_recbole.ranking_metrics import METRICS
 
 
 class Settings(BaseModel):
     """Base of a model's hyper-parameters; fields without a default must be in its YAML."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Length = Annotated[int, Field(gt=0)]
-
-
-class RunSettings(Settings):
-    """What the trainer and the ranking read; defaults are in properties/overall.yaml."""
-
-    seed: int = Field(ge=0, lt=2**32, description="whole number from 0 to 2**32 - 1")
-    epochs: int = Field(ge=0, description="0 or more")
-    train_batch_size: int = Field(gt=0, description="at least 1")
-    learning_rate: float = Field(ge=0, description="0 or more")
-    learner: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"] = Field(
-        description="adam, adamw, sgd, adagrad, rmsprop or sparse_adam"
-    )
-    lr_decay: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = Field(
-        description="[factor, epochs]"
-    )
-    stopping_step: int = Field(ge=0, description="0 or more")
-    eval_step: int = Field(gt=0, description="at least 1")
-    topk: Length | Annotated[list[Length], Field(min_length=1)] = Field(
-        description="list of list lengths, 20 among them"
-    )
-    metrics: list[str] = Field(min_length=1, description=", ".join(METRICS))
-    valid_metric: str = Field(description="METRIC@K of metrics and topk")
-    metric_decimal_place: int = Field(ge=0, description="0 or more")
-    setting: Literal["mmrec", "recbole"] = Field(description="mmrec or recbole")
-    precision: Literal["float32", "bfloat16"] = Field(description="float32 or bfloat16")
-    threads: Annotated[int, Field(gt=0)] | None = Field(description="at least 1, or null")
-
-    @field_validator("topk")
-    @classmethod
-    def _shown(cls, topk: int | list[int]) -> int | list[int]:
-        if 20 not in (topk if isinstance(topk, list) else [topk]):
-            raise ValueError("without 20: tables, tests and plots are at Recall@20")
-        return topk
-
-    @field_validator("metrics")
-    @classmethod
-    def _known(cls, metrics: list[str]) -> list[str]:
-        unknown = [name for name in metrics if name not in METRICS]
-        if unknown:
-            raise ValueError(f"there is no metric {unknown[0]!r}")
-        if "Recall" not in metrics:
-            raise ValueError("without Recall: tables, tests and plots are at Recall@20")
-        return metrics
-
-    @field_validator("valid_metric")
-    @classmethod
-    def _computed(cls, name: str, info: ValidationInfo) -> str:
-        cutoffs = info.data.get("topk", [])
-        cutoffs = [cutoffs] if isinstance(cutoffs, int) else cutoffs
-        computed = [f"{metric}@{k}" for metric in info.data.get("metrics", []) for k in cutoffs]
-        if computed and name.lower() not in [known.lower() for known in computed]:
-            raise ValueError(f"not computed; there are {', '.join(computed)}")
-        return name
 
 
 S = TypeVar("S", bound=Settings)

@@ -6,22 +6,19 @@ Tab-separated with a header: a user column (`userID` or `user_id`), an item colu
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from alignrec_recbole.errors import DataError
+from alignrec_recbole.io.tsv import AS_WRITTEN, check_lines, read_header
 
 USER_COLUMNS = ("userID", "user_id")
 ITEM_COLUMNS = ("itemID", "item_id")
 LABEL_COLUMN = "x_label"
-# pandas: a quotation mark is a character like any other, and "NA" a name
-AS_WRITTEN: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "keep_default_na": False}
 TYPES = ("token", "token_seq", "float", "float_seq")  # RecBole's
 
 
@@ -32,59 +29,6 @@ class Interactions:
     users: np.ndarray
     items: np.ndarray
     labels: np.ndarray | None
-
-
-def read_header(path: Path, separator: str = "\t") -> list[str]:
-    """Column names of a separated file, a byte order mark removed.
-
-    Raises:
-        DataError: the file is missing, empty or not UTF-8, or a column has two entries.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as handle:
-            header = handle.readline().rstrip("\r\n")
-    except FileNotFoundError:
-        raise DataError(f"There is no interaction file {path}.") from None
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from error
-    if not header.strip():
-        raise DataError(
-            f"{path.name} is empty.", came=str(path), expected="a header line and interactions"
-        )
-    columns = header.split(separator)
-    twice = [column for column in columns if columns.count(column) > 1]
-    if twice:
-        raise DataError(
-            f"{path.name} names the column {twice[0]!r} twice.",
-            came=" | ".join(columns),
-            expected="every column once",
-        )
-    return columns
-
-
-def check_lines(path: Path, header: Sequence[str], separator: str = "\t") -> None:
-    """Check that a file is UTF-8 and has as many cells in every line as in its header.
-
-    Raises:
-        DataError: with the first line that differs; a reader would drop or shift its cells.
-    """
-    data = path.read_bytes()
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from error
-    mark, wanted = separator.encode(), len(header) - 1
-    lines = data.split(b"\n")
-    wrong = [i for i, line in enumerate(lines) if line.count(mark) != wanted and line.strip()]
-    if wrong:
-        cells = lines[wrong[0]].count(mark) + 1
-        raise DataError(
-            f"{path.name} is not a regular table.",
-            came=f"{len(wrong)} lines of another width, first line {wrong[0] + 1} with {cells} "
-            "cells",
-            expected=f"{len(header)} cells in every line, as in the header",
-            next="complete these lines, or convert the file to tabs if it uses another delimiter",
-        )
 
 
 def check_atomic_file(path: Path, columns: Sequence[str], separator: str = "\t") -> None:
@@ -210,13 +154,4 @@ def _column(path: Path, header: list[str], names: tuple[str, ...]) -> str:
         came=f"columns {came}" if len(header) > 1 else f"one column, {came!r}",
         expected="a tab-separated header such as userID, itemID, x_label",
         next="rename the columns, or convert the file to tabs if it uses another delimiter",
-    )
-
-
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
-    return DataError(
-        f"{path.name} is not UTF-8 text.",
-        came=f"byte 0x{error.object[error.start]:02x} at position {error.start}",
-        expected="UTF-8",
-        next="convert it, for example with iconv -f LATIN1 -t UTF-8",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.errors import DataError, MissingDependencyError
-from alignrec_recbole.files import inside
+from alignrec_recbole.io.files import inside
 
 ID_COLUMNS = ("item_id", "itemID", "id")
 IMAGE_COLUMN = "image"

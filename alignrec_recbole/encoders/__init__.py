@@ -40,9 +40,9 @@ class EncodedItems:
 # an item is encoded by itself, `open_encoder(model, device) -> ItemEncoder`
 ENCODERS = {
     "lsa": "alignrec_recbole.encoders.lsa",
-    "minilm": "alignrec_recbole.encoders.huggingface",
+    "minilm": "alignrec_recbole.encoders.sentence",
     "efficientnet": "alignrec_recbole.encoders.efficientnet",
-    "hf": "alignrec_recbole.encoders.huggingface",
+    "hf": "alignrec_recbole.encoders.sentence",
     "clip": "alignrec_recbole.encoders.clip",
     "clip-image": "alignrec_recbole.encoders.clip",
     "clip-text": "alignrec_recbole.encoders.clip",

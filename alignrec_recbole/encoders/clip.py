@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignrec_recbole.data.feature_table import Modality
+from alignrec_recbole.data.images import centre_square
 from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders import EncodedItems
-from alignrec_recbole.encoders.huggingface import folder_identity
-from alignrec_recbole.encoders.images import centre_square
-from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, encode_table
+from alignrec_recbole.encoders.base import ItemEncoder, Picture, encode_table
+from alignrec_recbole.encoders.sentence import folder_identity
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.kernels import pack_linears
+from alignrec_recbole.features.table import Modality
+from alignrec_recbole.ops.matmul import pack_linears
 
 SIDES: dict[str, Modality] = {"clip": "fused", "clip-image": "image", "clip-text": "text"}
 

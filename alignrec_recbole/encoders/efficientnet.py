@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from alignrec_recbole.data.feature_table import Modality
+from alignrec_recbole.data.images import centre_square
 from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders import EncodedItems
-from alignrec_recbole.encoders.images import centre_square
-from alignrec_recbole.encoders.item_encoder import ItemEncoder, Picture, encode_table
+from alignrec_recbole.encoders.base import ItemEncoder, Picture, encode_table
 from alignrec_recbole.errors import DataError, MissingDependencyError
+from alignrec_recbole.features.table import Modality
 
 SIDE = 224
 WIDTH = 1280

@@ -28,17 +28,17 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from alignrec_recbole.data.feature_table import (
+from alignrec_recbole.data.images import REASONS
+from alignrec_recbole.data.items import ItemTable
+from alignrec_recbole.encoders.base import Batch, ItemEncoder, Plan, make_plan, run_batches
+from alignrec_recbole.errors import FeatureError, WriteError
+from alignrec_recbole.features.masking import masked_items
+from alignrec_recbole.features.table import (
     FeatureManifest,
     FeatureTable,
     load_features,
     save_features,
 )
-from alignrec_recbole.data.items import ItemTable
-from alignrec_recbole.data.masking import masked_items
-from alignrec_recbole.encoders.images import REASONS
-from alignrec_recbole.encoders.item_encoder import Batch, ItemEncoder, Plan, make_plan, run_batches
-from alignrec_recbole.errors import FeatureError, WriteError
 
 Hide = Literal["text", "image"]
 

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.graphs import SparseOperator, layer_mean, normalised_interactions
-from alignrec_recbole.item_graphs import unweighted_item_graph
-from alignrec_recbole.kernels import ConstantFactor, linear, take_rows, unit_rows
-from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender, pair_scores
+from alignrec_recbole.graphs.item_item import unweighted_item_graph
+from alignrec_recbole.graphs.user_item import normalised_interactions
+from alignrec_recbole.models._base import NodeTable, PairwiseRecommender, pair_scores
+from alignrec_recbole.ops.linear import ConstantFactor, linear
+from alignrec_recbole.ops.propagation import layer_mean
+from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings, read_settings
 
 

@@ -59,15 +59,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import (
-    SparseOperator,
-    bipartite_adjacency,
-    layer_mean,
-)
-from alignrec_recbole.item_graphs import item_graph
-from alignrec_recbole.kernels import ConstantFactor, take_rows, unit_rows
+from alignrec_recbole.graphs.item_item import item_graph
+from alignrec_recbole.graphs.user_item import bipartite_adjacency
+from alignrec_recbole.models._base import NodeTable
 from alignrec_recbole.models._content import ContentRecommender
-from alignrec_recbole.models._pairwise import NodeTable
+from alignrec_recbole.ops.linear import ConstantFactor
+from alignrec_recbole.ops.propagation import layer_mean
+from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
 
 VARIANTS: dict[str, dict[str, Any]] = {

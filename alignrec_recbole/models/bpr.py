@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.kernels import take_rows
-from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
+from alignrec_recbole.models._base import NodeTable, PairwiseRecommender
+from alignrec_recbole.ops.rows import take_rows
 from alignrec_recbole.settings import Settings, read_settings
 
 

@@ -35,16 +35,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import (
-    SparseOperator,
+from alignrec_recbole.graphs.user_item import (
     bipartite_adjacency,
     co_interaction_graph,
-    layer_sum,
     softmax_rows,
 )
-from alignrec_recbole.kernels import take_rows, unit_rows
+from alignrec_recbole.models._base import padded, pair_scores
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
-from alignrec_recbole.models._pairwise import padded, pair_scores
+from alignrec_recbole.ops.propagation import layer_sum
+from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
 
 

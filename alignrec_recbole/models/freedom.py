@@ -29,20 +29,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import (
-    SparseOperator,
-    bipartite_adjacency,
-    layer_mean,
-    thinned_adjacency,
-)
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.graphs.user_item import bipartite_adjacency, thinned_adjacency
+from alignrec_recbole.models._base import NodeTable, pair_scores
 from alignrec_recbole.models._content import (
     FeatureTables,
     TwoViewRecommender,
     TwoViewSettings,
     Views,
 )
-from alignrec_recbole.models._pairwise import NodeTable, pair_scores
+from alignrec_recbole.ops.propagation import layer_mean
+from alignrec_recbole.ops.rows import take_rows
+from alignrec_recbole.ops.sparse import SparseOperator
 
 
 class FREEDOMSettings(TwoViewSettings):

@@ -39,10 +39,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.edges import Edges
-from alignrec_recbole.kernels import take_rows, unit_rows
+from alignrec_recbole.models._base import NodeTable, padded, pair_scores, xavier_normal_as_one
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables
-from alignrec_recbole.models._pairwise import NodeTable, padded, pair_scores, xavier_normal_as_one
+from alignrec_recbole.ops.edge_weights import Edges
+from alignrec_recbole.ops.rows import take_rows, unit_rows
 from alignrec_recbole.settings import Settings
 
 

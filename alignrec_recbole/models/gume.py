@@ -42,9 +42,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import SparseOperator, extended_adjacency, layer_mean
-from alignrec_recbole.models._pairwise import padded
+from alignrec_recbole.graphs.user_item import extended_adjacency
+from alignrec_recbole.models._base import padded
 from alignrec_recbole.models.mgcn import MGCN, MGCNSettings
+from alignrec_recbole.ops.propagation import layer_mean
+from alignrec_recbole.ops.sparse import SparseOperator
 
 
 class GUMESettings(MGCNSettings):

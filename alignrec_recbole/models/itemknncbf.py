@@ -23,7 +23,7 @@ from pydantic import Field
 from recbole.utils import ModelType
 from torch import Tensor, nn
 
-from alignrec_recbole.item_graphs import shrunk_neighbours
+from alignrec_recbole.graphs.item_item import shrunk_neighbours
 from alignrec_recbole.models._content import ContentRecommender
 from alignrec_recbole.settings import Settings
 

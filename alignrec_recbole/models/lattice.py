@@ -37,21 +37,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import SparseOperator, layer_mean, random_walk_adjacency
-from alignrec_recbole.item_graphs import (
-    item_graph,
-    nearest_neighbours,
-    neighbour_products,
-    neighbour_sums,
-)
-from alignrec_recbole.kernels import take_rows, unit_rows
+from alignrec_recbole.graphs.item_item import item_graph, nearest_neighbours
+from alignrec_recbole.graphs.user_item import random_walk_adjacency
+from alignrec_recbole.models._base import NodeTable, pair_scores
 from alignrec_recbole.models._content import (
     FeatureTables,
     TwoViewRecommender,
     TwoViewSettings,
     Views,
 )
-from alignrec_recbole.models._pairwise import NodeTable, pair_scores
+from alignrec_recbole.ops.neighbours import neighbour_products, neighbour_sums
+from alignrec_recbole.ops.propagation import layer_mean
+from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.sparse import SparseOperator
 
 
 class LATTICESettings(TwoViewSettings):

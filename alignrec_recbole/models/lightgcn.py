@@ -19,8 +19,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import bipartite_adjacency, layer_mean, normalised_interactions
-from alignrec_recbole.models._pairwise import NodeTable, PairwiseRecommender
+from alignrec_recbole.graphs.user_item import bipartite_adjacency, normalised_interactions
+from alignrec_recbole.models._base import NodeTable, PairwiseRecommender
+from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.settings import Settings, read_settings
 
 

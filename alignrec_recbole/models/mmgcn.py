@@ -39,10 +39,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import SparseOperator, random_walk_adjacency
-from alignrec_recbole.kernels import linear, take_rows, unit_rows
+from alignrec_recbole.graphs.user_item import random_walk_adjacency
+from alignrec_recbole.models._base import NodeTable, padded, pair_scores, xavier_normal_as_one
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
-from alignrec_recbole.models._pairwise import NodeTable, padded, pair_scores, xavier_normal_as_one
+from alignrec_recbole.ops.linear import linear
+from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
 
 

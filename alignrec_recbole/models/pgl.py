@@ -31,10 +31,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import bipartite_adjacency, layer_mean, thinned_adjacency
-from alignrec_recbole.kernels import take_rows, unit_rows
+from alignrec_recbole.graphs.user_item import bipartite_adjacency, thinned_adjacency
+from alignrec_recbole.models._base import padded, pair_scores
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables
-from alignrec_recbole.models._pairwise import padded, pair_scores
+from alignrec_recbole.ops.propagation import layer_mean
+from alignrec_recbole.ops.rows import take_rows, unit_rows
 from alignrec_recbole.settings import Settings
 
 

@@ -36,9 +36,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs import bipartite_adjacency, layer_mean
+from alignrec_recbole.graphs.user_item import bipartite_adjacency
+from alignrec_recbole.models._base import NodeTable
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables
-from alignrec_recbole.models._pairwise import NodeTable
+from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.settings import Settings
 
 

@@ -33,14 +33,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency
-from alignrec_recbole.item_graphs import item_graph
-from alignrec_recbole.models._content import (
-    FeatureTables,
-    GatedTwoView,
-    TwoViewSettings,
-)
-from alignrec_recbole.models._pairwise import NodeTable
+from alignrec_recbole.graphs.item_item import item_graph
+from alignrec_recbole.graphs.user_item import bipartite_adjacency
+from alignrec_recbole.models._base import NodeTable
+from alignrec_recbole.models._content import FeatureTables, GatedTwoView, TwoViewSettings
+from alignrec_recbole.ops.sparse import SparseOperator
 
 
 class SMORESettings(TwoViewSettings):

@@ -25,9 +25,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.kernels import take_rows
+from alignrec_recbole.models._base import padded, pair_scores
 from alignrec_recbole.models._content import ContentRecommender, FeatureTables
-from alignrec_recbole.models._pairwise import padded, pair_scores
+from alignrec_recbole.ops.rows import take_rows
 from alignrec_recbole.settings import Settings
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from alignrec_recbole.data.feature_table import Modality, align, load_features, save_features
 from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders import EncodedItems
-from alignrec_recbole.files import sha256_file
+from alignrec_recbole.features.table import Modality, align, load_features, save_features
+from alignrec_recbole.io.files import sha256_file
 
 TOLERANCE = 1e-5
 WORDS = (

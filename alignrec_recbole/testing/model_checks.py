@@ -1,6 +1,6 @@
 """Checks that every registered model passes, usable for a model of your own:
 
-    from alignrec_recbole.testing.lab import Lab
+    from alignrec_recbole.testing.testbed import Lab
     from alignrec_recbole.testing.model_checks import model_checks
 
     lab = Lab("MyModel", tmp_path)
@@ -37,11 +37,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from alignrec_recbole import evaluation
 from alignrec_recbole.errors import AlignRecError, DivergedError, FeatureError, SettingError
+from alignrec_recbole.evaluation import ranking as ranking_module
 from alignrec_recbole.settings import check_keys
-from alignrec_recbole.testing.block_world import BlockWorld, block_world
-from alignrec_recbole.testing.lab import SHORT, Fit, Lab, Subject
+from alignrec_recbole.testing.synthetic import BlockWorld, block_world
+from alignrec_recbole.testing.testbed import SHORT, Fit, Lab, Subject
 
 Check = Callable[[Lab], None]
 
@@ -173,7 +173,7 @@ def check_seen_items_masked(lab: Lab) -> None:
     fit = lab.fit()
     n_items = fit.splits[0].item_num
     for target, masked in (("valid", ("train",)), ("test", ("train", "valid"))):
-        with mock.patch.object(evaluation, "BLOCK_BYTES", 4 * n_items * 7):
+        with mock.patch.object(ranking_module, "BLOCK_BYTES", 4 * n_items * 7):
             ranking = fit.trainer.rank(fit.task(target, masked), n_items - 1)
         hidden = {pair for split in masked for pair in zip(*fit.pairs(split), strict=True)}
         for user, items in zip(ranking.users, ranking.items, strict=True):

@@ -25,11 +25,11 @@ import torch
 import yaml
 from tabulate import tabulate
 
-from alignrec_recbole.files import atomic_write
-from alignrec_recbole.yaml_files import properties_dir
-from benchmarks.parity import official
-from benchmarks.parity.checkout import default_dtype
-from benchmarks.parity.our_training import train_ours
+from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io.yaml_loader import properties_dir
+from benchmarks.reference import alignrec_official
+from benchmarks.reference.checkout import default_dtype
+from benchmarks.reference.our_training import train_ours
 
 USERS, ITEMS, WIDTH, STEPS = 60, 90, 48, 3
 
@@ -174,7 +174,7 @@ def official_run(reference: Path, case: Case) -> dict[str, Any]:
 
 def _official_run(reference: Path, case: Case) -> dict[str, Any]:
     inputs = case.inputs()
-    model = official.build(
+    model = alignrec_official.build(
         reference, inputs["features"], inputs["matrix"], batch_size=2048, uia=case.uia, double=True
     )
     own = dict(model.named_parameters())
@@ -283,7 +283,7 @@ METRICS = ("Recall@20", "NDCG@20")
 
 def _train_official(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     file = folder / f"{options.features}.npy"
-    (run,) = official.train(options.reference, folder, file, [seed], options.epochs)
+    (run,) = alignrec_official.train(options.reference, folder, file, [seed], options.epochs)
     return {
         **{metric: float(run["test"][metric.lower()]) for metric in METRICS},
         "epochs": run["epochs"],
@@ -292,7 +292,7 @@ def _train_official(options: argparse.Namespace, folder: Path, seed: int) -> dic
 
 
 def _train_ours(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
-    given = official.HYPER_PARAMETERS
+    given = alignrec_official.HYPER_PARAMETERS
     overrides = {
         "variant": "official",
         "cca_weight": given["cl_loss"],

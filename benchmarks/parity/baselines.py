@@ -32,13 +32,14 @@ import scipy.sparse as sp
 import torch
 from tabulate import tabulate
 
-from alignrec_recbole import register
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.files import atomic_write
-from benchmarks import provenance
-from benchmarks.parity import checkout, mmrec
-from benchmarks.parity.checkout import default_dtype
-from benchmarks.parity.our_training import train_ours
+from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.registry import defaults
+from alignrec_recbole.registry.models import load_class
+from alignrec_recbole.runs import provenance
+from benchmarks.reference import checkout, mmrec
+from benchmarks.reference.checkout import default_dtype
+from benchmarks.reference.our_training import train_ours
 
 USERS, ITEMS, WIDTHS, BATCH, BATCHES = 60, 90, {"text": 32, "image": 48}, 64, 2
 
@@ -441,7 +442,7 @@ class _Config(dict):
 
 def our_settings(name: str) -> dict[str, Any]:
     """A model's defaults with the pair's own."""
-    return {**register.model_defaults(name), **PAIRS[name].settings}
+    return {**defaults.model_defaults(name), **PAIRS[name].settings}
 
 
 def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
@@ -471,7 +472,7 @@ def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
         }
     )
     with default_dtype(torch.float64 if double else torch.float32):
-        model = register.load_class(name)(config, dataset)
+        model = load_class(name)(config, dataset)
     own = dict(model.named_parameters())
     names = PAIRS[name].names(kinds)
     covered = {ours.partition("[")[0] for ours in names.values()}
@@ -614,7 +615,7 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
     folder = options.data_path / options.dataset
     files = {"text": options.text, "image": options.other}
     stems = [files[kind] for kind in PAIRS[name].features[0] if files[kind]]
-    settings = register.load_defaults(name, options.dataset)
+    settings = defaults.load_defaults(name, options.dataset)
     chosen = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     settings.update(chosen)
     given = {
@@ -634,7 +635,7 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
     return {
         "dataset": options.dataset,
         "features": stems,
-        "settings": {key: settings[key] for key in register.model_defaults(name)} | chosen,
+        "settings": {key: settings[key] for key in defaults.model_defaults(name)} | chosen,
         "epochs": {"our": mine.epochs, "reference": theirs["epochs"]},
         "metrics": {
             metric: {

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from alignrec_recbole import process
-from benchmarks.parity import official
-from benchmarks.runner import RunSpec
-from benchmarks.speed import ours as our_side
-from benchmarks.speed import side_by_side
-from benchmarks.speed.epochs import add_steps
+from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.runtime import hardware
+from benchmarks.reference import alignrec_official
+from benchmarks.reference import our_timing as our_side
+from benchmarks.reference.epoch_timer import add_steps
+from benchmarks.speed import paired_timing
 
 WIDTH = 768
 
@@ -44,7 +44,7 @@ def ours(
     device: str,
 ) -> Any:
     """Actions of our harness with the official hyper-parameters."""
-    given = official.HYPER_PARAMETERS
+    given = alignrec_official.HYPER_PARAMETERS
     return our_side.actions(
         RunSpec(
             "AlignRec",
@@ -103,19 +103,21 @@ def main(arguments: list[str] | None = None) -> int:
         reference, their_folder = options.reference.resolve(), Path(scratch) / "official"
         common = options.steps, options.device
         other = reference, folder, features.resolve(), their_folder, *common
-        kinds = ["float32", *(["bfloat16"] if process.has_bfloat16(options.device) else [])]
+        kinds = ["float32", *(["bfloat16"] if hardware.has_bfloat16(options.device) else [])]
         sides = {
             f"ours {kind}": (ours, (*mine, own / kind, kind, options.frozen, *common))
             for kind in kinds
         }
-        timings = side_by_side.measure(
-            {**sides, "official": (official.actions, other)}, rounds=options.rounds
+        timings = paired_timing.measure(
+            {**sides, "official": (alignrec_official.actions, other)}, rounds=options.rounds
         )
-        again = side_by_side.measure({"again": sides["ours float32"]}, rounds=0, warm_up=0)["again"]
-    print(side_by_side.table(timings))
+        again = paired_timing.measure({"again": sides["ours float32"]}, rounds=0, warm_up=0)[
+            "again"
+        ]
+    print(paired_timing.table(timings))
     peer, single = timings["official"], timings["ours float32"]
     fastest = min((timings[name] for name in sides), key=lambda t: t.median("epoch"))
-    side_by_side.finish(
+    paired_timing.finish(
         {
             "benchmark": "alignrec",
             "dataset": options.dataset,
@@ -125,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
             "ratio": peer.median("epoch") / fastest.median("epoch"),
             "ratio_float32": peer.median("epoch") / single.median("epoch"),
             "ratio_evaluation": peer.median("evaluation") / single.median("evaluation"),
-            **side_by_side.seconds_and_bytes(fastest, peer, "epoch"),
+            **paired_timing.seconds_and_bytes(fastest, peer, "epoch"),
             "startup_again": again.startup,
             "float32_seconds": single.seconds["epoch"],
             "evaluation_seconds": {name: t.seconds["evaluation"] for name, t in timings.items()},

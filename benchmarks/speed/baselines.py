@@ -25,13 +25,13 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from alignrec_recbole import register
-from benchmarks.parity import checkout, mmrec
+from alignrec_recbole.registry import defaults
+from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.parity.baselines import PAIRS
-from benchmarks.runner import RunSpec
-from benchmarks.speed import ours as our_side
-from benchmarks.speed import side_by_side
-from benchmarks.speed.epochs import add_steps
+from benchmarks.reference import checkout, mmrec
+from benchmarks.reference import our_timing as our_side
+from benchmarks.reference.epoch_timer import add_steps
+from benchmarks.speed import paired_timing
 
 WIDTHS = {"text": 384, "image": 4096}
 LEARNING = [name for name, pair in PAIRS.items() if pair.learns and pair.code == mmrec.MARK]
@@ -62,7 +62,7 @@ def theirs(
     steps: int | None = None,
 ) -> Any:
     """Actions of MMRec's harness with the same settings."""
-    settings = register.load_defaults(model, dataset_dir.name)
+    settings = defaults.load_defaults(model, dataset_dir.name)
     given = {
         **PAIRS[model].theirs(settings),
         "learning_rate": settings["learning_rate"],
@@ -84,14 +84,14 @@ def simulated_features(folder: Path, interactions: Path) -> None:
         np.save(folder / checkout.FILES[kind], values)
 
 
-def entry(mine: side_by_side.Timing, peer: side_by_side.Timing) -> dict[str, Any]:
+def entry(mine: paired_timing.Timing, peer: paired_timing.Timing) -> dict[str, Any]:
     """What is kept of a model."""
     return {
         "ratio": peer.median("epoch") / mine.median("epoch"),
         "ratio_evaluation": peer.median("evaluation") / mine.median("evaluation"),
         "ratio_peak": peer.peak_bytes / mine.peak_bytes,
-        **side_by_side.seconds_and_bytes(mine, peer, "epoch"),
-        **side_by_side.where(),
+        **paired_timing.seconds_and_bytes(mine, peer, "epoch"),
+        **paired_timing.where(),
     }
 
 
@@ -113,30 +113,30 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(LEARNING)}")
     data_path = options.data_path.resolve()
     dataset_dir = data_path / options.dataset
-    models = side_by_side.kept_models(options.store)
+    models = paired_timing.kept_models(options.store)
     with tempfile.TemporaryDirectory() as scratch:
         features = Path(scratch)
         simulated_features(features, dataset_dir / f"{options.dataset}.inter")
         for model in [name for name in options.model if name not in models]:
             reference = options.reference.resolve()
             other = model, reference, dataset_dir, features, features, options.steps
-            timings = side_by_side.measure(
+            timings = paired_timing.measure(
                 {
                     "ours": (ours, (model, options.dataset, data_path, features, options.steps)),
                     "MMRec": (theirs, other),
                 },
                 rounds=options.rounds,
             )
-            print(f"{model}\n{side_by_side.table(timings)}", file=sys.stderr)
+            print(f"{model}\n{paired_timing.table(timings)}", file=sys.stderr)
             models[model] = {
                 **entry(timings["ours"], timings["MMRec"]),
                 "steps": options.steps,
             }
-            side_by_side.keep_models(options.store, models)
+            paired_timing.keep_models(options.store, models)
     rows = [
         [
             model,
-            *(side_by_side.spread(found["rounds"][side]) for side in ("ours", "peer")),
+            *(paired_timing.spread(found["rounds"][side]) for side in ("ours", "peer")),
             f"{found['ratio']:.1f}",
             f"{found['ratio_evaluation']:.1f}",
             *(f"{found[f'{side}_peak_bytes'] / 2**30:.2f}" for side in ("ours", "peer")),
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         key: statistics.median(found[key] for found in models.values())
         for key in ("ratio", "ours_seconds", "peer_seconds", "ours_peak_bytes", "peer_peak_bytes")
     }
-    side_by_side.finish(
+    paired_timing.finish(
         {
             "benchmark": "baselines",
             "dataset": options.dataset,

@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignrec_recbole import process
 from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.encoders.beit3 import weights
 from alignrec_recbole.encoders.beit3.architecture import Architecture, named
 from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
-from alignrec_recbole.kernels import pack_linears
+from alignrec_recbole.ops.matmul import pack_linears
+from alignrec_recbole.runtime import allocator, hardware
 from benchmarks.parity.beit3 import import_torchscale, randomise, reference_model
-from benchmarks.speed import side_by_side
+from benchmarks.speed import paired_timing
 
 BATCH = 8
 REAL_BATCHES = 4
@@ -85,7 +85,7 @@ def ours(reference: Path | None, bf16: bool, texts: Texts) -> dict[str, Any]:
     del model
     own = own.to(torch.bfloat16 if bf16 else torch.float32)
     pack_linears(own)
-    process.keep_freed_memory()  # as extraction does
+    allocator.keep_freed_memory()  # as extraction does
     return _actions(partial(our_rows, own), texts)
 
 
@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="default: all cores")
     options = parser.parse_args(arguments)
-    threads = process.set_threads(options.threads)
+    threads = hardware.set_threads(options.threads)
     result: dict[str, Any] = agreement(options.reference)
     if result["max_abs_difference"] > 1e-4:
         raise SystemExit(f"the two sides disagree: {result}")
@@ -175,9 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
         "torchscale, float32": (theirs, (given, False, texts)),
         "torchscale, autocast": (theirs, (given, True, texts)),
     }
-    timings = side_by_side.measure(sides, rounds=options.rounds, threads=threads)
-    print(side_by_side.table(timings))
-    native = process.has_bfloat16("cpu")
+    timings = paired_timing.measure(sides, rounds=options.rounds, threads=threads)
+    print(paired_timing.table(timings))
+    native = hardware.has_bfloat16("cpu")
     chosen = timings["ours, bfloat16" if native else "ours, float32"]
     single, half = timings["torchscale, float32"], timings["torchscale, autocast"]
     tokens = named("base").patches + 1 + MAX_TOKENS
@@ -202,9 +202,9 @@ def main(arguments: list[str] | None = None) -> int:
         "h100_seconds_per_million_items_estimate": [
             1e6 * work / (share * H100_FLOPS) for share in (0.5, 0.4)
         ],
-        **side_by_side.seconds_and_bytes(chosen, single, "equal"),
+        **paired_timing.seconds_and_bytes(chosen, single, "equal"),
     }
-    side_by_side.finish(result, threads)
+    paired_timing.finish(result, threads)
     return 0
 
 

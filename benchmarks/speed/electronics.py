@@ -24,10 +24,10 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from alignrec_recbole.register import MODELS
-from benchmarks.runner import RunSpec
-from benchmarks.speed import growth, side_by_side
-from benchmarks.speed.epochs import add_steps, epoch_seconds
+from alignrec_recbole.registry.models import MODELS
+from alignrec_recbole.runs.spec import RunSpec
+from benchmarks.reference.epoch_timer import add_steps, epoch_seconds
+from benchmarks.speed import paired_timing, scaling
 
 USERS, ITEMS, INTERACTIONS = 192_403, 63_001, 1_689_188
 TRAINING = 1_254_441 / INTERACTIONS  # of MMRec's split
@@ -38,8 +38,8 @@ ONE_SET = {"AlignRec"}
 def simulate(source: Path, folder: Path, seed: int) -> None:
     """Write folder/electronics: the interactions and one .npy a feature set."""
     rng = np.random.default_rng(seed)
-    user, item = growth.draw_pairs(
-        *growth.training_degrees(source), USERS, ITEMS, rng, total=INTERACTIONS
+    user, item = scaling.draw_pairs(
+        *scaling.training_degrees(source), USERS, ITEMS, rng, total=INTERACTIONS
     )
     label = rng.choice(3, len(user), p=[TRAINING, (1 - TRAINING) / 2, (1 - TRAINING) / 2])
     frame = pd.DataFrame({"userID": user, "itemID": item, "x_label": label})
@@ -52,7 +52,7 @@ def simulate(source: Path, folder: Path, seed: int) -> None:
 
 def epoch(model: str, folder: Path, steps: int | None) -> dict[str, Callable[[], Any]]:
     """A training epoch with the model's defaults."""
-    from benchmarks import runner
+    from alignrec_recbole.runs import prepare, tasks
 
     sets = ("fused",) if model in ONE_SET else ("text", "image")
     spec = RunSpec(
@@ -60,9 +60,9 @@ def epoch(model: str, folder: Path, steps: int | None) -> dict[str, Callable[[],
         data_path=folder, output=folder,  # neighbour lists are searched once
         progress=False, device="cpu",
     )  # fmt: skip
-    prepared = runner.prepare(spec)
-    trainer = runner.build_trainer(prepared, None)
-    batches = trainer._batches(runner.train_data(prepared))
+    prepared = prepare.prepare(spec)
+    trainer = tasks.build_trainer(prepared, None)
+    batches = trainer._batches(tasks.train_data(prepared))
     return {
         "epoch": lambda: epoch_seconds(lambda part: trainer._run_epoch(part, 0), batches, steps)
     }
@@ -71,7 +71,7 @@ def epoch(model: str, folder: Path, steps: int | None) -> dict[str, Callable[[],
 def measure(model: str, folder: Path, steps: int | None = None) -> dict[str, Any]:
     """Seconds and peak bytes of an epoch, or the refusal."""
     try:
-        timing = side_by_side.measure(
+        timing = paired_timing.measure(
             {model: (epoch, (model, folder, steps))}, rounds=1, warm_up=0
         )[model]
     except RuntimeError as error:
@@ -83,7 +83,7 @@ def measure(model: str, folder: Path, steps: int | None = None) -> dict[str, Any
         "steps": steps,
         "peak_bytes": timing.peak_bytes,
         "startup_seconds": timing.startup,
-        **side_by_side.where(),
+        **paired_timing.where(),
     }
 
 
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = sorted(set(options.model) - set(learning))
     if unknown:
         parser.error(f"no training for {', '.join(unknown)}; there are {', '.join(learning)}")
-    models = side_by_side.kept_models(options.store)
+    models = paired_timing.kept_models(options.store)
     source = options.data_path.resolve() / options.dataset / f"{options.dataset}.inter"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
             if model not in models:
                 models[model] = measure(model, folder, options.steps)
                 print(f"{model}: {models[model]}", file=sys.stderr)
-                side_by_side.keep_models(options.store, models)
+                paired_timing.keep_models(options.store, models)
     rows = [
         [model, entry["refused"], ""]
         if "refused" in entry
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         for model, entry in models.items()
     ]
     print(tabulate(rows, ["model", "epoch, s", "peak, GiB"], disable_numparse=True))
-    side_by_side.finish(
+    paired_timing.finish(
         {
             "benchmark": "electronics",
             "users": USERS,

@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed import lightgcn, side_by_side, stock_recbole
+from benchmarks.reference import recbole_stock
+from benchmarks.speed import lightgcn, paired_timing
 
 DEFAULT_CELLS = 4096
 
@@ -38,12 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     source = data_path / options.dataset / f"{options.dataset}.inter"
     cells = [DEFAULT_CELLS, *(int(float(text)) for text in options.cells.split(","))]
     with tempfile.TemporaryDirectory() as folder:
-        timings = side_by_side.measure(
+        timings = paired_timing.measure(
             {
                 "ours": (ours, (options.dataset, data_path)),
                 **{
                     f"RecBole, {count} cells": (
-                        stock_recbole.ranking_only,
+                        recbole_stock.ranking_only,
                         (source, Path(folder) / str(count), count),
                     )
                     for count in cells
@@ -51,12 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
             },
             rounds=options.rounds,
         )
-    print(side_by_side.table(timings))
+    print(paired_timing.table(timings))
     mine = timings.pop("ours")
     default = timings[f"RecBole, {DEFAULT_CELLS} cells"]
     best = min(timings.values(), key=lambda t: t.median("evaluation"))
     ratio = best.median("evaluation") / mine.median("evaluation")
-    side_by_side.finish(
+    paired_timing.finish(
         {
             "benchmark": "evaluation",
             "dataset": options.dataset,
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
             "ratio_float32": ratio,
             "ratio_default": default.median("evaluation") / mine.median("evaluation"),
             "best_cells": next(name for name, t in timings.items() if t is best),
-            **side_by_side.seconds_and_bytes(mine, best, "evaluation"),
+            **paired_timing.seconds_and_bytes(mine, best, "evaluation"),
             "default_seconds": default.seconds["evaluation"],
         }
     )

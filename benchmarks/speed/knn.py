@@ -13,9 +13,9 @@ import time
 
 import torch
 
-from alignrec_recbole import process
-from alignrec_recbole.item_graphs import item_graph
-from benchmarks.speed import side_by_side
+from alignrec_recbole.graphs.item_item import item_graph
+from alignrec_recbole.runtime import allocator, hardware, memory_usage
+from benchmarks.speed import paired_timing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,21 +26,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--memory-mb", type=int, default=256, help="the block of similarities")
     options = parser.parse_args(arguments)
-    process.set_threads(None)
-    process.keep_freed_memory()
-    side_by_side.warn_if_busy()
+    hardware.set_threads(None)
+    allocator.keep_freed_memory()
+    paired_timing.warn_if_busy()
     features = torch.randn(options.items, options.width, generator=torch.Generator().manual_seed(0))
-    process.reset_peak_rss()
-    before = process.peak_rss_bytes()
+    memory_usage.reset_peak_rss()
+    before = memory_usage.peak_rss_bytes()
     started = time.perf_counter()
     graph = item_graph(features, options.k, memory_bytes=options.memory_mb << 20)
     seconds = time.perf_counter() - started
-    above = process.peak_rss_bytes() - before
+    above = memory_usage.peak_rss_bytes() - before
     print(
         f"{options.items} items × {options.width}: {graph.nnz} edges in {seconds:.1f} s, "
         f"{above / 2**30:.2f} GiB above the features ({features.nbytes / 2**30:.2f} GiB)"
     )
-    side_by_side.finish(
+    paired_timing.finish(
         {
             "benchmark": "knn",
             "items": options.items,

@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runner import RunSpec
-from benchmarks.speed import ours as our_side
-from benchmarks.speed import side_by_side, stock_recbole
+from alignrec_recbole.runs.spec import RunSpec
+from benchmarks.reference import our_timing as our_side
+from benchmarks.reference import recbole_stock
+from benchmarks.speed import paired_timing
 
 REG_WEIGHT = 1e-3
 
@@ -40,20 +41,20 @@ def main(arguments: list[str] | None = None) -> int:
     data_path = options.data_path.resolve()
     source = data_path / options.dataset / f"{options.dataset}.inter"
     with tempfile.TemporaryDirectory() as folder:
-        timings = side_by_side.measure(
+        timings = paired_timing.measure(
             {
                 "ours": (ours, (options.dataset, data_path, options.layers)),
                 "RecBole": (
-                    stock_recbole.actions,
-                    (source, Path(folder), options.layers, REG_WEIGHT, stock_recbole.TUNED_CELLS),
+                    recbole_stock.actions,
+                    (source, Path(folder), options.layers, REG_WEIGHT, recbole_stock.TUNED_CELLS),
                 ),
             },
             rounds=options.rounds,
         )
-    print(side_by_side.table(timings))
+    print(paired_timing.table(timings))
     ours_, peer = timings["ours"], timings["RecBole"]
     ratio = peer.median("epoch") / ours_.median("epoch")
-    side_by_side.finish(
+    paired_timing.finish(
         {
             "benchmark": "lightgcn",
             "dataset": options.dataset,
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             "ratio": ratio,
             "ratio_float32": ratio,
             "ratio_evaluation_tuned": peer.median("evaluation") / ours_.median("evaluation"),
-            **side_by_side.seconds_and_bytes(ours_, peer, "epoch"),
+            **paired_timing.seconds_and_bytes(ours_, peer, "epoch"),
         }
     )
     return 0

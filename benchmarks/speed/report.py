@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
-from benchmarks.plots import MARKERS, PALETTE, save, styled
+from alignrec_recbole.reports.plots import MARKERS, PALETTE, save, styled
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "shipped" / "speed"
 ROWS = {  # file → what was timed, against whom, what bounds ours
@@ -158,7 +158,7 @@ def table(folder: Path = FOLDER) -> str:
 
 
 def _largest(found: dict[str, dict[str, Any]], model: str) -> str:
-    """The kinds of operators with the largest shares of a step (`benchmarks.speed.shares`)."""
+    """The kinds of operators with the largest shares of a step (`speed.operator_profile`)."""
     profiled = found.get("shares", {}).get("models", {})
     if model not in profiled:
         return "not profiled"

@@ -22,10 +22,13 @@ import scipy.sparse as sp
 import torch
 from tabulate import tabulate
 
-from alignrec_recbole import losses, process
-from alignrec_recbole.graphs import SparseOperator, bipartite_adjacency, normalised_interactions
-from alignrec_recbole.kernels import inner_products, linear
-from benchmarks.speed import side_by_side
+from alignrec_recbole import losses
+from alignrec_recbole.graphs.user_item import bipartite_adjacency, normalised_interactions
+from alignrec_recbole.ops.linear import linear
+from alignrec_recbole.ops.matmul import inner_products
+from alignrec_recbole.ops.sparse import SparseOperator
+from alignrec_recbole.runtime import allocator, hardware
+from benchmarks.speed import paired_timing
 
 D, K = 64, 10
 
@@ -132,9 +135,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--batch", type=int, default=2048)
     options = parser.parse_args(arguments)
-    process.set_threads(None)
-    process.keep_freed_memory()
-    side_by_side.warn_if_busy()
+    hardware.set_threads(None)
+    allocator.keep_freed_memory()
+    paired_timing.warn_if_busy()
     machine = limits()
     print(
         f"limits: {machine['flops'] / 1e9:.0f} GFLOP/s, copy {machine['copy'] / 1e9:.0f} GB/s, "
@@ -152,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append([name, f"{taken * 1e3:.2f}", f"{flops / 1e9:.2f}", f"{moved / 1e6:.0f}",
                      bound, f"{reached:.0%}"])  # fmt: skip
     print(tabulate(rows, ["part", "ms", "GFLOP", "MB", "bound by", "reached"]))
-    side_by_side.finish({"benchmark": "roofline", "limits": machine, "parts": found})
+    paired_timing.finish({"benchmark": "roofline", "limits": machine, "parts": found})
     return 0
 
 

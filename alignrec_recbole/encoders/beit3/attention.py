@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alignrec_recbole import process
+from alignrec_recbole.runtime import hardware
 
 
 def joint_attention(
@@ -53,7 +53,7 @@ def queries(lengths: list[int], first: bool) -> tuple[list[int] | None, list[int
 
 @functools.cache
 def _batched_is_faster(device: torch.device) -> bool:
-    return device.type == "cpu" and process.has_bfloat16("cpu") and not process.has_matrix_units()
+    return device.type == "cpu" and hardware.has_bfloat16("cpu") and not hardware.has_matrix_units()
 
 
 def _fused(

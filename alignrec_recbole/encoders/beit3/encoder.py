@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignrec_recbole import process
-from alignrec_recbole.data.feature_table import Modality
+from alignrec_recbole.data.images import stretched
+from alignrec_recbole.encoders.base import HIDDEN, ItemEncoder, Picture
 from alignrec_recbole.encoders.beit3.architecture import Beit3, Rows
 from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, UNK, Tokenizer, pad
-from alignrec_recbole.encoders.images import stretched
-from alignrec_recbole.encoders.item_encoder import HIDDEN, ItemEncoder, Picture
-from alignrec_recbole.kernels import pack_linears
+from alignrec_recbole.features.table import Modality
+from alignrec_recbole.ops.matmul import pack_linears
+from alignrec_recbole.runtime import hardware
 
 Pooling = Literal["cls", "text-cls", "mean", "concat"]
 POOLINGS = ("cls", "text-cls", "mean", "concat")
@@ -66,7 +66,7 @@ class Beit3Encoder(ItemEncoder):
     ) -> None:
         tokenizer.check_fits(model.sizes.vocabulary)
         if precision == "auto":
-            precision = "bfloat16" if process.has_bfloat16(device) else "float32"
+            precision = "bfloat16" if hardware.has_bfloat16(device) else "float32"
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.model = model.eval().requires_grad_(False).to(device, self.dtype)
         pack_linears(self.model)

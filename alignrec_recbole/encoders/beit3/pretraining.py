@@ -17,349 +17,35 @@ Exactness   a step's gradient is that of its whole batch: means are over all hid
 from __future__ import annotations
 
 import json
-import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import cross_entropy, interpolate
 from tqdm import tqdm
 
-from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders.beit3 import weights
 from alignrec_recbole.encoders.beit3.architecture import Beit3
-from alignrec_recbole.encoders.beit3.encoder import normalise
-from alignrec_recbole.encoders.beit3.masking import generator, mask_patches, mask_text
+from alignrec_recbole.encoders.beit3.corpus import Corpus
+from alignrec_recbole.encoders.beit3.masking import generator
+from alignrec_recbole.encoders.beit3.microbatch import VALIDATION_EPOCH, counts, make_micro
+from alignrec_recbole.encoders.beit3.objective import loss_sums
+from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings, logger
 from alignrec_recbole.encoders.beit3.targets import Target
-from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, Tokenizer, pad
-from alignrec_recbole.encoders.images import stretched
-from alignrec_recbole.encoders.item_encoder import decoded
-from alignrec_recbole.errors import DataError, DivergedError, SettingError
-from alignrec_recbole.files import atomic_write
-from alignrec_recbole.optimizers import AdamW
-from alignrec_recbole.settings import Settings
+from alignrec_recbole.errors import DivergedError, SettingError
+from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.ops.optimizers import AdamW
 
-VALIDATION_EPOCH = -1  # masks of the held-out items, the same at each look
 KINDS = ("mlm", "mim")
 CONTROL_DRAWS = 10  # of wrong partners, at the last look
 EMBEDDINGS = {
     "text_embed", "patch_embed", "cls_token", "mask_token", "vision_positions", "text_positions"
 }  # fmt: skip
-
-logger = logging.getLogger(__name__)
-
-
-class PretrainSettings(Settings):
-    """How to pre-train; recorded in the weights. Sources beside the defaults."""
-
-    epochs: int = Field(default=5, gt=0)  # BEiT-3's intermediate tuning
-    batch_size: int = Field(default=256, gt=0)  # items a step, over all processes
-    micro_batch: int = Field(default=32, gt=0)  # items a forward pass
-    learning_rate: float = Field(default=3e-5, ge=0)  # BEiT-3's intermediate tuning
-    warmup_epochs: float = Field(default=1.0, ge=0)  # same
-    weight_decay: float = Field(default=0.05, ge=0)  # same
-    betas: tuple[float, float] = (0.9, 0.999)  # same
-    layer_decay: float = Field(default=0.95, gt=0, le=1)  # same
-    clip_norm: float = Field(default=3.0, gt=0)  # BEiT-3's pre-training
-    text_mask: float = Field(default=0.5, gt=0, lt=1)  # same, of pairs
-    image_mask: float = Field(default=0.4, gt=0, lt=1)  # same
-    crop: float = Field(default=1.0, gt=0, le=1)  # least area of random crops, mirrored by halves
-    mim_weight: float = Field(default=1.0, ge=0)  # λ
-    mode: Literal["separate", "joint"] = "separate"
-    target: str = "pixels"
-    drop_path: float = Field(default=0.0, ge=0, lt=1)  # of the last layer, from 0 at the first
-    ema: float | None = Field(default=None, gt=0, lt=1)
-    freeze_layers: int = Field(default=0, ge=0)  # the first so many
-    freeze_embeddings: bool = False
-    recompute: bool = False  # gradient checkpointing
-    bfloat16: bool = False  # autocast
-    validation: float = Field(default=0.1, gt=0, lt=1)  # share of the items held out
-    seed: int = Field(default=0, ge=0)
-    save_every: int = Field(default=200, gt=0)  # steps
-
-
-@dataclass
-class Corpus:
-    """Items as tokens and pixels.
-
-    Attributes:
-        ids: token ids of each item, <s></s> alone where there is no text.
-        pixels: uint8 [images, S, S, 3], memory-mapped.
-        place: int64 [n], row in `pixels`, −1 without an image.
-        train, held: item indices.
-        identity: what tells texts, images and tokenizer from others.
-    """
-
-    ids: list[np.ndarray]
-    pixels: np.ndarray
-    place: np.ndarray
-    train: np.ndarray
-    held: np.ndarray
-    mask: int  # id of <mask>
-    identity: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def has_text(self) -> np.ndarray:
-        """bool [n]."""
-        return np.array([len(ids) > SPECIAL for ids in self.ids])
-
-    @property
-    def has_image(self) -> np.ndarray:
-        """bool [n]."""
-        return self.place >= 0
-
-
-def read_corpus(
-    items: ItemTable,
-    tokenizer: Tokenizer,
-    folder: Path,
-    side: int,
-    settings: PretrainSettings,
-    *,
-    workers: int = 0,
-    progress: bool = True,
-) -> Corpus:
-    """Tokenise and decode once; pixels are kept in `folder` for the next epochs and runs.
-
-    Raises:
-        DataError: fewer than two items have a text or a readable image.
-    """
-    ids = [np.array(tokenizer.encode(text[:100_000]), dtype=np.int64) for text in items.texts]
-    pixels, place = _decode(items, folder, side, workers, progress)
-    content = np.array([len(i) > SPECIAL for i in ids]) | (place >= 0)
-    useful = np.flatnonzero(content)
-    order = useful[generator(settings.seed, 7).permutation(len(useful))]
-    held = max(1, int(settings.validation * len(order)))
-    if len(order) < 2:
-        raise DataError(
-            f"{items.source} has too little to learn from.",
-            came=f"{len(order)} items with a text or a readable image",
-            expected="two at least",
-        )
-    identity = {
-        "items": items.content_hash(),
-        "tokenizer": tokenizer.sha256,
-        "max_tokens": tokenizer.max_tokens,
-    }
-    return Corpus(
-        ids, pixels, place, np.sort(order[held:]), np.sort(order[:held]), tokenizer.mask, identity
-    )
-
-
-def _decode(
-    items: ItemTable, folder: Path, side: int, workers: int, progress: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    stem = f"pixels-{side}-{items.content_hash()[:12]}"
-    path, index = folder / f"{stem}.npy", folder / f"{stem}.json"
-    part = folder / f".{stem}.npy.part"  # no run takes half-written pixels for whole ones
-    if index.is_file() and path.is_file():
-        place = np.array(json.loads(index.read_text("utf-8")), dtype=np.int64)
-        return np.load(path, mmap_mode="r"), place
-    named = [i for i, image in enumerate(items.images) if image is not None]
-    place = np.full(len(items.ids), -1, dtype=np.int64)
-    folder.mkdir(parents=True, exist_ok=True)
-    index.unlink(missing_ok=True)
-    pixels = np.lib.format.open_memmap(
-        part, "w+", dtype=np.uint8, shape=(max(1, len(named)), side, side, 3)
-    )
-    read = 0
-    found_of = decoded(partial(stretched, side=side), [[items.images[i]] for i in named], workers)
-    bar = tqdm(found_of, total=len(named), desc="images", unit="image", disable=not progress)
-    for i, (found,) in zip(named, bar, strict=True):
-        if not isinstance(found, str):
-            pixels[read], place[i] = found, read
-            read += 1
-    pixels.flush()
-    del pixels  # closed
-    part.replace(path)
-    if read < len(named):
-        logger.warning("%d of %d images are missing or broken", len(named) - read, len(named))
-    with atomic_write(index, "w") as handle:
-        handle.write(json.dumps(place.tolist()))
-    return np.load(path, mmap_mode="r"), place
-
-
-@dataclass(frozen=True)
-class View:
-    """A part of an image."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    mirrored: bool
-
-    def of(self, image: Tensor) -> Tensor:
-        """The part, stretched to the whole [3, S, S]."""
-        part = image[:, self.top : self.top + self.height, self.left : self.left + self.width]
-        part = interpolate(
-            part[None], image.shape[1:], mode="bilinear", antialias=True, align_corners=False
-        )[0]
-        return part.flip(2) if self.mirrored else part
-
-
-def draw_factors(rate: float, layers: int, rng: np.random.Generator) -> np.ndarray:
-    """Drop path: float32 [2 passes, layers, 2 branches], 0 or 1 / (1 − the layer's rate).
-
-    The rate rises linearly from 0 at the first layer.
-
-    >>> draw_factors(0.5, 2, generator(0))[0].tolist()
-    [[1.0, 1.0], [0.0, 2.0]]
-    """
-    rates = np.linspace(0, rate, layers)[:, None]
-    return ((rng.random((2, layers, 2)) >= rates) / (1 - rates)).astype(np.float32)
-
-
-def draw_view(side: int, least: float, rng: np.random.Generator) -> View:
-    """A random view: area `least` … 1 of the image, sides 3 : 4 … 4 : 3, mirrored half the time.
-
-    Source: BEiT-3's fine-tuning crops so, with `least` 0.5.
-
-    >>> draw_view(100, 0.5, generator(0))
-    View(top=0, left=0, height=76, width=99, mirrored=False)
-    """
-    area, ratio = rng.uniform(least, 1), math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    height, width = (
-        min(side, max(1, round(side * math.sqrt(area * r)))) for r in (1 / ratio, ratio)
-    )
-    top, left = (int(rng.integers(side - n + 1)) for n in (height, width))
-    return View(top, left, height, width, bool(rng.random() < 0.5))
-
-
-@dataclass(frozen=True)
-class Micro:
-    """Items of one forward pass, masked. `image_of` differs from `items` in the control alone."""
-
-    items: np.ndarray
-    image_of: np.ndarray
-    ids: list[np.ndarray]
-    hidden_ids: list[np.ndarray]
-    chosen: list[np.ndarray]  # words to predict
-    patches: np.ndarray  # bool [B, patches], to predict
-    views: list[View] | None = None  # of the images; None: whole
-    factors: np.ndarray | None = None  # of branches, [B, 2 passes, layers, 2]; None: all 1
-
-
-def make_micro(
-    corpus: Corpus,
-    members: np.ndarray,
-    grid: int,
-    epoch: int,
-    settings: PretrainSettings,
-    image_of: np.ndarray | None = None,
-    layers: int = 0,
-) -> Micro:
-    """Draw the masks of some items for an epoch.
-
-    Args:
-        layers: of the model, where drop path is wanted.
-    """
-    image_of = members if image_of is None else image_of
-    hidden, chosen = [], []
-    for i in members:
-        rng = generator(settings.seed, epoch, int(i), 0)
-        out = mask_text(corpus.ids[i].tolist(), settings.text_mask, corpus.mask, rng)
-        hidden.append(out[0])
-        chosen.append(out[1])
-    patches = np.zeros((len(members), grid * grid), dtype=bool)
-    for row, i in enumerate(image_of):
-        if corpus.place[i] >= 0:
-            rng = generator(settings.seed, epoch, int(i), 1)
-            patches[row] = mask_patches(grid, settings.image_mask, rng)
-    views = None
-    if settings.crop < 1 and epoch != VALIDATION_EPOCH:
-        side = corpus.pixels.shape[1]
-        rngs = (generator(settings.seed, epoch, int(i), 2) for i in image_of)
-        views = [draw_view(side, settings.crop, rng) for rng in rngs]
-    factors = None
-    if settings.drop_path and layers:
-        rngs = (generator(settings.seed, epoch, int(i), 3) for i in members)
-        factors = np.stack([draw_factors(settings.drop_path, layers, rng) for rng in rngs])
-    ids = [corpus.ids[i] for i in members]
-    return Micro(members, image_of, ids, hidden, chosen, patches, views, factors)
-
-
-def counts(micro: Micro) -> Tensor:
-    """float64 [2]: words and patches to predict."""
-    words = sum(int(c.sum()) for c in micro.chosen)
-    return torch.tensor([words, int(micro.patches.sum())], dtype=torch.float64)
-
-
-def loss_sums(
-    model: Beit3,
-    target: Target,
-    corpus: Corpus,
-    micro: Micro,
-    mode: str,
-    device: str,
-    blind: bool = False,
-) -> Iterator[dict[str, Tensor]]:
-    """Sums of the losses over hidden words ("mlm") and patches ("mim"), for each forward pass.
-
-    Args:
-        blind: leave every image out (what can be said of the words from the words alone).
-    """
-    has_image = (corpus.place[micro.image_of] >= 0) & (not blind)
-    has_words = np.array([bool(c.any()) for c in micro.chosen])
-    with_image, without = np.flatnonzero(has_image), np.flatnonzero(~has_image & has_words)
-    if mode == "joint":
-        passes = [(with_image, True, True, True), (without, False, True, False)]
-    else:
-        both = np.flatnonzero(has_image & has_words)
-        passes = [
-            (both, True, True, False),
-            (without, False, True, False),
-            (with_image, True, False, True),
-        ]
-    for rows, use_image, hide_text, hide_image in passes:
-        if len(rows) == 0:
-            continue
-        texts = micro.hidden_ids if hide_text else micro.ids
-        ids, padding = pad([texts[r] for r in rows])
-        image = masked = None
-        if use_image:
-            places = corpus.place[micro.image_of[rows]]
-            image = normalise(torch.from_numpy(np.stack([corpus.pixels[p] for p in places])))
-            image = image.to(device)
-            if micro.views:
-                image = torch.stack(
-                    [micro.views[r].of(one) for r, one in zip(rows, image, strict=True)]
-                )
-            masked = torch.from_numpy(micro.patches[rows]).to(device) if hide_image else None
-        factors = None
-        if micro.factors is not None:  # each pass has its own
-            factors = torch.from_numpy(micro.factors[rows, 0 if hide_text else 1]).to(device)
-        out = model(
-            image,
-            torch.from_numpy(ids).to(device),
-            torch.from_numpy(padding).to(device) if padding.any() else None,
-            masked,
-            factors=factors,
-        )
-        losses = {}
-        if hide_text:
-            where, _ = pad([micro.chosen[r] for r in rows])
-            chosen = torch.from_numpy((where == 1) & ~padding).to(device)
-            wanted, _ = pad([micro.ids[r] for r in rows])
-            if chosen.any():
-                logits = model.mlm_head(out.text[chosen])  # type: ignore[misc]
-                words = torch.from_numpy(wanted).to(device)[chosen]
-                losses["mlm"] = cross_entropy(logits.float(), words, reduction="sum")
-        if hide_image and masked is not None:
-            predicted = model.mim_head(out.vision[:, 1:][masked])  # type: ignore[misc]
-            # in bfloat16 some codes would be others
-            with torch.autocast(device.partition(":")[0], enabled=False):
-                wanted_patches = target.of(image)[masked]  # type: ignore[arg-type]
-            losses["mim"] = target.loss(predicted, wanted_patches)
-        yield losses
 
 
 @dataclass

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from alignrec_recbole.encoders.beit3 import weights
 from alignrec_recbole.encoders.beit3.architecture import Architecture, Beit3
 from alignrec_recbole.errors import SettingError
-from alignrec_recbole.files import sha256_file
+from alignrec_recbole.io.files import sha256_file
 
 EPS = 1e-6
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from alignrec_recbole.errors import FeatureError, MissingDependencyError, SettingError
-from alignrec_recbole.files import atomic_write, sha256_file
+from alignrec_recbole.io.files import atomic_write, sha256_file
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 SPECIAL = 2  # <s> and </s> around every text

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from alignrec_recbole.encoders.beit3.architecture import FIRST_POSITION, Architecture, Beit3
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.files import atomic_write, sha256_file
+from alignrec_recbole.io.files import atomic_write, sha256_file
 
 PREFIX = "beit3."  # of the published files
 HALVES = {"vision": "A", "text": "B"}

@@ -1,0 +1,86 @@
+"""How RecBole reads atomic files: missing cells and cells taken verbatim."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from alignrec_recbole.compat.patching import View
+
+
+def patch_fill_nan() -> bool:
+    """pandas 3 makes chained `feat[c].fillna(inplace=True)` do nothing.
+
+    A missing token then becomes the smallest int64 and a missing float stays NaN, silently; an
+    empty sequence cell fails in `split`. No upstream report known.
+    """
+    import numpy as np
+    import pandas as pd
+    from recbole.data.dataset import Dataset
+    from recbole.data.dataset import dataset as module
+    from recbole.utils import FeatureType
+
+    if isinstance(module.pd, View):
+        return False
+    frame = pd.DataFrame({"a": [1.0, np.nan]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frame["a"].fillna(value=0, inplace=True)
+    if not frame["a"].isna().any():
+        return False
+
+    def _fill_nan(self: Any) -> None:
+        for name in self.feat_name_list:
+            feat = getattr(self, name)
+            for field in feat:
+                kind = self.field2type[field]
+                if kind == FeatureType.TOKEN:
+                    feat[field] = feat[field].fillna(value=0)
+                elif kind == FeatureType.FLOAT:
+                    feat[field] = feat[field].fillna(value=feat[field].mean())
+                else:
+                    dtype = np.int64 if kind == FeatureType.TOKEN_SEQ else np.float64
+                    empty = np.array([], dtype=dtype)
+                    feat[field] = feat[field].apply(
+                        lambda cell, empty=empty: empty if isinstance(cell, float) else cell
+                    )
+
+    def read_csv(*arguments: Any, **keywords: Any) -> Any:
+        frame = pd.read_csv(*arguments, **keywords)
+        for column in frame.columns:
+            if str(column).endswith("_seq"):  # the header's "name:token_seq"
+                frame[column] = frame[column].fillna("")
+        return frame
+
+    Dataset._fill_nan = _fill_nan
+    module.pd = View(module.pd, read_csv=read_csv)
+    return True
+
+
+_NO_NUMBER = ["", "nan", "NaN", "NA", "N/A", "null", "None"]
+
+
+@contextlib.contextmanager
+def plain_cells() -> Iterator[None]:
+    """RecBole reads atomic files as they are: "NA" is a token, a quotation mark a character.
+
+    pandas' defaults would take some names for absent values and join lines between two marks.
+    """
+    from recbole.data.dataset import dataset as module
+
+    from alignrec_recbole.io.tsv import AS_WRITTEN
+
+    outer = module.pd
+
+    def read_csv(*arguments: Any, **keywords: Any) -> Any:
+        types = keywords.get("dtype") or {}
+        absent = {name: [""] if kind is str else _NO_NUMBER for name, kind in types.items()}
+        return outer.read_csv(*arguments, **keywords, **AS_WRITTEN, na_values=absent)
+
+    module.pd = View(outer, read_csv=read_csv)
+    try:
+        yield
+    finally:
+        module.pd = outer

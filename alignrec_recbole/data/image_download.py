@@ -1,0 +1,249 @@
+"""Item images from their addresses: in parallel, politely, resumed, with checksums.
+
+A ledger beside the images, one JSON line a try, says what came of each address. What is there and
+has its checksum is not fetched again; what failed for good (404, not an image) is not tried again.
+Only hosts that the caller names are asked, redirects included: the addresses come from a file that
+anyone could have written.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from PIL import Image
+from tqdm import tqdm
+from urllib3.exceptions import HTTPError
+
+from alignrec_recbole.data.images import FORMATS, MAX_PIXELS
+from alignrec_recbole.io.files import atomic_write, inside, sha256_file
+
+HOSTS = ("images-amazon.com", "ssl-images-amazon.com", "media-amazon.com")
+LARGEST = 20 << 20  # bytes of an image
+TIMEOUT = (10.0, 30.0)  # seconds to connect, and without a byte
+REDIRECTS = 3
+TRIES = 3
+LONGEST_WAIT = 60.0  # seconds that a server may ask for
+LEDGER = "fetched.jsonl"
+FOR_GOOD = ("gone", "not an image", "too large")
+REFUSED = "address refused"  # not for good: another call may name other hosts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Polite:
+    """How hard a host is asked.
+
+    Attributes:
+        connections: at the same time.
+        pause: seconds between two requests of one connection.
+        backoff: seconds before the second try; doubled for each further one.
+    """
+
+    connections: int = 8
+    pause: float = 0.05
+    backoff: float = 1.0
+
+
+def fetch_images(
+    urls: Mapping[str, str],
+    folder: Path,
+    *,
+    hosts: tuple[str, ...] = HOSTS,
+    polite: Polite | None = None,
+    progress: bool = True,
+) -> Counter[str]:
+    """Fetch images into a folder; returns how many came ("fetched", "had") or failed, by reason.
+
+    Args:
+        urls: file name → address.
+        hosts: names, each with its subdomains, that may be asked.
+    """
+    polite = polite or Polite()
+    folder.mkdir(parents=True, exist_ok=True)
+    known = _read_ledger(folder / LEDGER)
+    outcome: Counter[str] = Counter()
+    todo = []
+    for name, url in urls.items():
+        before = known.get(name)
+        if before and before["url"] == url:
+            path = inside(folder, name)
+            if before["status"] == "fetched" and _unchanged(path, before):
+                outcome["had"] += 1
+                continue
+            if before["status"] in FOR_GOOD:
+                outcome[before["status"]] += 1
+                continue
+        todo.append((name, url))
+    local = threading.local()
+
+    def one(name: str, url: str) -> dict[str, Any]:
+        if not hasattr(local, "session"):
+            local.session = requests.Session()
+            local.session.headers["Accept"] = "image/*"
+        entry = {"name": name, "url": url}
+        entry.update(_fetch(local.session, url, inside(folder, name), hosts, polite))
+        time.sleep(polite.pause)
+        return entry
+
+    with (
+        open(folder / LEDGER, "a", encoding="utf-8") as ledger,
+        ThreadPoolExecutor(polite.connections) as pool,
+        tqdm(total=len(todo), desc="images", unit="image", disable=not progress) as bar,
+    ):
+        waiting: set[Future[dict[str, Any]]] = set()
+        feed = iter(todo)
+        try:
+            while True:
+                while len(waiting) < 4 * polite.connections and (entry := next(feed, None)):
+                    waiting.add(pool.submit(one, *entry))
+                if not waiting:
+                    break
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    result = future.result()
+                    outcome[result["status"]] += 1
+                    ledger.write(json.dumps(result) + "\n")
+                    ledger.flush()
+                    bar.update()
+        finally:
+            for future in waiting:
+                future.cancel()
+    return outcome
+
+
+def _fetch(
+    session: requests.Session, url: str, path: Path, hosts: tuple[str, ...], polite: Polite
+) -> dict[str, Any]:
+    status = "no answer"
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(polite.backoff * 2 ** (attempt - 1))
+        try:
+            answer, pause = _attempt(session, url, hosts)
+        except requests.RequestException:
+            status = "no answer"
+            continue
+        except ValueError:  # no address at all: a host that nothing resolves, a redirect to "[bad"
+            return {"status": REFUSED}
+        except HTTPError:  # of urllib3; requests lets some through
+            status = "no answer"
+            continue
+        if isinstance(answer, bytes):
+            with atomic_write(path) as handle:
+                handle.write(answer)
+            return {"status": "fetched", "sha256": sha256(answer).hexdigest(), "bytes": len(answer)}
+        status = answer
+        if status in FOR_GOOD or status == REFUSED:
+            break
+        if pause and attempt + 1 < TRIES:
+            time.sleep(pause)
+    return {"status": status}
+
+
+def _attempt(
+    session: requests.Session, url: str, hosts: tuple[str, ...]
+) -> tuple[bytes | str, float]:
+    """The bytes of an image, or why there are none; and the seconds the server asks to wait."""
+    asked = address(url, hosts)
+    for _ in range(REDIRECTS + 1):
+        if asked is None:
+            return REFUSED, 0.0
+        with session.get(asked, stream=True, timeout=TIMEOUT, allow_redirects=False) as response:
+            if response.is_redirect:
+                asked = address(response.headers["Location"], hosts, asked)
+                continue
+            if response.status_code in (404, 410):
+                return "gone", 0.0
+            if response.status_code != 200:
+                after = response.headers.get("Retry-After", "")
+                pause = min(float(after), LONGEST_WAIT) if after.isdecimal() else 0.0
+                return f"status {response.status_code}", pause
+            content = _body(response)
+        if isinstance(content, str):
+            return content, 0.0
+        return (content if is_image(content) else "not an image"), 0.0
+    return "too many redirects", 0.0
+
+
+def _body(response: requests.Response) -> bytes | str:
+    expected = response.headers.get("Content-Length", "")
+    if expected.isdecimal() and int(expected) > LARGEST:
+        return "too large"
+    content = bytearray()
+    for block in response.iter_content(1 << 16):
+        content += block
+        if len(content) > LARGEST:
+            return "too large"
+    encoded = "Content-Encoding" in response.headers
+    if expected.isdecimal() and not encoded and len(content) != int(expected):
+        return "ended early"
+    return bytes(content)
+
+
+def is_image(content: bytes) -> bool:
+    """Whether bytes start like an image of an accepted format and size; nothing is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                return 0 < image.width * image.height <= MAX_PIXELS
+    except Exception:  # readers of damaged headers raise anything
+        return False
+
+
+def address(url: str, hosts: tuple[str, ...], base: str = "") -> str | None:
+    """The address as requests will ask for it; None if that is not http(s) on one of the hosts.
+
+    Parsers differ in what they take for the host, so what is checked is what requests made of it,
+    and what invites them to differ is refused: backslashes, white space, user names.
+
+    >>> address("http://ecx.images-amazon.com/a.jpg", HOSTS)
+    'http://ecx.images-amazon.com/a.jpg'
+    >>> [address(u, HOSTS) for u in ("file:///etc/passwd", "http://images-amazon.com.evil.org/")]
+    [None, None]
+    """
+    if re.search(r"[\s\\]", url):
+        return None
+    try:
+        asked = requests.Request("GET", urljoin(base, url)).prepare().url or ""
+        parts = urlsplit(asked)
+        host = parts.hostname or ""
+    except (requests.RequestException, HTTPError, ValueError):
+        return None
+    if parts.scheme not in ("http", "https") or "@" in parts.netloc or "%" in host:
+        return None
+    return asked if any(host == name or host.endswith(f".{name}") for name in hosts) else None
+
+
+def _read_ledger(path: Path) -> dict[str, dict[str, Any]]:
+    """The last entry of each name; a torn line is forgotten."""
+    out = {}
+    if path.is_file():
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                out[entry["name"]] = {"url": entry["url"], "status": entry["status"], **entry}
+            except (ValueError, KeyError, TypeError):
+                logger.debug("a line of %s is damaged", path)
+    return out
+
+
+def _unchanged(path: Path, entry: Mapping[str, Any]) -> bool:
+    there = path.is_file() and path.stat().st_size == entry.get("bytes")
+    return there and sha256_file(path) == entry.get("sha256")

@@ -1,0 +1,145 @@
+"""Which weights a run uses: a file, a published name that is fetched, or random ones for tests.
+
+No publisher gives checksums; what was fetched is logged with its sha256 and stands in the manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignrec_recbole.encoders.beit3 import weights
+from alignrec_recbole.encoders.beit3.architecture import Beit3, named
+from alignrec_recbole.errors import DownloadError, SettingError
+from alignrec_recbole.io.download import fetch_published
+from alignrec_recbole.io.files import sha256_file
+
+AZURE = "https://conversationhub.blob.core.windows.net/beit-share-public/beit3"
+GITHUB = "https://github.com/addf400/files/releases/download/beit3"
+NAMES = {
+    f"{size}{kind}": f"beit3_{size}{kind.replace('-', '_')}_patch16_224.pth"
+    for size in ("base", "large")
+    for kind in ("", "-itc", "-indomain")
+}
+TOKENIZER = "beit3.spm"
+# How the files start, for a server may answer with a page: torch's zip or its older pickle; the
+# first piece of a SentencePiece model (a tag, its length, the tag of its text).
+STARTS = {".pth": rb"PK\x03\x04|\x80\x02", ".spm": rb"\n[^\n]\n"}
+RANDOM_NOTE = "random weights"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model, what tells it from others, and what a reader must know about it."""
+
+    model: Beit3
+    identity: dict[str, Any]
+    notes: list[str]
+
+
+def cache_dir() -> Path:
+    """$ALIGNREC_CACHE, else ~/.cache/alignrec_recbole."""
+    named_dir = os.environ.get("ALIGNREC_CACHE")
+    return Path(named_dir) if named_dir else Path.home() / ".cache" / "alignrec_recbole"
+
+
+def choose(
+    given: str | None,
+    *,
+    random_init: bool,
+    size: str = "base",
+    image_size: int | None = None,
+    vocabulary: int = 64010,
+    seed: int = 0,
+    progress: bool = True,
+) -> Chosen:
+    """The weights that the command line names.
+
+    Args:
+        given: a file, or a name in NAMES to fetch.
+        random_init: instead of any: untrained weights, for tests; every table will say so.
+        size, vocabulary, seed: of random weights.
+        image_size: another than the file's; its positions are interpolated.
+
+    Raises:
+        SettingError: neither or both were asked for.
+        FeatureError: the file is not BEiT-3.
+        DownloadError: the published file cannot be fetched.
+    """
+    if random_init == (given is not None):
+        raise SettingError(
+            "BEiT-3 needs weights." if given is None else "Weights are either given or random.",
+            came="neither --weights nor --random-init" if given is None else "both",
+            expected=f"--weights PATH, or one of {', '.join(NAMES)} to fetch them",
+            next="--random-init makes features without meaning, for tests; tables will say so",
+        )
+    if given is None:
+        model = Beit3(named(size, image_size or 224, vocabulary=vocabulary)).initialise(seed)
+        return Chosen(model, {"weights": "random", "seed": seed, "size": size}, [RANDOM_NOTE])
+    path = _fetched(NAMES[given], progress) if given in NAMES else Path(given)
+    if not path.is_file():
+        weights.load(path)  # says what is wrong
+    digest = sha256_file(path)
+    model = _converted(path, digest)
+    note = weights.read_note(path)
+    if image_size:
+        model = weights.resized(model, image_size)
+    identity = {"weights_sha256": digest, "weights": path.name}
+    if note.get("origin"):
+        identity["origin"] = note["origin"]
+    return Chosen(model, identity, list(note.get("notes", [])))
+
+
+def _converted(path: Path, digest: str) -> Beit3:
+    """Read a .pth once; afterwards its safetensors twin in the cache is read, much faster."""
+    if path.suffix == ".safetensors":
+        return weights.load(path)
+    twin = cache_dir() / "beit3" / f"{digest[:24]}.safetensors"
+    if twin.is_file():
+        return weights.load(twin)
+    model = weights.load(path)
+    weights.save(model, twin, {"origin": path.name, "sha256": digest})
+    return model
+
+
+def find_tokenizer(given: str | None, weights_given: str | None, progress: bool = True) -> Path:
+    """The tokenizer's file: the one named, `tokenizer.spm` beside the weights, or fetched.
+
+    Raises:
+        SettingError: a file of weights was named and has none beside it.
+        DownloadError: the published one cannot be fetched.
+    """
+    if given is not None:
+        return Path(given)
+    if weights_given in NAMES:
+        return _fetched(TOKENIZER, progress)
+    for name in ("tokenizer.spm", TOKENIZER):
+        beside = Path(weights_given or ".").parent / name
+        if weights_given and beside.is_file():
+            return beside
+    raise SettingError(
+        "BEiT-3 needs its tokenizer.",
+        came=f"no tokenizer.spm or {TOKENIZER} beside {weights_given}",
+        expected="--tokenizer PATH",
+    )
+
+
+def _fetched(file: str, progress: bool) -> Path:
+    folder = cache_dir() / "beit3"
+    place = "sentencepiece" if file == TOKENIZER else "pretraining"
+    failures = []
+    for url in (f"{AZURE}/{place}/{file}", f"{GITHUB}/{file}"):
+        try:
+            entry = {"file": file, "url": url, "starts": STARTS[Path(file).suffix]}
+            fetch_published([entry], folder, progress=progress)
+            return folder / file
+        except DownloadError as error:
+            failures.append(f"{url}: {error.came}")
+    raise DownloadError(
+        f"{file} could not be fetched.",
+        came="; ".join(failures),
+        expected="one of the two published addresses to answer",
+        next=f"fetch it by other means and pass its path, or put it into {folder}",
+    )

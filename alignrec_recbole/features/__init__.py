@@ -1,0 +1,1 @@
+"""Feature files: manifest, alignment with item ids, masking, controls."""

@@ -1,0 +1,398 @@
+"""Item features: a memory-mapped .npy, a manifest that says what it is, and the only aligner.
+
+`NAME.npy` holds one row an item; `NAME.json` beside it says which item each row belongs to. A file
+without a manifest is taken in MMRec's layout: row = itemID, ids 0 … n−1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.io.files import atomic_write, sha256_file
+
+BLOCK = 1 << 11  # rows looked at together
+
+Modality = Literal["text", "image", "audio", "fused"]
+
+
+class FeatureManifest(BaseModel):
+    """What a feature file is; stored as JSON beside it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = 1
+    name: str
+    modality: Modality
+    encoder: str  # what made the rows
+    settings: dict[str, Any] = {}  # of the encoder, enough to make them again
+    source: str  # the raw items
+    items: list[str] | None  # token of each row; None: row = itemID
+    missing: list[str] = []  # items without this modality; their rows are zero
+    without_text: list[str] = []  # of fused rows: items encoded from the image alone
+    without_image: list[str] = []  # of fused rows: items encoded from the text alone
+    notes: list[str] = []  # what a reader must know next to numbers made with these rows
+    shape: tuple[int, int]
+    dtype: Literal["float32", "float16"]
+    sha256: str
+    items_sha256: str | None = None  # of `items`: a list put in another order is noticed
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """A feature file as it lies on disk: `matrix` [rows, f] memory-mapped, `tokens` by row."""
+
+    manifest: FeatureManifest
+    matrix: np.ndarray
+    path: Path
+    declared: bool  # False: no manifest was found
+
+
+@dataclass(frozen=True)
+class AlignedFeatures:
+    """Features in a data set's internal order: row 0 is PAD and zero, as are absent rows.
+
+    Attributes:
+        values: float32 [item_num, f].
+        present: bool [item_num]; False for PAD and for items without the modality.
+        manifest: of the file they came from.
+    """
+
+    values: np.ndarray
+    present: np.ndarray
+    manifest: FeatureManifest = field(repr=False)
+
+    @property
+    def modality(self) -> str:
+        """text, image, audio or fused."""
+        return self.manifest.modality
+
+
+def save_features(
+    path: Path,
+    matrix: np.ndarray,
+    *,
+    name: str,
+    modality: Modality,
+    encoder: str,
+    settings: dict[str, Any],
+    source: str,
+    items: Sequence[str],
+    missing: Sequence[str] = (),
+    without_text: Sequence[str] = (),
+    without_image: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> FeatureManifest:
+    """Write `path` (.npy) and its manifest, each whole or not at all.
+
+    Args:
+        matrix: float32 or float16 [n, f], finite.
+        items: token of each row.
+        missing: tokens whose row stands for nothing; it must be zero.
+        without_text: tokens whose fused row was made from the image alone.
+        without_image: tokens whose fused row was made from the text alone.
+        notes: what a reader must know next to numbers made with the rows.
+
+    Raises:
+        FeatureError: the matrix does not fit the items, or is not finite.
+    """
+    path = Path(path)
+    if matrix.ndim != 2 or len(matrix) != len(items):
+        raise FeatureError(
+            f"Features {name!r} do not fit their items.",
+            came=f"a matrix of shape {matrix.shape}",
+            expected=f"[{len(items)}, width]",
+        )
+    matrix = np.ascontiguousarray(
+        matrix if matrix.dtype in (np.float16, np.float32) else matrix.astype(np.float32)
+    )
+    _check_values(path, matrix, list(items), set(missing))
+    with atomic_write(path) as handle:
+        np.save(handle, matrix, allow_pickle=False)
+        handle.flush()
+        manifest = FeatureManifest(
+            name=name,
+            modality=modality,
+            encoder=encoder,
+            settings=settings,
+            source=source,
+            items=list(items),
+            missing=list(missing),
+            without_text=list(without_text),
+            without_image=list(without_image),
+            notes=list(notes),
+            shape=(len(matrix), matrix.shape[1]),
+            dtype=matrix.dtype.name,  # type: ignore[arg-type]
+            sha256=sha256_file(Path(handle.name)),
+            items_sha256=_items_hash(items),
+        )
+        with atomic_write(path.with_suffix(".json"), "w") as text:  # first: rows are never without
+            text.write(manifest.model_dump_json(indent=1))
+    return manifest
+
+
+def load_features(path: Path) -> FeatureTable:
+    """Open a feature file memory-mapped and check it against its manifest.
+
+    Raises:
+        FeatureError: the file is missing, truncated, pickled, not a 2-d float array, not finite,
+            or not the file that the manifest describes.
+    """
+    path = Path(path)
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise FeatureError(f"There is no feature file {path}.") from None
+    except Exception as error:  # numpy parses headers as Python: damaged ones raise anything
+        raise FeatureError(
+            f"{path.name} is not a readable .npy of numbers.",
+            came=f"{path} ({path.stat().st_size} bytes): {error}",
+            expected="a complete float32 or float16 array saved without pickle",
+            next="write it again with numpy.save(..., allow_pickle=False)",
+        ) from error
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or 0 in matrix.shape:
+        raise FeatureError(
+            f"{path.name} has the wrong shape.",
+            came=str(getattr(matrix, "shape", type(matrix).__name__)),
+            expected="[items, width]",
+        )
+    if matrix.dtype.kind != "f":
+        raise FeatureError(
+            f"{path.name} does not hold floating-point numbers.",
+            came=f"dtype {matrix.dtype}",
+            expected="float32 or float16",
+        )
+    manifest_path = path.with_suffix(".json")
+    if not manifest_path.exists():
+        manifest = FeatureManifest(
+            name=path.stem,
+            modality=_guess_modality(path.stem),
+            encoder="unknown (no manifest)",
+            source=path.name,
+            items=None,
+            shape=(matrix.shape[0], matrix.shape[1]),
+            dtype="float16" if matrix.dtype == np.float16 else "float32",
+            sha256=sha256_file(path),
+        )
+        return FeatureTable(manifest, matrix, path, declared=False)
+    manifest = _read_manifest(manifest_path)
+    if (manifest.shape, manifest.dtype) != (matrix.shape, matrix.dtype.name):
+        raise FeatureError(
+            f"{path.name} and its manifest disagree.",
+            came=f"an array of {matrix.dtype.name} and shape {matrix.shape}",
+            expected=f"{manifest.dtype} and {manifest.shape}, as {manifest_path.name} says",
+            next="encode the items again, or put back the file that the manifest describes",
+        )
+    digest = sha256_file(path)
+    if digest != manifest.sha256:
+        raise FeatureError(
+            f"{path.name} has changed since its manifest was written.",
+            came=f"sha256 {digest[:12]}…",
+            expected=f"sha256 {manifest.sha256[:12]}…, as {manifest_path.name} says",
+            next="encode the items again, or put back the file that the manifest describes",
+        )
+    return FeatureTable(manifest, matrix, path, declared=True)
+
+
+def _read_manifest(path: Path) -> FeatureManifest:
+    try:
+        manifest = FeatureManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError, OSError) as error:
+        raise FeatureError(
+            f"{path.name} is not a feature manifest.",
+            came=_first_error(error),
+            expected="JSON of schema_version 1, as save_features writes it",
+            next=f"write the features again, or delete {path.name} if row n belongs to item n",
+        ) from error
+    items = manifest.items
+    if items is not None:
+        if len(items) != manifest.shape[0]:
+            raise FeatureError(
+                f"{path.name} names the wrong number of items.",
+                came=f"{len(items)} items",
+                expected=f"{manifest.shape[0]}, one a row",
+            )
+        if len(set(items)) != len(items):
+            seen: set[str] = set()
+            twice = next(i for i in items if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+            raise FeatureError(
+                f"{path.name} names an item twice.",
+                came=f"item {twice!r} again; {len(items) - len(set(items))} repeated",
+                expected="every item once",
+            )
+        if manifest.items_sha256 not in (None, _items_hash(items)):
+            raise FeatureError(
+                f"The items in {path.name} have changed since it was written.",
+                came=f"{len(items)} items, the first {items[0]!r}, with another sha256",
+                expected="the items in the order of the rows",
+                next="encode the items again, or put back the manifest",
+            )
+        unknown = set(manifest.missing).difference(items)
+        if unknown:
+            raise FeatureError(
+                f"{path.name} declares items missing that it does not name.",
+                came=f"{len(unknown)} of them, for example {min(unknown)!r}",
+                expected="'missing' to be a part of 'items'",
+            )
+    return manifest
+
+
+def _first_error(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place + ': ' if place else ''}{first['msg']}{more}"
+
+
+def _items_hash(items: Sequence[str]) -> str:
+    return hashlib.sha256("\x1f".join(items).encode()).hexdigest()
+
+
+def _guess_modality(stem: str) -> Modality:
+    lowered = stem.lower()
+    for word, modality in _MODALITY_WORDS.items():
+        if word in lowered:
+            return modality
+    return "fused"
+
+
+_MODALITY_WORDS: dict[str, Modality] = {
+    "text": "text",
+    "minilm": "text",
+    "lsa": "text",
+    "image": "image",
+    "efficientnet": "image",
+    "audio": "audio",
+    "vggish": "audio",
+    "whisper": "audio",
+}
+
+
+def align(
+    table: FeatureTable, tokens: Sequence[str], *, zero_rows_missing: bool = False
+) -> AlignedFeatures:
+    """Bring a feature file into the order of `tokens`.
+
+    Args:
+        table: the file.
+        tokens: item token by internal id; tokens[0] is PAD.
+        zero_rows_missing: take undeclared zero rows as items without the modality.
+
+    Raises:
+        FeatureError: an item has no row, rows do not fit, or values are not finite.
+    """
+    manifest, name = table.manifest, table.path.name
+    wanted = [str(token) for token in tokens[1:]]
+    if manifest.items is None:
+        row = _rows_by_number(table, wanted)
+        missing: set[str] = set()
+    else:
+        place = {token: i for i, token in enumerate(manifest.items)}
+        absent = [token for token in wanted if token not in place]
+        if absent:
+            raise FeatureError(
+                f"{name} has no row for {len(absent)} of the data set's {len(wanted)} items.",
+                came=f"{len(manifest.items)} rows; missing for example item {absent[0]!r}",
+                expected="a row for every item; items without the modality listed under 'missing'",
+                next="encode the data set's own item table again",
+            )
+        row = np.fromiter((place[token] for token in wanted), np.int64, len(wanted))
+        missing = set(manifest.missing)
+    values = np.zeros((len(tokens), table.matrix.shape[1]), dtype=np.float32)
+    for start in range(0, len(row), BLOCK):
+        values[1 + start : 1 + start + BLOCK] = table.matrix[row[start : start + BLOCK]]
+        _let_go(table.matrix)
+    present = np.ones(len(tokens), dtype=bool)
+    present[0] = False
+    if missing:
+        present[1:] = [token not in missing for token in wanted]
+    if zero_rows_missing:
+        present &= values.any(1)
+    missing_now = {wanted[i] for i in np.flatnonzero(~present[1:])}
+    _check_values(table.path, values[1:], wanted, missing_now)
+    return AlignedFeatures(values, present, manifest)
+
+
+def _let_go(matrix: np.ndarray) -> None:
+    """Take what was read of a memory-mapped matrix out of this process's memory."""
+    if isinstance(matrix.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        matrix.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _rows_by_number(table: FeatureTable, wanted: list[str]) -> np.ndarray:
+    other = next((token for token in wanted if not _is_row_number(token)), None)
+    if other is not None:
+        raise FeatureError(
+            f"{table.path.name} has no manifest, and item tokens are not row numbers.",
+            came=f"item {other!r}",
+            expected=f"a manifest {table.path.stem}.json naming the item of each row",
+            next="write the features with alignrec_recbole.features.table.save_features",
+        )
+    row = np.array([int(token) for token in wanted], dtype=np.int64)
+    if row.max() + 1 != len(table.matrix):
+        raise FeatureError(
+            f"{table.path.name} does not have one row an item.",
+            came=f"{len(table.matrix)} rows",
+            expected=f"{row.max() + 1}: item ids run from 0 to {row.max()}",
+            next="give the file that belongs to this data set, or a manifest naming the rows",
+        )
+    return row
+
+
+def _is_row_number(token: str) -> bool:
+    """Decimal digits without leading zeros, few enough for an array's length."""
+    return token.isascii() and token.isdigit() and len(token) < 16 and str(int(token)) == token
+
+
+def _check_values(path: Path, matrix: np.ndarray, tokens: list[str], missing: set[str]) -> None:
+    finite = _by_rows(matrix, lambda rows: np.isfinite(rows).all(1))
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise FeatureError(
+            f"{path.name} holds values that are not finite.",
+            came=f"NaN or infinity in {len(bad)} rows, for example item {tokens[bad[0]]!r}",
+            expected="finite numbers; a zero row listed under 'missing' where there is nothing",
+            next="encode these items again",
+        )
+    zero = ~_by_rows(matrix, lambda rows: rows.any(1))
+    undeclared = [i for i in np.flatnonzero(zero) if tokens[i] not in missing]
+    if undeclared:
+        raise FeatureError(
+            f"{path.name} has zero rows that are not declared missing.",
+            came=f"{len(undeclared)} zero rows, for example item {tokens[undeclared[0]]!r}",
+            expected="items without the modality listed under 'missing' in the manifest",
+            next="declare them, or pass --set zero_rows_missing=true",
+        )
+    filled = [i for i in np.flatnonzero(~zero) if tokens[i] in missing]
+    if filled and missing:
+        raise FeatureError(
+            f"{path.name} has values for items that are declared missing.",
+            came=f"{len(filled)} rows, for example item {tokens[filled[0]]!r}",
+            expected="zero rows for missing items",
+            next="correct the list 'missing' in the manifest",
+        )
+
+
+def _by_rows(matrix: np.ndarray, test: Callable[[np.ndarray], Any]) -> np.ndarray:
+    """bool [n] of a test, block by block: a memory-mapped matrix is never in memory as a whole."""
+    starts = range(0, max(1, len(matrix)), BLOCK)
+    blocks = (matrix[start : start + BLOCK] for start in starts)
+    return np.concatenate([test(block) for block in blocks])
+
+
+def manifest_summary(manifest: FeatureManifest) -> dict[str, Any]:
+    """The manifest without its long lists, for run records."""
+    lists = ("missing", "without_text", "without_image")
+    summary = json.loads(manifest.model_dump_json(exclude={"items", *lists}))
+    return {**summary, **{name: len(getattr(manifest, name)) for name in lists}}

@@ -1,0 +1,1 @@
+"""Which edges there are: user-item graphs, item-item graphs, cached neighbours."""

@@ -1,0 +1,162 @@
+"""Graphs as constant sparse operators: propagation with an exact, cheap backward.
+
+Nothing here is dense in items × items or users × items. Row 0 of every table is RecBole's PAD;
+it never gets an edge. Graphs from features are in `item_graphs`, learnt weights in `edges`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from alignrec_recbole.ops.sparse import SparseOperator
+
+
+def normalised_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
+    """R̂ = D_u^-½ R D_i^-½ as scipy CSR [U, I]; R is binary, isolated rows stay zero.
+
+    >>> normalised_interactions((np.array([1, 1]), np.array([1, 2])), (2, 3)).toarray().round(4)
+    array([[0.    , 0.    , 0.    ],
+           [0.    , 0.7071, 0.7071]])
+    """
+    matrix = _binary(pairs, shape)
+    row, column = inverse_root(matrix.sum(1)), inverse_root(matrix.sum(0))
+    return (sp.diags(row) @ matrix @ sp.diags(column)).tocsr()
+
+
+def inverse_root(degrees: Any) -> np.ndarray:
+    """d^-½ as a vector, 0 where d is."""
+    degrees = np.asarray(degrees, dtype=np.float64).ravel()
+    root = np.zeros_like(degrees)
+    np.power(degrees, -0.5, out=root, where=degrees > 0)
+    return root
+
+
+def bipartite_adjacency(interactions: Any) -> SparseOperator:
+    """Â = [[0, R̂], [R̂ᵀ, 0]] of a normalised interaction matrix [U, I]; no self-loops."""
+    return SparseOperator(
+        sp.bmat([[None, interactions], [interactions.T, None]], format="csr"), symmetric=True
+    )
+
+
+def random_walk_adjacency(
+    pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], *, loops: bool = True
+) -> Any:
+    """D⁻¹ (A + I) of the user-item graph with self-loops, [U + I, U + I]; rows sum to 1.
+
+    PAD rows keep their self-loop, and nothing else. Without `loops` it is D⁻¹ A, the mean of a
+    node's neighbours, and zero for a node that has none.
+
+    >>> graph = random_walk_adjacency((np.array([1]), np.array([1])), (2, 2))
+    >>> graph.csr.toarray()[1]
+    array([0. , 0.5, 0. , 0.5])
+    """
+    block = _binary(pairs, shape)
+    graph = sp.bmat([[None, block], [block.T, None]], format="csr")
+    if loops:
+        graph = graph + sp.identity(sum(shape))
+    return SparseOperator(sp.diags(1 / np.maximum(np.asarray(graph.sum(1)).ravel(), 1)) @ graph)
+
+
+def thinned_adjacency(interactions: Any, share: float, generator: torch.Generator) -> Any:
+    """Â of a drawn share of the edges, normalised by the degrees that are left.
+
+    Edges are drawn without replacement with probability ∝ their value in R̂, (d_u d_i)^-½: those of
+    popular users and items leave first.
+
+    Args:
+        interactions: R̂ [U, I], scipy.
+        share: 0 < share ≤ 1; rounded down to whole edges, at least one.
+
+    Source: Zhou and Shen, FREEDOM, MM 2023, equations 4-6.
+    """
+    edges = interactions.tocoo()
+    kept = max(1, int(edges.nnz * share))
+    chosen = torch.multinomial(torch.from_numpy(edges.data), kept, generator=generator).numpy()
+    pairs = edges.row[chosen], edges.col[chosen]
+    return bipartite_adjacency(normalised_interactions(pairs, edges.shape))
+
+
+def co_interaction_graph(
+    pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], k: int, *, entries: int = 1 << 22
+) -> Any:
+    """The k users that have most items in common with a user, by their number: CSR [U, U].
+
+    Among equals the smaller id is taken; nobody is his own neighbour. A user has fewer than k
+    neighbours if fewer share an item with him.
+
+    Args:
+        pairs: users and items of the interactions; a repeated pair counts once.
+        shape: (U, I).
+        k: neighbours a user.
+        entries: bound on the counts held at once, beyond those of one user.
+
+    Source: Wang et al., DualGNN, IEEE Transactions on Multimedia 2021: its graph of users.
+
+    >>> pairs = np.array([1, 1, 2, 2, 3]), np.array([1, 2, 1, 2, 2])
+    >>> co_interaction_graph(pairs, (4, 3), k=1).toarray().astype(int)
+    array([[0, 0, 0, 0],
+           [0, 0, 2, 0],
+           [0, 2, 0, 0],
+           [0, 1, 0, 0]])
+    """
+    has = _binary(pairs, shape)
+    had_by = has.T.tocsr()
+    most = np.cumsum(has @ np.diff(had_by.indptr))  # bounds the entries of the first rows of R Rᵀ
+    cuts = [0, *(np.flatnonzero(np.diff(most // entries)) + 1).tolist(), shape[0]]
+    parts = []
+    for start, stop in itertools.pairwise(cuts):
+        counts = (has[start:stop] @ had_by).tocoo()
+        other = counts.row + start != counts.col
+        row, column, number = counts.row[other], counts.col[other], counts.data[other]
+        order = np.lexsort((column, -number, row))
+        row, column, number = row[order], column[order], number[order]
+        first = np.searchsorted(row, np.arange(stop - start))
+        kept = np.arange(len(row)) - first[row] < k
+        parts.append(
+            sp.csr_matrix((number[kept], (row[kept], column[kept])), shape=(stop - start, shape[0]))
+        )
+    return sp.vstack(parts, format="csr")
+
+
+def softmax_rows(graph: Any) -> Any:
+    """e^a / Σ e^a over the entries of every row of a scipy CSR matrix; empty rows stay empty.
+
+    >>> softmax_rows(sp.csr_matrix([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])).toarray()
+    array([[0.5, 0.5, 0. ],
+           [0. , 0. , 0. ]])
+    """
+    out = sp.csr_matrix(graph, dtype=np.float64, copy=True)
+    row = np.repeat(np.arange(out.shape[0]), np.diff(out.indptr))
+    out.data = np.exp(out.data - out.max(1).toarray().ravel()[row])
+    out.data /= np.bincount(row, out.data, minlength=out.shape[0])[row]
+    return out
+
+
+def extended_adjacency(
+    pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], items: Any
+) -> Any:
+    """D^-½ A D^-½ of A = [[0, R], [Rᵀ, B]], B edges among items: scipy CSR [U + I, U + I].
+
+    D are the row sums of A, used on rows and columns alike; isolated rows stay zero.
+
+    >>> pairs = np.array([1]), np.array([1])
+    >>> graph = extended_adjacency(pairs, (2, 3), sp.csr_matrix(([3.0], ([1], [2])), shape=(3, 3)))
+    >>> graph.toarray()[3]  # item 1: its user has degree 1, item 2 has no row of its own
+    array([0. , 0.5, 0. , 0. , 0. ])
+    """
+    block = _binary(pairs, shape)
+    graph = sp.bmat([[None, block], [block.T, items]], format="csr")
+    root = inverse_root(graph.sum(1))
+    return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
+
+
+def _binary(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
+    """R [U, I] of ones; a repeated pair is one edge."""
+    matrix = sp.csr_matrix((np.ones(len(pairs[0])), pairs), shape=shape)
+    matrix.data[:] = 1.0
+    return matrix

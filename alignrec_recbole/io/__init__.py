@@ -1,0 +1,1 @@
+"""Files and formats; nothing here knows a recommender."""

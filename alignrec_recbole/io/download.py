@@ -1,0 +1,198 @@
+"""Published files fetched on request: resumed, verified, and in place only when whole.
+
+pooch has no resume, so the transfer is requests with a Range header; Google Drive goes by gdown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from urllib3.util import Retry
+
+from alignrec_recbole.errors import DownloadError
+from alignrec_recbole.io.files import inside, sha256_file
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 1 << 16
+RETRIES = 3
+TIMEOUT = 30.0  # seconds without a byte; then the transfer is continued
+
+
+def fetch_published(
+    downloads: list[dict[str, Any]], folder: Path, *, progress: bool = True
+) -> None:
+    """Fetch the files of a data set's YAML block `downloads` into a folder.
+
+    An entry has `file`, one of `url` and `gdrive` (a file id), and `sha256` or `git_blob` (the
+    object id that a git host gives the file) or neither, where no checksum is published: its sha256
+    is then logged for comparison, and a part of an earlier call is not continued, because the two
+    could be parts of different files. `starts`, a pattern of bytes, is what the file must begin
+    with. Files that are there and verified are left alone; of several processes one fetches.
+
+    Raises:
+        DownloadError: an address fails or the content is not the published one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in downloads:
+        target = inside(folder, entry["file"])
+        if _is_there(target, entry):
+            continue
+        with _locked(target):
+            if not _is_there(target, entry):  # another process may have fetched it meanwhile
+                _fetch(entry, target, progress)
+
+
+def _fetch(entry: dict[str, Any], target: Path, progress: bool) -> None:
+    part = target.with_name(target.name + ".part")
+    known = bool(entry.get("sha256") or entry.get("git_blob"))
+    if not known:
+        part.unlink(missing_ok=True)
+    if "url" in entry:
+        _fetch_url(entry["url"], part, progress)
+    else:
+        _fetch_drive(entry["gdrive"], part, progress)
+    if wrong := _what_is_wrong(part, entry):
+        part.unlink()
+        came, expected = wrong
+        raise DownloadError(
+            f"{entry['file']} is not the published file.",
+            came=came,
+            expected=expected,
+            next="try again; if it stays so, the address now serves something else",
+        )
+    if not known:
+        logger.warning("%s: no checksum published; sha256 %s", target, sha256_file(part))
+    os.replace(part, target)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """One process at a time for a file; the lock file stays, as removing it would free the lock."""
+    path = target.with_name(f".{target.name}.lock")
+    try:
+        lock = open(path, "w")  # noqa: SIM115
+    except OSError as error:
+        raise DownloadError(
+            f"{target.name} cannot be written.",
+            came=str(error),
+            expected="a folder this user may write to",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that fetches %s", target)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_there(target: Path, entry: dict[str, Any]) -> bool:
+    return target.is_file() and _what_is_wrong(target, entry) is None
+
+
+def _what_is_wrong(path: Path, entry: dict[str, Any]) -> tuple[str, str] | None:
+    """What came and what was expected, if a file is not the published one."""
+    with open(path, "rb") as handle:
+        head = handle.read(40)
+    if not re.match(entry.get("starts", b""), head):
+        return f"bytes that start {head!r}", "another kind of file"
+    for kind, digest in (("sha256", sha256_file), ("git_blob", git_blob)):
+        if entry.get(kind):
+            right = digest(path) == entry[kind]
+            words = f"{kind.replace('_', ' ')} {entry[kind]}"
+            return None if right else (f"sha256 {sha256_file(path)}", words)
+    return None
+
+
+def git_blob(path: Path) -> str:
+    """The object id git gives a file's content: SHA-1 of "blob SIZE\\0" and the bytes."""
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with open(path, "rb") as handle:
+        while block := handle.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _fetch_url(url: str, part: Path, progress: bool) -> None:
+    session = requests.Session()
+    retry = Retry(RETRIES, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504))
+    session.mount("http://", HTTPAdapter(max_retries=retry))
+    session.mount("https://", HTTPAdapter(max_retries=retry))
+    failure: Exception | None = None
+    for _ in range(RETRIES):
+        try:
+            if _transfer(session, url, part, progress):
+                return
+        except requests.RequestException as error:
+            failure = error
+            response = getattr(error, "response", None)
+            if response is not None and 400 <= response.status_code < 500:
+                break
+    raise DownloadError(
+        f"{url} could not be fetched.",
+        came=str(failure) if failure else "the connection ended early each time",
+        expected="the whole file",
+        next="run the same command again: what has arrived is kept and continued",
+    ) from failure
+
+
+def _transfer(session: requests.Session, url: str, part: Path, progress: bool) -> bool:
+    """One attempt; True if the file is whole."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"}  # a compressed transfer has no offsets to continue at
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416:  # nothing after what we have: the checksum decides
+            return True
+        response.raise_for_status()
+        resumed = response.status_code == 206 and _range_start(response) == have
+        length = response.headers.get("Content-Length")
+        total = int(length) + (have if resumed else 0) if length else None
+        with (
+            open(part, "ab" if resumed else "wb") as handle,
+            tqdm(
+                total=total,
+                initial=have if resumed else 0,
+                unit="B",
+                unit_scale=True,
+                desc=part.stem,
+                disable=not progress,
+            ) as bar,
+        ):
+            for block in response.iter_content(BLOCK):
+                handle.write(block)
+                bar.update(len(block))
+    return total is None or part.stat().st_size == total
+
+
+def _range_start(response: requests.Response) -> int:
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else -1
+
+
+def _fetch_drive(file_id: str, part: Path, progress: bool) -> None:
+    import gdown
+
+    try:
+        done = gdown.download(id=file_id, output=str(part), quiet=not progress, resume=True)
+    except Exception as error:
+        raise DownloadError(
+            f"The Google Drive file {file_id} could not be fetched.",
+            came=str(error).splitlines()[0],
+            next=f"fetch it with a browser and save it as {part.with_suffix('').name}",
+        ) from error
+    if not done:
+        raise DownloadError(f"The Google Drive file {file_id} could not be fetched.")

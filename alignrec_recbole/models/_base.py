@@ -1,0 +1,121 @@
+"""What the models of this package share: named loss terms, scoring by inner product, one cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import GeneralRecommender
+from recbole.utils import InputType
+from torch import Tensor, nn
+
+from alignrec_recbole.ops.matmul import PackedFactor
+
+
+class PairwiseRecommender(GeneralRecommender):
+    """A model trained on (user, positive, negative) that scores by ⟨h_u, h_i⟩.
+
+    A subclass sets `self.weights` (loss term → weight) and gives `embeddings` and `loss_terms`.
+    Tables have one leading PAD row for users and for items, as RecBole numbers them.
+    """
+
+    input_type = InputType.PAIRWISE
+    weights: dict[str, float]
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self._scoring_cache: tuple[Tensor, Tensor] | None = None
+        self._packed_items = PackedFactor()
+        self.register_load_state_dict_post_hook(lambda module, _: module._forget())
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Final user [user_num, d] and item [item_num, d] vectors."""
+        raise NotImplementedError
+
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """Unweighted loss terms by name, scalars; negatives are [b] or [b, s]."""
+        raise NotImplementedError
+
+    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
+        """Weighted loss terms in the order of `weights`; their sum is minimised."""
+        terms = self.loss_terms(
+            interaction[self.USER_ID], interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]
+        )
+        return tuple(self.weights[name] * value for name, value in terms.items())
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Scores [b] of user-item pairs."""
+        users, items = self._scoring_embeddings()
+        return (users[interaction[self.USER_ID]] * items[interaction[self.ITEM_ID]]).sum(-1)
+
+    @torch.no_grad()
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Scores [b, item_num] of users with every item, PAD included."""
+        users, items = self._scoring_embeddings()
+        return self._packed_items.products(users[interaction[self.USER_ID]], items)
+
+    def train(self, mode: bool = True) -> PairwiseRecommender:
+        """Switch the mode and forget the vectors kept for scoring."""
+        self._forget()
+        return super().train(mode)
+
+    def _forget(self) -> None:
+        self._scoring_cache, self._packed_items = None, PackedFactor()
+
+    @torch.no_grad()
+    def _scoring_embeddings(self) -> tuple[Tensor, Tensor]:
+        if self.training:
+            return self.embeddings()
+        if self._scoring_cache is None:
+            self._scoring_cache = self.embeddings()
+        return self._scoring_cache
+
+
+class NodeTable(nn.Module):
+    """ID vectors of users and items in one table [user_num + item_num, d], ready for propagation.
+
+    Both parts are drawn by `initialise` as tables of their own without their PAD row, which is 0.
+    """
+
+    def __init__(self, n_users: int, n_items: int, size: int, initialise: Any) -> None:
+        super().__init__()
+        self.n_users = n_users
+        self.weight = nn.Parameter(torch.zeros(n_users + n_items, size))
+        with torch.no_grad():
+            initialise(self.users[1:])
+            initialise(self.items[1:])
+
+    @property
+    def users(self) -> Tensor:
+        """[user_num, d]."""
+        return self.weight[: self.n_users]
+
+    @property
+    def items(self) -> Tensor:
+        """[item_num, d]."""
+        return self.weight[self.n_users :]
+
+
+def padded(rows: int, size: int, initialise: Any) -> nn.Parameter:
+    """A table [rows, size] drawn by `initialise` without its PAD row, which is 0."""
+    table = torch.zeros(rows, size)
+    initialise(table[1:])
+    return nn.Parameter(table)
+
+
+def pair_scores(user: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [b, 1] and [b, s] of users [b, d] with positives [b, d] and negatives [b·s, d].
+
+    >>> pair_scores(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]]), torch.eye(2))
+    (tensor([[3.]]), tensor([[1., 2.]]))
+    """
+    right = (user * positive).sum(-1, keepdim=True)
+    wrong = (user[:, None] * negative.view(len(user), -1, user.shape[1])).sum(-1)
+    return right, wrong
+
+
+def xavier_normal_as_one(rows: int) -> Callable[[Tensor], Tensor]:
+    """Xavier's normal initialisation of a table [rows, d], for drawing it in parts [n, d]."""
+    return lambda part: nn.init.normal_(part, std=math.sqrt(2 / (rows + part.shape[1])))

@@ -1,0 +1,130 @@
+"""cold-start: items that nobody has taken yet, ranked by their content alone.
+
+Released splits have next to no such items, so they are simulated (our definition): for seed s the
+cold set C is the first ⌊0.2·I⌋ of PCG64(2000+s).permutation(I) over the items in the order of their
+tokens. All interactions with C leave training; users left without a training item are dropped.
+Targets: every interaction (training, validation, test) of the remaining users with C. Candidates: C
+only, nothing masked, since no history holds a cold item. Ranked by zero-shot and by item-cf with
+kNN among C. s = 0, 1, 2; mean and spread are over s. Chance of Recall@K: K/|C|.
+
+Source: our definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from alignrec_recbole.errors import SettingError
+from alignrec_recbole.evaluation.ranking import RankingTask
+from alignrec_recbole.features.item_order import seeded_order
+from alignrec_recbole.protocols.content import chance
+from alignrec_recbole.protocols.context import Bench
+from alignrec_recbole.protocols.rankers import RANKERS
+from alignrec_recbole.runs.lists import save_lists
+from alignrec_recbole.runs.record import RunRecord, read_record
+from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.settings import Settings
+
+NAME = "cold-start"
+VERSION = 1
+FIRST_SEED = 2000
+
+Pairs = tuple[np.ndarray, np.ndarray]
+
+
+class ColdStartSettings(Settings):
+    """The cold set; frozen for tables."""
+
+    cold_share: float = Field(default=0.2, gt=0, lt=1, description="between 0 and 1")
+    cold_seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="whole numbers")
+
+
+@dataclass(frozen=True)
+class ColdWorld:
+    """A data set whose cold items were never taken.
+
+    Attributes:
+        cold: internal ids of C, ascending.
+        history: training pairs (users, items) without C.
+        task: who is ranked; columns are PAD and then `cold`.
+    """
+
+    cold: np.ndarray
+    history: Pairs
+    task: RankingTask
+
+
+def simulate(
+    splits: Sequence[Pairs], tokens: Sequence[str], user_num: int, share: float, seed: int
+) -> ColdWorld:
+    """Take the cold items out of the training split (the first) and make them the targets.
+
+    Raises:
+        SettingError: the share is less than one item, or no user is left who took a cold one.
+
+    >>> train = (np.array([1, 1, 2]), np.array([1, 2, 2]))
+    >>> world = simulate([train, (train[0][:0], train[1][:0])], ["[PAD]", "0", "1"], 3, 0.5, 0)
+    >>> world.cold, world.history[1], world.task.users
+    (array([2]), array([1]), array([1]))
+    """
+    count = int(share * (len(tokens) - 1) + 1e-9)
+    if count == 0:
+        raise SettingError(
+            "No item would be cold.",
+            came=f"cold_share = {share:g} of {len(tokens) - 1} items",
+            expected="a share of at least one item",
+        )
+    cold = np.sort(seeded_order(tokens, FIRST_SEED + seed)[:count])
+    is_cold = np.zeros(len(tokens), dtype=bool)
+    is_cold[cold] = True
+    users, items = splits[0]
+    history = users[~is_cold[items]], items[~is_cold[items]]
+    known = np.zeros(user_num, dtype=bool)
+    known[history[0]] = True
+    every_user = np.concatenate([pairs[0] for pairs in splits])
+    every_item = np.concatenate([pairs[1] for pairs in splits])
+    kept = is_cold[every_item] & known[every_user]
+    if not kept.any():
+        raise SettingError(
+            "Nobody is left who took a cold item.",
+            came=f"{count} cold items of {len(tokens) - 1}",
+            expected="users with training items and a cold one",
+            next="another cold_share, or a larger data set",
+        )
+    targets = every_user[kept], 1 + np.searchsorted(cold, every_item[kept])
+    task = RankingTask.from_pairs(targets, [], (user_num, 1 + len(cold)))
+    return ColdWorld(cold, history, task)
+
+
+def cold_items(
+    spec: RunSpec, rankers: Sequence[str], overwrite: bool = False
+) -> Iterator[RunRecord]:
+    """cold-start: one record a ranker and cold set; the cold set's seed is the record's."""
+    bench = Bench(spec, ColdStartSettings, NAME)
+    settings = bench.settings
+    for seed in settings.cold_seeds:
+        world = simulate(
+            bench.pairs, bench.tokens, bench.dataset.user_num, settings.cold_share, seed
+        )
+        content = bench.content(world.history).restricted(world.cold)
+        for name in rankers:
+            ranker = RANKERS[name]
+            frozen = {"cold_share": settings.cold_share, "ranker": ranker.frozen()}
+            entry = bench.entry(name, VERSION, frozen, seed)
+            if entry.record_path.is_file() and not overwrite:
+                yield read_record(entry.record_path)
+                continue
+            scores = ranker.scorer(content, ranker.settings_class())
+            ranking = bench.rank(scores, content, world.task, f"cold set {seed}")
+            values = ranking.per_user(*bench.names)
+            yield bench.write(
+                entry,
+                metrics=ranking.means(*bench.names),
+                chance=chance(world.task, bench.names[1]),
+                per_user=save_lists(entry, ranking, values, content.columns),
+                notes=[f"{len(world.cold)} cold items, {len(ranking.users)} users"],
+            )

@@ -1,0 +1,148 @@
+"""What every training-free protocol ranks with: histories, unit vectors and one fixed tie order.
+
+Features (our definition): every row is L2-normalised per feature set, the sets are concatenated,
+the row is L2-normalised again. An item without a set has zeros there; an item without any is zero:
+it is similar to nothing and adds nothing to a profile. Nothing is centred or whitened.
+
+Order (our definition): by score, where scores that agree to 2⁻²⁰ (the noise of float32) are equal;
+equals stand in the order PCG64(20240319) gives the items. Item numbers are not neutral: they follow
+a file that is grouped by product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from alignrec_recbole.evaluation.ranking import Ranking, RankingTask, rank
+from alignrec_recbole.features.item_order import seeded_order
+
+TIE_SEED = 20240319
+STEP = 2.0**-20
+
+Scores = Callable[[Tensor], Tensor]  # internal user ids [b] → [b, columns], may be overwritten
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything a training-free ranker may look at.
+
+    Attributes:
+        history: CSR float32 [user_num, item_num], 1 at training interactions.
+        vectors: float32 [item_num, f], unit or zero rows.
+        place: [item_num], an item's place among equals; PAD last.
+        columns: internal ids of the candidates, PAD first; all items unless said otherwise.
+    """
+
+    history: sp.csr_matrix
+    vectors: Tensor
+    place: np.ndarray
+    columns: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        history: tuple[np.ndarray, np.ndarray],
+        sets: Sequence[np.ndarray],
+        tokens: Sequence[str],
+        user_num: int,
+        device: torch.device | str = "cpu",
+    ) -> Content:
+        """Build from (users, items) pairs, feature sets [item_num, f] and item tokens."""
+        item_num = len(tokens)
+        ones = np.ones(len(history[0]), dtype=np.float32)
+        matrix = sp.csr_matrix((ones, history), shape=(user_num, item_num))
+        matrix.data[:] = 1.0
+        vectors = torch.from_numpy(unit_vectors(sets)).to(device)
+        return cls(matrix, vectors, places(tokens), np.arange(item_num))
+
+    def restricted(self, items: np.ndarray) -> Content:
+        """The same with these items as the only candidates."""
+        return replace(self, columns=np.concatenate([[0], np.sort(items)]))
+
+
+def unit_vectors(sets: Sequence[np.ndarray]) -> np.ndarray:
+    """Feature sets as one unit vector an item, float32; norms in float64, zero rows stay zero.
+
+    >>> unit_vectors([np.array([[0.0], [5.0], [2.0]]), np.array([[0.0], [0.0], [3.0]])]).round(4)
+    array([[0.    , 0.    ],
+           [1.    , 0.    ],
+           [0.7071, 0.7071]], dtype=float32)
+    """
+    blocks = [_unit(np.asarray(block, dtype=np.float64)) for block in sets]
+    return _unit(np.concatenate(blocks, axis=1)).astype(np.float32)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norm > 0, norm, 1.0)
+
+
+def places(tokens: Sequence[str]) -> np.ndarray:
+    """An item's place in the fixed order, [item_num]; PAD comes last."""
+    place = np.full(len(tokens), len(tokens) - 1, dtype=np.int64)
+    place[seeded_order(tokens, TIE_SEED)] = np.arange(len(tokens) - 1)
+    return place
+
+
+def ordered(scores: Tensor, place: np.ndarray) -> Tensor:
+    """Float64 keys whose descending order is: score in steps of 2⁻²⁰, then place.
+
+    Exact for |score| < 2¹¹ and 2²⁰ items. The scores are overwritten.
+
+    >>> ordered(torch.tensor([[0.5, 0.5, 0.7]]), np.array([2, 0, 1])).argsort(descending=True)
+    tensor([[2, 1, 0]])
+    """
+    before = torch.from_numpy(1 - (place + 1) / (place.max() + 2)).to(scores.device)
+    return scores.div_(STEP).round_().double().add_(before)
+
+
+def rank_content(
+    scores: Scores,
+    content: Content,
+    task: RankingTask,
+    k: int,
+    *,
+    progress: str | None = None,
+) -> Ranking:
+    """Top-k lists; the columns of `task` and of the lists are those of `content`.
+
+    Args:
+        progress: label of a progress bar, or None for silence.
+    """
+    place = content.place[content.columns]
+    with tqdm(
+        total=len(task.users), desc=progress, unit="user", disable=progress is None, leave=False
+    ) as bar:
+
+        def keys(users: Tensor) -> Tensor:
+            bar.update(len(users))
+            return ordered(scores(users), place)
+
+        return rank(keys, task, k, content.vectors.device)
+
+
+def chance(task: RankingTask, cutoffs: Sequence[int]) -> dict[str, float]:
+    """Expected metrics of a random order, exact: every rank is a hit with probability |T| / c.
+
+    Recall@K is min(K, c)/c, Precision@K is |T|·min(K, c)/(c·K) and NDCG@K is |T|/c times the sum of
+    the gains over the ideal one, averaged over the users; the c candidates of a user are the
+    columns without PAD and without what is masked.
+    """
+    candidates = task.masked.shape[1] - 1 - np.diff(task.masked.indptr)
+    targets = np.diff(task.targets.indptr)
+    density = targets / candidates
+    out = {}
+    for k in cutoffs:
+        gains = np.concatenate([[0.0], (1 / np.log2(np.arange(2, k + 2))).cumsum()])
+        listed = np.minimum(k, candidates)
+        out[f"Recall@{k}"] = float(np.mean(listed / candidates))
+        out[f"Precision@{k}"] = float(np.mean(density * listed / k))
+        out[f"NDCG@{k}"] = float(np.mean(density * gains[listed] / gains[np.minimum(k, targets)]))
+    return out

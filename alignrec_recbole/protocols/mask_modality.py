@@ -1,0 +1,203 @@
+"""mask-modality: what is left of the ranking when a modality is missing for a share r of the items.
+
+Masked items (our definition): the first ⌊r·I⌋ of PCG64(1000+s).permutation(I) over the items in the
+order of their tokens: nested in r, the same for every feature set, modality and model
+(alignrec_recbole/data/masking.py). What stands in their place: zeros, or the mean row with
+`--set fill=mean`, for a set of the modality; for a fused set F the rows of F-no-MODALITY, the
+same items all encoded with the modality masked (`prepare --name F --mask MODALITY`). Only sets that
+have the modality change.
+
+Without training: zero-shot and item-cf at r = 0, 0.1 … 1, s = 0 … 4. With a model: trained again at
+r = 0, ¼, ½, ¾, 1 with hyper-parameters as chosen at r = 0, training seed 999+s with mask seed s.
+Candidates, masking and targets: those of the data set's setting, at every r.
+
+Summary (our definition): M(r) is the mean of a metric over s, retention ρ(r) = M(r)/M(0) and
+robustness the area of ρ over [0, 1] by trapezoids. M(0) = 0 is an error. A bad feature set
+can be very robust, so M(r) is always told beside it.
+
+Source: the paper and its code mask one modality at a time, in nested sets, and train again; ratios,
+seeds and the summary are our definition.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+from tqdm import tqdm
+
+from alignrec_recbole.errors import FeatureError, UnknownNameError
+from alignrec_recbole.features.masking import FeatureMask, Modality, mask_features, masked_name
+from alignrec_recbole.protocols.content import chance
+from alignrec_recbole.protocols.context import Bench, data_keys
+from alignrec_recbole.protocols.rankers import RANKERS, Ranker
+from alignrec_recbole.protocols.robustness import curve_points, robustness
+from alignrec_recbole.runs.prepare import prepare
+from alignrec_recbole.runs.record import RunRecord, read_record, write_record
+from alignrec_recbole.runs.run import run_one
+from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.runs.tasks import test_task
+from alignrec_recbole.settings import Settings, read_settings
+
+NAME = "mask-modality"
+VERSION = 1
+MODALITIES: tuple[Modality, ...] = ("audio", "image", "text")
+TRAINING_SEED = 999  # of mask seed 0
+
+
+def _with_zero(ratios: tuple[float, ...]) -> tuple[float, ...]:
+    if 0 not in ratios:
+        raise ValueError("without ratio 0 nothing can be compared")
+    return tuple(sorted(set(ratios)))
+
+
+Ratios = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1)], ...],
+    AfterValidator(_with_zero),
+    Field(description="list of numbers from 0 to 1, 0 among them"),
+]
+Fill = Annotated[Literal["zero", "mean"], Field(description="zero or mean")]
+
+
+class MaskSettings(Settings):
+    """The grid of the training-free part; frozen for tables."""
+
+    ratios: Ratios = tuple(i / 10 for i in range(11))
+    mask_seeds: tuple[int, ...] = Field(
+        default=(0, 1, 2, 3, 4), min_length=1, description="list of whole numbers"
+    )
+    fill: Fill = "zero"
+
+
+class RetrainSettings(Settings):
+    """The grid where a model is trained at every point; its seeds are --seeds."""
+
+    ratios: Ratios = (0.0, 0.25, 0.5, 0.75, 1.0)
+    fill: Fill = "zero"
+
+
+def mask_seed(training_seed: int) -> int:
+    """The mask seed of a model's training seed: 999 ↔ 0, 1000 ↔ 1 …"""
+    return training_seed - TRAINING_SEED
+
+
+def mask_curves(
+    spec: RunSpec, rankers: Sequence[str], overwrite: bool = False
+) -> Iterator[RunRecord]:
+    """mask-modality without training: one record a ranker, its curve over all modalities."""
+    bench = Bench(spec, MaskSettings, NAME)
+    masked, second_files = maskable(bench)
+    frozen = {**bench.settings.model_dump(mode="json"), "second_files": second_files}
+    for name in rankers:
+        entry = bench.entry(name, VERSION, {**frozen, "ranker": RANKERS[name].frozen()})
+        if entry.record_path.is_file() and not overwrite:
+            yield read_record(entry.record_path)
+            continue
+        curve = _curve(bench, RANKERS[name], masked)
+        areas = {
+            modality: {
+                metric: robustness(curve_points(curve, modality, metric)).area
+                for metric in ("Recall@20", "NDCG@20")
+                if metric in curve[0]["metrics"]
+            }
+            for modality in masked
+        }
+        yield bench.write(
+            entry,
+            metrics=next(point["metrics"] for point in curve if point["ratio"] == 0),
+            groups={"robustness": areas},
+            curve=curve,
+            chance=chance(test_task(bench.prepared), bench.names[1]),
+        )
+
+
+def _curve(bench: Bench, ranker: Ranker, masked: Sequence[Modality]) -> list[dict[str, Any]]:
+    """Points {modality, ratio, mask_seed, metrics}; nothing masked is ranked once."""
+    settings, task = bench.settings, test_task(bench.prepared)
+    grid = list(itertools.product(masked, settings.ratios, settings.mask_seeds))
+    curve: list[dict[str, Any]] = []
+    unmasked: dict[str, float] | None = None
+    label = f"{NAME} {ranker.name}"
+    for modality, ratio, seed in tqdm(grid, desc=label, disable=not bench.progress, leave=False):
+        mask = FeatureMask(modality=modality, ratio=ratio, seed=seed, fill=settings.fill)
+        sets = mask_features(bench.sets, mask, bench.tokens, bench.open_features)
+        metrics = unmasked if sets is bench.sets else None
+        if metrics is None:
+            content = bench.content(sets=sets)
+            scores = ranker.scorer(content, ranker.settings_class())
+            metrics = bench.rank(scores, content, task).means(*bench.names)
+        if sets is bench.sets:
+            unmasked = metrics
+        point = {"modality": modality, "ratio": ratio, "mask_seed": seed}
+        curve.append({**point, "metrics": metrics})
+    return curve
+
+
+def maskable(bench: Bench) -> tuple[list[Modality], dict[str, str]]:
+    """What can be masked in a bench's feature sets, and the hashes of fused sets' second files.
+
+    Raises:
+        FeatureError: a fused set has no second file of any modality.
+    """
+    found: set[Modality] = set()
+    files: dict[str, str] = {}
+    for name, table in bench.sets.items():
+        if table.modality != "fused":
+            found |= {modality for modality in MODALITIES if modality == table.modality}
+            continue
+        family: dict[Modality, str] = {}
+        for modality in MODALITIES:
+            second = masked_name(name, modality)
+            try:
+                files[second] = bench.open_features(second).manifest.sha256
+            except UnknownNameError:
+                continue
+            family[modality] = second
+        if not family:
+            raise FeatureError(
+                f"The fused features {name!r} cannot be masked.",
+                came="no second file of theirs",
+                expected=" or ".join(masked_name(name, m) for m in ("image", "text")),
+                next=f"make it with prepare --name {name} --mask image (or text)",
+            )
+        found |= set(family)
+    return sorted(found), files
+
+
+def mask_and_train(
+    spec: RunSpec, seeds: Sequence[int], overwrite: bool = False
+) -> Iterator[RunRecord]:
+    """mask-modality with a model: trained at every ratio; ratio 0 is the ordinary run."""
+    own = {key: v for key, v in spec.overrides.items() if key in RetrainSettings.model_fields}
+    settings = read_settings(own, RetrainSettings, f"Protocol {NAME}", "benchmarks/protocols")
+    others = {key: v for key, v in spec.overrides.items() if key not in own}
+    base = replace(spec, overrides=others)
+    of_data = {key: v for key, v in others.items() if key in data_keys(spec.dataset)}
+    masked, _ = maskable(Bench(replace(spec, overrides=of_data), Settings, NAME))
+    for modality, ratio, seed in itertools.product(masked, settings.ratios, seeds):
+        mask = FeatureMask(modality=modality, ratio=ratio, seed=mask_seed(seed), fill=settings.fill)
+        point = replace(base, protocol=NAME, seed=seed, mask=mask)
+        if ratio:
+            yield run_one(point, overwrite=overwrite)
+        else:  # one run for all modalities
+            yield _unmasked(base, point, overwrite and modality == masked[0])
+
+
+def _unmasked(base: RunSpec, point: RunSpec, overwrite: bool) -> RunRecord:
+    """The record of ratio 0: that of the ordinary run, which is made if it is not there."""
+    whole = run_one(replace(base, protocol="full", seed=point.seed), overwrite=overwrite)
+    prepared = prepare(point)
+    record = whole.model_copy(
+        update={
+            "protocol": NAME,
+            "config": prepared.resolved,
+            "config_sha256": prepared.digest,
+            "per_user": None,
+            "notes": [*whole.notes, f"the run of protocol full, {whole.config_sha256[:8]}"],
+        }
+    )
+    write_record(prepared.record_path, record)
+    return record

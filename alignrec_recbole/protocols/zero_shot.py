@@ -1,0 +1,46 @@
+"""zero-shot: a user is the mean of what they took, and gets what looks most like it.
+
+    p_u = Σ_{i∈N_u} f̂_i        s(u, j) = p̂_u · f̂_j
+
+N_u are the user's training items, f̂ unit vectors (see content.py), p̂ the profile divided by its
+length, which makes sum and mean the same. There is no parameter and no training. Candidates: all
+items. Masking and targets: those of the data set's setting, so that results stand beside trained
+models. A user without a profile gets the fixed order.
+
+Source: the idea is the paper's, as a later paper describes it (user = mean of the history's
+features, candidates by similarity); candidates, masking and order are our definition. Results with
+another hold-out (the last item) are not comparable.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alignrec_recbole.ops.matmul import inner_products
+from alignrec_recbole.ops.rows import unit_rows
+from alignrec_recbole.ops.sparse import SparseOperator
+from alignrec_recbole.protocols.content import Content, Scores
+from alignrec_recbole.settings import Settings
+
+NAME = "zero-shot"
+VERSION = 1
+
+
+class ZeroShotSettings(Settings):
+    """There is nothing to set."""
+
+
+SETTINGS = ZeroShotSettings
+
+
+def scorer(content: Content, settings: ZeroShotSettings) -> Scores:
+    """Cosines of profiles with the candidates, in [−1, 1]."""
+    history = SparseOperator(content.history)
+    candidates = content.vectors[torch.from_numpy(content.columns).to(content.vectors.device)]
+
+    def scores(users: Tensor) -> Tensor:
+        profiles = unit_rows(history.rows(users, content.vectors))
+        return inner_products(profiles, candidates)
+
+    return scores

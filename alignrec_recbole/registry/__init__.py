@@ -1,0 +1,1 @@
+"""Model names → classes, data sets, trainers and defaults."""

@@ -1,0 +1,1 @@
+"""Tables, plots and pages: views of run records."""

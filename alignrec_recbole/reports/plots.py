@@ -1,0 +1,471 @@
+"""Plots as views of run records: labelled axes, a palette for colour-blind readers, SVG, PDF, PNG.
+
+Every function gives a figure or raises: there are no empty pictures.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from alignrec_recbole.errors import RecordError
+from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.protocols.rankers import RANKERS
+from alignrec_recbole.protocols.robustness import robustness
+from alignrec_recbole.reports.grouping import Block, Group, blocks, flat
+from alignrec_recbole.reports.protocol_tables import CURVE, mask_points, tail_values
+from alignrec_recbole.reports.reference_results import HEADLINE
+from alignrec_recbole.runs.record import Run
+
+# Okabe and Ito, "Color Universal Design", 2008; yellow and black left out (too weak on white, ink).
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = "osD^vPX"
+DASHES = ("-", "--", "-.", ":")
+INK = "#1b1e23"  # the site puts its own text colour in its place
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "alignrec",
+    "pdf.fonttype": 42,
+    **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
+    **{f"axes.{part}": INK for part in ("edgecolor", "labelcolor", "titlecolor")},
+}
+LEGEND_ROWS, LEGEND_ROW = 3, 0.19  # that a figure has room for; inches of each more
+RANKED = ("zero-shot", "item-cf", "cold-start", "full")
+
+
+class EmptyPlotError(RecordError):
+    """There is nothing to draw."""
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the house style."""
+
+    @functools.wraps(draw)
+    def inner(*arguments: Any, **keywords: Any) -> Figure:
+        with mpl.rc_context(STYLE):
+            return draw(*arguments, **keywords)
+
+    return inner
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `<name>.svg`, `.pdf` and `.png`, equal bytes for equal figures."""
+    paths = []
+    for suffix, options in (
+        ("svg", {"metadata": {"Date": None}}),
+        ("pdf", {"metadata": {"CreationDate": None}}),
+        ("png", {"dpi": 150}),
+    ):
+        path = folder / f"{name}.{suffix}"
+        with mpl.rc_context(STYLE), atomic_write(path) as handle:
+            figure.savefig(handle, format=suffix, **options)
+        paths.append(path)
+    return paths
+
+
+def _needs(found: Any, what: str, next: str) -> None:
+    if not len(found):
+        raise EmptyPlotError(
+            f"There is nothing to draw: {what}.", came="no such record", expected=next
+        )
+
+
+def _figure(columns: int = 1, width: float = 6.4, height: float = 3.8) -> tuple[Figure, Any]:
+    figure = Figure(
+        figsize=(width * columns if columns > 1 else width, height), layout="constrained"
+    )
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _line(place: int) -> dict[str, Any]:
+    """Colour, dash and marker: lines differ in print, too."""
+    return {
+        "color": PALETTE[place % len(PALETTE)],
+        "linestyle": DASHES[place // len(PALETTE) % len(DASHES)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "markersize": 4,
+    }
+
+
+def _log(axis: Any, which: str) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5."""
+    getattr(axis, f"set_{which}scale")("log")
+    scale = getattr(axis, f"{which}axis")
+    scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    scale.set_major_formatter(StrMethodFormatter("{x:g}"))
+    scale.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure: Figure, axes: Any, columns: int = 2) -> None:
+    """One legend of all panels; a line that only some of them have is in it too.
+
+    The figure grows with it, so that the panels keep their height.
+    """
+    named: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    figure.legend(
+        list(named.values()),
+        list(named),
+        loc="outside lower center",
+        ncols=min(columns, len(named)),
+    )
+    rows = -(-len(named) // columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - LEGEND_ROWS))
+
+
+@styled
+def protocol_bars(found: dict[Block, list[Group]], metric: str = HEADLINE) -> Figure:
+    """A metric of every feature set (ID-only models: none), a panel a protocol, best above."""
+    panels = {block.protocol: found[block] for block in found if block.protocol in RANKED}
+    _needs(panels, "no ranked protocol", "records of " + ", ".join(RANKED))
+    rows = max(len(members) for members in panels.values())
+    sets = sorted({group.first.features for members in panels.values() for group in members})
+    figure, axes = _figure(len(panels), 4.6, 1.3 + 0.3 * rows)
+    for axis, (protocol, members) in zip(axes, panels.items(), strict=True):
+        order = sorted(members, key=lambda group: group.values(metric).mean())
+        means = [group.values(metric).mean() for group in order]
+        spread = [group.values(metric).std(ddof=1) for group in order]
+        names = [_bar_name(group, protocol) for group in order]
+        axis.barh(
+            range(len(order)),
+            means,
+            xerr=spread,
+            color=[PALETTE[sets.index(g.first.features) % len(PALETTE)] for g in order],
+            error_kw={"ecolor": INK, "capsize": 2},
+        )
+        axis.set_yticks(range(len(order)), names, fontsize=7)
+        chance = [g.first.chance[metric] for g in order if g.first.chance]
+        if chance:
+            axis.axvline(chance[0], color=INK, linestyle=":", linewidth=1.2)
+        axis.set_xlabel(f"{metric} (test, share of targets)")
+        axis.set_title(f"{protocol} (dotted: chance)" if chance else protocol)
+        axis.grid(axis="y", visible=False)
+    return figure
+
+
+def _bar_name(group: Group, protocol: str) -> str:
+    """What tells a bar from the others of its panel."""
+    features = group.first.features
+    if features == "none":
+        return group.label
+    own = group.label.removeprefix(protocol).strip()  # a training-free protocol ranks by itself
+    return f"{own}\n{features}" if own else features
+
+
+CONTROLS = ("random", "shuffled:")
+WORDS_OF_FILL = {"zero": "", "mean": ", mean fill"}  # others as they are
+
+
+@styled
+def robustness_curves(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
+    """A metric over the share of masked items with 95 % t-bands over mask seeds.
+
+    A column a modality, a row a ranker without training, all on one scale, and one for trained
+    models. A feature set looks the same in every panel; controls are grey.
+    """
+    points = mask_points(members, metric)
+    _needs(points, "no curve over the mask ratio", "records of protocol mask-modality")
+    modalities = sorted(points["masked"].unique())
+    free = [name for name in RANKERS if name in set(points["ranker"])]
+    trained = points[~points["ranker"].isin(free)]
+    rows = [(name, points[points["ranker"] == name]) for name in free]
+    rows += [("trained again", trained)] if len(trained) else []
+    figure = Figure(
+        figsize=(5.2 * max(1.2, len(modalities)), 3.0 * len(rows) + 1), layout="constrained"
+    )
+    grid = figure.subplots(len(rows), len(modalities), squeeze=False, sharey="row")
+    style = _set_styles(points)
+    for (row, part), axes in zip(rows, grid, strict=True):
+        for axis, modality in zip(axes, modalities, strict=True):
+            for key, line in part[part["masked"] == modality].groupby(CURVE, sort=False):
+                ranker, features, _, fill = key
+                label = features if row in free else f"{ranker}, {features}"
+                label += WORDS_OF_FILL.get(fill, f", {fill}")
+                who = "" if row in free else ranker
+                _robustness_line(axis, line, label, style[who, features, fill])
+            axis.set_xlabel("share of items masked")
+            axis.set_ylabel(f"{metric} (test)")
+            axis.set_title(f"{row}, {modality} masked")
+            axis.tick_params(labelleft=True)  # the panel on the left may be absent
+            axis.set_visible(bool(axis.lines))
+        axes[0].set_ylim(bottom=0)
+    drawn = [axis for axis in grid.flat if axis.lines]
+    _needs(drawn, "no curve with more than one ratio", "more records of mask-modality")
+    top = max((axes[0].get_ylim()[1] for axes in grid[: len(free)]), default=0)
+    for axes in grid[: len(free)]:
+        axes[0].set_ylim(top=top)
+    _legend(figure, drawn)
+    return figure
+
+
+def _set_styles(points: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """(model or "", features, fill) → line; a set looks the same wherever it stands."""
+    keys: list[tuple[str, str, str]] = []
+    for ranker, features, fill in points[["ranker", "features", "fill"]].to_numpy():
+        keys.append(("" if ranker in RANKERS else ranker, features, fill))
+    names = list(dict.fromkeys(keys))
+    controls = [key for key in names if key[1].startswith(CONTROLS)]
+    real = [key for key in names if key not in controls]
+    grey = {
+        key: {**_line(place), "color": "#8a8f98", "linestyle": DASHES[1 + place % 3]}
+        for place, key in enumerate(controls)
+    }
+    return {key: _line(place) for place, key in enumerate(real)} | grey
+
+
+def _robustness_line(axis: Any, line: pd.DataFrame, label: str, style: dict[str, Any]) -> None:
+    if line["ratio"].nunique() < 2 or line.loc[line["ratio"] == 0, "value"].mean() == 0:
+        return
+    curve = robustness(list(zip(line["ratio"], line["value"], strict=True)))
+    axis.plot(curve.ratios, curve.mean, label=label, **style)
+    axis.fill_between(
+        curve.ratios, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0
+    )
+
+
+@styled
+def long_tail_bars(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
+    """A metric by user history and by item popularity, a bar a feature set.
+
+    A ranker with several feature sets has panels of its own, the others stand together.
+    """
+    tables = {kind: tail_values(members, kind, metric) for kind in TAIL_AXES}
+    tables = {kind: table for kind, table in tables.items() if not table.empty}
+    _needs(tables, "no groups of users or items", "records of protocol long-tail")
+    known = pd.concat(tables.values())[["label", "features"]].drop_duplicates()
+    sets = known.groupby("label")["features"].nunique()
+    several = list(sets.index[sets > 1])
+    others = list(sets.index[sets == 1])
+    rows = [[label] for label in several] + ([others] if others else [])
+    figure = Figure(figsize=(6.2 * len(tables), 2.9 * len(rows) + 0.4), layout="constrained")
+    grid = figure.subplots(len(rows), len(tables), squeeze=False)
+    for labels, panels in zip(rows, grid, strict=True):
+        for axis, (kind, table) in zip(panels, tables.items(), strict=True):
+            part = table[table["label"].isin(labels)]
+            _tail_panel(axis, part, alone=labels[0] in several)
+            axis.set_xlabel(TAIL_AXES[kind])
+            axis.set_ylabel(f"{metric} (test)")
+            if labels[0] in several:
+                axis.set_title(labels[0])
+        panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize="small")
+    return figure
+
+
+TAIL_AXES = {"history": "training items of the user", "popularity": "training users of the item"}
+
+
+def _tail_panel(axis: Any, table: pd.DataFrame, alone: bool) -> None:
+    """Bars of each group; `alone`: of one ranker, so that the feature sets tell them apart."""
+    names = list(dict.fromkeys(table.dropna(subset="value")["group"]))
+    lines = list(table.groupby(["label", "features"], sort=True))
+    width = 0.8 / max(1, len(lines))
+    for place, ((label, features), line) in enumerate(lines):
+        by_group = line.groupby("group")["value"]
+        mean, spread = by_group.mean(), by_group.std(ddof=1)
+        both = label if features == "none" else f"{label}, {features}"
+        axis.bar(
+            np.arange(len(names)) + width * (place - (len(lines) - 1) / 2),
+            [mean.get(name, np.nan) for name in names],
+            width,
+            yerr=[spread.get(name, np.nan) for name in names],
+            label=features if alone else both,
+            color=PALETTE[place % len(PALETTE)],
+            hatch="/" * (place // len(PALETTE)) * 3,
+            error_kw={"ecolor": INK, "capsize": 2},
+        )
+    axis.set_xticks(range(len(names)), [n.replace("<=", "≤ ").replace(">=", "≥ ") for n in names])
+    axis.set_xlim(-0.6, len(names) - 0.4)
+    axis.set_ylim(bottom=0)
+    axis.grid(axis="x", visible=False)
+
+
+@styled
+def training_curves(members: Sequence[Group]) -> Figure:
+    """Validation metric and loss by epoch; thin lines are seeds, the best epoch is marked."""
+    trained = [g for g in members if any(record.history for record in g.records)]
+    _needs(trained, "no model that trains", "records with a history")
+    figure, axes = _figure(2, 4.8, 4.0)
+    for place, group in enumerate(trained):
+        style = {**_line(place), "marker": ""}
+        for number, record in enumerate(group.records):
+            table = pd.DataFrame(record.history)
+            name = group.name if number == 0 else None
+            for axis, column in zip(axes, ("valid", "loss"), strict=True):
+                if column in table:
+                    line = table[["epoch", column]].dropna()
+                    axis.plot(
+                        line["epoch"] + 1, line[column], label=name, linewidth=1, alpha=0.8, **style
+                    )
+            best = record.selection.get("best_epoch")
+            marked = table[table["epoch"] == best] if "valid" in table else table[:0]
+            axes[0].plot(marked["epoch"] + 1, marked.get("valid"), "o", color=style["color"], ms=4)
+    metric = trained[0].first.selection["metric"]
+    for axis, label in zip(axes, (f"{metric} (validation, share of targets)", "loss"), strict=True):
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+    if all(value > 0 for axis_line in axes[1].lines for value in axis_line.get_ydata()):
+        _log(axes[1], "y")
+        axes[1].set_ylabel("loss (log scale)")
+    _legend(figure, axes)
+    return figure
+
+
+@styled
+def quality_against_cost(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
+    """A metric against seconds and memory of a run; a line joins what nothing beats in both.
+
+    Each kind of device has its line: seconds of a GPU and of a CPU are not comparable.
+    """
+    _needs(members, "no ranked run", "records of protocol full")
+    figure, axes = _figure(2, 4.8, 4.2)
+    quality = [group.values(metric).mean() for group in members]
+    devices = [group.device for group in members]
+    costs = (
+        ("time of a whole run (s, log scale)", lambda r: r.seconds["total"]),
+        (
+            "peak memory of a run (GiB, log scale)",
+            lambda r: (r.peak_gpu_bytes or r.peak_rss_bytes) / 2**30,
+        ),
+    )
+    for axis, (label, cost) in zip(axes, costs, strict=True):
+        spent = [float(np.median([cost(record) for record in g.records])) for g in members]
+        for place, group in enumerate(members):
+            style = {**_line(place), "linestyle": "none", "markersize": 6}
+            name = f"{group.name} ({devices[place]})" if len(set(devices)) > 1 else group.name
+            axis.plot(spent[place], quality[place], label=name, **style)
+        for kind in dict.fromkeys(devices):  # in a fixed order: equal figures, equal bytes
+            of_kind = [i for i, device in enumerate(devices) if device == kind]
+            front = pareto([spent[i] for i in of_kind], [quality[i] for i in of_kind])
+            axis.step(
+                [spent[of_kind[i]] for i in front],
+                [quality[of_kind[i]] for i in front],
+                where="post",
+                color=INK,
+                linewidth=0.8,
+                linestyle=":",
+                zorder=0,
+            )
+        _log(axis, "x")
+        axis.set_xlabel(label)
+        axis.set_ylabel(f"{metric} (test, share of targets)")
+    _legend(figure, axes)
+    return figure
+
+
+def pareto(cost: Sequence[float], quality: Sequence[float]) -> list[int]:
+    """Places of the points that no cheaper point equals in quality, by cost.
+
+    >>> pareto([1.0, 2.0, 3.0], [0.1, 0.05, 0.2])
+    [0, 2]
+    """
+    front: list[int] = []
+    for place in sorted(range(len(cost)), key=lambda i: (cost[i], -quality[i])):
+        if not front or quality[place] > quality[front[-1]]:
+            front.append(place)
+    return front
+
+
+@styled
+def sensitivity(runs: Sequence[Run]) -> Figure:
+    """Best validation score by every value that a grid tried, a panel a setting."""
+    varied = _varied(runs)
+    _needs(varied, "no setting was varied", "grid points under tuning/ (--grid)")
+    figure, axes = _figure(len(varied), 4.2, 3.6)
+    for axis, (key, table) in zip(axes, varied.items(), strict=True):
+        for place, (model, line) in enumerate(table.groupby("model")):
+            best = line.groupby("value")["score"].max()
+            numeric = pd.to_numeric(pd.Series(best.index), errors="coerce")
+            if numeric.isna().any():
+                axis.plot(range(len(best)), best.to_numpy(), label=model, **_line(place))
+                axis.set_xticks(range(len(best)), best.index)
+            else:
+                order = np.argsort(numeric.to_numpy())
+                at = numeric.to_numpy()[order]
+                axis.plot(at, best.to_numpy()[order], label=model, **_line(place))
+        tried = pd.to_numeric(table["value"], errors="coerce").dropna().unique()
+        if len(tried) == table["value"].nunique():  # all of them numbers
+            wide = min(tried) > 0 and max(tried) / min(tried) >= 10
+            if wide:
+                axis.set_xscale("log")
+            axis.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_xlabel(f"{key} (log scale)" if wide else key)
+        else:
+            axis.set_xlabel(key)
+        axis.set_ylabel(f"{table['metric'].iloc[0]} (validation, share of targets)")
+        axis.legend()
+    return figure
+
+
+def _varied(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    """Setting → model, value, score of the grid points in which it differs."""
+    found: dict[str, list[tuple[str, str, float, str]]] = defaultdict(list)
+    by_model: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.record.selection.get("best_score") is not None:
+            by_model[Group(run.record.model, (run,)).name].append(run)
+    for model, points in by_model.items():
+        configs = [flat(point.record.config) for point in points]
+        keys = dict.fromkeys(key for config in configs for key in config)
+        for key in keys:
+            if len({config.get(key) for config in configs}) > 1:
+                for config, point in zip(configs, points, strict=True):
+                    selection = point.record.selection
+                    row = (model, config.get(key, "absent"))
+                    found[key].append((*row, selection["best_score"], selection["metric"]))
+    columns = ["model", "value", "score", "metric"]
+    return {key: pd.DataFrame(rows, columns=columns) for key, rows in sorted(found.items())}
+
+
+def draw_all(runs: Sequence[Run], tuning: Sequence[Run]) -> tuple[dict[str, Figure], list[str]]:
+    """Every plot there are records for, by file name, and why the others are left out."""
+    drawn: dict[str, Figure] = {}
+    left_out: list[str] = []
+    for name, draw in _wanted(blocks(runs), tuning):
+        try:
+            drawn[name] = draw()
+        except EmptyPlotError as error:
+            left_out.append(f"{name} ({error.problem.removeprefix('There is nothing to draw: ')})")
+    return drawn, left_out
+
+
+def _wanted(
+    found: dict[Block, list[Group]], tuning: Sequence[Run]
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    for dataset, setting, data in sorted({(b.dataset, b.setting, b.data) for b in found}):
+        key = dataset, setting, data
+        here = {b: g for b, g in found.items() if (b.dataset, b.setting, b.data) == key}
+        several = len({b.setting for b in found if b.dataset == dataset}) > 1
+        stem = "-".join([dataset, *([setting] if several else []), *([data] if data else [])])
+        full = here.get(Block(dataset, "full", setting, data), [])
+        masked = here.get(Block(dataset, "mask-modality", setting, data), [])
+        tail = here.get(Block(dataset, "long-tail", setting, data), [])
+        points = [
+            run for run in tuning if (run.record.dataset, run.record.setting) == (dataset, setting)
+        ]
+        yield f"{stem}-protocols", functools.partial(protocol_bars, here)
+        yield f"{stem}-robustness", functools.partial(robustness_curves, masked)
+        yield f"{stem}-long-tail", functools.partial(long_tail_bars, tail)
+        yield f"{stem}-training", functools.partial(training_curves, full)
+        yield f"{stem}-cost", functools.partial(quality_against_cost, full)
+        yield f"{stem}-sensitivity", functools.partial(sensitivity, points)

@@ -1,0 +1,74 @@
+"""Published results on the released splits, and whether ours reproduce them."""
+
+from __future__ import annotations
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from alignrec_recbole.io.yaml_loader import properties_dir
+from alignrec_recbole.reports.grouping import Group
+
+HEADLINE = "Recall@20"
+
+
+class PublishedRow(BaseModel):
+    """One line of a published table; `band` (relative) and `tolerance` are of Recall@20."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    dataset: str
+    features: str  # none, or whose
+    source: str
+    values: dict[str, float]
+    band: float | None = Field(default=None, gt=0)
+    tolerance: float | None = Field(default=None, gt=0)
+
+    @property
+    def label(self) -> str:
+        """The model, marked as no run of ours."""
+        return f"{self.model} ({'reference run' if self.source == 'R' else 'published'})"
+
+    @property
+    def note(self) -> str:
+        """Source, and why it is or is not comparable."""
+        if self.source == "R":
+            return "source R: an independent run"
+        other = "" if self.features == "none" else "not comparable: other features; "
+        return f"{other}source {self.source}, hyper-parameters chosen on test"
+
+
+def published(dataset: str) -> list[PublishedRow]:
+    """The rows of a data set, from published.yaml."""
+    table = yaml.safe_load(
+        (properties_dir() / "reference_results.yaml").read_text(encoding="utf-8")
+    )
+    return [
+        PublishedRow(**{**row, "values": dict(zip(table["columns"], row["values"], strict=True))})
+        for row in table["rows"]
+        if row["dataset"] == dataset
+    ]
+
+
+def verdict(group: Group, rows: list[PublishedRow]) -> str:
+    """Within or outside the band of Recall@20, or why there is nothing to compare; "" if no row."""
+    record = group.first
+    row = next((row for row in rows if row.model == record.model), None)
+    values = group.values(HEADLINE)
+    if row is None or values.empty or record.protocol != "full":
+        return ""
+    if row.features != "none" or record.features != "none":
+        return "not comparable: other features"
+    if record.setting != "mmrec" or record.data["split"].get("kind") != "released":
+        return "not comparable: other split or masks"
+    if any(note.startswith("data differ") for note in record.notes):
+        return "not comparable: other data"
+    anchor, mean = row.values[HEADLINE], float(values.mean())
+    away = f"{round(100 * (mean / anchor - 1), 1) + 0.0:+.1f} %"  # + 0.0: no -0.0
+    if row.tolerance is not None:
+        inside, band = abs(mean - anchor) <= row.tolerance, f"{row.tolerance:g}"
+    elif row.band is not None:
+        inside, band = abs(mean / anchor - 1) <= row.band, f"{100 * row.band:g} %"
+    else:
+        return f"{away}, no band"
+    return f"{'within' if inside else 'outside'} {band} ({away})"

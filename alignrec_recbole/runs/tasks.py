@@ -1,0 +1,67 @@
+"""Training data and ranking tasks of a prepared run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from recbole.utils import ModelType
+
+from alignrec_recbole.dataset import MultimodalDataset
+from alignrec_recbole.evaluation.ranking import RankingTask
+from alignrec_recbole.graphs import knn_cache
+from alignrec_recbole.runs.prepare import Prepared
+from alignrec_recbole.runtime import allocator
+from alignrec_recbole.training.batches import draws_pairs
+from alignrec_recbole.training.trainer import MultimodalTrainer
+
+
+def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrainer:
+    """Model and trainer of a prepared run, seeded."""
+    from recbole.utils import init_seed
+
+    init_seed(prepared.spec.seed, True)
+    allocator.return_freed_memory()  # anew: encoders and an earlier run's training kept theirs
+    kept = prepared.config["features_cache"]
+    with knn_cache.keep_in(Path(kept) if kept else None):
+        model = prepared.parts.model_class(prepared.config, prepared.splits[0])
+    for split in prepared.splits:  # the model has what it needs of them
+        if isinstance(split, MultimodalDataset):
+            split.release_features()
+    model = model.to(prepared.config["device"])
+    allocator.keep_freed_memory()  # from here on
+    trainer_class = prepared.parts.trainer_class or MultimodalTrainer
+    return trainer_class(prepared.config, model, state_file)
+
+
+def train_data(prepared: Prepared) -> Any:
+    """The training split for pair models; RecBole's own loader for the others."""
+    from recbole.data.utils import create_samplers, get_dataloader
+
+    kind = prepared.parts.model_class
+    config, splits = prepared.config, prepared.splits
+    if kind.type == ModelType.TRADITIONAL or draws_pairs(kind, config):
+        return splits[0]
+    samplers = create_samplers(config, prepared.splits[0], splits)
+    return get_dataloader(config, "train")(config, splits[0], samplers[0], shuffle=True)
+
+
+def valid_task(prepared: Prepared) -> RankingTask:
+    """Validation: training items masked in both settings."""
+    train, valid, _ = prepared.splits
+    return RankingTask.from_pairs(_pairs(valid), [_pairs(train)], (train.user_num, train.item_num))
+
+
+def test_task(prepared: Prepared) -> RankingTask:
+    """Test: mmrec masks the training items, recbole also the validation items."""
+    train, valid, test = prepared.splits
+    masked = [_pairs(train)] + ([_pairs(valid)] if prepared.config["setting"] == "recbole" else [])
+    return RankingTask.from_pairs(_pairs(test), masked, (train.user_num, train.item_num))
+
+
+def _pairs(split: Any) -> tuple[np.ndarray, np.ndarray]:
+    return (
+        split.inter_feat[split.uid_field].numpy(),
+        split.inter_feat[split.iid_field].numpy(),
+    )

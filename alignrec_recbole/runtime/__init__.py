@@ -1,0 +1,1 @@
+"""This machine: threads, devices, allocator, memory counters, worker processes."""

@@ -1,0 +1,57 @@
+"""Training batches of users, positives and negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.utils import InputType, ModelType
+
+from alignrec_recbole.training.sampler import PairSampler
+
+
+class PairBatches:
+    """Batches (user, item, negative) of a training split as RecBole Interactions on the device.
+
+    Args:
+        dataset: training split.
+        config: reads train_batch_size, train_neg_sample_args.sample_num, NEG_PREFIX, seed, device.
+    """
+
+    def __init__(self, dataset: Any, config: Any) -> None:
+        self.fields = (
+            dataset.uid_field,
+            dataset.iid_field,
+            config["NEG_PREFIX"] + dataset.iid_field,
+        )
+        arguments = config["train_neg_sample_args"] or {}
+        self.sampler = PairSampler(
+            dataset.inter_feat[dataset.uid_field].numpy(),
+            dataset.inter_feat[dataset.iid_field].numpy(),
+            negatives=int(arguments.get("sample_num") or 1),
+        )
+        self.batch_size = config["train_batch_size"]
+        self.device = config["device"]
+        self.generator = np.random.default_rng(config["seed"])
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        epoch = self.sampler.epoch(self.generator)
+        parts = [torch.from_numpy(ids).to(self.device).split(self.batch_size) for ids in epoch]
+        for batch in zip(*parts, strict=True):
+            yield Interaction(dict(zip(self.fields, batch, strict=True)))
+
+
+def draws_pairs(model_class: Any, config: Any) -> bool:
+    """Whether PairBatches draws a model's batches; else RecBole's loader does."""
+    return bool(
+        model_class.type == ModelType.GENERAL
+        and model_class.input_type == InputType.PAIRWISE
+        and config["train_neg_sample_args"]["distribution"] == "uniform"
+        and not config["train_neg_sample_args"]["dynamic"]
+    )

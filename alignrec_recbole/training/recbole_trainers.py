@@ -1,0 +1,112 @@
+"""Trainers for models written elsewhere: RecBole's, RecBole-GNN's, a plug-in's.
+
+Such models keep scoring tensors between calls (`restore_user_e`) and may not know inference mode.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from alignrec_recbole.errors import MissingDependencyError
+from alignrec_recbole.evaluation.ranking import Ranking, RankingTask, rank
+from alignrec_recbole.training.trainer import MultimodalTrainer
+
+PAIRS = 1 << 18  # user-item pairs scored at once by models that score pairs only
+
+
+class ForeignTrainer(MultimodalTrainer):
+    """Ranks without inference mode and never with tensors kept from other weights."""
+
+    def rank(self, task: RankingTask, k: int) -> Ranking:
+        """Top-k lists of a task under the model's present weights."""
+        self.model.eval()
+        for name in vars(self.model):
+            if name.startswith("restore_"):
+                setattr(self.model, name, None)
+        field = self.config["USER_ID_FIELD"]
+
+        def scores(users: Tensor) -> Tensor:
+            with torch.inference_mode(False), torch.no_grad():
+                try:
+                    return self.model.full_sort_predict(Interaction({field: users.clone()}))
+                except NotImplementedError:  # it scores pairs only
+                    return self._scores_of_pairs(users.clone(), task.masked.shape[1])
+
+        return rank(scores, task, k, self.device)
+
+    def _scores_of_pairs(self, users: Tensor, n_items: int) -> Tensor:
+        """Scores [b · n_items] by the model's `predict`, a part of the pairs at a time."""
+        fields = self.config["USER_ID_FIELD"], self.config["ITEM_ID_FIELD"]
+        items = torch.arange(n_items, device=users.device).repeat(len(users))
+        pairs = users.repeat_interleave(n_items).split(PAIRS), items.split(PAIRS)
+        parts = [
+            self.model.predict(Interaction(dict(zip(fields, part, strict=True)))).flatten()
+            for part in zip(*pairs, strict=True)
+        ]
+        return torch.cat(parts)
+
+
+def trainer_class(name: str) -> type[ForeignTrainer]:
+    """The trainer of a model by its name in RecBole or RecBole-GNN."""
+    own: dict[str, type[ForeignTrainer]] = {"NCL": NCLTrainer, "HMLET": HMLETTrainer}
+    return own.get(name, ForeignTrainer)
+
+
+class NCLTrainer(ForeignTrainer):
+    """Clusters the embeddings every `m_step` epochs; no prototype loss before `warm_up_step`.
+
+    Source: RecBole-GNN @ 632ef88 trainer.py, NCLTrainer.
+    """
+
+    def _run_epoch(self, batches: Any, epoch: int) -> dict[str, Any]:
+        model = self.model
+        if epoch % self.config["m_step"] == 0 or model.user_2cluster is None:
+            try:
+                model.e_step()
+            except ImportError as error:
+                raise MissingDependencyError(
+                    "NCL clusters with faiss.",
+                    came=str(error),
+                    expected="faiss",
+                    next="pip install faiss-cpu",
+                ) from error
+        if epoch >= self.config["warm_up_step"]:
+            return super()._run_epoch(batches, epoch)
+        whole = model.calculate_loss
+        model.calculate_loss = lambda batch: whole(batch)[:-1]
+        try:
+            return super()._run_epoch(batches, epoch)
+        finally:
+            del model.calculate_loss
+
+
+class HMLETTrainer(ForeignTrainer):
+    """Gates stay as they are for `warm_up_epochs`, then learn while they cool down.
+
+    Temperature max(t₀·exp(−γ·(epoch − warm-up)), t_min).
+    Source: RecBole-GNN @ 632ef88 trainer.py, HMLETTrainer.
+    """
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        self._let_gates_learn(True)  # the optimiser takes only what can learn
+        optimizer = super()._build_optimizer(**kwargs)
+        self._let_gates_learn(False)
+        return optimizer
+
+    def _let_gates_learn(self, learn: bool) -> None:
+        for gate in self.model.gating_nets:
+            self.model._gating_freeze(gate, learn)
+
+    def _run_epoch(self, batches: Any, epoch: int) -> dict[str, Any]:
+        config = self.config
+        after = epoch - config["warm_up_epochs"]
+        if after > 0:
+            heat = config["ori_temp"] * math.exp(-config["gum_temp_decay"] * after)
+            self.model.gum_temp = max(heat, config["min_temp"])
+            self._let_gates_learn(True)
+        return super()._run_epoch(batches, epoch)

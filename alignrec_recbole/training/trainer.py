@@ -1,0 +1,412 @@
+"""One trainer for every model: epochs of exact pairs, full ranking on validation, safe state.
+
+Follows RecBole's Trainer interface (fit, evaluate), so stock `run_recbole` uses it too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.trainer import Trainer
+from recbole.trainer.trainer import AbstractTrainer
+from recbole.utils import ModelType
+from tqdm import tqdm
+
+from alignrec_recbole.errors import DivergedError, RecordError
+from alignrec_recbole.evaluation.ranking import Ranking, RankingTask, rank
+from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.ops.factored_gradients import TableGradients
+from alignrec_recbole.ops.linear import collecting
+from alignrec_recbole.ops.matmul import precision
+from alignrec_recbole.ops.optimizers import Adam, AdamW
+from alignrec_recbole.runtime import allocator, hardware
+from alignrec_recbole.training import memory_estimate
+from alignrec_recbole.training.batches import PairBatches, draws_pairs
+
+SAVE_EVERY_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class MultimodalTrainer(Trainer):
+    """Trains a RecBole general recommender; selects on validation only.
+
+    `setting` mmrec: an epoch improves only if its validation score is larger than the best;
+    recbole: larger or equal. Training stops when more than `stopping_step` evaluations in a row
+    bring no improvement. `lr_decay: [g, every]`: the learning rate of epoch e is lr·g^(e/every).
+
+    Attributes:
+        history: one dict an epoch: epoch, seconds, loss, losses by name, valid score.
+        stop_requested: set it (from a signal handler) to stop after the running epoch.
+    """
+
+    def __init__(self, config: Any, model: Any, state_file: Path | None = None) -> None:
+        AbstractTrainer.__init__(self, config, model)
+        self.device = config["device"]
+        self.learning_rate = config["learning_rate"]
+        self.learner, self.weight_decay = config["learner"], config["weight_decay"]
+        self.epochs, self.eval_step = config["epochs"], config["eval_step"]
+        self.stopping_step = config["stopping_step"]
+        self.strict = config["setting"] != "recbole"
+        self.precision = torch.bfloat16 if config["precision"] == "bfloat16" else None
+        if self.precision and not hardware.has_bfloat16(str(self.device)):
+            logger.warning(
+                "precision=bfloat16: this processor has no bfloat16 units, so products take many "
+                "times longer than in float32; --set precision=float32 is faster here"
+            )
+        self.clip_grad_norm = config["clip_grad_norm"]
+        self.valid_metric = config["valid_metric"].lower()
+        self.valid_metric_bigger = config["valid_metric_bigger"]
+        self.test_batch_size = config["eval_batch_size"]
+        self.cutoffs = cutoffs(config)
+        self.metrics = config["metrics"]
+        self.decimals = config["metric_decimal_place"]
+        self.checkpoint_dir = config["checkpoint_dir"]
+        self.saved_model_file = str(
+            Path(self.checkpoint_dir) / f"{config['model']}-{time.time_ns():x}.pth"
+        )
+        self.state_file = state_file
+        self.optimizer = self._build_optimizer()
+        self.table_gradients = self._table_gradients()
+        self.start_epoch = self.cur_step = 0
+        self.best_valid_score = -math.inf if self.valid_metric_bigger else math.inf
+        self.best_valid_result: dict[str, float] | None = None
+        self.best_epoch: int | None = None
+        self.history: list[dict[str, Any]] = []
+        self.stop_requested = False
+        self.stopped = "not started"
+        self._best_weights: dict[str, torch.Tensor] | None = None
+        self._pair_batches: PairBatches | None = None
+        self._loader_rng: torch.Generator | None = None  # of RecBole's loaders
+        self.seconds_before = 0.0  # of earlier sessions of this run
+        self._started = self._saved_at = time.monotonic()
+        self.train_loss_dict: dict[int, float] = {}
+
+    # Training -----------------------------------------------------------------------------------
+
+    def fit(  # type: ignore[override]
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, dict[str, float] | None]:
+        """Train to early stopping and leave the model with its best weights.
+
+        Returns:
+            best validation score and all validation metrics of that epoch.
+
+        Raises:
+            DivergedError: the loss became NaN or infinite.
+            NotEnoughMemoryError: the estimate exceeds what is free; nothing was started.
+        """
+        memory_estimate.check(
+            self.model, self.learner, self.config["train_batch_size"], self.device
+        )
+        batches = self._batches(train_data)
+        task = as_task(valid_data)
+        if self.state_file and self.state_file.is_file():
+            self._resume(self._pair_batches)
+        if type(self.model).type == ModelType.TRADITIONAL:  # an instance may have its own `type`
+            return self._fit_without_training(task)
+        bar = tqdm(
+            range(self.start_epoch, self.epochs),
+            initial=self.start_epoch,
+            total=self.epochs,
+            disable=not show_progress,
+            desc=self.config["model"],
+            unit="epoch",
+            dynamic_ncols=True,
+        )
+        self.stopped = "epochs"
+        for epoch in bar:
+            if self.cur_step > self.stopping_step:
+                self.stopped = "patience"
+                break
+            if self.stop_requested:
+                self.stopped = "interrupted"
+                break
+            self._set_learning_rate(epoch)
+            entry = self._run_epoch(batches, epoch)
+            if epoch == self.start_epoch:
+                allocator.use_huge_pages()
+            if task is not None and (epoch + 1) % self.eval_step == 0:
+                started = time.perf_counter()
+                result = self._metrics(self.rank(task, max(self.cutoffs)))
+                entry["evaluate_seconds"] = time.perf_counter() - started
+                entry["valid"] = result[self.valid_metric]
+                self._note(epoch, result)
+                if callback_fn is not None:
+                    callback_fn(epoch, result[self.valid_metric])
+            self.history.append(entry)
+            bar.set_postfix(
+                loss=f"{entry['loss']:.4f}",
+                valid=f"{entry.get('valid', float('nan')):.4f}",
+                best=f"{self.best_valid_score:.4f}",
+                wait=self.cur_step,
+            )
+            if self.state_file and time.monotonic() - self._saved_at > SAVE_EVERY_SECONDS:
+                self.save_state()
+        else:
+            if self.cur_step > self.stopping_step:
+                self.stopped = "patience"
+        bar.close()
+        if self.state_file:
+            self.save_state()
+        if task is None:
+            self.best_epoch = self.epochs - 1
+        if self._best_weights is not None and self.stopped != "interrupted":
+            self.model.load_state_dict(self._best_weights)
+        if saved and not self.state_file:
+            self._save_checkpoint(self.best_epoch, verbose=False)
+        return self.best_valid_score, self.best_valid_result
+
+    def _fit_without_training(self, task: RankingTask | None) -> tuple[float, Any]:
+        self.stopped, self.best_epoch = "nothing to train", 0
+        if task is not None:
+            self._note(0, self._metrics(self.rank(task, max(self.cutoffs))))
+        self._best_weights = None
+        return self.best_valid_score, self.best_valid_result
+
+    def _run_epoch(self, batches: Any, epoch: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        self.model.train()
+        if hasattr(self.model, "begin_epoch"):  # what a model draws or builds once an epoch
+            self.model.begin_epoch(epoch_generator(self.config["seed"], epoch))
+        total: torch.Tensor | None = None
+        count = 0
+        for batch in batches:
+            batch = batch.to(self.device)
+            self.optimizer.zero_grad()
+            with precision(self.precision), collecting(self.table_gradients):
+                parts = self.model.calculate_loss(batch)
+                parts = parts if isinstance(parts, tuple) else (parts,)
+                terms = torch.stack([part.reshape(()) for part in parts])
+                terms.sum().backward()
+            if self.clip_grad_norm:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+            self.optimizer.step()
+            if hasattr(self.model, "after_step"):  # what a model's weights must keep to
+                self.model.after_step()
+            values = terms.detach()
+            total = values if total is None else total + values  # no sync with the device here
+            count += 1
+        assert total is not None
+        losses = [value / count for value in total.tolist()]
+        if not all(map(math.isfinite, losses)):
+            raise DivergedError(
+                f"The training loss is not finite in epoch {epoch}.",
+                came=f"loss terms {losses}",
+                expected="finite numbers",
+                next="lower learning_rate or a loss weight",
+            )
+        self.train_loss_dict[epoch] = sum(losses)
+        return {
+            "epoch": epoch,
+            "seconds": time.perf_counter() - started,
+            "loss": sum(losses),
+            "losses": losses,
+        }
+
+    def _batches(self, train_data: Any) -> Any:
+        if draws_pairs(type(self.model), self.config):  # an instance may have its own `type`
+            dataset = train_data if hasattr(train_data, "inter_feat") else train_data._dataset
+            train_data = PairBatches(dataset, self.config)
+        self._pair_batches = train_data if isinstance(train_data, PairBatches) else None
+        rng = getattr(train_data, "generator", None)
+        self._loader_rng = rng if isinstance(rng, torch.Generator) else None
+        return train_data
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        kinds = {"adam": Adam, "adamw": AdamW}
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if self.learner.lower() not in kinds or not parameters:
+            return super()._build_optimizer(**kwargs)
+        return kinds[self.learner.lower()](
+            parameters,
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay or 0.0,
+            fused=all(p.is_floating_point() for p in parameters),
+        )
+
+    def _table_gradients(self) -> TableGradients | None:
+        optimizer = self.optimizer
+        if self.clip_grad_norm or not isinstance(optimizer, torch.optim.Adam):
+            return None  # the norm is of formed gradients
+        return TableGradients(optimizer) if optimizer.defaults["fused"] else None
+
+    def _set_learning_rate(self, epoch: int) -> None:
+        factor, every = self.config["lr_decay"] or (1.0, 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * factor ** (epoch / every)
+
+    def _note(self, epoch: int, result: dict[str, float]) -> None:
+        score, best = result[self.valid_metric], self.best_valid_score
+        if not self.valid_metric_bigger:
+            score, best = -score, -best
+        if score > best or (not self.strict and score == best):
+            self.best_valid_score, self.best_valid_result = result[self.valid_metric], result
+            self.best_epoch, self.cur_step = epoch, 0
+            self._best_weights = None  # let go of the old first: tables weigh hundreds of megabytes
+            self._best_weights = {
+                name: value.detach().clone() for name, value in self.model.state_dict().items()
+            }
+        else:
+            self.cur_step += 1
+
+    # Evaluation ---------------------------------------------------------------------------------
+
+    def rank(self, task: RankingTask, k: int) -> Ranking:
+        """Top-k lists of a task under the model's present weights."""
+        self.model.eval()
+        field = self.config["USER_ID_FIELD"]
+        return rank(
+            lambda users: self.model.full_sort_predict(Interaction({field: users})),
+            task,
+            k,
+            self.device,
+        )
+
+    def _metrics(self, ranking: Ranking) -> dict[str, float]:
+        means = ranking.means(_canonical(self.metrics), self.cutoffs)
+        return OrderedDict(
+            (name.lower(), round(value, self.decimals)) for name, value in means.items()
+        )
+
+    def evaluate(  # type: ignore[override]
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | None = None,
+        show_progress: bool = False,
+    ) -> dict[str, float] | None:
+        """Metrics of a split, named and rounded as RecBole does ("recall@20")."""
+        if not eval_data:
+            return None
+        if load_best_model and model_file is not None:
+            checkpoint = torch.load(model_file, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(checkpoint["state_dict"])
+        elif load_best_model and self._best_weights is not None:
+            self.model.load_state_dict(self._best_weights)
+        task = as_task(eval_data)
+        assert task is not None
+        return self._metrics(self.rank(task, max(self.cutoffs)))
+
+    # State --------------------------------------------------------------------------------------
+
+    def save_state(self) -> None:
+        """Write everything that is needed to go on as if nothing had happened."""
+        assert self.state_file is not None
+        batches = self._pair_batches
+        state = {
+            "model": self.model.state_dict(),
+            "best": self._best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "loader_rng": self._loader_rng.get_state() if self._loader_rng else None,
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "plain": json.dumps(
+                {
+                    "next_epoch": self.history[-1]["epoch"] + 1 if self.history else 0,
+                    "cur_step": self.cur_step,
+                    "best_valid_score": self.best_valid_score,
+                    "best_valid_result": self.best_valid_result,
+                    "best_epoch": self.best_epoch,
+                    "history": self.history,
+                    "seconds": self.seconds_before + time.monotonic() - self._started,
+                    "pairs_rng": batches.generator.bit_generator.state if batches else None,
+                    "numpy_rng": [
+                        part.tolist() if isinstance(part, np.ndarray) else part
+                        for part in np.random.get_state()  # noqa: NPY002 (RecBole samples from it)
+                    ],
+                    "python_rng": random.getstate(),
+                }
+            ),
+        }
+        with atomic_write(self.state_file) as handle:
+            torch.save(state, handle)
+        self._saved_at = time.monotonic()
+
+    def _resume(self, batches: PairBatches | None) -> None:
+        """Continue from the state file.
+
+        Raises:
+            RecordError: the file is damaged or belongs to another model.
+        """
+        assert self.state_file is not None
+        try:
+            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+            plain = json.loads(state["plain"])
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except Exception as error:
+            raise RecordError(
+                f"The saved state {self.state_file.name} cannot be resumed.",
+                came=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                expected="the state of the same model, written whole",
+                next="start again with --overwrite",
+            ) from error
+        torch.set_rng_state(state["torch_rng"].cpu())
+        if state["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
+        numpy_rng = plain["numpy_rng"]
+        np.random.set_state((numpy_rng[0], np.array(numpy_rng[1], np.uint32), *numpy_rng[2:]))  # noqa: NPY002
+        version, inner, gauss = plain["python_rng"]
+        random.setstate((version, tuple(inner), gauss))
+        if self._loader_rng is not None and state.get("loader_rng") is not None:
+            self._loader_rng.set_state(state["loader_rng"].cpu())
+        if batches is not None and plain["pairs_rng"]:
+            batches.generator.bit_generator.state = plain["pairs_rng"]
+        self._best_weights = state["best"]
+        self.start_epoch, self.cur_step = plain["next_epoch"], plain["cur_step"]
+        self.best_valid_score = plain["best_valid_score"]
+        self.best_valid_result, self.best_epoch = plain["best_valid_result"], plain["best_epoch"]
+        self.history, self.seconds_before = plain["history"], plain["seconds"]
+
+
+def cutoffs(config: Any) -> list[int]:
+    """The list lengths K of the metrics; `topk` may be one number."""
+    return [config["topk"]] if isinstance(config["topk"], int) else list(config["topk"])
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """The generator of a model's own draws in an epoch; a resumed run draws the same."""
+    (state,) = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state))
+
+
+def as_task(data: Any) -> RankingTask | None:
+    """A ranking task from ours or from RecBole's full-sort loader; None stays None."""
+    if data is None or isinstance(data, RankingTask):
+        return data
+    if not hasattr(data, "uid2positive_item"):
+        raise NotImplementedError("Only full ranking is supported: set eval_args.mode to full.")
+    users = data.uid_list.numpy()
+    shape = (len(data.uid2positive_item), data._dataset.item_num)
+    return RankingTask.from_pairs(
+        _flatten(users, data.uid2positive_item), [_flatten(users, data.uid2history_item)], shape
+    )
+
+
+def _flatten(users: np.ndarray, by_user: Any) -> tuple[np.ndarray, np.ndarray]:
+    lists = [np.asarray(by_user[user], dtype=np.int64).ravel() for user in users]
+    return np.repeat(users, [len(part) for part in lists]), np.concatenate(lists)
+
+
+def _canonical(metrics: list[str]) -> list[str]:
+    names = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "map": "MAP",
+             "hit": "Hit", "mrr": "MRR"}  # fmt: skip
+    return [names[metric.lower()] for metric in metrics]

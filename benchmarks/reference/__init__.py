@@ -1,0 +1,1 @@
+"""Drivers of reference implementations, for the parity and speed benchmarks."""

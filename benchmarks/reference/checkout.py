@@ -1,0 +1,424 @@
+"""Drives a checkout of enoche/MMRec, or of a fork of it, its files untouched; timings aside on CPU.
+
+The official AlignRec code is such a fork. What they lack on today's stack is supplied from
+outside: `.cuda()` as the identity, `.to` of a parameter as on a GPU, names that numpy and scipy
+have removed, what is used of torch_scatter and torch_geometric, imports that are not used here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.machinery
+import inspect
+import itertools
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+
+from alignrec_recbole.compat.libraries import patch_dok_update
+from alignrec_recbole.errors import DataError
+from alignrec_recbole.graphs.user_item import co_interaction_graph
+from benchmarks.reference.epoch_timer import epoch_seconds
+
+FILES = {"text": "text_feat.npy", "image": "image_feat.npy"}
+USER_GRAPH = "user_graph_dict.npy"
+SOURCES = {
+    "freedom": "github.com/enoche/MMRec",
+    "alignrec": "github.com/sjtulyf123/AlignRec_CIKM24",
+    "gume": "github.com/NanGongNingYi/GUME",
+}
+
+
+def _scatter_add(values: torch.Tensor, index: torch.Tensor, dim: int, dim_size: int) -> Any:
+    assert dim == 0
+    return values.new_zeros(dim_size, *values.shape[1:]).index_add_(0, index, values)
+
+
+class _MessagePassing(torch.nn.Module):
+    """What is used of torch_geometric's: messages of the senders, summed or averaged by receiver.
+
+    `message` asks for arguments by name: _j is the sender's, _i the receiver's.
+    """
+
+    message: Callable[..., torch.Tensor]
+    update: Callable[[torch.Tensor], torch.Tensor]
+
+    def __init__(self, aggr: str = "add") -> None:
+        super().__init__()
+        self.aggr = aggr
+
+    def propagate(self, edge_index: torch.Tensor, size: Any = None, *, x: torch.Tensor) -> Any:
+        sender, receiver = edge_index
+        known = {
+            "x_i": x[receiver], "x_j": x[sender], "size": size, "size_i": len(x),
+            "edge_index": edge_index, "edge_index_i": receiver,
+        }  # fmt: skip
+        wanted = inspect.signature(self.message).parameters
+        out = _scatter_add(self.message(**{n: known[n] for n in wanted}), receiver, 0, len(x))
+        if self.aggr == "mean":
+            out = out / torch.bincount(receiver, minlength=len(x)).clamp(min=1)[:, None]
+        return self.update(out)
+
+
+def _without_loops(edges: torch.Tensor) -> tuple[torch.Tensor, None]:
+    return edges[:, edges[0] != edges[1]], None
+
+
+def _with_all_edges(edges: torch.Tensor, p: float) -> tuple[torch.Tensor, None]:
+    assert p == 0
+    return edges, None
+
+
+def _degree(index: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.bincount(index, minlength=size).to(dtype)
+
+
+def _softmax_by_group(scores: torch.Tensor, group: torch.Tensor, num_nodes: int) -> torch.Tensor:
+    share = scores.exp()
+    return share / _scatter_add(share, group, 0, num_nodes)[group]
+
+
+def _uniform(size: int, tensor: torch.Tensor) -> None:
+    torch.nn.init.uniform_(tensor, -(size**-0.5), size**-0.5)
+
+
+STAND_INS: dict[str, dict[str, Any]] = {
+    "torch_scatter": {"scatter_add": _scatter_add, "scatter": None},
+    "torch_geometric": {},
+    "torch_geometric.nn": {},
+    "torch_geometric.nn.conv": {"MessagePassing": _MessagePassing},
+    "torch_geometric.nn.inits": {"uniform": _uniform},
+    "torch_geometric.utils": {
+        "add_self_loops": None,
+        "degree": _degree,
+        "dropout_adj": _with_all_edges,
+        "remove_self_loops": _without_loops,
+        "softmax": _softmax_by_group,
+    },
+    "sparsesvd": {"sparsesvd": None},
+    "torchvision": {},
+    "torchvision.transforms": {},
+    "torchvision.transforms.functional": {"pad": None, "resize": None},
+}
+
+
+class Answers(dict):
+    """A mapping that answers None for what it does not hold, as these codes' Config does."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def is_of(reference: Path, model: str) -> bool:
+    """Whether a folder is a checkout of the code that this module tells."""
+    return (reference / "src" / "models" / f"{model}.py").is_file()
+
+
+@contextlib.contextmanager
+def importable(reference: Path, model: str, device: str = "cpu") -> Iterator[None]:
+    """Make the checkout's modules importable on this machine.
+
+    Args:
+        model: a module of `src/models` that tells which code this is; one of `SOURCES`.
+        device: where its tensors are wanted, cpu or cuda.
+
+    Raises:
+        DataError: the folder is no checkout of that code.
+    """
+    source = reference / "src"
+    if not is_of(reference, model):
+        raise DataError(
+            f"This is no checkout of {SOURCES[model]}.",
+            came=str(reference),
+            expected=f"a folder with src/models/{model}.py",
+            next=f"clone {SOURCES[model]} and pass its root",
+        )
+    for name, kind in (("float", np.float64), ("int", np.int64)):
+        if name not in np.__dict__:
+            setattr(np, name, kind)
+    patch_dok_update()
+    for name, attributes in STAND_INS.items():
+        _stand_in(name, attributes)
+    sys.path.insert(0, str(source))
+    try:
+        with _cuda_is_the_cpu() if device == "cpu" else contextlib.nullcontext():
+            yield
+    finally:
+        sys.path.remove(str(source))
+        for name, module in list(sys.modules.items()):  # another checkout has the same names
+            if str(getattr(module, "__file__", None)).startswith(str(source)):
+                del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _cuda_is_the_cpu() -> Iterator[None]:
+    cuda = torch.Tensor.cuda
+    torch.Tensor.cuda = lambda self, *a, **k: self  # type: ignore[method-assign, assignment]
+    # On the CPU `.to` gives the parameter itself, which these codes then overwrite by a tensor.
+    torch.nn.Parameter.to = lambda self, *a, **k: self.view_as(self).to(*a, **k)  # type: ignore
+    try:
+        yield
+    finally:
+        torch.Tensor.cuda = cuda  # type: ignore[method-assign]
+        del torch.nn.Parameter.to
+
+
+def _stand_in(name: str, attributes: dict[str, Any]) -> None:
+    """An empty module where the package is absent, and what the present one lacks."""
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        module = sys.modules[name] = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        module.__path__ = []
+        parent, _, leaf = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], leaf, module)
+    for attribute, value in attributes.items():
+        if not hasattr(module, attribute):
+            setattr(module, attribute, value)
+
+
+@contextlib.contextmanager
+def default_dtype(kind: torch.dtype) -> Iterator[None]:
+    """Tensors made inside have this type unless told otherwise."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def given(
+    features: dict[str, np.ndarray], interactions: Any, settings: dict[str, Any]
+) -> Iterator[tuple[Answers, Any]]:
+    """What a model's constructor takes: configuration and loader of made data.
+
+    Args:
+        features: text, image: [I, f].
+        interactions: a scipy matrix [U, I].
+    """
+    users, items = interactions.shape
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "toy").mkdir()
+        for kind, values in features.items():
+            np.save(Path(folder) / "toy" / FILES[kind], values)
+        _save_user_graph(Path(folder) / "toy" / USER_GRAPH, interactions)
+        config = Answers(
+            USER_ID_FIELD="u", ITEM_ID_FIELD="i", NEG_PREFIX="neg_", device="cpu", end2end=False,
+            is_multimodal_model=True, multimodal_data_dir="", data_path=f"{folder}/",
+            dataset="toy", vision_feature_file=FILES["image"], text_feature_file=FILES["text"],
+            user_graph_dict_file=USER_GRAPH, **settings,
+        )  # fmt: skip
+        loader = types.SimpleNamespace(
+            inter_matrix=lambda form: interactions.tocoo(),
+            dataset=types.SimpleNamespace(get_user_num=lambda: users, get_item_num=lambda: items),
+        )
+        yield config, loader
+
+
+def _save_user_graph(path: Path, interactions: Any) -> None:
+    """What MMRec's preprocessing writes: user → [ids, numbers of common items], the 200 largest.
+
+    Equal numbers stand there in an order that torch.topk leaves open; here the smaller id is first.
+    """
+    graph = co_interaction_graph(interactions.nonzero(), interactions.shape, 200)
+    rows = {}
+    for user, (start, stop) in enumerate(itertools.pairwise(graph.indptr)):
+        order = np.argsort(-graph.data[start:stop], kind="stable")
+        rows[user] = [part[start:stop][order].tolist() for part in (graph.indices, graph.data)]
+    np.save(path, rows, allow_pickle=True)  # type: ignore[arg-type]
+
+
+def _enter_copy(
+    reference: Path,
+    code: str,
+    name: str,
+    dataset_dir: Path,
+    features: dict[str, Path],
+    folder: Path,
+) -> None:
+    """A scratch copy with the data in its layout; the working directory moves into it."""
+    model = reference / "src" / "models" / f"{name.lower()}.py"
+    dataset = dataset_dir.name
+    shutil.copytree(reference / "src", folder / "src")
+    target = folder / "data" / dataset
+    target.mkdir(parents=True)
+    frame = pd.read_csv(dataset_dir / f"{dataset}.inter", sep="\t")
+    if "timestamp" not in frame:  # its loader insists on this column
+        frame["timestamp"] = 0
+    if model.is_file() and "user_graph_dict_file" in model.read_text(encoding="utf-8"):
+        rows = frame[frame.x_label == 0]
+        shape = frame.userID.max() + 1, frame.itemID.max() + 1
+        ones = np.ones(len(rows))
+        _save_user_graph(
+            target / USER_GRAPH, sp.csr_matrix((ones, (rows.userID, rows.itemID)), shape=shape)
+        )
+    frame.to_csv(target / f"{dataset}.inter", sep="\t", index=False)
+    for kind, path in features.items():
+        shutil.copyfile(path, target / FILES[kind])
+    (folder / "src" / "configs" / "dataset" / f"{dataset}.yaml").write_text(
+        "USER_ID_FIELD: userID\nITEM_ID_FIELD: itemID\nTIME_FIELD: timestamp\n"
+        f"filter_out_cod_start_users: True\ninter_file_name: '{dataset}.inter'\n"
+        f"vision_feature_file: {FILES['image']}\ntext_feature_file: {FILES['text']}\n"
+        f'user_graph_dict_file: {USER_GRAPH}\nfield_separator: "\\t"\n'
+    )
+    os.chdir(folder if code in AT_ROOT else folder / "src")
+
+
+AT_ROOT = {"gume"}  # codes that run one folder above `src`, which they put before their data
+
+
+def _places(code: str) -> dict[str, Any]:
+    data = "/data/" if code in AT_ROOT else "../data/"
+    return {"gpu_id": 0, "use_gpu": False, "multimodal_data_dir": "", "data_path": data}
+
+
+def train(
+    reference: Path,
+    model: str,
+    name: str,
+    dataset_dir: Path,
+    features: dict[str, Path],
+    settings: dict[str, Any],
+    seeds: list[int],
+) -> list[dict[str, Any]]:
+    """Train with the code's own harness in a scratch folder and a process of its own.
+
+    Args:
+        model: as of `importable`.
+        name: of the model, as that harness wants it.
+        features: files for text and image, row = itemID.
+        settings: of that harness.
+
+    Returns:
+        one dict a seed: valid, test (metrics at the best validation epoch), epochs, losses.
+    """
+    order = {
+        "reference": str(reference.resolve()), "model": model, "name": name,
+        "dataset_dir": str(dataset_dir.resolve()), "settings": settings, "seeds": seeds,
+        "features": {kind: str(path.resolve()) for kind, path in features.items()},
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", __name__, json.dumps(order)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} of {SOURCES[model]} ended with an error; see above.")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _train_here(
+    reference: str,
+    model: str,
+    name: str,
+    dataset_dir: str,
+    features: dict[str, str],
+    settings: dict[str, Any],
+    seeds: list[int],
+) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = []
+    dataset = Path(dataset_dir).name
+    with tempfile.TemporaryDirectory() as folder:
+        files = {kind: Path(path) for kind, path in features.items()}
+        _enter_copy(Path(reference), model, name, Path(dataset_dir), files, Path(folder))
+        with importable(Path(folder), model):
+            import utils.quick_start as quick_start
+            from common import trainer as trainers
+
+            original = trainers.Trainer.fit
+
+            def fit(self: Any, *arguments: Any, **keywords: Any) -> Any:
+                best, valid, test = original(self, *arguments, **keywords)
+                losses = [float(loss) for loss in self.train_loss_dict.values()]
+                results.append({"valid": dict(valid), "test": dict(test), "losses": losses,
+                                "epochs": len(losses)})  # fmt: skip
+                print(f"reference: {name} {results[-1]['test']}", file=sys.stderr)
+                return best, valid, test
+
+            trainers.Trainer.fit = fit
+            logging.disable(logging.CRITICAL)
+            quick_start.init_logger = lambda config: "now"  # GUME's is asked for the time
+            asked = {"hyper_parameters": ["seed"], **_places(model), **settings, "seed": seeds}
+            with contextlib.redirect_stdout(sys.stderr):
+                quick_start.quick_start(name, dataset, asked, save_model=False)
+    return results
+
+
+def actions(
+    reference: Path,
+    model: str,
+    name: str,
+    dataset_dir: Path,
+    features: dict[str, Path],
+    settings: dict[str, Any],
+    folder: Path,
+    steps: int | None = None,
+    device: str = "cpu",
+) -> dict[str, Callable[[], Any]]:
+    """Training epoch and validation of the code's own harness, in this process (for timing).
+
+    Args:
+        folder: a scratch folder; the working directory moves into it.
+        steps: tell the epoch's seconds from so many (`epoch_seconds`).
+        device: cpu or cuda.
+    """
+    _enter_copy(reference, model, name, dataset_dir, features, folder)
+    opened = contextlib.ExitStack()
+    opened.enter_context(importable(folder, model, device))
+    settings = {**_places(model), **settings, "use_gpu": device != "cpu"}
+    logging.disable(logging.CRITICAL)
+    with contextlib.redirect_stdout(sys.stderr):
+        from utils.configurator import Config
+        from utils.dataloader import EvalDataLoader, TrainDataLoader
+        from utils.dataset import RecDataset
+        from utils.utils import get_model, get_trainer, init_seed
+
+        config = Config(name, dataset_dir.name, {**settings, "seed": 999})
+        for key, value in settings.items():
+            config[key] = value
+        whole = RecDataset(config)
+        train, valid, _ = whole.split()
+        for part in (whole, train, valid):
+            str(part)  # counts users and items, which the loaders then read
+        data = TrainDataLoader(config, train, batch_size=config["train_batch_size"], shuffle=True)
+        task = EvalDataLoader(
+            config, valid, additional_dataset=train, batch_size=config["eval_batch_size"]
+        )
+        init_seed(999)
+        data.pretrain_setup()
+        network = get_model(name)(config, data).to(config["device"])
+        trainer = get_trainer()(config, network)
+
+    def run(batches: Any) -> None:
+        network.pre_epoch_processing()
+        trainer._train_epoch(batches, 0)
+
+    def epoch() -> float:
+        data.pr = data.inter_pr = 0  # an epoch that was left early stands where it was left
+        return epoch_seconds(run, data, steps)
+
+    return {"epoch": epoch, "evaluation": lambda: (opened, trainer.evaluate(task))[1]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_train_here(**json.loads(sys.argv[1]))))

@@ -1,0 +1,203 @@
+"""Times several programs in turn, each in a process of its own, so that load hits all alike.
+
+A side is a function that prepares something and returns a dictionary of actions; only one side
+works at a time, the others sleep. An action that returns a float tells its seconds itself. Peak
+memory is the process's own; that of its tensors on a GPU, if it has used one.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from tabulate import tabulate
+
+from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.runs import provenance
+from alignrec_recbole.runtime import hardware, memory_usage
+
+Actions = Mapping[str, Callable[[], Any]]
+
+
+@dataclass
+class Timing:
+    """What was measured of one side; seconds by action, in the order of the rounds."""
+
+    startup: float
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    peak_bytes: int = 0
+
+    def median(self, action: str) -> float:
+        """Median seconds of an action."""
+        return statistics.median(self.seconds[action])
+
+
+def measure(
+    sides: Mapping[str, tuple[Callable[..., Actions], tuple[Any, ...]]],
+    *,
+    rounds: int = 5,
+    threads: int | None = None,
+    warm_up: int = 1,
+) -> dict[str, Timing]:
+    """Start each side, then let them act in turn `rounds` times.
+
+    Args:
+        sides: name → (function, its arguments), both importable by a new process.
+        rounds: measured rounds, after `warm_up` unmeasured ones.
+        threads: CPU threads of each side; default: all cores of this process.
+
+    Returns:
+        one Timing a side; `startup` runs from the start of the process until it could act.
+    """
+    warn_if_busy()
+    threads = threads or hardware.available_cores()
+    with _workers(sides, threads) as workers:
+        timings = {}
+        for name, worker in workers.items():
+            actions = worker.ask("open")
+            startup = time.time() - worker.began
+            for action in actions if warm_up else ():
+                worker.ask(action)
+            timings[name] = Timing(startup, {action: [] for action in actions})
+            print(f"{name}: ready after {startup:.1f} s", file=sys.stderr)
+        unmeasured = max(warm_up - 1, 0)
+        for turn in range(unmeasured + rounds):
+            for name, worker in workers.items():
+                for action, taken in timings[name].seconds.items():
+                    seconds = worker.ask(action)
+                    if turn >= unmeasured:
+                        taken.append(seconds)
+        for name, worker in workers.items():
+            timings[name].peak_bytes = worker.ask("peak")
+    return timings
+
+
+class _Worker:
+    def __init__(self, function: Callable[..., Actions], arguments: tuple, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, end = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(end, function, arguments, threads), daemon=True
+        )
+
+    def start(self) -> None:
+        self.began = time.time()
+        self.process.start()
+
+    def ask(self, order: str) -> Any:
+        if order == "open":
+            self.start()
+        self.pipe.send(order)
+        answer = self.pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@contextmanager
+def _workers(sides: Mapping[str, Any], threads: int) -> Iterator[dict[str, _Worker]]:
+    workers = {name: _Worker(side[0], side[1], threads) for name, side in sides.items()}
+    try:
+        yield workers
+    finally:
+        for worker in workers.values():
+            if worker.process.pid is not None:
+                worker.process.terminate()
+
+
+def _serve(pipe: Any, function: Callable[..., Actions], arguments: tuple, threads: int) -> None:
+    hardware.set_threads(threads)
+    actions: Actions = {}
+    while True:
+        order = pipe.recv()
+        try:
+            if order == "open":
+                actions = function(*arguments)
+                pipe.send(list(actions))
+            elif order == "peak":
+                on_gpu = torch.cuda.is_initialized()
+                pipe.send(
+                    torch.cuda.max_memory_allocated() if on_gpu else memory_usage.peak_rss_bytes()
+                )
+            else:
+                started = time.perf_counter()
+                told = actions[order]()
+                elapsed = time.perf_counter() - started
+                pipe.send(told if isinstance(told, float) else elapsed)
+        except Exception as error:  # sent to the caller, who raises it
+            import traceback
+
+            pipe.send(RuntimeError(f"{error}\n{traceback.format_exc()}"))
+
+
+def warn_if_busy() -> None:
+    """Say so when other work would blur the figures."""
+    busy = psutil.cpu_percent(interval=0.5)
+    if busy > 25:
+        print(f"warning: this machine is {busy:.0f} % busy; ratios will blur", file=sys.stderr)
+
+
+def spread(values: list[float]) -> str:
+    """ "median (min–max)" in seconds."""
+    return f"{statistics.median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
+
+
+def table(timings: Mapping[str, Timing]) -> str:
+    """What was measured, one row a side; seconds as median (minimum–maximum)."""
+    names = list(dict.fromkeys(action for t in timings.values() for action in t.seconds))
+    rows = [
+        [
+            side,
+            *(spread(t.seconds[name]) if name in t.seconds else "" for name in names),
+            f"{t.startup:.1f}",
+            f"{t.peak_bytes / 2**30:.2f}",
+        ]
+        for side, t in timings.items()
+    ]
+    return tabulate(rows, ["", *(f"{n}, s" for n in names), "start-up, s", "peak, GiB"])
+
+
+def seconds_and_bytes(ours: Timing, peer: Timing, action: str) -> dict[str, Any]:
+    """The figures every result holds, with all rounds."""
+    return {
+        "ours_seconds": ours.median(action),
+        "peer_seconds": peer.median(action),
+        "ours_peak_bytes": ours.peak_bytes,
+        "peer_peak_bytes": peer.peak_bytes,
+        "ratio_startup": peer.startup / ours.startup,
+        "startup": {"ours": ours.startup, "peer": peer.startup},
+        "rounds": {"ours": ours.seconds[action], "peer": peer.seconds[action]},
+    }
+
+
+def where(threads: int | None = None, device: str = "cpu") -> dict[str, Any]:
+    """Code and machine of a measurement; threads: all cores unless given."""
+    machine = {**provenance.machine(device), "threads": threads or hardware.available_cores()}
+    return {"code": provenance.code(), "machine": machine}
+
+
+def kept_models(store: Path | None) -> dict[str, Any]:
+    """What `keep_models` wrote, by model; nothing if there is no file."""
+    return json.loads(store.read_text())["models"] if store and store.exists() else {}
+
+
+def keep_models(store: Path | None, models: Mapping[str, Any]) -> None:
+    """Write results by model, so that a script called again measures only what is missing."""
+    if store:
+        with atomic_write(store, "w") as file:
+            json.dump({"models": models}, file)
+
+
+def finish(result: dict[str, Any], threads: int | None = None, device: str = "cpu") -> None:
+    """Print the result, with code and machine, as the last line."""
+    print(json.dumps({**result, **where(threads, device)}))

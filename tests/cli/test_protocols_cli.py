@@ -1,0 +1,306 @@
+"""Protocols from the command line to records, on a small data set on disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alignrec_recbole.cli.main import main
+from alignrec_recbole.features.masking import FeatureMask, masked_items
+from alignrec_recbole.features.table import save_features
+from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.protocols import PROTOCOLS, long_tail
+from alignrec_recbole.protocols.context import Bench
+from alignrec_recbole.runs.prepare import prepare, run_digest
+from alignrec_recbole.runs.record import read_record, read_records
+from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.settings import Settings
+from alignrec_recbole.testing.synthetic import block_world
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTENT = ["zero-shot", "item-cf", "mask-modality", "cold-start", "diagnostics"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A block world with features "text" and "image", and a fused set with its second files."""
+    folder = tmp_path_factory.mktemp("data")
+    world = block_world(users=12, items=10, cold=2, blocks=3, likes=6, seed=1, name="small")
+    place = world.write(folder)
+    rng = np.random.default_rng(0)
+    both = np.concatenate(list(world.features.values()), axis=1)
+    for name, part in (
+        ("fused", both),
+        ("fused-no-image", both * (rng.random(both.shape) > 0.5)),
+    ):
+        save_features(
+            place / f"{name}.npy", part.astype(np.float32), name=name, modality="fused",
+            encoder="hand", settings={}, source="hand", items=list(world.items),
+        )  # fmt: skip
+    return folder
+
+
+def run(data, output, *arguments):
+    return main(
+        ["--data-path", str(data), "--output", str(output), "--dataset", "small", "--quiet",
+         *arguments]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    """Every training-free protocol on text and image, then long-tail on what was stored."""
+    output = tmp_path_factory.mktemp("results")
+    assert run(data, output, "--features", "text,image", "--protocol", ",".join(CONTENT)) == 0
+    assert run(data, output, "--protocol", "long-tail") == 0
+    return output
+
+
+def records(output, protocol):
+    return [r for r in read_records(output / "runs") if r.protocol == protocol]
+
+
+def test_every_protocol_leaves_records(done):
+    counts = {name: len(records(done, name)) for name in PROTOCOLS}
+    assert counts == {
+        "full": 0, "zero-shot": 1, "item-cf": 1, "mask-modality": 2, "long-tail": 2,
+        "cold-start": 6, "diagnostics": 1,
+    }  # fmt: skip
+    for record in read_records(done / "runs"):
+        assert record.config["protocol"]["name"] == record.protocol
+        assert record.config["protocol"]["version"] == 1
+        assert record.features == "text+image"
+        assert "learning_rate" not in record.config
+        assert record.code["version"]
+        if record.protocol != "diagnostics":
+            assert {"Recall@20", "NDCG@20", "Precision@20", "MAP@20"} <= set(record.metrics)
+    assert records(done, "item-cf")[0].config["protocol"]["k"] == 20
+
+
+def test_features_that_name_the_block_find_it(done):
+    for name in ("zero-shot", "item-cf"):
+        record = records(done, name)[0]
+        assert record.metrics["Recall@5"] > 0.9 > record.chance["Recall@5"] + 0.5
+        assert record.valid_metrics["Recall@5"] > 0.9
+
+
+def test_masking_starts_at_the_unmasked_protocol(done):
+    for record in records(done, "mask-modality"):
+        plain = records(done, record.model)[0]
+        assert record.metrics == plain.metrics  # bit by bit
+        assert len(record.curve) == 2 * 11 * 5
+        at_zero = [point for point in record.curve if point["ratio"] == 0]
+        assert len(at_zero) == 10
+        assert all(point["metrics"] == plain.metrics for point in at_zero)
+        assert set(record.groups["robustness"]) == {"text", "image"}
+    areas = records(done, "mask-modality")[0].groups["robustness"]["text"]
+    assert 0 < areas["Recall@20"] <= 1.2
+
+
+def test_one_modality_all_gone_is_the_other_alone(data, done, tmp_path):
+    for name in ("zero-shot", "item-cf"):
+        assert run(data, tmp_path, "--features", "text", "--protocol", name) == 0
+        alone = records(tmp_path, name)[0].metrics
+        curve = next(r for r in records(done, "mask-modality") if r.model == name).curve
+        gone = [p for p in curve if p["modality"] == "image" and p["ratio"] == 1]
+        assert all(point["metrics"] == alone for point in gone)
+
+
+def test_cold_sets_are_seeds_of_one_result(done):
+    found = records(done, "cold-start")
+    assert sorted((r.model, r.seed) for r in found) == [
+        (model, seed) for model in ("item-cf", "zero-shot") for seed in (0, 1, 2)
+    ]
+    assert len({r.config_sha256 for r in found}) == 2
+    lists = np.load(next((done / "runs/small/cold-start").rglob("*.users.npz")))
+    assert len(lists["items"]) == 1 + int(0.2 * 24)  # PAD and the candidates
+    assert lists["top"].max() < len(lists["items"])
+
+
+def test_long_tail_repeats_the_stored_means(done):
+    for record in records(done, "long-tail"):
+        stored = records(done, record.model)[0]
+        assert record.metrics == pytest.approx(stored.metrics)
+        assert record.config["protocol"]["of_sha256"] == stored.config_sha256
+        users = record.groups["history"].values()
+        weighted = sum(g["users"] * g.get("Recall@20", 0) for g in users)
+        assert weighted / sum(g["users"] for g in users) == pytest.approx(
+            stored.metrics["Recall@20"]
+        )
+
+
+def test_a_finished_protocol_is_read_not_run(data, done):
+    path = next((done / "runs/small/zero-shot").rglob("*.json"))
+    before = path.stat().st_mtime_ns
+    assert run(data, done, "--features", "text,image", "--protocol", "zero-shot,diagnostics") == 0
+    assert path.stat().st_mtime_ns == before
+    assert (
+        run(data, done, "--features", "text,image", "--protocol", "zero-shot", "--overwrite") == 0
+    )
+    assert path.stat().st_mtime_ns > before
+
+
+def test_a_grid_is_judged_on_validation_alone(data, tmp_path):
+    arguments = [
+        "--features", "text", "--protocol", "item-cf", "--grid", "k=1,3,20",
+        "--set", "topk=[2,20]", "valid_metric=Recall@2",
+    ]  # fmt: skip
+    assert run(data, tmp_path, *arguments) == 0
+    trials = read_records(tmp_path / "tuning")
+    assert [trial.metrics for trial in trials] == [{}] * 3
+    scores = [trial.selection["best_score"] for trial in trials]
+    assert len(set(scores)) > 1
+    best = max(scores)
+    chosen = records(tmp_path, "item-cf")[0]
+    assert chosen.selection["best_score"] == best
+    assert chosen.tuned_on == "tuned on validation, seed 999: k in [1, 3, 20]"
+
+
+def test_fused_features_are_masked_by_their_second_file(data, tmp_path, capsys):
+    assert run(data, tmp_path, "--features", "fused", "--protocol", "mask-modality") == 0
+    record = records(tmp_path, "mask-modality")[0]
+    assert {point["modality"] for point in record.curve} == {"image"}
+    assert list(record.config["protocol"]["second_files"]) == ["fused-no-image"]
+    table = (tmp_path / "tables" / "small-mask-modality.md").read_text()
+    assert "re-encoded" in table
+    assert run(data, tmp_path, "--features", "fused-no-image", "--protocol", "mask-modality") == 2
+    assert "cannot be masked" in capsys.readouterr().err
+    pair = "fused,fused-no-image"
+    assert run(data, tmp_path, "--features", pair, "--protocol", "diagnostics") == 0
+    gaps = records(tmp_path, "diagnostics")[0].groups["pairs"]
+    assert gaps["fused | fused-no-image"]["modality gap"] > 0
+
+
+def test_a_model_is_trained_with_the_modality_gone(data, tmp_path):
+    arguments = [
+        "--model", "AlignRec", "--features", "text,image", "--protocol", "mask-modality",
+        "--epochs", "2", "--set", "ratios=[0, 1]", "--set", "knn_k=3", "--seeds", "999,1000",
+    ]  # fmt: skip
+    assert run(data, tmp_path, *arguments) == 0
+    found = records(tmp_path, "mask-modality")
+    assert len(found) == 2 * 2 * 2
+    assert len({r.config_sha256 for r in found}) == 4  # seeds share a configuration
+    for record in found:
+        mask = record.config["feature_mask"]
+        assert mask["seed"] == record.seed - 999
+        if mask["ratio"] == 0:
+            whole = next(r for r in records(tmp_path, "full") if r.seed == record.seed)
+            assert record.metrics == whole.metrics
+    assert "AlignRec" in (tmp_path / "tables" / "small-mask-modality.md").read_text()
+
+
+def test_a_run_sees_the_features_that_its_mask_leaves(data, tmp_path):
+    made = RunSpec("AlignRec", "small", ("text", "image"), data_path=data, output=tmp_path)
+    mask = FeatureMask(modality="image", ratio=0.5, seed=0, fill="zero")
+    whole, masked = (prepare(replace(made, mask=m)).splits[0] for m in (None, mask))
+    hidden = masked_items(masked.field2id_token[masked.iid_field], 0.5, 0)
+    before, after = whole.features["image"], masked.features["image"]
+    assert (after.present == before.present & ~hidden).all()
+    assert before.present[hidden].any()
+    assert not after.values[hidden].any()
+    assert np.array_equal(whole.features["text"].values, masked.features["text"].values)
+
+
+def test_protocols_see_training_interactions_alone(data, tmp_path):
+    made = RunSpec("", "small", ("text",), protocol="zero-shot", data_path=data, output=tmp_path)
+    bench = Bench(made, Settings, "zero-shot")
+    users, items = bench.dataset.pairs()
+    assert len(users) < sum(len(split.pairs()[0]) for split in bench.prepared.splits)
+    history = bench.content().history.tocoo()
+    pairs = set(zip(users.tolist(), items.tolist(), strict=True))
+    assert set(zip(history.row.tolist(), history.col.tolist(), strict=True)) == pairs
+
+
+def test_controls_are_features_like_any_other(data, tmp_path):
+    for name in ("random", "shuffled:text"):
+        assert run(data, tmp_path, "--features", name, "--protocol", "zero-shot,diagnostics") == 0
+    files = {r.features: r.feature_files for r in records(tmp_path, "zero-shot")}
+    assert files["shuffled:text"]["shuffled:text"]["encoder"].startswith("control: rows of text")
+    assert files["random"]["random"]["encoder"].startswith("control:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protocol", "zeroshot"], "Did you mean 'zero-shot'?"),
+        (["--protocol", "full"], "There is no model to run"),
+        (["--protocol", "zero-shot", "--model", "BPR"], "has no use for --model"),
+        (["--protocol", "cold-start", "--model", "BPR"], "trains no model"),
+        (["--protocol", "item-cf", "--seeds", "1,2"], "has no use for --seeds"),
+        (["--protocol", "mask-modality", "--seeds", "1"], "draws nothing from --seeds"),
+        (["--protocol", "item-cf", "--epochs", "3"], "has no use for --epochs"),
+        (["--protocol", "item-cf", "--set", "learning_rate=0.1"], "trains nothing"),
+        (["--protocol", "item-cf", "--set", "k=0"], "k = 0"),
+        (["--protocol", "item-cf", "--set", "kk=3"], "Nothing reads the setting 'kk'"),
+        (["--protocol", "zero-shot", "--set", "k=3"], "Nothing reads the setting 'k'"),
+        (["--protocol", "mask-modality", "--set", "ratios=[0.5, 1]"], "without ratio 0"),
+        (["--protocol", "mask-modality", "--set", "ratios=[0, 2]"], "ratios.1 = 2"),
+        (["--protocol", "mask-modality", "--grid", "fill=zero,mean"], "chooses nothing"),
+        (["--protocol", "long-tail"], "no stored rankings"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(data, tmp_path, capsys, arguments, message):
+    features = [] if "long-tail" in arguments else ["--features", "text"]
+    assert run(data, tmp_path, *features, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path).rglob("*.json"))
+
+
+def test_changed_lists_are_refused(data, tmp_path, capsys):
+    assert run(data, tmp_path, "--features", "text", "--protocol", "zero-shot") == 0
+    lists = next((tmp_path / "runs").rglob("*.users.npz"))
+    with atomic_write(lists) as handle:
+        np.savez(handle, users=np.array(["u"]))
+    assert run(data, tmp_path, "--protocol", "long-tail") == 2
+    assert "not the file that its record describes" in capsys.readouterr().err
+
+
+def test_every_protocol_has_its_tables(done):
+    for name in [*CONTENT, "long-tail"]:
+        assert "text+image" in (done / "tables" / f"small-{name}.md").read_text()
+
+
+def test_committed_records_keep_their_digests():
+    """The digest of a run did not change when protocols came: old records are still found."""
+    paths = sorted((ROOT / "results" / "shipped" / "runs").rglob("*.json"))
+    assert paths
+    for path in paths:
+        record = read_record(path)
+        spec = RunSpec(model=record.model, dataset=record.dataset, protocol=record.protocol)
+        found = run_digest(spec, record.config, record.data, record.feature_files)
+        assert found == record.config_sha256, path
+        assert json.loads(path.read_text())["config_sha256"][:8] in path.name
+
+
+def test_shipped_records_name_no_folder_of_a_machine():
+    paths = sorted((ROOT / "results" / "shipped").rglob("*.json"))
+    assert paths
+    folder = re.compile(r"[\s\"=](\.\.)?/\w")
+    named = [path.name for path in paths if folder.search(path.read_text("utf-8"))]
+    assert not named
+
+
+def test_the_long_tail_is_cut_by_training_interactions(data, done, monkeypatch):
+    counts = {}
+
+    def watched(name):
+        original = getattr(long_tail, name)
+
+        def call(*arguments):
+            counts[name] = arguments[2]
+            return original(*arguments)
+
+        return call
+
+    for name in ("by_user", "by_item"):
+        monkeypatch.setattr(long_tail, name, watched(name))
+    assert run(data, done, "--protocol", "long-tail", "--overwrite") == 0
+    made = RunSpec("", "small", ("text",), protocol="zero-shot", data_path=data, output=done)
+    train = Bench(made, Settings, "zero-shot").dataset
+    for name, ids, n in zip(counts, train.pairs(), (train.user_num, train.item_num), strict=True):
+        assert np.array_equal(counts[name], np.bincount(ids, minlength=n))

@@ -1,0 +1,717 @@
+"""Pre-training: masks, targets, the loss by its formula, exact resuming, processes, learning."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alignrec_recbole.data.items import ItemTable
+from alignrec_recbole.encoders.beit3 import corpus as corpus_module
+from alignrec_recbole.encoders.beit3 import (
+    microbatch,
+    objective,
+    pretrain_settings,
+    pretraining,
+    weights,
+)
+from alignrec_recbole.encoders.beit3.architecture import Beit3, named
+from alignrec_recbole.encoders.beit3.corpus import _decode, read_corpus
+from alignrec_recbole.encoders.beit3.encoder import normalise
+from alignrec_recbole.encoders.beit3.masking import generator, mask_patches, mask_text
+from alignrec_recbole.encoders.beit3.targets import Pixels, Teacher, make_target
+from alignrec_recbole.encoders.beit3.tokenizer import Tokenizer, train_tokenizer
+from alignrec_recbole.encoders.beit3.vqkd import VisualTokenizer, load_visual_tokenizer
+from alignrec_recbole.errors import DataError, DivergedError, FeatureError, SettingError
+
+pytest.importorskip("sentencepiece", reason="extra 'beit3' is not installed")
+ROOT = Path(__file__).resolve().parents[3]
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "grey": (128,) * 3}
+THINGS = ["bike", "tent", "lamp", "boot", "rope"]
+
+
+def make_items(folder: Path, count: int = 40) -> ItemTable:
+    """Items whose picture tells the colour word, and whose text tells the picture's colour.
+
+    Item 3 has no text, item 5 no image, item 6 a broken one.
+    """
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    texts, images = [], []
+    for i in range(count):
+        colour = list(COLOURS)[rng.integers(len(COLOURS))]
+        texts.append(f"{colour} {THINGS[rng.integers(len(THINGS))]}")
+        pixels = np.tile(np.array(COLOURS[colour], dtype=np.uint8), (32, 32, 1))
+        path = folder / "images" / f"{i}.png"
+        Image.fromarray(pixels).save(path)
+        images.append(path)
+    texts[3], images[5] = "", None
+    images[6].write_bytes(b"broken")
+    return ItemTable([str(i) for i in range(count)], texts, images, "colours", ["title"])
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> ItemTable:
+    return make_items(tmp_path_factory.mktemp("items"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory, items: ItemTable) -> Tokenizer:
+    path = tmp_path_factory.mktemp("spm") / "tokenizer.spm"
+    train_tokenizer(items.texts, path, 40)
+    return Tokenizer(path, 16)
+
+
+def settings(**other: object) -> pretrain_settings.PretrainSettings:
+    base = {"epochs": 2, "batch_size": 12, "micro_batch": 4, "learning_rate": 1e-3,
+            "warmup_epochs": 0.5, "layer_decay": 1.0}  # fmt: skip
+    return pretrain_settings.PretrainSettings(**{**base, **other})  # type: ignore[arg-type]
+
+
+def model_for(tokenizer: Tokenizer, mim: int = 768, **other: object) -> Beit3:
+    sizes = named("toy", 32, vocabulary=tokenizer.vocabulary, layers=2, width=32, heads=2,
+                  hidden=64, mlm=True, mim=mim)  # fmt: skip
+    return Beit3(sizes).initialise(0)
+
+
+def start(items, tokenizer, folder: Path, origin=None, **other: object) -> pretraining.Pretraining:
+    chosen = settings(**other)
+    corpus = read_corpus(items, tokenizer, folder, 32, chosen, progress=False)
+    model = model_for(tokenizer)
+    return pretraining.Pretraining(
+        model, Pixels(model.sizes), corpus, chosen, folder, progress=False, origin=origin
+    )
+
+
+# Masks --------------------------------------------------------------------------------------------
+
+
+def test_hidden_words_follow_the_rule() -> None:
+    counts, fates = [], np.zeros(3)
+    for seed in range(400):
+        ids = [0, *range(100, 120), 2]
+        hidden, chosen = mask_text(ids, 0.5, 999, generator(seed))
+        counts.append(int(chosen.sum()))
+        assert not chosen[0]
+        assert not chosen[-1]
+        assert np.array_equal(hidden[~chosen], np.array(ids)[~chosen])
+        was, now = np.array(ids)[chosen], hidden[chosen]
+        fates += [(now == 999).sum(), (now == was).sum(), ((now != 999) & (now != was)).sum()]
+        assert now.min() > 2
+    assert set(counts) == {10}
+    assert np.allclose(fates / fates.sum(), [0.8, 0.1, 0.1], atol=0.015)
+
+
+@pytest.mark.parametrize(("words", "expected"), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2)])
+def test_short_texts(words: int, expected: int) -> None:
+    _, chosen = mask_text([0, *range(10, 10 + words), 2], 0.5, 999, generator(0))
+    assert chosen.sum() == expected
+
+
+@pytest.mark.parametrize(("grid", "count"), [(14, 78), (24, 230), (7, 19), (2, 1)])
+def test_hidden_patches_are_exactly_so_many_and_in_blocks(grid: int, count: int) -> None:
+    alone = []
+    for seed in range(50):
+        mask = mask_patches(grid, 0.4, generator(seed))
+        assert mask.sum() == count
+        square = np.pad(mask.reshape(grid, grid), 1)
+        near = square[:-2, 1:-1] + square[2:, 1:-1] + square[1:-1, :-2] + square[1:-1, 2:]
+        alone.append((square[1:-1, 1:-1] & ~near).sum() / count)
+    if grid >= 14:
+        assert np.mean(alone) < 0.02, "scattered patches have a hidden neighbour less often"
+    assert len({mask_patches(14, 0.4, generator(s)).tobytes() for s in range(20)}) == 20
+
+
+def test_masks_depend_on_seed_epoch_and_item_alone(items, tokenizer, tmp_path) -> None:
+    corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
+    whole = microbatch.make_micro(corpus, np.array([0, 1, 2]), 2, 4, settings())
+    alone = microbatch.make_micro(corpus, np.array([2]), 2, 4, settings())
+    assert np.array_equal(whole.hidden_ids[2], alone.hidden_ids[0])
+    assert np.array_equal(whole.patches[2], alone.patches[0])
+
+
+def test_crops_depend_on_seed_epoch_and_item_and_spare_validation(
+    items, tokenizer, tmp_path
+) -> None:
+    corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
+    cropped = settings(crop=0.5)
+    members = np.array([0, 1, 2])
+    whole = microbatch.make_micro(corpus, members, 2, 4, cropped).views
+    alone = microbatch.make_micro(corpus, members[2:], 2, 4, cropped).views
+    assert whole[2] == alone[0]
+    assert whole != microbatch.make_micro(corpus, members, 2, 5, cropped).views
+    assert (
+        microbatch.make_micro(corpus, members, 2, microbatch.VALIDATION_EPOCH, cropped).views
+        is None
+    )
+    assert microbatch.make_micro(corpus, members, 2, 4, settings()).views is None
+
+
+def test_drop_path_depends_on_seed_epoch_and_item_and_spares_validation(
+    items, tokenizer, tmp_path
+) -> None:
+    corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
+    members, dropped = np.arange(30), settings(drop_path=0.5)
+    whole = microbatch.make_micro(corpus, members, 2, 4, dropped, layers=3).factors
+    assert whole.shape == (30, 2, 3, 2)
+    alone = microbatch.make_micro(corpus, members[2:3], 2, 4, dropped, layers=3).factors
+    assert np.array_equal(whole[2], alone[0])
+    assert not np.array_equal(
+        whole, microbatch.make_micro(corpus, members, 2, 5, dropped, layers=3).factors
+    )
+    assert (whole[:, :, 0] == 1).all()
+    assert set(whole[:, :, 2].flatten()) == {0, 2}
+    assert 0.3 < (whole[:, :, 2] == 0).mean() < 0.7
+    assert (whole[:, 0] != whole[:, 1]).any()
+    assert microbatch.make_micro(corpus, members, 2, 4, settings(), layers=3).factors is None
+    run = start(items, tokenizer, tmp_path, drop_path=0.9)
+    plain = start(items, tokenizer, tmp_path)
+    assert run.evaluate(members[7:]) == plain.evaluate(members[7:])
+
+
+def test_a_view_is_the_part_it_names() -> None:
+    image = torch.arange(16.0).view(1, 4, 4).repeat(3, 1, 1)
+    assert torch.equal(microbatch.View(0, 0, 4, 4, False).of(image), image)
+    assert torch.equal(microbatch.View(0, 0, 4, 4, True).of(image), image.flip(2))
+    flat = torch.zeros(3, 4, 4)
+    flat[:, :, 2:] = 1
+    assert torch.equal(microbatch.View(1, 2, 2, 2, False).of(flat), torch.ones(3, 4, 4))
+    drawn = [microbatch.draw_view(20, 0.3, generator(n)) for n in range(200)]
+    for view in drawn:
+        assert 0 <= view.top <= 20 - view.height
+        assert 0 <= view.left <= 20 - view.width
+        assert view.height * view.width >= 0.25 * 400
+    assert 60 < sum(view.mirrored for view in drawn) < 140
+
+
+# Targets ------------------------------------------------------------------------------------------
+
+
+def test_pixels_are_normalised_within_a_patch() -> None:
+    sizes = named("toy", 32, vocabulary=10)
+    image = torch.randn(2, 3, 32, 32) * 5 + 1
+    wanted = Pixels(sizes).of(image)
+    assert wanted.shape == (2, 4, 768)
+    patch = image[1, :, 16:, :16].permute(0, 1, 2).reshape(-1)
+    torch.testing.assert_close(wanted[1, 2], (patch - patch.mean()) / patch.std())
+    assert float(Pixels(sizes).loss(torch.zeros(8, 768), wanted.view(8, 768))) == pytest.approx(
+        8 * 767 / 768, rel=1e-4
+    )
+
+
+def test_a_teacher_is_frozen_and_sees_the_whole_image(tmp_path: Path) -> None:
+    sizes = named("toy", 32, vocabulary=10)
+    teacher = Beit3(sizes).initialise(1)
+    weights.save(teacher, tmp_path / "t.safetensors")
+    target = make_target(f"teacher:{tmp_path / 't.safetensors'}", sizes)
+    assert isinstance(target, Teacher)
+    image = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        rows = teacher(image).vision[:, 1:]
+    torch.testing.assert_close(target.of(image), torch.nn.functional.layer_norm(rows, (128,)))
+    assert not any(p.requires_grad for p in target.model.parameters())
+    assert float(target.loss(target.of(image), target.of(image))) == 0
+
+
+def test_bfloat16_leaves_targets_alone(items, tokenizer, tmp_path, monkeypatch) -> None:
+    run = start(items, tokenizer, tmp_path, bfloat16=True)
+    weights.save(model_for(tokenizer), tmp_path / "t.safetensors")
+    run.target = make_target(f"teacher:{tmp_path / 't.safetensors'}", run.model.sizes)
+    run.model = pretraining.with_heads(run.model, 32, 0)
+    of, seen = run.target.of, []
+    monkeypatch.setattr(
+        run.target, "of", lambda image: seen.append((image, of(image))) or seen[-1][1]
+    )
+    run.evaluate(run.corpus.held)
+    assert seen
+    for image, found in seen:
+        assert torch.equal(found, of(image))
+
+
+def published_vqkd(width: int = 64, layers: int = 2, codes: int = 50) -> dict[str, torch.Tensor]:
+    """Tensors under the names of unilm's beit2."""
+    g = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=g) * 0.3
+
+    state = {
+        "encoder.cls_token": draw(1, 1, width), "encoder.pos_embed": draw(1, 5, width),
+        "encoder.patch_embed.proj.weight": draw(width, 3, 16, 16),
+        "encoder.patch_embed.proj.bias": draw(width),
+        "encoder.fc_norm.weight": draw(width) + 1, "encoder.fc_norm.bias": draw(width),
+        "encode_task_layer.0.weight": draw(width, width), "encode_task_layer.0.bias": draw(width),
+        "encode_task_layer.2.weight": draw(32, width), "encode_task_layer.2.bias": draw(32),
+        "quantize.embedding.weight": torch.nn.functional.normalize(draw(codes, 32), dim=1),
+        "quantize.embedding.cluster_size": draw(codes), "quantize.embedding.initted": draw(1),
+        "quantize.cluster_size": draw(codes), "decoder.cls_token": draw(1, 1, width),
+        "decode_task_layer.0.weight": draw(2, 2), "scaling_layer.shift": draw(1),
+    }  # fmt: skip
+    for i in range(layers):
+        b = f"encoder.blocks.{i}"
+        state |= {
+            f"{b}.norm1.weight": draw(width) + 1, f"{b}.norm1.bias": draw(width),
+            f"{b}.norm2.weight": draw(width) + 1, f"{b}.norm2.bias": draw(width),
+            f"{b}.attn.qkv.weight": draw(3 * width, width) * 0.3,
+            f"{b}.attn.q_bias": draw(width), f"{b}.attn.v_bias": draw(width),
+            f"{b}.attn.proj.weight": draw(width, width), f"{b}.attn.proj.bias": draw(width),
+            f"{b}.mlp.fc1.weight": draw(4 * width, width), f"{b}.mlp.fc1.bias": draw(4 * width),
+            f"{b}.mlp.fc2.weight": draw(width, 4 * width), f"{b}.mlp.fc2.bias": draw(width),
+        }  # fmt: skip
+    return state
+
+
+def codes_by_hand(state: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+    """The tokenizer's formula written out, one head at a time."""
+    f = torch.nn.functional
+    width = state["encoder.cls_token"].shape[-1]
+    patches = image.unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 1, 4, 5).flatten(3)
+    x = patches.flatten(1, 2) @ state["encoder.patch_embed.proj.weight"].flatten(1).T
+    x = x + state["encoder.patch_embed.proj.bias"]
+    x = torch.cat([state["encoder.cls_token"].expand(len(x), 1, -1), x], 1)
+    x = x + state["encoder.pos_embed"]
+    for i in range(2):
+        at = {k.split(f"blocks.{i}.")[1]: v for k, v in state.items() if f"blocks.{i}." in k}
+        u = f.layer_norm(x, (width,), at["norm1.weight"], at["norm1.bias"], 1e-6)
+        q, k, v = (u @ w.T for w in at["attn.qkv.weight"].chunk(3))
+        q, v = q + at["attn.q_bias"], v + at["attn.v_bias"]
+        a = (q @ k.transpose(1, 2) / width**0.5).softmax(-1) @ v  # one head of 64
+        x = x + a @ at["attn.proj.weight"].T + at["attn.proj.bias"]
+        u = f.layer_norm(x, (width,), at["norm2.weight"], at["norm2.bias"], 1e-6)
+        u = f.gelu(u @ at["mlp.fc1.weight"].T + at["mlp.fc1.bias"])
+        x = x + u @ at["mlp.fc2.weight"].T + at["mlp.fc2.bias"]
+    u = f.layer_norm(x[:, 1:], (width,), state["encoder.fc_norm.weight"],
+                     state["encoder.fc_norm.bias"], 1e-6)  # fmt: skip
+    u = torch.tanh(u @ state["encode_task_layer.0.weight"].T + state["encode_task_layer.0.bias"])
+    z = u @ state["encode_task_layer.2.weight"].T + state["encode_task_layer.2.bias"]
+    z = z / z.norm(dim=-1, keepdim=True)
+    return torch.cdist(z, state["quantize.embedding.weight"][None]).argmin(-1)
+
+
+def test_visual_codes_by_their_formula(tmp_path: Path) -> None:
+    state = published_vqkd()
+    torch.save({"model": state}, tmp_path / "vqkd.pth")
+    tokenizer = load_visual_tokenizer(tmp_path / "vqkd.pth")
+    assert isinstance(tokenizer, VisualTokenizer)
+    image = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    found = tokenizer(image)
+    assert found.shape == (6, 4)
+    assert len(found.unique()) > 3
+    assert torch.equal(found, codes_by_hand(state, image))
+    sizes = named("toy", 32, vocabulary=10)
+    target = make_target(f"codes:{tmp_path / 'vqkd.pth'}", sizes)
+    assert target.chance == pytest.approx(math.log(50))
+    flat = target.loss(torch.zeros(24, 50), target.of(image).flatten())
+    assert float(flat) == pytest.approx(24 * math.log(50), rel=1e-5)
+    with pytest.raises(SettingError, match="another number of codes"):
+        make_target(f"codes:{tmp_path / 'vqkd.pth'}", named("toy", 64, vocabulary=10))
+
+
+def test_bad_targets(tmp_path: Path) -> None:
+    sizes = named("toy", 32, vocabulary=10)
+    for name in ("pixel", "teacher:", "codes", "pixels:x"):
+        with pytest.raises(SettingError, match="no target"):
+            make_target(name, sizes)
+    state = published_vqkd()
+    del state["encoder.fc_norm.bias"]
+    torch.save({"model": state}, tmp_path / "less.pth")
+    (tmp_path / "junk.pth").write_bytes(b"junk")
+    for name in ("less", "junk", "absent"):
+        with pytest.raises(FeatureError, match="not a visual tokenizer"):
+            make_target(f"codes:{tmp_path / name}.pth", sizes)
+
+
+# The corpus ---------------------------------------------------------------------------------------
+
+
+def test_corpus_holds_what_is_there(items, tokenizer, tmp_path, caplog) -> None:
+    corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
+    assert "1 of 39 images are missing or broken" in caplog.text
+    assert np.flatnonzero(~corpus.has_image).tolist() == [5, 6]
+    assert np.flatnonzero(~corpus.has_text).tolist() == [3]
+    assert sorted([*corpus.train, *corpus.held]) == list(range(40))
+    assert len(corpus.held) == 4
+    colour = corpus.pixels[corpus.place[10]][0, 0].tolist()
+    assert tuple(colour) == COLOURS[items.texts[10].split()[0]]
+    again = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
+    assert np.array_equal(again.place, corpus.place)
+    nothing = ItemTable(["a"], [""], [None], "t", [])
+    with pytest.raises(DataError, match="too little to learn from"):
+        read_corpus(nothing, tokenizer, tmp_path, 32, settings(), progress=False)
+
+
+# The loss -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["separate", "joint"])
+def test_the_loss_by_its_definition(items, tokenizer, tmp_path, mode: str) -> None:
+    """Against one item and one pass at a time."""
+    chosen = settings(mode=mode)
+    corpus = read_corpus(items, tokenizer, tmp_path, 32, chosen, progress=False)
+    model = model_for(tokenizer).eval()
+    target = Pixels(model.sizes)
+    members = np.array([0, 3, 5, 6, 9])
+    micro = microbatch.make_micro(corpus, members, 2, 0, chosen)
+    found = {"mlm": 0.0, "mim": 0.0}
+    with torch.no_grad():
+        for losses in objective.loss_sums(model, target, corpus, micro, mode, "cpu"):
+            for kind, value in losses.items():
+                found[kind] += float(value)
+    expected = {"mlm": 0.0, "mim": 0.0}
+    for row, i in enumerate(members):
+        true, hidden = (torch.tensor(x[row])[None] for x in (micro.ids, micro.hidden_ids))
+        place, image = corpus.place[i], None
+        if place >= 0:
+            image = normalise(torch.from_numpy(corpus.pixels[place][None].copy()))
+        patches = torch.from_numpy(micro.patches[row])
+        words = torch.from_numpy(micro.chosen[row])
+        masked = patches[None] if mode == "joint" and image is not None else None
+        with torch.no_grad():
+            if words.any():
+                out = model(image, hidden, None, masked)
+                logits = model.mlm_head(out.text[0][words])
+                expected["mlm"] += float(
+                    torch.nn.functional.cross_entropy(logits, true[0][words], reduction="sum")
+                )
+            if image is not None:
+                out = model(image, hidden if mode == "joint" else true, None, patches[None])
+                error = model.mim_head(out.vision[0, 1:][patches]) - target.of(image)[0][patches]
+                expected["mim"] += float(error.square().mean(-1).sum())
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert microbatch.counts(micro).tolist() == [sum(c.sum() for c in micro.chosen), 3 * 1]
+
+
+def test_half_decoded_pixels_are_not_taken_for_whole_ones(items, tmp_path, monkeypatch) -> None:
+    _decode(items, tmp_path, 32, 0, False)
+    (path,) = tmp_path.glob("pixels*.npy")
+    whole = path.read_bytes()
+    path.unlink()
+    decoded = corpus_module.decoded
+
+    def dying(*given: object):
+        for n, found in enumerate(decoded(*given)):
+            if n == 5:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr(corpus_module, "decoded", dying)
+    with pytest.raises(KeyboardInterrupt):
+        _decode(items, tmp_path, 32, 0, False)
+    monkeypatch.setattr(corpus_module, "decoded", decoded)
+    _decode(items, tmp_path, 32, 0, False)
+    assert path.read_bytes() == whole
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("drop_path", [0, 0.5])
+def test_cutting_a_batch_changes_nothing(items, tokenizer, tmp_path, drop_path: float) -> None:
+    """Accumulated over micro-batches of 1, 5 or 12, the steps are the same."""
+    runs = []
+    for size in (1, 5, 12):
+        run = start(
+            items, tokenizer, tmp_path / str(size), micro_batch=size, epochs=1, drop_path=drop_path
+        )
+        run.run()
+        runs.append(run)
+    for other in runs[1:]:
+        for a, b in zip(runs[0].state.history, other.state.history, strict=True):
+            assert a == pytest.approx(b, rel=2e-4)
+        expected = pytest.approx(runs[0].state.validation[-1], rel=2e-4, abs=1e-6)
+        assert other.state.validation[-1] == expected
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{}, {"ema": 0.9}, {"drop_path": 0.5}, {"mode": "joint", "drop_path": 0.5}, {"crop": 0.5}],
+)
+def test_a_resumed_run_is_the_same_run(items, tokenizer, tmp_path, other: dict) -> None:
+    def fresh(folder: Path) -> pretraining.Pretraining:
+        torch.rand(1)  # what else draws is no matter
+        return start(items, tokenizer, folder, **other)
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    one = fresh(whole)
+    one.run()
+    for _ in range(3):
+        fresh(cut).run(stop_after=2)
+    two = fresh(cut)
+    assert two.run().step == one.steps == 6
+    assert two.state == one.state
+    for (name, a), b in zip(one.model.named_parameters(), two.model.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    note = {"origin": "t"}
+    assert one.save_weights(note).read_bytes() == two.save_weights(note).read_bytes()
+    with pytest.raises(SettingError, match="another pre-training run"):
+        start(items, tokenizer, cut, learning_rate=9e-3).run()
+
+
+def test_another_run_is_refused(items, tokenizer, tmp_path) -> None:
+    out = tmp_path / "run"
+    start(items, tokenizer, out, origin={"weights": "a"}).run(stop_after=1)
+    texts = [*items.texts[:-1], "red rope and more"]
+    other = ItemTable(items.ids, texts, items.images, "colours", ["title"])
+    train_tokenizer(items.texts, tmp_path / "same.spm", 40)
+    train_tokenizer([*items.texts, "lamp lamp lamp"], tmp_path / "other.spm", 40)
+    for table, pieces, origin, differs in (
+        (other, tokenizer, "a", "corpus.items"),
+        (items, Tokenizer(tmp_path / "other.spm", 16), "a", "corpus.tokenizer"),
+        (items, Tokenizer(tmp_path / "same.spm", 9), "a", "corpus.max_tokens"),
+        (items, tokenizer, "b", "origin.weights"),
+    ):
+        with pytest.raises(SettingError, match=rf"(?s)another pre-training run.*{differs}"):
+            start(table, pieces, out, origin={"weights": origin}).run()
+    start(items, tokenizer, out, origin={"weights": "a"}).run()
+
+
+def test_averaged_weights_are_the_average(items, tokenizer, tmp_path) -> None:
+    run = start(items, tokenizer, tmp_path, ema=0.5, epochs=1)
+    expected = {k: v.detach().clone() for k, v in run.model.named_parameters()}
+    step = run._step
+
+    def watched() -> dict[str, float]:
+        losses = step()
+        for name, value in run.model.named_parameters():
+            expected[name] = 0.5 * expected[name] + 0.5 * value.detach()
+        return losses
+
+    run._step = watched  # type: ignore[method-assign]
+    run.run()
+    saved = weights.load(run.save_weights({})).state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(saved[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_frozen_parts_stay(items, tokenizer, tmp_path) -> None:
+    run = start(items, tokenizer, tmp_path, freeze_layers=1, freeze_embeddings=True, epochs=1)
+    before = {k: v.detach().clone() for k, v in run.model.named_parameters()}
+    run.run()
+    same = {k for k, v in run.model.named_parameters() if torch.equal(v, before[k])}
+    frozen = ("layers.0.", "text_embed", "patch_embed", "cls_token", "vision_pos", "text_pos")
+    assert same == {k for k in before if k.startswith(frozen)}
+
+
+def test_learning_rates(items, tokenizer, tmp_path) -> None:
+    run = start(items, tokenizer, tmp_path, epochs=10, warmup_epochs=2, layer_decay=0.5)
+    rates = [run.learning_rate(s) for s in range(run.steps)]
+    assert run.per_epoch == 3
+    assert rates[:6] == pytest.approx([1e-3 * k / 6 for k in range(1, 7)])
+    assert rates[6:] == sorted(rates[6:], reverse=True)
+    assert rates[-1] < 1e-5
+    scales = {round(g["scale"], 4) for g in run.optimizer.param_groups}
+    assert scales == {0.125, 0.25, 0.5, 1.0}
+    assert {g["weight_decay"] for g in run.optimizer.param_groups} == {0.0, 0.05}
+
+
+def test_embeddings_learn_slowest_and_image_positions_do_not_decay(
+    items, tokenizer, tmp_path
+) -> None:
+    run = start(items, tokenizer, tmp_path, layer_decay=0.5)
+    groups = {id(p): g for g in run.optimizer.param_groups for p in g["params"]}
+    found = {
+        name: (groups[id(p)]["scale"], groups[id(p)]["weight_decay"])
+        for name, p in run.model.named_parameters()
+    }
+    slowest = {name.split(".")[0] for name, (scale, _) in found.items() if scale == 0.125}
+    assert slowest == {"text_embed", "patch_embed", "cls_token", "mask_token", "vision_positions",
+                       "text_positions"}  # fmt: skip
+    assert found["layers.0.text.fc1.weight"] == (0.25, 0.05)
+    assert found["mlm_head.weight"] == (1.0, 0.05)
+    assert found["text_positions"] == (0.125, 0.05)
+    assert found["vision_positions"] == (0.125, 0.0)
+    assert found["cls_token"] == (0.125, 0.0)
+
+
+def test_divergence_stops_the_run(items, tokenizer, tmp_path) -> None:
+    run = start(items, tokenizer, tmp_path, epochs=1)
+    with torch.no_grad():
+        run.model.mlm_head.bias[5] = float("nan")  # type: ignore[union-attr]
+    with pytest.raises(DivergedError, match=r"(?s)step 1.*learning-rate"):
+        run.run()
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_head_of_another_codebook_is_noticed(items, tokenizer, tmp_path, caplog) -> None:
+    torch.save({"model": published_vqkd()}, tmp_path / "vqkd.pth")
+    model = model_for(tokenizer, mim=50)
+    target = make_target(f"codes:{tmp_path / 'vqkd.pth'}", model.sizes)
+    corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
+    for strange, warned in ((0, False), (1, True)):
+        caplog.clear()
+        with torch.no_grad():
+            model.mim_head.bias.copy_(strange * torch.linspace(-40, 40, 50))  # type: ignore[union-attr]
+        run = pretraining.Pretraining(
+            model, target, corpus, settings(), tmp_path / str(strange), progress=False
+        )
+        run.run(stop_after=1)
+        assert ("another codebook" in caplog.text) == warned
+
+
+def test_heads_are_kept_or_drawn(tokenizer) -> None:
+    model = model_for(tokenizer, mim=768)
+    out = pretraining.with_heads(model, 768, 5)
+    assert torch.equal(out.mlm_head.weight, model.mlm_head.weight)  # type: ignore[union-attr]
+    assert not torch.equal(out.mim_head.weight, model.mim_head.weight)  # type: ignore[union-attr]
+    kept = pretraining.with_heads(model, 768, 5, keep_mim=True)
+    assert torch.equal(kept.mim_head.weight, model.mim_head.weight)  # type: ignore[union-attr]
+    assert pretraining.with_heads(model, 10, 5, keep_mim=True).sizes.mim == 10
+    bare = Beit3(named("toy", 32, vocabulary=10))
+    with pytest.raises(SettingError, match="cannot be pre-trained"):
+        pretraining.Pretraining(bare, Pixels(bare.sizes), None, settings(), Path("."))  # type: ignore[arg-type]
+
+
+# Learning -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_it_learns_to_use_the_other_modality(tmp_path: Path, tokenizer) -> None:
+    """Colour words are told by pictures alone; held out, with other pictures they are not."""
+    items = make_items(tmp_path, 400)
+    run = start(items, tokenizer, tmp_path / "run", epochs=40, batch_size=40, micro_batch=40,
+                learning_rate=3e-3, warmup_epochs=2)  # fmt: skip
+    state = run.run()
+    first, last = state.validation[0], state.validation[-1]
+    assert last["mlm true"] < 0.5 * first["mlm true"]
+    assert last["mlm true"] < last["mlm shuffled"] - 0.5
+    assert last["mlm true"] < last["mlm blind"] - 0.2
+
+
+def test_the_control_pairs_each_text_with_another_image(items, tokenizer, tmp_path) -> None:
+    for n in (2, 3, 10):
+        for draw in range(3):
+            order = pretraining.derangement(n, 0, draw)
+            assert sorted(order) == list(range(n))
+            assert not (order == np.arange(n)).any()
+    draws = {tuple(pretraining.derangement(10, 0, draw)) for draw in range(5)}
+    assert len(draws) == 5
+
+
+# Processes and the command line -------------------------------------------------------------------
+
+
+def table_file(items: ItemTable, folder: Path) -> list[str]:
+    rows = [
+        f"{i}\t{text}\t{image.name if image else ''}"
+        for i, text, image in zip(items.ids, items.texts, items.images, strict=True)
+    ]
+    (folder / "items.tsv").write_text("id\ttitle\timage\n" + "\n".join(rows) + "\n")
+    images = next(p for p in items.images if p).parent
+    return ["pretrain", "--dataset", "d", "--items", str(folder / "items.tsv"), "--images",
+            str(images), "--random-init", "--image-size", "32", "--pieces", "40", "--epochs", "1",
+            "--batch-size", "12", "--micro-batch", "4", "--learning-rate", "1e-3", "--threads",
+            "1", "--quiet"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(items, tmp_path: Path) -> None:
+    command = [*table_file(items, tmp_path), "--drop-path", "0.5"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = []
+    for rank in range(2):
+        environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+                       "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                       "MASTER_PORT": str(port)}  # fmt: skip
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "run_benchmark.py", *command, "--output", str(tmp_path / "two")],
+                cwd=ROOT,
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    for one in running:
+        _, said = one.communicate(timeout=300)
+        assert one.returncode == 0, said
+    subprocess.run(
+        [sys.executable, "run_benchmark.py", *command, "--output", str(tmp_path / "one")],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    one, two = (
+        json.loads((tmp_path / name / "history.json").read_text()) for name in ("one", "two")
+    )
+    assert len(one["history"]) == 3
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert a == pytest.approx(b, rel=2e-4)
+    assert one["validation"][-1] == pytest.approx(two["validation"][-1], rel=2e-4, abs=1e-6)
+
+
+def test_from_pretraining_to_features(items, tmp_path: Path, capsys) -> None:
+    from alignrec_recbole.cli.main import main
+    from alignrec_recbole.features.table import load_features
+
+    command = table_file(items, tmp_path)
+    out = tmp_path / "run"
+    assert main([*command, "--output", str(out), "--stop-after", "1"]) == 130
+    assert main([*command, "--output", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "other item's partner" in said
+    assert (out / "curves.svg").read_text().lstrip().startswith("<?xml")
+    assert list((out / "tensorboard").glob("events*"))
+    source = command[command.index("--items") : command.index("--random-init")]
+    assert main(["prepare", "--dataset", "d", *source, "--encoder", "beit3", "--weights",
+                 str(out / "model.safetensors"), "--output", str(tmp_path / "features"),
+                 "--name", "f", "--quiet", "--workers", "0"]) == 0  # fmt: skip
+    manifest = load_features(tmp_path / "features" / "f.npy").manifest
+    assert "pre-training started from random weights" in manifest.notes
+    assert manifest.without_image == ["5", "6"]
+
+
+def test_a_second_pretraining(items, tmp_path: Path, capsys) -> None:
+    """It keeps what was noted of the first, and goes on with the same texts and weights alone."""
+    from alignrec_recbole.cli.main import main
+
+    command = table_file(items, tmp_path)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main([*command, "--output", str(first)]) == 0
+    made = first / "model.safetensors"
+    again = [c for c in command if c != "--random-init"]
+    again += ["--output", str(second), "--target", f"teacher:{made}"]
+    assert main([*again, "--weights", str(made)]) == 0
+    done = second / "model.safetensors"
+    assert weights.read_note(done)["notes"] == [
+        "pre-trained on the items of d, MIM target pixels",
+        "pre-training started from random weights",
+        "pre-trained on the items of d, MIM target teacher",
+    ]
+    before = done.read_bytes()
+    weights.save(weights.load(made).initialise(77), first / "z.safetensors", {"origin": "Z"})
+    train_tokenizer([*items.texts, "other words"], tmp_path / "other.spm", 40)
+    capsys.readouterr()
+    for options, says in (
+        (["--weights", str(first / "z.safetensors")], "origin.weights_sha256"),
+        (["--weights", str(made), "--keep-mim-head"], "origin.keep_mim_head"),
+        (["--weights", str(made), "--max-tokens", "4"], "corpus.max_tokens"),
+        (["--weights", str(made), "--tokenizer", str(tmp_path / "other.spm")], "another tokenizer"),
+    ):
+        assert main([*again, *options]) == 2
+        assert says in capsys.readouterr().err
+    given = ["--tokenizer", str(first / "tokenizer.spm")]
+    assert main([*again, "--weights", str(made), *given]) == 0
+    assert done.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--text-mask", "1.5"], "--text-mask cannot be '1.5'"),
+        (["--mode", "both"], "--mode cannot be 'both'"),
+        (["--target", "clip"], "no target 'clip'"),
+        (["--epochs", "0"], "--epochs cannot be '0'"),
+    ],
+)
+def test_refusals(options: list[str], says: str, items, tmp_path: Path, capsys) -> None:
+    from alignrec_recbole.cli.main import main
+
+    assert main([*table_file(items, tmp_path), "--output", str(tmp_path / "o"), *options]) == 2
+    assert says in capsys.readouterr().err

@@ -1,0 +1,114 @@
+"""Item graphs against slow and dense twins."""
+
+import numpy as np
+import pytest
+import torch
+
+from alignrec_recbole.graphs import item_item
+from alignrec_recbole.ops import neighbours
+
+
+def slow_neighbours(features, k):
+    unit = features / np.where((n := np.linalg.norm(features, axis=1, keepdims=True)) > 0, n, 1)
+    similar = unit @ unit.T
+    dead = ~features.any(1)
+    similar[:, dead] = -np.inf
+    return [[] if dead[i] else list(np.argsort(-row, kind="stable")[:k]) for i, row in
+            enumerate(similar)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("n", "memory"), [(50, 1), (50, 4000), (50, 1 << 20), (700, 1 << 20), (700, 1 << 23)]
+)
+def test_neighbours_in_blocks_equal_the_slow_twin(n, memory):
+    features = np.random.default_rng(0).normal(size=(n, 8))
+    features[[0, 7]] = 0
+    values, indices = item_item.nearest_neighbours(
+        torch.from_numpy(features), 5, memory_bytes=memory
+    )
+    for mine, slow in zip(indices.tolist(), slow_neighbours(features, 5), strict=True):
+        assert [i for i in mine if i >= 0] == slow
+    assert (values[indices < 0] == 0).all()
+
+
+def test_item_graph_by_hand():
+    # PAD, two equal items, one at 60 degrees to them, one without features
+    features = torch.tensor([[0.0, 0], [1, 0], [2, 0], [0.5, 3**0.5 / 2], [0, 0]])
+    graph = item_item.item_graph(features.double(), 2).toarray()
+    assert not graph[0].any()  # PAD has no edge
+    assert graph[4].tolist() == [0, 0, 0, 0, 1]  # nothing known: itself alone
+    np.testing.assert_allclose(graph[1], [0, 0.5, 0.5, 0, 0])  # W row (1, 1), D = 2
+    # item 3: itself 1 and one of its two equal neighbours .5; D = 1.5
+    assert graph[3, 3] == pytest.approx(1 / 1.5)
+    assert max(graph[3, 1], graph[3, 2]) == pytest.approx(0.5 / (1.5 * 2) ** 0.5)
+
+
+def test_k_larger_than_the_items_is_cut():
+    values, indices = item_item.nearest_neighbours(torch.eye(4)[:, :3], 10)
+    assert indices.shape == (4, 3)  # the fourth row is zero
+    assert not values[3].any()
+
+
+def test_no_dense_item_matrix():
+    n = 3000
+    features = torch.randn(n, 4)
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.numel())
+            return out
+
+    with Watch():
+        item_item.nearest_neighbours(features, 5, memory_bytes=1 << 20)
+    assert largest < n * n / 4
+
+
+def test_unweighted_item_graph_by_hand():
+    # PAD, two equal items, one at 60 degrees to them, one without features
+    features = torch.tensor([[0.0, 0], [1, 0], [2, 0], [0.5, 3**0.5 / 2], [0, 0]])
+    graph = item_item.unweighted_item_graph(features.double(), 2).toarray()
+    assert not graph[0].any()  # PAD has no edge
+    assert graph[4].tolist() == [0, 0, 0, 0, 1]  # nothing known: itself alone
+    np.testing.assert_allclose(graph[1], [0, 0.5, 0.5, 0, 0])  # every degree is k = 2
+    assert graph[3, 3] == pytest.approx(0.5)
+    assert graph[3, 1:3].sum() == pytest.approx(0.5)
+
+
+NEIGHBOURS = torch.tensor([[0, 2, -1], [3, 3, 1], [-1, -1, -1], [2, 0, 1]])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 512])
+def test_neighbour_products_and_sums_equal_dense_ones_with_gradients(rows, monkeypatch):
+    monkeypatch.setattr(neighbours, "_NEIGHBOUR_ROWS", rows)
+    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    kept = NEIGHBOURS >= 0
+    dense = (x @ x.T).gather(1, NEIGHBOURS.clamp(min=0)) * kept
+    torch.testing.assert_close(neighbours.neighbour_products(x, NEIGHBOURS), dense)
+    matrix = torch.zeros(4, 4, dtype=torch.float64)
+    matrix = matrix.scatter_add(1, NEIGHBOURS.clamp(min=0), weights * kept)
+    torch.testing.assert_close(neighbours.neighbour_sums(weights, NEIGHBOURS, x), matrix @ x)
+    assert torch.autograd.gradcheck(lambda v: neighbours.neighbour_products(v, NEIGHBOURS), (x,))
+    assert torch.autograd.gradcheck(
+        lambda w, v: neighbours.neighbour_sums(w, NEIGHBOURS, v), (weights, x)
+    )
+
+
+@pytest.mark.parametrize("memory", [1, 1 << 20])
+@pytest.mark.parametrize("shrink", [0.0, 10.0])
+def test_shrunk_neighbours_equal_the_dense_twin(memory, shrink):
+    features = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 6)))
+    features[[0, 9]] = 0
+    norm = features.norm(dim=1)
+    similar = features @ features.T / (torch.outer(norm, norm) + shrink)
+    similar[:, [0, 9]] = -torch.inf
+    best, where = similar.topk(4, dim=1)
+    dense = torch.zeros(30, 30, dtype=torch.float64).scatter(1, where, best)
+    dense[[0, 9]] = 0
+    graph = item_item.shrunk_neighbours(features, 4, shrink, memory_bytes=memory)
+    np.testing.assert_allclose(graph.toarray(), dense)

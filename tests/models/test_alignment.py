@@ -1,0 +1,112 @@
+"""AlignRec's alignment terms in other models: one switch, shared losses, nothing in the model."""
+
+import importlib
+import inspect
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alignrec_recbole.errors import SettingError
+from alignrec_recbole.models._content import TwoViewRecommender
+from alignrec_recbole.registry import components, defaults
+from alignrec_recbole.registry.models import MODELS, load_class
+from alignrec_recbole.settings import check_keys
+from alignrec_recbole.testing.testbed import Lab
+
+TWO_VIEWS = [
+    name
+    for name, entry in MODELS.items()
+    if entry.family == "ours"
+    and isinstance(kind := load_class(name), type)
+    and issubclass(kind, TwoViewRecommender)
+]
+WEIGHTS = {"cca": 0.5, "uia": 0.25, "reg": 2.0}
+
+
+@pytest.fixture(scope="module", params=TWO_VIEWS)
+def lab(request, tmp_path_factory) -> Lab:
+    return Lab(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_the_models_that_the_paper_names_have_two_views():
+    assert {"MGCN", "LATTICE", "FREEDOM"} <= set(TWO_VIEWS)
+
+
+def watch(model):
+    """The list into which a model's exposed views go from now on."""
+    kept, expose = [], model.expose
+    model.expose = lambda views: (kept.append(views), expose(views))
+    return kept
+
+
+def dense_terms(views, target, temperature):
+    """The three terms with whole b × b matrices."""
+    diagonal = torch.arange(len(target))
+
+    def contrast(x, y):
+        return F.cross_entropy(F.normalize(x) @ F.normalize(y).T / temperature, diagonal)
+
+    content, unit = F.normalize(views.item_content), F.normalize(target)
+    return {
+        "cca": contrast(views.item_content, views.item_id)
+        + contrast(views.user_content, views.user_id),
+        "uia": (1 - F.cosine_similarity(views.user, views.item)).mean(),
+        "reg": (content @ content.T - unit @ unit.T).norm() / len(target),
+    }
+
+
+@pytest.mark.parametrize("chosen", [["cca"], ["uia"], ["reg"], ["cca", "uia", "reg"]], ids=str)
+def test_the_switch_adds_the_weighted_terms_and_nothing_else(lab, chosen):
+    align = {name: WEIGHTS[name] for name in chosen}
+    plain, aligned = lab.build(), lab.build(align=align)
+    aligned.model.load_state_dict(plain.model.state_dict())
+    batch = plain.batch()
+    models = plain.model.train(), aligned.model.train()
+    torch.manual_seed(3)
+    before = sum(models[0].calculate_loss(batch))
+    kept = watch(models[1])
+    torch.manual_seed(3)
+    after = sum(models[1].calculate_loss(batch))
+    views = kept[0]()
+    target = plain.splits[0].fused_features()[batch[plain.splits[0].iid_field]]
+    terms = dense_terms(views, target, 0.2)
+    expected = sum(weight * terms[name] for name, weight in align.items())
+    torch.testing.assert_close(after - before, expected, rtol=1e-4, atol=1e-5)
+    after.backward()
+    for name, parameter in models[1].named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_the_views_are_those_that_score(lab):
+    fit = lab.build()
+    fit.model.eval()  # no dropout
+    batch = fit.batch()
+    kept = watch(fit.model)
+    fit.model.calculate_loss(batch)
+    views = kept[0]()
+    users, items = fit.model.embeddings()
+    dataset = fit.splits[0]
+    torch.testing.assert_close(views.user, users[batch[dataset.uid_field]])
+    torch.testing.assert_close(views.item, items[batch[dataset.iid_field]])
+    torch.testing.assert_close(views.item, views.item_id + views.item_content)
+
+
+@pytest.mark.parametrize("align", [{"cac": 1.0}, {"cca": -1.0}], ids=str)
+def test_a_wrong_switch_is_refused(lab, align):
+    with pytest.raises(SettingError, match="align"):
+        lab.build(align=align)
+
+
+@pytest.mark.parametrize("name", ["BPR", "VBPR", "BM3"])
+def test_a_model_without_two_views_refuses_the_switch(name):
+    known = set(components.prepare(name).known_keys) | set(defaults.load_defaults(name, "none"))
+    with pytest.raises(SettingError, match="Nothing reads the setting 'align'"):
+        check_keys({"align": {"cca": 1.0}}, known, name)
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_no_line_of_alignment_in_the_models_own_file(name):
+    module = importlib.import_module(MODELS[name].target.partition(":")[0])
+    assert "align." not in inspect.getsource(module)

@@ -1,0 +1,92 @@
+"""Our baselines against numbers recorded from MMRec (float32, its files untouched).
+
+`python tests/test_parity_baselines.py MMREC GUME`, their checkouts, records them again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alignrec_recbole.errors import DataError, RecordError
+from benchmarks.parity import baselines
+from benchmarks.reference import checkout
+
+RECORDED = Path(__file__).parent / "parity_baselines.npz"
+BOUND = 5e-5  # the reference computes in float32; a bias before a softmax nearly cancels
+CASES = [(name, kinds) for name, pair in baselines.PAIRS.items() for kinds in pair.features]
+
+
+def project(value: np.ndarray) -> np.ndarray:
+    """A matrix times fixed random vectors, which any wrong entry moves; vectors as they are."""
+    if value.ndim < 2:
+        return value
+    return value @ np.random.default_rng(7).normal(size=(value.shape[-1], 4))
+
+
+@pytest.mark.parametrize(("name", "kinds"), CASES, ids=lambda case: str(case))
+def test_loss_gradients_and_scores_equal_the_recorded_ones(name, kinds):
+    recorded = np.load(RECORDED, allow_pickle=False)
+    case = f"{name} {'+'.join(kinds)}/"
+    known = {key.removeprefix(case) for key in recorded.files if key.startswith(case)}
+    for double in (True, False):
+        ours = baselines.our_run(name, kinds, double=double)
+        assert set(ours) == known
+        for key, value in ours.items():
+            error = baselines.relative_error(project(value), recorded[case + key])
+            assert error < BOUND, f"{key}: {error:.1e}"
+
+
+@pytest.mark.parametrize("code", checkout.SOURCES)
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path, code):
+    refusal = pytest.raises(DataError, match=f"no checkout of {checkout.SOURCES[code]}")
+    with refusal, checkout.importable(tmp_path, code):
+        pass
+
+
+def record(references: list[Path]) -> None:
+    """Losses, gradients and scores of every case, as projections."""
+    kept = {}
+    for name, kinds in CASES:
+        code = baselines.PAIRS[name].code
+        reference = next(folder for folder in references if checkout.is_of(folder, code))
+        for key, value in baselines.their_run(reference, name, kinds).items():
+            kept[f"{name} {'+'.join(kinds)}/{key}"] = project(value).astype(np.float32)
+    np.savez_compressed(RECORDED, **kept)
+
+
+def test_trainings_are_kept_seed_by_seed_and_not_repeated(tmp_path, monkeypatch):
+    asked = []
+
+    def train(options, name, seed):
+        asked.append((name, seed))
+        if seed == 1001 and len(asked) < 4:
+            raise KeyboardInterrupt
+        return {
+            "dataset": "toy", "features": ["text"], "settings": {"d": 64},
+            "epochs": {"our": seed, "reference": 2 * seed},
+            "metrics": {"Recall@20": {"ours": 0.3, "reference": 0.2 if seed == 999 else 0.4}},
+        }  # fmt: skip
+
+    monkeypatch.setattr(baselines, "train_both", train)
+    store = tmp_path / "kept.json"
+    options = argparse.Namespace(store=store, model=["VBPR"], seeds=[999, 1000, 1001])
+    with pytest.raises(KeyboardInterrupt):
+        baselines.train_each(options)
+    found = baselines.train_each(options)["VBPR"]
+    assert asked == [("VBPR", 999), ("VBPR", 1000), ("VBPR", 1001), ("VBPR", 1001)]
+    assert found["seeds"] == found["our_epochs"] == [999, 1000, 1001]
+    assert found["reference Recall@20"] == [0.2, 0.4, 0.4]
+    assert found["relative_difference"]["Recall@20"] == pytest.approx(-0.1)
+    assert json.loads(store.read_text())["VBPR"] == found
+    changed = {**train(options, "VBPR", 1), "settings": {"d": 32}}
+    with pytest.raises(RecordError, match="cannot be added to"):
+        baselines.with_seed(found, 1, changed)
+
+
+if __name__ == "__main__":
+    import sys
+
+    record([Path(argument) for argument in sys.argv[1:]])

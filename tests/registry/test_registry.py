@@ -1,0 +1,346 @@
+"""Models by name: in our runner, in stock RecBole, and out of other people's packages."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import re
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import recbole
+import yaml
+from recbole.config import Config
+from recbole.utils import get_model
+
+from alignrec_recbole.dataset import MultimodalDataset
+from alignrec_recbole.errors import MissingDependencyError, SettingError, UnknownNameError
+from alignrec_recbole.io.yaml_loader import read_yaml
+from alignrec_recbole.registry import components, defaults, models, stock_recbole
+from alignrec_recbole.runs import prepare, tasks
+from alignrec_recbole.runs.run import run_one
+from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.training.recbole_trainers import ForeignTrainer
+from alignrec_recbole.training.trainer import MultimodalTrainer
+
+WHEEL = Path(recbole.__file__).parent
+STOCK = "recbole.model.general_recommender"
+QUICK = {"epochs": 2, "topk": [5, 10, 20], "metrics": ["Recall", "NDCG"], "show_progress": False,
+         "eval_batch_size": 1_000_000, "gpu_id": ""}  # fmt: skip
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of `tiny`: the first users and items of ml-100k, which ships in the wheel."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["test"])
+    source, target = WHEEL / "dataset_example" / "ml-100k", tmp_path / "data" / "tiny"
+    target.mkdir(parents=True)
+    for kind, most in (("inter", (60, 400)), ("item", (400,))):
+        head, *lines = (source / f"ml-100k.{kind}").read_text(encoding="utf-8").splitlines()
+        kept = [
+            line
+            for line in lines
+            if all(int(x) <= m for x, m in zip(line.split("\t"), most, strict=False))
+        ]
+        (target / f"tiny.{kind}").write_text("\n".join([head, *kept]) + "\n", encoding="utf-8")
+    return target.parent
+
+
+def offer(folder: Path, monkeypatch: pytest.MonkeyPatch, points: str, **files: str) -> None:
+    """Install a package `walkers` with these entry points and files, as pip would."""
+    info = folder / "walkers-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: walkers\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{models.ENTRY_POINTS}]\n{points}\n")
+    (folder / "walkers").mkdir()
+    for name, text in {"__init__.py": "", **files}.items():
+        (folder / "walkers" / name.replace("__yaml", ".yaml")).write_text(text)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "walkers"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, f"{STOCK}.walk", raising=False)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+WALK = """
+from recbole.model.general_recommender.bpr import BPR
+
+class Walk(BPR):
+    default_settings = {"embedding_size": 8, "learning_rate": 0.01}
+"""
+
+
+@pytest.fixture
+def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in model in a package of its own."""
+    files = {"__init__.py": WALK, "Walk__yaml": "embedding_size: 4\nwalk_length: 1e-3\n"}
+    offer(tmp_path / "site", monkeypatch, "Walk = walkers:Walk", **files)
+
+
+# Names ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "module"),
+    [
+        ("AlignRec", "ours", "alignrec_recbole.models.alignrec"),
+        ("LightGCN", "ours", "alignrec_recbole.models.lightgcn"),
+        ("BPR", "ours", "alignrec_recbole.models.bpr"),
+        ("Pop", "ours", "alignrec_recbole.models.pop"),
+        ("EASE", "recbole", f"{STOCK}.ease"),
+        ("ItemKNN", "recbole", f"{STOCK}.itemknn"),
+        ("SLIMElastic", "recbole", f"{STOCK}.slimelastic"),
+        ("DMF", "recbole", f"{STOCK}.dmf"),
+    ],
+)
+def test_a_name_has_one_class(name, family, module):
+    entry = models.resolve(name)
+    assert (entry.family, entry.target) == (family, f"{module}:{name}")
+    cls = models.load_class(name)
+    assert (cls.__module__, cls.__name__) == (module, name)
+
+
+def test_every_general_recommender_in_the_wheel_can_be_named():
+    modules = {p.stem for p in (WHEEL / "model" / "general_recommender").glob("[!_]*.py")}
+    assert {name.lower() for name in models._stock_models()} == modules
+    assert len(modules) > 30
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("alignrec", "AlignRec"), ("LightGNC", "LightGCN"), ("SLIM", None)]
+)
+def test_an_unknown_name_says_which_are_known(wrong, right):
+    with pytest.raises(UnknownNameError, match=f"There is no model '{wrong}'") as caught:
+        models.resolve(wrong)
+    assert right is None or f"Did you mean {right!r}?" in caught.value.problem
+    assert all(name in caught.value.expected for name in ("AlignRec", "EASE", "SimGCL"))
+
+
+def test_importing_the_package_imports_no_model():
+    code = (
+        "import sys, alignrec_recbole;"
+        "print([m for m in sys.modules if m.startswith(('recbole.model', 'alignrec_recbole.models',"
+        "'alignrec_recbole.data', 'alignrec_recbole.training.trainer', 'torch_geometric',"
+        "'transformers', 'recbole.quick_start'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=WHEEL.parent,
+        env={"PYTHONPATH": str(Path(models.__file__).parents[2])},
+    )  # fmt: skip
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+# Stock RecBole finds them -----------------------------------------------------------------------
+
+
+def test_installing_twice_changes_nothing():
+    import recbole.data.dataset
+    import recbole.trainer
+
+    def state() -> tuple:
+        finders = [f for f in sys.meta_path if isinstance(f, stock_recbole._ModelFinder)]
+        wrapped = (
+            Config._update_internal_config_dict,
+            recbole.data.dataset.__getattr__,
+            recbole.trainer.__getattr__,
+        )
+        return finders, wrapped
+
+    before = state()
+    stock_recbole.install()
+    assert state() == before
+    assert len(before[0]) == 1
+
+
+def test_stock_names_keep_their_stock_classes():
+    for name in ("LightGCN", "BPR", "Pop", "EASE", "ItemKNN"):
+        assert get_model(name).__module__ == f"{STOCK}.{name.lower()}"
+        assert not hasattr(recbole.data.dataset, f"{name}Dataset")
+        assert not hasattr(recbole.trainer, f"{name}Trainer")
+    assert get_model("AlignRec") is models.load_class("AlignRec")
+    assert Config(model="BPR", dataset="ml-100k", config_dict={})["metric_decimal_place"] == 4
+
+
+def test_the_finder_answers_only_for_added_models():
+    finder = stock_recbole._ModelFinder()
+    assert finder.find_spec(f"{STOCK}.alignrec", None) is not None
+    for name in (
+        f"{STOCK}.lightgcn", f"{STOCK}.AlignRec", f"{STOCK}.alignrec.x", f"{STOCK}.nothing",
+        "recbole.model.sequential_recommender.alignrec", "alignrec", "recbole.alignrec",
+    ):  # fmt: skip
+        assert finder.find_spec(name, None) is None, name
+    spec = importlib.util.find_spec(f"{STOCK}.bpr")
+    assert spec is not None
+    assert Path(str(spec.origin)) == WHEEL / "model" / "general_recommender" / "bpr.py"
+
+
+def test_stock_look_ups_find_data_set_and_trainer():
+    import recbole.data.dataset
+    import recbole.trainer
+
+    assert recbole.data.dataset.AlignRecDataset is MultimodalDataset
+    assert recbole.trainer.AlignRecTrainer is MultimodalTrainer
+    for wrong in ("NothingDataset", "Dataset_", "__path_of_nothing__", "alignrecDataset"):
+        with pytest.raises(AttributeError, match=wrong):
+            getattr(recbole.data.dataset, wrong)
+
+
+def _class_found(name: str) -> str:
+    return get_model(name).__module__
+
+
+def test_a_spawned_process_finds_them():
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        assert pool.submit(_class_found, "AlignRec").result() == "alignrec_recbole.models.alignrec"
+
+
+# Defaults ---------------------------------------------------------------------------------------
+
+LAYERS = ["overall", "model", "dataset", "file", "dict"]
+
+
+@pytest.mark.parametrize("depth", range(1, len(LAYERS) + 1))
+def test_a_later_source_wins(tmp_path, monkeypatch, depth):
+    """All runs < model < data set < file < dict, each source with the same key."""
+    given = {layer: {"learning_rate": float(i)} for i, layer in enumerate(LAYERS[:depth], 1)}
+    paths = {
+        "overall": tmp_path / "overall.yaml",
+        "model": tmp_path / "model" / "AlignRec.yaml",
+        "dataset": tmp_path / "dataset" / "ml-100k.yaml",
+        "file": tmp_path / "mine.yaml",
+    }
+    for layer, path in paths.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump({**given.get(layer, {}), f"from_{layer}": 1}))
+    for module in (defaults, stock_recbole):
+        monkeypatch.setattr(module, "properties_dir", lambda: tmp_path)
+    monkeypatch.setattr(sys, "argv", ["test"])
+    config = Config(
+        model="AlignRec", dataset="ml-100k", config_file_list=[str(paths["file"])],
+        config_dict=given.get("dict", {}),
+    )  # fmt: skip
+    assert config["learning_rate"] == depth
+    assert all(config[f"from_{layer}"] == 1 for layer in paths)
+    merged = defaults.load_defaults("AlignRec", "ml-100k")
+    assert merged["learning_rate"] == min(depth, 3)
+
+
+def test_yaml_numbers_are_recboles_and_broken_files_are_named(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("a: 1e-4\nb: 2E3\nc: -1e+2\nd: 1.5e-3\ne: e5\n")
+    assert read_yaml(file) == {"a": 1e-4, "b": 2000.0, "c": -100.0, "d": 1.5e-3, "e": "e5"}
+    assert read_yaml(tmp_path / "absent.yaml") == {}
+    for text in ("a: [1", "- a", "!!python/object/apply:os.getcwd []"):
+        file.write_text(text)
+        with pytest.raises(SettingError, match=r"x\.yaml is not"):
+            read_yaml(file)
+
+
+# Plug-ins ---------------------------------------------------------------------------------------
+
+
+def test_a_plugin_is_found_with_its_defaults(walk):
+    assert models.resolve("Walk") == models.ModelEntry("Walk", "walkers:Walk", "plugin")
+    assert defaults.model_defaults("Walk") == {
+        "embedding_size": 8,  # the class wins over the file beside it
+        "learning_rate": 0.01,
+        "walk_length": 1e-3,
+    }
+    parts = components.prepare("Walk")
+    assert (parts.dataset_class, parts.trainer_class) == (MultimodalDataset, ForeignTrainer)
+    assert {"walk_length", "embedding_size", "epochs"} <= parts.known_keys
+
+
+def test_a_plugin_runs_in_our_runner(walk, tiny):
+    spec = RunSpec("Walk", "tiny", data_path=tiny, output=tiny / "out", epochs=2, progress=False)
+    record = run_one(spec)
+    assert record.config["embedding_size"] == 8
+    assert (record.model, record.epochs) == ("Walk", 2)
+    assert record.history[1]["loss"] < record.history[0]["loss"]
+
+
+def test_the_readmes_model_runs_word_for_word(tmp_path, tiny, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = readme.split("### Add a model")[1].split("\n### ")[0]
+    code, line, values = re.findall(r"```(?:python|yaml)\n(.*?)```", section, re.DOTALL)
+    entry = models._ours(*re.findall(r'"(\w+)"', line), "needs_features=True" in line)
+    (tmp_path / "blend.py").write_text(code, encoding="utf-8")
+    loader = importlib.util.spec_from_file_location("blend", tmp_path / "blend.py")
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, entry.target.partition(":")[0], module)
+    monkeypatch.setitem(models.MODELS, entry.name, entry)
+    monkeypatch.setattr(defaults, "model_defaults", lambda name: yaml.safe_load(values))
+    spec = RunSpec(
+        "Blend", "tiny", ("lsa",), data_path=tiny, output=tiny / "out", epochs=2, progress=False
+    )
+    record = run_one(spec)
+    assert record.config["reg_weight"] == 1e-4
+    assert record.history[1]["loss"] < record.history[0]["loss"]
+    with pytest.raises(SettingError, match="reg_weight = -3"):
+        run_one(replace(spec, overrides={"reg_weight": -3}))
+
+
+def test_a_plugin_may_need_features(tmp_path, monkeypatch):
+    offer(tmp_path, monkeypatch, "Walk = walkers.deep:Walk [features]", **{"deep.py": WALK})
+    assert models.resolve("Walk").needs_features
+    assert models.load_class("Walk").__module__ == "walkers.deep"
+
+
+@pytest.mark.parametrize("target", ["walkers:Missing", "walkers.missing:Walk"])
+def test_a_broken_plugin_is_named_and_harms_no_other_model(tmp_path, monkeypatch, target):
+    offer(tmp_path, monkeypatch, f"Walk = {target}")
+    with pytest.raises(MissingDependencyError, match="plug-in model 'Walk' cannot be imported"):
+        components.prepare("Walk")
+    assert get_model("AlignRec").__name__ == "AlignRec"
+
+
+# End to end -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Walk", "AlignRec"])
+def test_stock_recbole_trains_reloads_and_recommends(walk, tiny, name):
+    from recbole.quick_start import load_data_and_model, objective_function, run_recbole
+    from recbole.utils.case_study import full_sort_topk
+
+    given = {**QUICK, "data_path": str(tiny), "checkpoint_dir": str(tiny / "saved")}
+    if name == "AlignRec":
+        given["features"] = ["lsa"]
+    result = run_recbole(model=name, dataset="tiny", config_dict=dict(given))
+    assert 0 < result["test_result"]["recall@20"] <= 1
+    (file,) = (tiny / "saved").glob(f"{name}-*.pth")
+
+    config, model, dataset, _, _, test = load_data_and_model(str(file))
+    assert type(model) is models.load_class(name)
+    assert isinstance(dataset, MultimodalDataset)
+    assert config["learning_rate"] == defaults.load_defaults(name, "tiny")["learning_rate"]
+    trainer = components.trainer_class(name)(config, model)
+    assert trainer.evaluate(test, load_best_model=False) == pytest.approx(result["test_result"])
+
+    users = test.uid_list[:3].numpy()
+    scores, items = full_sort_topk(users, model, test, k=5, device=config["device"])
+    assert tuple(items.shape) == (3, 5)
+    assert (items > 0).all()
+    assert (scores[:, :-1] >= scores[:, 1:]).all()
+
+    again = objective_function({**given, "model": name, "dataset": "tiny"}, saved=False)
+    assert again["test_result"].keys() == result["test_result"].keys()
+
+
+def test_tensors_kept_for_scoring_never_outlive_their_weights(tiny):
+    """RecBole's NGCF keeps restore_user_e, which belongs to the last epoch, not the best."""
+    spec = RunSpec("NGCF", "tiny", data_path=tiny, output=tiny / "out", epochs=1, progress=False)
+    prepared = prepare.prepare(spec)
+    trainer = tasks.build_trainer(prepared, None)
+    trainer.fit(tasks.train_data(prepared), tasks.valid_task(prepared), saved=False)
+    before = trainer.rank(tasks.test_task(prepared), 5).items
+    weights = {
+        name: value.flip(-1).roll(1, 0) for name, value in trainer.model.state_dict().items()
+    }
+    trainer.model.load_state_dict(weights)
+    assert (trainer.rank(tasks.test_task(prepared), 5).items != before).any()

@@ -1,0 +1,458 @@
+"""Tables, plots, site and README are views of records: marked, escaped, complete, never stale."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from records import METRICS, record, store
+
+from alignrec_recbole.errors import RecordError
+from alignrec_recbole.registry import defaults
+from alignrec_recbole.reports import build, plots, reference_results
+from alignrec_recbole.reports.grouping import Block, blocks, groups, plain
+from alignrec_recbole.reports.tables import (
+    as_csv,
+    as_latex,
+    as_text,
+    comparison,
+    comparisons,
+    leaderboard,
+    number,
+    ranks,
+    targets,
+    variant_comparisons,
+)
+from alignrec_recbole.runs.record import read_runs
+from benchmarks import readme_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def toy(output: Path) -> Path:
+    """Two seeds of three models, grid points, and every protocol that has views of its own."""
+    for model, value in (("Pop", 0.05), ("BPR", 0.07), ("AlignRec", 0.09)):
+        for seed in (999, 1000):
+            users = np.random.default_rng(seed).random(40) * 2 * value
+            store(output, record(model, seed, float(users.mean())), users)
+    for weight in (0.01, 0.1):
+        made = record("BPR", value=weight, config={"reg_weight": weight}, config_sha256=f"{weight}")
+        store(output, made.model_copy(update={"metrics": {}}), kind="tuning")
+    chance = dict.fromkeys(METRICS, 0.01)
+    for features in ("lsa", "random"):
+        kind = {"features": features, "chance": chance, "history": [], "epochs": 0}
+        store(output, record("zero-shot", protocol="zero-shot", **kind))
+        curve = [
+            {
+                "modality": "text",
+                "ratio": ratio,
+                "mask_seed": seed,
+                "metrics": dict.fromkeys(METRICS, 0.1 - 0.05 * ratio + 0.001 * seed),
+            }
+            for ratio in (0.0, 0.5, 1.0)
+            for seed in (0, 1)
+        ]
+        config = {"protocol": {"fill": "zero"}}
+        masked = record("zero-shot", protocol="mask-modality", curve=curve, config=config, **kind)
+        store(output, masked)
+    group = {"users": 3.0, "Recall@20": 0.1, "exposure@20": 0.5}
+    tails = {
+        "history": {"<=3": group, ">=4": group},
+        "popularity": {"0": {"items": 1.0}, ">=1": group},
+    }
+    store(output, record("BPR", protocol="long-tail", groups=tails, history=[]))
+    store(
+        output,
+        record("none", protocol="diagnostics", features="lsa", metrics={"uniformity": -2.0}),
+    )
+    return output
+
+
+# Rules of tables ---------------------------------------------------------------------------------
+
+
+def test_best_is_bold_and_second_underlined_as_far_as_printed() -> None:
+    assert ranks([0.1, 0.3, 0.2]) == [0, 1, 2]
+    assert ranks([0.30001, 0.3, 0.2]) == [1, 1, 2]  # equal in print: both are best
+    assert ranks([None, 0.2]) == [0, 0]  # nothing to be better than
+
+
+def test_marks_in_every_format(tmp_path: Path) -> None:
+    tables = comparison(read_runs(toy(tmp_path) / "runs"), "toy")
+    assert [re.findall(r"\*\*(.*?)\*\*", line) for line in as_text(tables, "github").splitlines()]
+    markdown = [line for line in as_text(tables, "github").splitlines() if line.startswith("| ")]
+    best = next(line for line in markdown if "AlignRec" in line)
+    second = next(line for line in markdown if "BPR" in line)
+    assert len(re.findall(r"\*\*0\.\d{4} ± 0\.\d{4}\*\*", best)) == len(METRICS)
+    assert len(re.findall(r"<u>0\.\d{4} ± 0\.\d{4}</u>", second)) == len(METRICS)
+    latex = as_latex(tables)
+    assert latex.count(r"\textbf{") == latex.count(r"\underline{") == len(METRICS)
+    assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+
+
+def test_published_rows_are_never_marked(tmp_path: Path) -> None:
+    for model in ("BPR", "LightGCN"):
+        store(tmp_path, record(model, value=0.01, dataset="baby"))
+    table = comparison(read_runs(tmp_path / "runs"), "baby")[0]
+    printed = {row[0].text: [cell.rank for cell in row] for row in table.rows}
+    assert not any(printed["LightGCN (published)"])  # far above ours, yet not a run of ours
+
+
+def test_csv_is_unrounded(tmp_path: Path) -> None:
+    runs = read_runs(toy(tmp_path) / "runs")
+    table = pd.read_csv(StringIO(as_csv(comparison(runs, "toy")))).set_index("model")
+    values = [r.record.metrics["Recall@20"] for r in runs if r.record.model == "AlignRec"]
+    assert table.loc["AlignRec", "Recall@20"] == np.mean(values)
+    assert table.loc["AlignRec", "Recall@20 sd"] == np.std(values, ddof=1)
+
+
+def test_mean_and_spread_over_seeds() -> None:
+    assert number([0.1, 0.2, 0.3]).text == "0.2000 ± 0.1000"
+    assert number([]).text == "—"
+
+
+def test_settings_and_protocols_are_not_mixed(tmp_path: Path) -> None:
+    store(tmp_path, record(setting="mmrec"))
+    store(tmp_path, record(setting="recbole"))
+    store(tmp_path, record(protocol="zero-shot"))
+    assert len(blocks(read_runs(tmp_path / "runs"))) == 3
+
+
+def test_other_data_are_another_table(tmp_path: Path) -> None:
+    split = {"kind": "released"}
+    for model, digest in (("LightGCN", "a"), ("BPR", "a"), ("VBPR", "b")):
+        store(tmp_path, record(model, data={"split": split, "files": {"toy.inter": digest}}))
+    found = blocks(read_runs(tmp_path / "runs"))
+    rows = sorted(sorted(group.label for group in members) for members in found.values())
+    assert rows == [["BPR", "LightGCN"], ["VBPR"]]
+    titles = [table.title for table in build.tables(read_runs(tmp_path / "runs"))["toy"]]
+    assert len(set(titles)) == 2
+    assert all(", data " in title for title in titles)
+
+
+def test_curves_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
+    for gate, digest, value in ((True, "1", 0.2), (False, "2", 0.1)):
+        for ratio in (0.0, 1.0):
+            mask = {"modality": "text", "ratio": ratio, "seed": 0, "fill": "zero"}
+            store(
+                tmp_path,
+                record(
+                    "AlignRec",
+                    value=value / (1 + ratio),
+                    features="text",
+                    protocol="mask-modality",
+                    config={"gate": gate, "feature_mask": mask},
+                    config_sha256=digest + f"{ratio:.0f}" * 63,
+                ),
+            )
+    (table,) = build.tables(read_runs(tmp_path / "runs"))["toy-mask-modality"]
+    cells = {row[0].text: [cell.text for cell in row[4:6]] for row in table.rows}
+    assert cells == {
+        "AlignRec": ["0.2000", "0.1000"],
+        "AlignRec (gate=false)": ["0.1000", "0.0500"],
+    }
+
+
+def test_variants_are_named_by_what_differs(tmp_path: Path) -> None:
+    for number_, weight in enumerate((0.1, 0.1, 0.5)):
+        config = {"reg_weight": weight, "part": {"on": True}}
+        features = "lsa" if number_ else "none"
+        made = record(config=config, config_sha256=str(number_) * 8, features=features)
+        store(tmp_path, made)
+    labels = {g.name for g in groups(read_runs(tmp_path / "runs"))}
+    assert labels == {"LightGCN", "LightGCN, lsa", "LightGCN (reg_weight=0.5), lsa"}
+
+
+@pytest.mark.parametrize("digests", ["01", "10"])
+def test_of_two_variants_the_default_one_has_the_plain_name(tmp_path: Path, digests: str) -> None:
+    default = {"reg_weight": defaults.load_defaults("LightGCN", "toy")["reg_weight"]}
+    aligned = {"reg_weight": 0.5, "align": {"cca": 0.1}}
+    for digest, config in zip(digests, (default, aligned), strict=True):
+        store(tmp_path, record(config=config, config_sha256=digest * 8))
+    found = groups(read_runs(tmp_path / "runs"))
+    names = {"LightGCN", "LightGCN (reg_weight=0.5, align.cca=0.1)"}
+    assert {g.label for g in found} == names
+    assert plain(found)["LightGCN", "none"].label == "LightGCN"
+
+
+def test_variants_are_tested_against_the_model_as_it_is(tmp_path: Path) -> None:
+    for digest, model, config, gain in (
+        ("0", "LightGCN", {"cl": 0.5}, 0.0),
+        ("1", "LightGCN", {"align": {"cca": 0.1, "uia": 0.1}}, 0.02),
+        ("2", "BPR", {}, 0.0),
+    ):
+        for seed in (999, 1000, 1001):
+            users = np.random.default_rng(seed).random(40) + gain
+            made = record(model, seed, users.mean(), config=config, config_sha256=digest * 8)
+            store(tmp_path, made, users)
+    found = variant_comparisons(groups(read_runs(tmp_path / "runs")))
+    assert {c.target for c in found} == {"LightGCN (align.cca=0.1, align.uia=0.1)"}
+    assert {c.baseline for c in found} == {"LightGCN (cl=0.5)"}
+    assert [(c.over, c.pairs) for c in found if c.metric == "Recall@20"] == [
+        ("users", 40),
+        ("seeds", 3),
+    ]
+    assert all(c.difference == pytest.approx(0.02) for c in found if c.metric == "Recall@20")
+    titles = [table.title for table in build.tables(read_runs(tmp_path / "runs"))["toy-tests"]]
+    assert titles[1].endswith("variants, paired with the model as it is")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"value": 0.0754}, "within 4 % (+0.0 %)"),
+        ({"value": 0.0784}, "within 4 % (+4.0 %)"),
+        ({"value": 0.0785}, "outside 4 % (+4.1 %)"),
+        ({"value": 0.0700}, "outside 4 % (-7.2 %)"),
+        ({"value": 0.0754, "features": "lsa"}, "not comparable: other features"),
+        ({"value": 0.0754, "setting": "recbole"}, "not comparable: other split or masks"),
+        ({"value": 0.0754, "notes": ["data differ from …"]}, "not comparable: other data"),
+        ({"value": 0.0754, "model": "VBPR", "features": "lsa"}, "not comparable: other features"),
+        ({"value": 0.0754, "model": "Unknown"}, ""),
+    ],
+)
+def test_reproduction_verdicts(tmp_path: Path, changes: dict, expected: str) -> None:
+    path = store(tmp_path, record(dataset="baby", **changes))
+    group = groups(read_runs(path.parent))[0]
+    assert reference_results.verdict(group, reference_results.published("baby")) == expected
+
+
+def test_improvement_is_over_the_best_other_row(tmp_path: Path) -> None:
+    for model, value in (("Pop", 0.05), ("BPR", 0.10), ("AlignRec", 0.11)):
+        store(tmp_path, record(model, value=value))
+    block, members = next(iter(blocks(read_runs(tmp_path / "runs")).items()))
+    table = leaderboard(block, members)
+    column = table.header.index("over best baseline")
+    assert {row[0].text: row[column].text for row in table.rows} == {
+        "Pop": "—",
+        "BPR": "—",
+        "AlignRec": "+10.0 %",
+    }
+
+
+def test_an_ablation_is_tested_against_the_whole_model(tmp_path: Path) -> None:
+    for number_, (weight, value) in enumerate([(0.1, 0.12), (0.0, 0.10), (0.1, 0.11)]):
+        config = {"cca_weight": weight, "uia_weight": 0.1 if number_ < 2 else 0.0}
+        store(tmp_path, record("AlignRec", value=value, config=config, config_sha256=f"{number_}"))
+    members = next(iter(blocks(read_runs(tmp_path / "runs")).values()))
+    assert [g.label for g in targets(members, None)] == ["AlignRec"]
+    others = {c.baseline for c in comparisons(members)}
+    assert others == {"AlignRec (cca_weight=0.0)", "AlignRec (uia_weight=0.0)"}
+
+
+# Damaged and missing records ---------------------------------------------------------------------
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    path = store(tmp_path, record())
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(RecordError, match=rf"{path.name} is not a run record"):
+        build.build(tmp_path)
+
+
+def test_no_record_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="nothing to report"):
+        build.build(tmp_path)
+
+
+def test_failed_runs_are_not_in_tables(tmp_path: Path) -> None:
+    store(tmp_path, record(status="failed", error="a traceback"))
+    assert not blocks(read_runs(tmp_path / "runs"))
+
+
+# Plots -------------------------------------------------------------------------------------------
+
+
+def test_a_plot_of_nothing_is_an_error() -> None:
+    for draw in (
+        plots.robustness_curves,
+        plots.long_tail_bars,
+        plots.training_curves,
+        plots.quality_against_cost,
+        plots.sensitivity,
+    ):
+        with pytest.raises(plots.EmptyPlotError, match="nothing to draw"):
+            draw([])
+    with pytest.raises(plots.EmptyPlotError):
+        plots.protocol_bars({})
+
+
+def test_seconds_of_another_device_are_named_and_not_compared(tmp_path: Path) -> None:
+    on_gpu = {"machine": {"cpu": "c", "threads": 1, "device": "G9"}, "config_sha256": "1" * 64}
+    store(tmp_path, record("LightGCN", value=0.2))
+    store(tmp_path, record("VBPR", value=0.1, **on_gpu, seconds={"train_epoch": 0.5, "total": 1.0}))
+    (members,) = blocks(read_runs(tmp_path / "runs")).values()
+    table = leaderboard(Block("toy", "full", "mmrec"), members, [])
+    seconds = [row[table.header.index("s/epoch")].text for row in table.rows]
+    assert sorted(seconds) == ["0.10", "0.50 (G9)"]
+    axis = plots.quality_against_cost(members).axes[0]
+    dotted = [line for line in axis.lines if line.get_linestyle() == ":"]
+    assert [len(line.get_xdata()) for line in dotted] == [1, 1]
+    labels = axis.get_legend_handles_labels()[1]
+    assert sorted(labels) == ["LightGCN (cpu)", "VBPR (G9)"]
+
+
+def test_plots_have_labelled_axes_and_equal_bytes(tmp_path: Path) -> None:
+    output = toy(tmp_path)
+    drawn, left_out = plots.draw_all(read_runs(output / "runs"), read_runs(output / "tuning"))
+    kinds = ("protocols", "robustness", "long-tail", "training", "cost", "sensitivity")
+    assert list(drawn) == [f"toy-{kind}" for kind in kinds]
+    assert not left_out
+    for name, figure in drawn.items():
+        for axis in figure.axes:
+            assert axis.get_xlabel(), name
+            assert axis.get_ylabel() or name.endswith("protocols")  # bars are named one by one
+            assert axis.lines or axis.patches, name
+    full = next(m for b, m in blocks(read_runs(output / "runs")).items() if b.protocol == "full")
+    first, again = (
+        [
+            path.read_bytes()
+            for path in plots.save(plots.training_curves(full), tmp_path / name, "p")
+        ]
+        for name in "ab"
+    )
+    assert first == again
+    assert [path.suffix for path in sorted((tmp_path / "a").iterdir())] == [".pdf", ".png", ".svg"]
+
+
+# Report and site ---------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a page refers to, its ids and its tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("href", "src", "xlink:href") and value:
+                self.links.append(value)
+            if name == "id" and value:
+                self.ids.append(value)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = toy(tmp_path_factory.mktemp("report"))
+    return build.build(output)[-1].parent
+
+
+def test_every_record_has_a_page_and_every_link_leads_somewhere(site: Path) -> None:
+    index = Page((site / "index.html").read_text("utf-8"))
+    pages = [link for link in index.links if link.startswith("runs/")]
+    assert len(pages) == len(list((site.parent / "runs").rglob("*.json")))
+    for path in [site / "index.html", *(site / link for link in pages)]:
+        page = Page(path.read_text("utf-8"))
+        assert len(set(page.ids)) == len(page.ids), path.name
+        for link in page.links:
+            if link.startswith("#"):
+                assert link[1:] in page.ids, (path.name, link)
+            elif not link.startswith("data:"):
+                assert (path.parent / link).is_file(), (path.name, link)
+        assert "http" not in "".join(page.links)
+
+
+def test_pages_escape_what_records_say(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        text = path.read_text("utf-8")
+        assert "<script>alert" not in text
+        assert text.count("<script>") == 1
+
+
+def test_tables_are_usable_without_sight(site: Path) -> None:
+    text = (site / "index.html").read_text("utf-8")
+    page = Page(text)
+    assert page.tags.count("caption") == page.tags.count("table")
+    assert text.count('role="region" tabindex="0" aria-label=') == text.count('class="scroll"')
+    assert '<span class="spoken"> (best)</span>' in text
+    assert 'lang="en"' in text
+    assert page.tags.count("main") == page.tags.count("h1") == 1
+
+
+def test_report_is_the_same_twice(tmp_path: Path) -> None:
+    output = toy(tmp_path)
+    first = {path: path.read_bytes() for path in build.build(output)}
+    assert {path: path.read_bytes() for path in build.build(output)} == first
+
+
+def test_pages_of_deleted_records_go(tmp_path: Path) -> None:
+    path = store(tmp_path, record(seed=1))
+    store(tmp_path, record(seed=2))
+    build.build(tmp_path)
+    path.unlink()
+    build.build(tmp_path)
+    assert len(list((tmp_path / "site" / "runs").iterdir())) == 1
+
+
+READERS = [
+    f"alignrec_recbole/{name}" for name in ("errors", "io/files", "io/yaml_loader", "runs/record")
+]
+VIEWS = [
+    "grouping",
+    "significance",
+    "reference_results",
+    "tables",
+    "protocol_tables",
+    "plots",
+    "site",
+    "build",
+]
+
+
+@pytest.mark.parametrize(
+    "module", [*(f"alignrec_recbole/reports/{name}" for name in VIEWS), *READERS]
+)
+def test_reports_import_no_torch(module: str) -> None:
+    allowed = {name.replace("/", ".") for name in READERS}
+    tree = ast.parse((ROOT / f"{module}.py").read_text("utf-8"))
+    names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names += [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
+    for name in names:
+        assert name.partition(".")[0] not in ("torch", "recbole"), name
+        harness = tuple(f"alignrec_recbole.{n}" for n in ("reports", "protocols", "suites"))
+        assert name in allowed or name.startswith(harness) or "alignrec" not in name, name
+        assert name not in (
+            "alignrec_recbole.runs.run",
+            "alignrec_recbole.cli.run",
+            "alignrec_recbole.runs.provenance",
+        ), name
+
+
+# README ------------------------------------------------------------------------------------------
+
+
+def test_readme_is_fresh(capsys: pytest.CaptureFixture[str]) -> None:
+    assert readme_tables.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_a_stale_readme_is_found_and_rebuilt(tmp_path: Path) -> None:
+    (tmp_path / "results" / "shipped").mkdir(parents=True)
+    for name in readme_tables.FILES:
+        shutil.copy(ROOT / name, tmp_path / name)
+    store(tmp_path / "results" / "shipped", record(dataset="baby", value=0.0754))
+    assert readme_tables.main(["--check"], tmp_path) == 1
+    assert readme_tables.main([], tmp_path) == 0
+    assert readme_tables.main(["--check"], tmp_path) == 0
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "0.0754" in text
+    assert text.startswith((ROOT / "README.md").read_text("utf-8")[:200])  # the rest is untouched
+    store(tmp_path / "results" / "shipped", record(dataset="baby", seed=1000, value=0.0764))
+    assert readme_tables.main(["--check"], tmp_path) == 1
+
+
+def test_runs_of_uncommitted_code_are_not_in_a_readme(tmp_path: Path) -> None:
+    store(tmp_path, record(code={"dirty": True}))
+    assert not readme_tables.clean(read_runs(tmp_path / "runs"))

@@ -1,0 +1,89 @@
+"""The estimate of memory against what training really takes, and the refusal."""
+
+import pytest
+import torch
+
+from alignrec_recbole.errors import NotEnoughMemoryError
+from alignrec_recbole.training import memory_estimate
+
+
+class Tables(torch.nn.Module):
+    def __init__(self, rows=20_000, frozen=False):
+        super().__init__()
+        self.ids = torch.nn.Parameter(torch.zeros(rows, 64))
+        self.features = torch.nn.Parameter(torch.zeros(rows // 2, 256), requires_grad=not frozen)
+
+
+def test_gradients_moments_and_best_weights_are_counted():
+    model = Tables()
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    (model.ids.sum() + model.features.sum()).backward()
+    optimizer.step()
+    parts = memory_estimate.training_bytes(model, "adam", 2048)
+    moments = sum(
+        value.nbytes
+        for state in optimizer.state.values()
+        for name, value in state.items()
+        if name != "step"
+    )
+    assert parts["optimizer"] == moments
+    assert parts["gradients"] == sum(p.grad.nbytes for p in model.parameters())
+    assert parts["best weights"] == sum(v.nbytes for v in model.state_dict().values())
+
+
+def test_frozen_tables_need_no_gradient():
+    frozen, trained = (
+        memory_estimate.training_bytes(Tables(frozen=f), "adam", 64) for f in (True, False)
+    )
+    assert trained["gradients"] - frozen["gradients"] == 4 * 10_000 * 256
+
+
+def test_another_form_of_a_constant_table_is_counted():
+    model = Tables()
+    before = memory_estimate.training_bytes(model, "adam", 64)["constant tables"]
+    model.register_buffer("images", torch.zeros(100, 512), persistent=False)
+    model.register_buffer("present", torch.zeros(100, dtype=torch.bool), persistent=False)
+    assert (
+        memory_estimate.training_bytes(model, "adam", 64)["constant tables"] - before
+        == 4 * 100 * 512
+    )
+
+
+def test_the_step_follows_the_longest_table_and_the_batch():
+    small, large = (
+        memory_estimate.training_bytes(Tables(rows), "sgd", 10) for rows in (2_000, 4_000)
+    )
+    assert large["step"] - small["step"] == memory_estimate.NODE_TABLES * 2_000 * 64 * 4
+    assert large["optimizer"] == 0
+
+
+def test_a_training_that_does_not_fit_is_refused_with_the_figure(monkeypatch):
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda device: 1 << 20)
+    with pytest.raises(NotEnoughMemoryError, match=r"need 0\.\d GiB more[\s\S]*0\.0 GiB free"):
+        memory_estimate.check(Tables(), "adam", 2048, "cpu")
+
+
+def test_a_container_limit_counts(tmp_path, monkeypatch):
+    files = [tmp_path / name for name in ("max", "current", "stat")]
+    files[0].write_text("3000\n")
+    files[1].write_text("2500\n")
+    files[2].write_text("anon 1000\ninactive_file 700\n")
+    monkeypatch.setattr(memory_estimate, "_CONTAINER", (tuple(files),))
+    assert memory_estimate.available_bytes() == 1200
+    files[0].write_text("max\n")
+    assert memory_estimate.available_bytes() > 3000
+
+
+@pytest.mark.parametrize("model", ["AlignRec", "LightGCN"])
+def test_a_real_run_is_refused_before_it_starts(model, tmp_path, monkeypatch):
+    from alignrec_recbole.runs.prepare import prepare
+    from alignrec_recbole.runs.spec import RunSpec
+    from alignrec_recbole.runs.tasks import build_trainer, train_data
+
+    spec = RunSpec(model, "ml-100k", ("lsa",) if model == "AlignRec" else (), output=tmp_path)
+    prepared = prepare(spec)
+    trainer = build_trainer(prepared, None)
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda device: 1 << 20)
+    with pytest.raises(NotEnoughMemoryError):
+        trainer.fit(train_data(prepared))
+    assert not trainer.history

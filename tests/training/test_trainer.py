@@ -1,0 +1,438 @@
+"""The trainer's rules: what counts as better, when it stops, and that it resumes exactly."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from records import record
+
+from alignrec_recbole import losses
+from alignrec_recbole.errors import RecordError
+from alignrec_recbole.ops import matmul
+from alignrec_recbole.ops.factored_gradients import TableGradients
+from alignrec_recbole.registry import models
+from alignrec_recbole.runs import prepare, run, tasks
+from alignrec_recbole.runs.run import run_one
+from alignrec_recbole.runs.spec import Interrupted, RunSpec
+from alignrec_recbole.runtime import hardware
+from alignrec_recbole.training.batches import PairBatches
+from alignrec_recbole.training.trainer import epoch_generator
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """Two blocks of users and items in MMRec's layout."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = ["userID\titemID\tx_label"]
+    for user in range(40):
+        items = rng.permutation(12) + 12 * (user % 2)
+        labels = [0] * 8 + [1, 2]
+        lines += [f"{user}\t{i}\t{y}" for i, y in zip(items, labels, strict=False)]
+    (folder / "two").mkdir()
+    (folder / "two" / "two.inter").write_text("\n".join(lines) + "\n")
+    features = rng.normal(size=(24, 6)).astype(np.float32)
+    features[:12, 0] += 5
+    np.save(folder / "two" / "vectors.npy", features)
+    return folder
+
+
+def spec(world: Path, output: Path, **changes) -> RunSpec:
+    values = {
+        "model": "LightGCN", "dataset": "two", "data_path": world, "output": output,
+        "epochs": 6, "progress": False,
+        "overrides": {
+            "train_batch_size": 64, "learning_rate": 0.05, "topk": [2, 10, 20],
+            "valid_metric": "Recall@2",  # Recall@20 of 16 candidates is always 1
+        },
+    }  # fmt: skip
+    return RunSpec(**{**values, **changes})
+
+
+def interrupt(made: RunSpec, monkeypatch, epoch: int) -> None:
+    """A run that is told to stop during an epoch."""
+    original = run.MultimodalTrainer._run_epoch
+
+    def told_to_stop(self, batches, number):
+        self.stop_requested = number == epoch
+        return original(self, batches, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.MultimodalTrainer, "_run_epoch", told_to_stop)
+        with pytest.raises(Interrupted):
+            run_one(made)
+
+
+@pytest.mark.parametrize(
+    "model", ["LightGCN", "BPR", "AlignRec", "FREEDOM", "LATTICE", "CDAE", "NeuMF"]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monkeypatch):
+    monkeypatch.setattr(TableGradients, "FROM_BYTES", 0)
+    features = ("vectors",) if models.resolve(model).needs_features else ()
+    whole = run_one(spec(world, tmp_path / "a", model=model, features=features))
+
+    part = spec(world, tmp_path / "b", model=model, features=features)
+    interrupt(part, monkeypatch, epoch=2)
+    resumed = run_one(part)
+    assert resumed.metrics == whole.metrics
+    assert [e["losses"] for e in resumed.history] == [e["losses"] for e in whole.history]
+    assert not list((tmp_path / "b" / "checkpoints").rglob("*.pt"))
+
+
+def test_the_model_is_left_with_its_best_weights(world, tmp_path):
+    more = {"learning_rate": 0.5, "stopping_step": 3}
+    overrides = {**spec(world, tmp_path).overrides, **more}
+    prepared = prepare.prepare(spec(world, tmp_path, epochs=30, overrides=overrides))
+    trainer = tasks.build_trainer(prepared, None)
+    task = tasks.valid_task(prepared)
+    best, _ = trainer.fit(tasks.train_data(prepared), task, saved=False)
+    assert trainer.history[-1]["valid"] < best  # else nothing would have to be restored
+    assert trainer._metrics(trainer.rank(task, 20))["recall@2"] == best
+
+
+def test_the_test_split_is_what_is_scored(world, tmp_path):
+    record = run_one(spec(world, tmp_path, model="BPR"))
+    rows = [line.split("\t") for line in (world / "two" / "two.inter").read_text().splitlines()[1:]]
+    taken = {(user, label): set() for user, _, label in rows}
+    for user, item, label in rows:
+        taken[user, label].add(item)
+    (path,) = (tmp_path / "runs").rglob("*.users.npz")
+    with np.load(path) as stored:
+        users, items, top = stored["users"], stored["items"], stored["top"][:, :2]
+    recalls = []
+    for user, row in zip(users, top, strict=True):
+        listed = {items[i] for i in row if i >= 0}
+        assert not listed & taken[user, "0"]
+        recalls.append(len(listed & taken[user, "2"]) / len(taken[user, "2"]))
+    assert np.mean(recalls) < 1
+    assert record.metrics["Recall@2"] == pytest.approx(np.mean(recalls))
+    assert len(users) == 40
+
+
+def test_a_drawn_split_follows_its_own_seed_alone(tmp_path):
+    (tmp_path / "free").mkdir()
+    rows = [f"u{u}\ti{(u + j) % 30}" for u in range(30) for j in range(10)]
+    (tmp_path / "free" / "free.inter").write_text(
+        "user_id:token\titem_id:token\n" + "\n".join(rows) + "\n"
+    )
+
+    def pairs(seed: int, **more) -> list[list]:
+        overrides = {**spec(tmp_path, tmp_path).overrides, **more}
+        made = spec(tmp_path, tmp_path / "out", dataset="free", seed=seed, overrides=overrides)
+        return [[part.tolist() for part in split.pairs()] for split in prepare.prepare(made).splits]
+
+    assert pairs(1) == pairs(2)
+    assert pairs(1) != pairs(1, split_seed=7)
+
+
+def test_what_the_configuration_says_of_training_is_done(world, tmp_path):
+    more = {"weight_decay": 0.5, "eval_step": 2, "clip_grad_norm": {"max_norm": 1e-3}}
+    overrides = {**spec(world, tmp_path).overrides, **more}
+    prepared = prepare.prepare(spec(world, tmp_path, epochs=4, overrides=overrides))
+    trainer = tasks.build_trainer(prepared, None)
+    trainer.fit(tasks.train_data(prepared), tasks.valid_task(prepared), saved=False)
+    assert ["valid" in entry for entry in trainer.history] == [False, True, False, True]
+    assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.5
+    gradients = [p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]
+    assert 0 < torch.stack(gradients).norm() <= 1.001e-3
+
+
+def test_pairs_are_drawn_from_the_seed(world, tmp_path):
+    def first(seed: int) -> list[int]:
+        prepared = prepare.prepare(spec(world, tmp_path, seed=seed))
+        batches = PairBatches(prepared.splits[0], prepared.config)
+        return next(iter(batches))[batches.fields[2]].tolist()
+
+    assert first(1) == first(1)
+    assert first(1) != first(2)
+
+
+def test_lists_are_as_long_as_the_longest_metric_asks(world, tmp_path):
+    more = {"topk": [20, 100], "valid_metric": "Recall@20"}
+    overrides = {**spec(world, tmp_path).overrides, **more}
+    record = run_one(spec(world, tmp_path, epochs=1, overrides=overrides))
+    assert record.metrics["Recall@100"] == record.valid_metrics["Recall@100"] == 1.0  # of 24 items
+
+
+def test_negatives_of_another_distribution_are_recboles(world, tmp_path):
+    overrides = spec(world, tmp_path).overrides
+    uniform = run_one(spec(world, tmp_path, model="BPR", overrides=overrides))
+    popular = {**overrides, "train_neg_sample_args": {"distribution": "popularity"}}
+    record = run_one(spec(world, tmp_path, model="BPR", overrides=popular))
+    assert record.config_sha256 != uniform.config_sha256
+    assert [e["loss"] for e in record.history] != [e["loss"] for e in uniform.history]
+
+
+def test_a_model_that_scores_pairs_only_is_ranked(world, tmp_path):
+    assert run_one(spec(world, tmp_path, model="NeuMF", epochs=2)).metrics["Recall@20"] > 0
+
+
+def test_a_record_holds_no_metric_that_json_cannot():
+    with pytest.raises(ValueError, match="finite"):
+        record(value=float("nan"))
+
+
+@pytest.mark.parametrize("model", ["AlignRec", "BM3", "FREEDOM", "LATTICE", "MGCN", "PGL", "SMORE"])
+def test_tiles_of_learnt_tables_change_a_run_by_rounding_only(world, tmp_path, model, monkeypatch):
+    learnt = {**spec(world, tmp_path).overrides, "train_features": True}
+    changes = {"epochs": 3, "overrides": learnt}
+    formed = run_one(spec(world, tmp_path / "a", model=model, features=("vectors",), **changes))
+    tables, update = [], TableGradients._update
+    monkeypatch.setattr(TableGradients, "FROM_BYTES", 0)
+    monkeypatch.setattr(
+        TableGradients,
+        "_update",
+        lambda self, table, group: (tables.append(table), update(self, table, group)),
+    )
+    tiled = run_one(spec(world, tmp_path / "b", model=model, features=("vectors",), **changes))
+    assert tables
+    for mine, other in zip(tiled.history, formed.history, strict=True):
+        assert mine["losses"] == pytest.approx(other["losses"], rel=1e-4)
+
+
+def test_features_are_given_back_once_the_model_is_built(world, tmp_path):
+    prepared = prepare.prepare(spec(world, tmp_path, model="MGCN", features=("vectors",)))
+    before = prepared.splits[0].features["vectors"].values.copy()
+    trainer = tasks.build_trainer(prepared, None)
+    assert not any("_features" in vars(split) for split in prepared.splits)
+    with torch.no_grad():
+        trainer.model.tables[0].zero_()
+    assert np.array_equal(prepared.splits[0].features["vectors"].values, before)  # read anew
+
+
+def test_clipped_gradients_are_formed(world, tmp_path):
+    prepared = prepare.prepare(spec(world, tmp_path, model="MGCN", features=("vectors",)))
+    assert tasks.build_trainer(prepared, None).table_gradients is not None
+    prepared.config["clip_grad_norm"] = {"max_norm": 1.0}
+    assert tasks.build_trainer(prepared, None).table_gradients is None
+
+
+def test_a_finished_run_is_not_repeated_and_another_configuration_has_its_own_record(
+    world, tmp_path
+):
+    first = run_one(spec(world, tmp_path))
+    again = run_one(spec(world, tmp_path))
+    assert again.started_utc == first.started_utc
+    assert again.model_dump() == first.model_dump()
+    other = run_one(
+        spec(world, tmp_path, overrides={**spec(world, tmp_path).overrides, "n_layers": 1})
+    )
+    assert other.config_sha256 != first.config_sha256
+    assert len(list((tmp_path / "runs").rglob("*.json"))) == 2
+
+
+def test_a_record_says_what_was_run(world, tmp_path):
+    record = run_one(spec(world, tmp_path, model="AlignRec", features=("vectors",)))
+    path = next((tmp_path / "runs").rglob("*.json"))
+    plain = json.loads(path.read_text())
+    for key in ("model", "dataset", "features", "protocol", "setting", "seed"):
+        assert isinstance(plain[key], (str, int)), key
+    assert plain["features"] == "vectors"
+    assert plain["setting"] == "mmrec"
+    for key in ("Recall@10", "Recall@20", "NDCG@10", "NDCG@20"):
+        assert key in plain["metrics"]
+    assert plain["selection"]["split"] == "valid"
+    assert plain["data"]["interactions"] == [320, 40, 40]
+    assert {"train_epoch", "evaluate", "total"} <= set(plain["seconds"])
+    assert plain["peak_rss_bytes"] > 0
+    assert str(world) not in path.read_text()
+    lists = np.load(path.with_name(record.per_user["file"]), allow_pickle=False)
+    assert lists["Recall@20"].mean() == pytest.approx(record.metrics["Recall@20"])
+
+
+def test_the_test_split_changes_nothing_before_the_end(world, tmp_path):
+    plain = run_one(spec(world, tmp_path / "a"))
+    trial = run_one(spec(world, tmp_path / "b", score_test=False))
+    assert trial.metrics == {}
+    assert trial.per_user is None
+    scores = [e["valid"] for e in plain.history]
+    assert [e["valid"] for e in trial.history] == scores
+    assert len(set(scores)) > 1
+
+
+def test_validation_and_test_look_for_their_own_splits(world, tmp_path):
+    prepared = prepare.prepare(spec(world, tmp_path))
+    for task, split in ((tasks.valid_task(prepared), 1), (tasks.test_task(prepared), 2)):
+        wanted = task.targets.tocoo()
+        found = set(zip(task.users[wanted.row].tolist(), wanted.col.tolist(), strict=True))
+        users, items = prepared.splits[split].pairs()
+        assert found == set(zip(users.tolist(), items.tolist(), strict=True))
+        assert len(found) == 40
+
+
+def test_patience_goes_on_where_it_stopped(world, tmp_path, monkeypatch):
+    more = {"learning_rate": 0.0, "stopping_step": 2}
+    made = spec(world, tmp_path, epochs=30, overrides={**spec(world, tmp_path).overrides, **more})
+    interrupt(made, monkeypatch, epoch=1)
+    assert run_one(made).epochs == 4  # the first is the best, and three misses are too many
+
+
+def test_the_chosen_grid_point_is_not_trained_again(world, tmp_path, monkeypatch, capsys):
+    from alignrec_recbole.cli.main import main
+
+    def arguments(output, *more):
+        return [
+            "--model", "LightGCN", "--dataset", "two", "--data-path", str(world), "--output",
+            str(output), "--epochs", "4", "--quiet", "--set", "learning_rate=0.05",
+            "--set", "topk=[2,20]", "valid_metric=Recall@2", *more,
+        ]  # fmt: skip
+
+    assert main(arguments(tmp_path / "a", "--grid", "n_layers=1,2,0")) == 0
+    chosen = next((tmp_path / "a" / "runs").rglob("*.json"))
+    record = json.loads(chosen.read_text())
+    assert record["tuned_on"] == "tuned on validation, seed 999: n_layers in [1, 2, 0]"
+    trials = [json.loads(p.read_text()) for p in (tmp_path / "a" / "tuning").rglob("*.json")]
+    assert len(trials) == 3
+    assert all(trial["metrics"] == {} for trial in trials)
+    top = max(trial["selection"]["best_score"] for trial in trials)
+    assert top > min(trial["selection"]["best_score"] for trial in trials)
+    best = next(t for t in trials if t["config_sha256"] == record["config_sha256"])
+    assert best["selection"]["best_score"] == top
+    assert record["history"] == best["history"]  # the very run, seconds and all
+    assert not list((tmp_path / "a" / "checkpoints").rglob("*.pt"))
+    layers = str(record["config"]["n_layers"])
+    assert main(arguments(tmp_path / "b", "--set", f"n_layers={layers}")) == 0
+    direct = json.loads(next((tmp_path / "b" / "runs").rglob("*.json")).read_text())
+    assert direct["metrics"] == record["metrics"]
+
+
+@pytest.mark.parametrize(("setting", "waits"), [("mmrec", [0, 1, 2]), ("recbole", [0, 0, 0])])
+def test_a_tie_is_no_improvement_in_mmrec_and_one_in_recbole(world, tmp_path, setting, waits):
+    prepared = prepare.prepare(spec(world, tmp_path, setting=setting))
+    trainer = tasks.build_trainer(prepared, None)
+    seen = []
+    for epoch in range(3):
+        trainer._note(epoch, {"recall@2": 0.5})
+        seen.append(trainer.cur_step)
+    assert seen == waits
+    assert trainer.best_epoch == (0 if setting == "mmrec" else 2)
+
+
+def test_patience_counts_misses_in_a_row(world, tmp_path):
+    changes = {**spec(world, tmp_path).overrides, "learning_rate": 0.0, "stopping_step": 2}
+    record = run_one(spec(world, tmp_path, epochs=50, overrides=changes))
+    assert record.epochs == 4  # one best, then the third miss in a row exceeds 2
+    assert record.selection["stopped"] == "patience"
+    assert record.selection["best_epoch"] == 0
+
+
+def test_a_model_is_told_of_every_epoch_with_draws_of_its_own(world, tmp_path):
+    prepared = prepare.prepare(spec(world, tmp_path, epochs=3))
+    trainer = tasks.build_trainer(prepared, None)
+    draws = []
+    trainer.model.begin_epoch = lambda generator: draws.append(
+        torch.rand(4, generator=generator).tolist()
+    )
+    trainer.fit(tasks.train_data(prepared), tasks.valid_task(prepared), saved=False)
+    assert draws == [torch.rand(4, generator=epoch_generator(999, e)).tolist() for e in range(3)]
+    assert len({tuple(drawn) for drawn in draws}) == 3
+    other = torch.rand(4, generator=epoch_generator(1000, 0)).tolist()
+    assert other != draws[0]
+
+
+def test_the_learning_rate_decays_by_epoch(world, tmp_path):
+    changes = {**spec(world, tmp_path).overrides, "lr_decay": [0.5, 2]}
+    trainer = tasks.build_trainer(prepare.prepare(spec(world, tmp_path, overrides=changes)), None)
+    trainer._set_learning_rate(4)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.25)
+
+
+def test_the_settings_mask_what_they_say(world, tmp_path):
+    for setting, parts in (("mmrec", 1), ("recbole", 2)):
+        prepared = prepare.prepare(spec(world, tmp_path, setting=setting))
+        assert tasks.valid_task(prepared).masked.sum() == 320
+        assert tasks.test_task(prepared).masked.sum() == 320 + (parts - 1) * 40
+
+
+def test_a_nan_loss_is_an_error(world, tmp_path):
+    prepared = prepare.prepare(spec(world, tmp_path))
+    trainer = tasks.build_trainer(prepared, None)
+    with torch.no_grad():
+        trainer.model.nodes.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="not finite in epoch 0"):
+        trainer.fit(tasks.train_data(prepared), tasks.valid_task(prepared), saved=False)
+
+
+def test_a_damaged_state_is_refused(world, tmp_path):
+    prepared = prepare.prepare(spec(world, tmp_path))
+    state = tmp_path / "broken.pt"
+    state.write_bytes(b"not a state")
+    trainer = tasks.build_trainer(prepared, state)
+    with pytest.raises(RecordError, match=r"broken\.pt cannot be resumed"):
+        trainer.fit(tasks.train_data(prepared), tasks.valid_task(prepared), saved=False)
+
+
+def test_a_grid_reaches_nested_settings_and_leaves_their_neighbours(world, tmp_path):
+    from alignrec_recbole.cli.main import main
+
+    arguments = [
+        "--model", "FREEDOM", "--features", "vectors", "--dataset", "two",
+        "--data-path", str(world),
+        "--output", str(tmp_path), "--epochs", "2", "--quiet",
+        "--set", "align.uia=0.1", "align.reg=0.01", "--set", "reg_weight=0.01",
+        "--set", "topk=[2,20]", "valid_metric=Recall@2",
+        "--grid", "align.cca=0.01,10.0",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    record = json.loads(next((tmp_path / "runs").rglob("*.json")).read_text())
+    assert record["config"]["align"]["uia"] == 0.1
+    assert record["config"]["align"]["reg"] == 0.01
+    assert record["config"]["reg_weight"] == 0.01
+    assert record["tuned_on"] == "tuned on validation, seed 999: align.cca in [0.01, 10.0]"
+    tried = [json.loads(p.read_text()) for p in (tmp_path / "tuning").rglob("*.json")]
+    assert sorted(t["config"]["align"]["cca"] for t in tried) == [0.01, 10.0]
+    best = max(tried, key=lambda t: t["valid_metrics"]["Recall@2"])  # the first of equals
+    score = {t["config"]["align"]["cca"]: t["valid_metrics"]["Recall@2"] for t in tried}
+    assert score[record["config"]["align"]["cca"]] == best["valid_metrics"]["Recall@2"]
+    assert len(set(score.values())) > 1
+    assert all(t["metrics"] == {} for t in tried)  # the test split is not looked at
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
+    assert main([*arguments, "--overwrite"]) == 0
+    again = {p: p.stat().st_mtime_ns for p in before if p.parts[-4] in ("runs", "tuning")}
+    assert len(again) == 3
+    assert all(before[path] != time for path, time in again.items())
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_bfloat16_without_units_is_warned_of(world, tmp_path, units, monkeypatch, caplog):
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda device: units)
+    overrides = {**spec(world, tmp_path).overrides, "precision": "bfloat16"}
+    prepared = prepare.prepare(spec(world, tmp_path, overrides=overrides))
+    with caplog.at_level(logging.WARNING, logger="alignrec_recbole"):
+        tasks.build_trainer(prepared, None)
+    assert ("no bfloat16 units" in caplog.text) is not units
+
+
+def test_bfloat16_reaches_the_training_step_and_no_ranking(world, tmp_path, monkeypatch):
+    seen = {True: set(), False: set()}
+    original = losses.info_nce
+
+    def watched(*arguments, **keywords):
+        seen[torch.is_grad_enabled()].add(matmul.product_dtype(torch.zeros(1)))
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(losses, "info_nce", watched)
+    rank = run.MultimodalTrainer.rank
+
+    def watched_rank(self, *arguments):
+        seen[False].add(matmul.product_dtype(torch.zeros(1)))
+        return rank(self, *arguments)
+
+    monkeypatch.setattr(run.MultimodalTrainer, "rank", watched_rank)
+    given = {"model": "AlignRec", "features": ("vectors",), "epochs": 2}
+    overrides = {**spec(world, tmp_path).overrides, "precision": "bfloat16"}
+    run_one(spec(world, tmp_path, overrides=overrides, **given))
+    assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
+
+
+def test_a_run_with_kept_neighbours_equals_the_first(world, tmp_path):
+    given = {"model": "AlignRec", "features": ("vectors",)}
+    first = run_one(spec(world, tmp_path, **given))
+    kept = list((tmp_path / "features" / "two").glob("neighbours-*"))
+    assert len(kept) == 1
+    again = run_one(spec(world, tmp_path, **given), overwrite=True)
+    assert first.metrics == again.metrics
+    assert [e["loss"] for e in first.history] == [e["loss"] for e in again.history]
