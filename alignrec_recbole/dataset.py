@@ -82,7 +82,7 @@ class MultimodalDataset(Dataset):
             return sets[0]
         return torch.cat([torch.nn.functional.normalize(values, dim=1) for values in sets], dim=1)
 
-    def fused_gaps(self) -> list[tuple[torch.Tensor, slice]]:
+    def missing_entries(self) -> list[tuple[torch.Tensor, slice]]:
         """What is absent in `fused_features`: of each set the rows without it, and its columns."""
         sets = list(self.features.values())
         stops = np.cumsum([table.values.shape[1] for table in sets]).tolist()
@@ -107,9 +107,9 @@ class MultimodalDataset(Dataset):
             if len(split.inter_feat) == 0:
                 raise DataError(
                     f"The {name} split of {self.dataset_name!r} is empty.",
-                    came=f"{self.inter_num} interactions in all",
+                    found=f"{self.inter_num} interactions in all",
                     expected="interactions in every split",
-                    next="use a larger data set or another eval_args.split",
+                    hint="use a larger data set or another eval_args.split",
                 )
         return splits
 
@@ -121,9 +121,9 @@ class MultimodalDataset(Dataset):
         if absent:
             raise DataError(
                 f"The interactions of data set {token!r} were not found.",
-                came=f"no {', '.join(absent)} in {folder}",
+                found=f"no {', '.join(absent)} in {folder}",
                 expected=f"{folder}/{token}.inter, in RecBole's or MMRec's layout",
-                next="pass --data-path with the folder that holds the data set's folder",
+                hint="pass --data-path with the folder that holds the data set's folder",
             )
         super()._load_data(token, dataset_path)
 
@@ -160,14 +160,14 @@ class MultimodalDataset(Dataset):
                 if self.config[key] not in (None, "[0,inf)"):
                     raise SettingError(
                         f"{self.dataset_name!r} comes with its splits: they are not filtered.",
-                        came=f"{key} = {self.config[key]!r}",
+                        found=f"{key} = {self.config[key]!r}",
                         expected=f"no {key}, or interactions without splits",
-                        next="leave the setting out, or filter the file itself",
+                        hint="leave the setting out, or filter the file itself",
                     )
         super()._data_processing()
 
     def _load_feat(self, filepath: str, source: Any) -> Any:
-        with atomic_files.plain_cells():
+        with atomic_files.read_cells_verbatim():
             return super()._load_feat(filepath, source)
 
     def _load_user_or_item_feat(
@@ -187,10 +187,10 @@ class MultimodalDataset(Dataset):
             row = self.inter_feat[repeated].iloc[0]
             raise DataError(
                 f"{path.name} holds the same interaction twice.",
-                came=f"{int(repeated.sum())} repeated rows, for example user "
+                found=f"{int(repeated.sum())} repeated rows, for example user "
                 f"{row[columns[0]]!r} and item {row[columns[1]]!r}",
                 expected="every user-item pair once",
-                next="pass --set rm_dup_inter=first to keep the first of each",
+                hint="pass --set rm_dup_inter=first to keep the first of each",
             )
 
 

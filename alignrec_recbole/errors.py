@@ -1,4 +1,4 @@
-"""Errors that say what came, what was expected and what to do next."""
+"""Errors that say what was found, what was expected and how to go on."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ class AlignRecError(Exception):
 
     Args:
         problem: one sentence naming the thing that is wrong.
-        came: what was found.
+        found: what was found.
         expected: what should have been found.
-        next: what the reader can do about it.
+        hint: what the reader can do about it.
 
-    >>> print(AlignRecError("features do not fit", came="47 rows", expected="48 rows"))
+    >>> print(AlignRecError("features do not fit", found="47 rows", expected="48 rows"))
     features do not fit
-      came      47 rows
+      found     47 rows
       expected  48 rows
     """
 
-    def __init__(self, problem: str, *, came: str = "", expected: str = "", next: str = "") -> None:
-        self.problem, self.came, self.expected, self.next = problem, came, expected, next
-        parts = [("came", came), ("expected", expected), ("next", next)]
+    def __init__(
+        self, problem: str, *, found: str = "", expected: str = "", hint: str = ""
+    ) -> None:
+        self.problem, self.found, self.expected, self.hint = problem, found, expected, hint
+        parts = [("found", found), ("expected", expected), ("hint", hint)]
         lines = [problem, *(f"  {label:<9} {text}" for label, text in parts if text)]
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple:
-        keywords = {"came": self.came, "expected": self.expected, "next": self.next}
+        keywords = {"found": self.found, "expected": self.expected, "hint": self.hint}
         return (_rebuild, (type(self), self.problem, keywords))
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignrec_recbole.ops.matmul import across_is_fast, inner_products, product_dtype
-from alignrec_recbole.ops.rows import take_rows
+from alignrec_recbole.ops.matmul import column_major_is_fast, matmul_nt, product_dtype
+from alignrec_recbole.ops.rows import gather_rows
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -46,30 +46,30 @@ def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
     return (torch.logsumexp(torch.cat([positive[:, None], negatives], 1), 1) - positive).mean()
 
 
-def embedding_norms(*embeddings: Tensor) -> Tensor:
+def l2_norm_penalty(*embeddings: Tensor) -> Tensor:
     """Σ ‖E‖_F / b over the given batches [b, d]: norms not squared, as RecBole's EmbLoss.
 
     Source: RecBole model/loss.py (require_pow False) and MMRec common/loss.py.
 
-    >>> embedding_norms(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 1.0]]))
+    >>> l2_norm_penalty(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 1.0]]))
     tensor(6.)
     """
     return torch.stack([e.norm() for e in embeddings]).sum() / embeddings[-1].shape[0]
 
 
-def half_squares(*embeddings: Tensor, divisor: float) -> Tensor:
+def l2_squared_penalty(*embeddings: Tensor, divisor: float) -> Tensor:
     """½ Σ ‖E‖² / divisor.
 
-    >>> half_squares(torch.tensor([[3.0, 4.0]]), divisor=5)
+    >>> l2_squared_penalty(torch.tensor([[3.0, 4.0]]), divisor=5)
     tensor(2.5000)
     """
     return torch.stack([e.square().sum() for e in embeddings]).sum() / (2 * divisor)
 
 
-def mean_squares(*embeddings: Tensor) -> Tensor:
+def mean_squared_penalty(*embeddings: Tensor) -> Tensor:
     """Σ of the mean squared entry of each batch [n, d].
 
-    >>> mean_squares(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0]]))
+    >>> mean_squared_penalty(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0]]))
     tensor(9.)
     """
     return torch.stack([e.square().mean() for e in embeddings]).sum()
@@ -84,14 +84,14 @@ def cosine_distance(left: Tensor, right: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(left, right, dim=-1)).mean()
 
 
-DISTINCT_ROWS = 64
+DISTINCT_BLOCK_ROWS = 64
 
 
 def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     """One row for each different id, and how many rows have it.
 
     A batch names popular items many times. Losses over all pairs of its rows cost the square of
-    their number, so equal rows are better counted. Rows of count 0 fill up to DISTINCT_ROWS, if b
+    their number, so equal rows are better counted. Rows of count 0 pad to DISTINCT_BLOCK_ROWS, if b
     is not less: oneDNN prepares for each new shape. On a GPU, where counting would make each step
     wait, every row stands for itself.
 
@@ -107,16 +107,16 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     if ids.device.type != "cpu":
         return torch.arange(len(ids), device=ids.device), torch.ones(len(ids), device=ids.device)
     _, first, count = np.unique(ids.numpy(), return_index=True, return_counts=True)
-    filling = min(-len(first) % DISTINCT_ROWS, len(ids) - len(first))
+    filling = min(-len(first) % DISTINCT_BLOCK_ROWS, len(ids) - len(first))
     first, count = np.pad(first, (0, filling)), np.pad(count, (0, filling))
     return torch.from_numpy(first), torch.from_numpy(count).to(torch.get_default_dtype())
 
 
-CONTRAST_ROWS = 1024  # rows of the b × b scores held at once
+CONTRAST_BLOCK_ROWS = 1024  # rows of the b × b scores held at once
 
 
 class _Contrast(torch.autograd.Function):
-    """Mean over rows of logsumexp_j(x·y_j/τ) − x·y/τ; never more than CONTRAST_ROWS × b scores.
+    """Mean over rows of logsumexp_j(x·y_j/τ) − x·y/τ; at most CONTRAST_BLOCK_ROWS × b scores.
 
     A block of rows has its whole softmax, so the gradients are made on the way. Row i counts c_i
     times, b = Σ c: with s_ij = exp(x_i·y_j/τ) and t_i = Σ_j c_j s_ij,
@@ -132,10 +132,10 @@ class _Contrast(torch.autograd.Function):
         turned = (y * count[:, None]).to(kind).T
         grad_x, grad_y = torch.empty_like(x), torch.zeros_like(x.T)
         log_total = x.new_empty(len(x))
-        rows = CONTRAST_ROWS if x.device.type == "cpu" else len(x)
+        rows = CONTRAST_BLOCK_ROWS if x.device.type == "cpu" else len(x)
         for start in range(0, len(x), rows):
             cut = slice(start, start + rows)
-            share = inner_products(scaled[cut], y_low)  # [rows, b]
+            share = matmul_nt(scaled[cut], y_low)  # [rows, b]
             if bounded:  # unit rows: |score| ≤ 1/τ, exp cannot overflow
                 top = None
             else:
@@ -143,9 +143,9 @@ class _Contrast(torch.autograd.Function):
                 share.sub_(top[:, None])
             total = share.exp_().to(x.dtype) @ count
             log_total[cut] = total.log() if top is None else total.log() + top
-            grad_x[cut] = inner_products(share, turned) / total[:, None]
+            grad_x[cut] = matmul_nt(share, turned) / total[:, None]
             weighted = (x[cut] * (count[cut] / total)[:, None]).to(kind)
-            grad_y += inner_products(weighted.T, share.T)
+            grad_y += matmul_nt(weighted.T, share.T)
         diagonal = (x * y).sum(1) / temperature
         batch = count.sum()
         scale = (count / (batch * temperature))[:, None]
@@ -184,13 +184,13 @@ def info_nce(
         count = x.new_ones(len(x))
     else:
         first, count = distinct(ids)
-        x, y, count = take_rows(x, first), take_rows(y, first), count.to(x.dtype)
+        x, y, count = gather_rows(x, first), gather_rows(y, first), count.to(x.dtype)
     if normalise:
         x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
     return _Contrast.apply(x, y, count, temperature, normalise and temperature >= 0.02)
 
 
-def gram_distance(left: Tensor, right: Tensor, count: Tensor | None = None) -> Tensor:
+def similarity_matrix_distance(left: Tensor, right: Tensor, count: Tensor | None = None) -> Tensor:
     """‖L Lᵀ − R Rᵀ‖_F / b without the b × b matrices; `right` is a constant.
 
     ‖LLᵀ − RRᵀ‖² = ‖LᵀL‖² − 2‖LᵀR‖² + ‖RᵀR‖², summed in float64; only widths d and f matter.
@@ -201,7 +201,7 @@ def gram_distance(left: Tensor, right: Tensor, count: Tensor | None = None) -> T
         count: [b], row i stands for c_i equal ones, and b for Σ c; None: every row for itself.
             If all are 0, so is the distance.
 
-    >>> gram_distance(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))
+    >>> similarity_matrix_distance(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))
     tensor(0.7071)
     """
     if count is None:
@@ -214,8 +214,8 @@ class _GramDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
         low = right.to(product_dtype(right))
-        turned = low.T if across_is_fast(low.dtype) else low.T.contiguous()
-        own, cross = left.T @ left, inner_products(turned, left.to(low.dtype).T)  # [f, d]
+        turned = low.T if column_major_is_fast(low.dtype) else low.T.contiguous()
+        own, cross = left.T @ left, matmul_nt(turned, left.to(low.dtype).T)  # [f, d]
         squared = _square_sum(own) - 2 * _square_sum(cross.to(left.dtype)) + _gram_squares(turned)
         norm = squared.clamp(min=0).sqrt()
         ctx.save_for_backward(left, low, own, cross, norm)
@@ -226,18 +226,18 @@ class _GramDistance(torch.autograd.Function):
         left, low, own, cross, norm = ctx.saved_tensors
         inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
         scale = (gradient * 2 * inverse).to(left.dtype)
-        return (left @ own).sub_(inner_products(low, cross.T)).mul_(scale), None
+        return (left @ own).sub_(matmul_nt(low, cross.T)).mul_(scale), None
 
 
-GRAM_COLUMNS = 192
+SIMILARITY_BLOCK_COLUMNS = 192
 
 
 def _gram_squares(turned: Tensor) -> Tensor:
-    """‖T Tᵀ‖² of T [f, b] from its upper triangle, in strips: of GRAM_COLUMNS, on a GPU one."""
+    """‖T Tᵀ‖² of T [f, b] from its upper triangle, in strips of SIMILARITY_BLOCK_COLUMNS."""
     total = torch.zeros((), dtype=torch.float64, device=turned.device)
-    columns = GRAM_COLUMNS if turned.device.type == "cpu" else len(turned)
+    columns = SIMILARITY_BLOCK_COLUMNS if turned.device.type == "cpu" else len(turned)
     for start in range(0, len(turned), columns):
-        strip = inner_products(turned[start : start + columns], turned[start:])
+        strip = matmul_nt(turned[start : start + columns], turned[start:])
         strip = strip.to(torch.promote_types(strip.dtype, torch.float32))
         total += 2 * _square_sum(strip) - _square_sum(strip[:, :columns])
     return total
@@ -272,11 +272,11 @@ class _TableContrast(torch.autograd.Function):
         block = max(1, held // (len(table) * x.element_size()))
         for start in range(0, len(x), block):
             cut = slice(start, start + block)
-            share = inner_products(x[cut] / temperature, table).exp_()  # [block, n]
+            share = matmul_nt(x[cut] / temperature, table).exp_()  # [block, n]
             sums = share.sum(1, keepdim=True)
             total += sums.log().sum()
-            grad_x[cut] = inner_products(share, table.T) / sums
-            grad_table += inner_products((x[cut] / sums).T, share.T)
+            grad_x[cut] = matmul_nt(share, table.T) / sums
+            grad_table += matmul_nt((x[cut] / sums).T, share.T)
         grad_table = grad_table.T.contiguous()
         own = table[rows]
         total -= (x * own).sum() / temperature
@@ -290,7 +290,7 @@ class _TableContrast(torch.autograd.Function):
         return grad_x * gradient, grad_table * gradient, None, None
 
 
-def info_nce_table(x: Tensor, table: Tensor, rows: Tensor, temperature: float) -> Tensor:
+def info_nce_all_negatives(x: Tensor, table: Tensor, rows: Tensor, temperature: float) -> Tensor:
     """InfoNCE by cosine from x_i to row r_i of a table whose other rows are all negatives; a sum.
 
     Args:
@@ -299,7 +299,7 @@ def info_nce_table(x: Tensor, table: Tensor, rows: Tensor, temperature: float) -
         rows: r [b].
         temperature: τ, at least 0.02 (cosines / τ are exponentiated as they are).
 
-    >>> info_nce_table(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), 1.0)
+    >>> info_nce_all_negatives(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), 1.0)
     tensor(0.6265)
     """
     return _TableContrast.apply(F.normalize(x, dim=1), F.normalize(table, dim=1), rows, temperature)

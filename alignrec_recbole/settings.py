@@ -43,13 +43,13 @@ def read_settings(config: Any, kind: type[S], owner: str, source: str = "") -> S
         ]
         raise SettingError(
             f"{owner} cannot use its settings.",
-            came="; ".join(lines),
+            found="; ".join(lines),
             expected=", ".join(
                 f"{name} ({field.description or field.annotation})"
                 for name, field in kind.model_fields.items()
                 if any(line.startswith(name) for line in lines)
             ),
-            next=f"see {source or f'properties/model/{owner}.yaml'}",
+            hint=f"see {source or f'properties/model/{owner}.yaml'}",
         ) from error
 
 
@@ -65,6 +65,6 @@ def check_keys(given: dict[str, Any], known: set[str], owner: str) -> None:
             raise SettingError(
                 f"Nothing reads the setting {key!r}."
                 + (f" Did you mean {near[0]!r}?" if near else ""),
-                came=f"{key}={given[key]!r}",
+                found=f"{key}={given[key]!r}",
                 expected=f"a key of {owner}, of the trainer or of RecBole",
             )

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from alignrec_recbole.errors import AlignRecError, RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports.grouping import Block, Group, blocks
-from alignrec_recbole.reports.reference_results import HEADLINE, published, verdict
+from alignrec_recbole.reports.reference_results import PRIMARY_METRIC, published, verdict
 from alignrec_recbole.reports.tables import COLUMNS, Cell, Table, comparisons, leaderboard, marked
 from alignrec_recbole.runs.record import Run, read_runs
 from benchmarks.speed import report as speed
@@ -50,7 +50,7 @@ def reproduction(found: dict[Block, list[Group]]) -> str:
             anchor = anchors.get(group.first.model)
             judged = verdict(group, list(anchors.values()))
             if anchor and judged:
-                recall, ndcg = group.values(HEADLINE), group.values("NDCG@20")
+                recall, ndcg = group.values(PRIMARY_METRIC), group.values("NDCG@20")
                 each = f" ({', '.join(f'{v:.4f}' for v in recall)})" if len(recall) > 1 else ""
                 rows.append(
                     [
@@ -58,13 +58,13 @@ def reproduction(found: dict[Block, list[Group]]) -> str:
                         Cell(block.dataset),
                         Cell(str(len(recall))),
                         Cell(f"{recall.mean():.4f}{each}"),
-                        Cell(f"{anchor.values[HEADLINE]:.4f}"),
+                        Cell(f"{anchor.values[PRIMARY_METRIC]:.4f}"),
                         Cell(judged),
                         Cell(f"{ndcg.mean():.4f}"),
                         Cell(f"{anchor.values['NDCG@20']:.4f}"),
                     ]
                 )
-    header = ["model", "data set", "seeds", HEADLINE, "reference", "verdict", "NDCG@20"]
+    header = ["model", "data set", "seeds", PRIMARY_METRIC, "reference", "verdict", "NDCG@20"]
     return _markdown(Table("reproduction", [*header, "reference"], rows))
 
 
@@ -83,15 +83,22 @@ def trained(file: Path = TRAINED) -> str:
                 Cell(model),
                 Cell(f"{entry['settings'].get('learning_rate', USUAL_RATE)}"),
                 *(
-                    Cell(" ".join(f"{v:.4f}" for v in entry[f"{side} {HEADLINE}"]))
+                    Cell(" ".join(f"{v:.4f}" for v in entry[f"{side} {PRIMARY_METRIC}"]))
                     for side in SIDES
                 ),
-                *(Cell(f"{100 * off[metric]:+.1f} %") for metric in (HEADLINE, "NDCG@20")),
+                *(Cell(f"{100 * off[metric]:+.1f} %") for metric in (PRIMARY_METRIC, "NDCG@20")),
                 Cell(", ".join(map(str, entry["our_epochs"]))),
                 Cell(", ".join(map(str, entry["reference_epochs"]))),
             ]
         )
-    header = ["model", "learning rate", f"{HEADLINE}, ours", "reference", "off", "NDCG@20 off"]
+    header = [
+        "model",
+        "learning rate",
+        f"{PRIMARY_METRIC}, ours",
+        "reference",
+        "off",
+        "NDCG@20 off",
+    ]
     return _markdown(Table("trained", [*header, "epochs", "reference"], rows))
 
 
@@ -124,7 +131,7 @@ def rebuilt(text: str, found: dict[Block, list[Group]], name: str) -> str:
         if match[2] not in TABLES:
             raise RecordError(
                 f"{name} asks for an unknown table.",
-                came=match[2],
+                found=match[2],
                 expected=f"one of {', '.join(TABLES)}",
             )
         return f"{match[1]}\n{TABLES[match[2]](found)}\n\n{match[3]}"
@@ -133,7 +140,7 @@ def rebuilt(text: str, found: dict[Block, list[Group]], name: str) -> str:
     if not count:
         raise RecordError(
             f"{name} has no generated table.",
-            came="no marker",
+            found="no marker",
             expected="<!-- table: NAME --> … <!-- end table -->",
         )
     return out

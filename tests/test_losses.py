@@ -34,7 +34,7 @@ def test_repeated_rows_are_counted_not_computed_again(normalise):
     for found, textbook in (
         (losses.info_nce(x, y, 0.2, normalise=normalise, ids=IDS),
          losses.info_nce(x, y, 0.2, normalise=normalise)),
-        (counted_gram(x, WIDE[IDS % 9]), losses.gram_distance(x, WIDE[IDS % 9])),
+        (counted_gram(x, WIDE[IDS % 9]), losses.similarity_matrix_distance(x, WIDE[IDS % 9])),
     ):  # fmt: skip
         torch.testing.assert_close(found, textbook)
         for mine, theirs in zip(
@@ -56,7 +56,7 @@ def test_distinct_rows_are_filled_up_with_rows_that_do_not_count():
 def counted_gram(left, right):
     first, count = losses.distinct(IDS)
     assert (count > 0).sum() == 5
-    return losses.gram_distance(left[first], right[first], count)
+    return losses.similarity_matrix_distance(left[first], right[first], count)
 
 
 def test_info_nce_survives_large_inner_products():
@@ -65,13 +65,13 @@ def test_info_nce_survives_large_inner_products():
 
 def test_gram_distance_is_the_frobenius_norm():
     textbook = (A @ A.T - WIDE @ WIDE.T).norm() / 9
-    ours = losses.gram_distance(A, WIDE)
+    ours = losses.similarity_matrix_distance(A, WIDE)
     torch.testing.assert_close(ours, textbook)
     torch.testing.assert_close(torch.autograd.grad(ours, A)[0], torch.autograd.grad(textbook, A)[0])
 
 
 def test_gram_distance_of_equal_matrices_is_zero_with_a_zero_gradient():
-    loss = losses.gram_distance(A, A.detach())
+    loss = losses.similarity_matrix_distance(A, A.detach())
     assert loss.item() < 1e-6
     assert torch.autograd.grad(loss, A)[0].isfinite().all()
 
@@ -97,7 +97,7 @@ def test_embedding_norms_equal_recbole():
     from recbole.model.loss import EmbLoss
 
     parts = [torch.randn(6, 3) for _ in range(3)]
-    torch.testing.assert_close(losses.embedding_norms(*parts), EmbLoss()(*parts).squeeze())
+    torch.testing.assert_close(losses.l2_norm_penalty(*parts), EmbLoss()(*parts).squeeze())
 
 
 @pytest.mark.parametrize("bytes_at_once", [1, 1 << 20])
@@ -107,7 +107,7 @@ def test_info_nce_table_is_cross_entropy_over_the_table(bytes_at_once, monkeypat
     x = A[:4]
     logits = F.normalize(x) @ F.normalize(B).T / 0.2
     textbook = F.cross_entropy(logits, rows, reduction="sum")
-    ours = losses.info_nce_table(x, B, rows, 0.2)
+    ours = losses.info_nce_all_negatives(x, B, rows, 0.2)
     torch.testing.assert_close(ours, textbook)
     for mine, theirs in zip(
         torch.autograd.grad(ours, (A, B)), torch.autograd.grad(textbook, (A, B)), strict=True

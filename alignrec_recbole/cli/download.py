@@ -36,8 +36,8 @@ def _download(options: argparse.Namespace) -> int:
     if not entries:
         raise DownloadError(
             f"No address is known for data set {options.dataset!r}.",
-            came=f"no 'downloads' in properties/dataset/{options.dataset}.yaml",
-            next="put the files there yourself"
+            found=f"no 'downloads' in properties/dataset/{options.dataset}.yaml",
+            hint="put the files there yourself"
             + (f"; {path.name} says more of them" if path.is_file() else ""),
         )
     folder = inside(data_folders(options.data_path)[0], options.dataset)

@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from alignrec_recbole.data import amazon
 from alignrec_recbole.data.dataset_paths import data_folders, find_dataset
-from alignrec_recbole.data.image_download import HOSTS, Polite, fetch_images
+from alignrec_recbole.data.image_download import HOSTS, RateLimit, fetch_images
 from alignrec_recbole.data.items import ItemTable, find_item_table, read_item_table
 from alignrec_recbole.encoders import KNOWN, encode_items, encoder_identity, find_encoder
 from alignrec_recbole.encoders.base import ItemEncoder
@@ -26,10 +26,10 @@ from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, tra
 from alignrec_recbole.encoders.cache import keep_encoded
 from alignrec_recbole.encoders.extraction import (
     Job,
-    compose_masked,
     extract,
     finished,
     merge_shards,
+    mix_masked_rows,
     seen_images,
 )
 from alignrec_recbole.errors import DataError, SettingError
@@ -153,9 +153,9 @@ def _raw(options: argparse.Namespace) -> None:
     if given and there and given != there:
         raise DataError(
             "Two mappings number the items differently.",
-            came=f"those in {options.raw} and in {folder}",
+            found=f"those in {options.raw} and in {folder}",
             expected="one, or the same in both",
-            next="take away the one that the data set is not numbered by",
+            hint="take away the one that the data set is not numbered by",
         )
     rated = amazon.Read()
     chunks = amazon.read_interactions(files["interactions"], rated)
@@ -194,7 +194,7 @@ def _raw(options: argparse.Namespace) -> None:
             named,
             folder / "images",
             hosts=tuple(h.strip().lower() for h in options.image_hosts.split(",") if h.strip()),
-            polite=Polite(connections=options.connections),
+            polite=RateLimit(connections=options.connections),
             progress=not options.quiet,
         )
         rows += [[f"images {what}", count] for what, count in sorted(outcome.items())]
@@ -222,7 +222,7 @@ def _output(options: argparse.Namespace) -> Path:
     if "site-packages" in folder.parts:
         raise SettingError(
             "Features cannot go into an installed package.",
-            came=f"data set {options.dataset!r} of the recbole package",
+            found=f"data set {options.dataset!r} of the recbole package",
             expected="--output DIR, and later --features-path DIR",
         )
     return folder / "features"
@@ -235,7 +235,7 @@ def _encoder(options: argparse.Namespace, items: ItemTable, job: Job) -> ItemEnc
     if options.weights or options.random_init:
         raise SettingError(
             f"The encoder {options.encoder!r} has weights of its own.",
-            came="--weights or --random-init",
+            found="--weights or --random-init",
             expected="these with --encoder beit3",
         )
     module, model = find_encoder(options.encoder)
@@ -289,14 +289,14 @@ def _masked(
         return masked
     stem = f"{hidden.name}-{options.mask_ratio:g}-s{options.mask_seed}"
     path = job.folder / f"{stem}.npy"
-    return compose_masked(whole, masked, path, options.mask, options.mask_ratio, options.mask_seed)
+    return mix_masked_rows(whole, masked, path, options.mask, options.mask_ratio, options.mask_seed)
 
 
 def _whole(options: argparse.Namespace, items: ItemTable, job: Job) -> FeatureTable:
     if options.mask or job.shard != (1, 1):
         raise SettingError(
             f"{options.encoder} needs all items at once.",
-            came="--mask or --shard",
+            found="--mask or --shard",
             expected="an encoder of single items",
         )
     made_of = [encoder_identity(options.encoder), items.content_hash(), job.dtype]

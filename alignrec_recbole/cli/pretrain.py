@@ -152,9 +152,9 @@ def _tokenizer(options: argparse.Namespace, items: ItemTable) -> Tokenizer:
         if options.tokenizer and Tokenizer(options.tokenizer).sha256 != Tokenizer(path).sha256:
             raise SettingError(
                 "The folder holds another tokenizer.",
-                came=f"--tokenizer {options.tokenizer}",
+                found=f"--tokenizer {options.tokenizer}",
                 expected=f"the same content as {path}",
-                next="leave --tokenizer out to go on, or choose another --output",
+                hint="leave --tokenizer out to go on, or choose another --output",
             )
     else:
         if options.random_init and options.tokenizer is None:

@@ -27,7 +27,7 @@ def _check(options: argparse.Namespace) -> None:
     if "full" in options.protocol and not options.model:
         raise SettingError(
             "There is no model to run.",
-            came="no --model",
+            found="no --model",
             expected="--model M[,M…], or --protocol with one that trains nothing",
         )
     given = {
@@ -39,7 +39,7 @@ def _check(options: argparse.Namespace) -> None:
         if value and not set(users) & set(options.protocol):
             raise SettingError(
                 f"Protocol {','.join(options.protocol)} has no use for {option}.",
-                came=f"{option} {value}",
+                found=f"{option} {value}",
                 expected=f"{option} with {' or '.join(users)}",
             )
 
@@ -212,9 +212,9 @@ def _run_protocol(options: argparse.Namespace, protocol: str) -> list[RunRecord]
         if protocol not in RANKERS:
             raise SettingError(
                 f"Protocol {protocol!r} chooses nothing on validation.",
-                came=f"--grid {options.grid[0][0]}=…",
+                found=f"--grid {options.grid[0][0]}=…",
                 expected=f"--grid with {', '.join(RANKERS)} or full",
-                next="choose with protocol full, then pass the choice with --set",
+                hint="choose with protocol full, then pass the choice with --set",
             )
         chosen, tuned_on = _choose(options, {**base, "model": protocol}, overrides)
         overrides = _merge(chosen.items(), overrides)

@@ -51,7 +51,7 @@ def main(given: Sequence[str]) -> int:
     """Run a suite; 0: all finished, 1: something failed or is missing, 130: interrupted."""
     options = parser().parse_args(given)
     if options.jobs < 1:
-        raise SettingError("There is no work without a process.", came=f"--jobs {options.jobs}")
+        raise SettingError("There is no work without a process.", found=f"--jobs {options.jobs}")
     suite = read_suite(options.suite)
     options.suite = Path(options.suite).stem
     options.output = options.output or suite.output

@@ -63,7 +63,7 @@ _NO_NUMBER = ["", "nan", "NaN", "NA", "N/A", "null", "None"]
 
 
 @contextlib.contextmanager
-def plain_cells() -> Iterator[None]:
+def read_cells_verbatim() -> Iterator[None]:
     """RecBole reads atomic files as they are: "NA" is a token, a quotation mark a character.
 
     pandas' defaults would take some names for absent values and join lines between two marks.

@@ -73,7 +73,7 @@ def patch_checkpoint_names() -> bool:
     from recbole.trainer import trainer as module
 
     original = module.Trainer.__init__
-    if getattr(original, "of_alignrec", False):
+    if getattr(original, "_alignrec_patched", False):
         return False
 
     def __init__(self: Any, config: Any, model: Any) -> None:
@@ -81,6 +81,6 @@ def patch_checkpoint_names() -> bool:
         stem, suffix = os.path.splitext(self.saved_model_file)
         self.saved_model_file = f"{stem}-{secrets.token_hex(4)}{suffix}"
 
-    __init__.of_alignrec = True  # type: ignore[attr-defined]
+    __init__._alignrec_patched = True  # type: ignore[attr-defined]
     module.Trainer.__init__ = __init__
     return True

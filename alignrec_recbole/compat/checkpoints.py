@@ -14,9 +14,9 @@ from typing import Any
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.io.files import atomic_write, sha256_file
 
-_written_here: dict[str, str] = {}  # path → sha256 of the checkpoints of this process
+_trusted_files: dict[str, str] = {}  # path → sha256 of the checkpoints of this process
 _UNTOUCHED = ("state_dict", "optimizer")
-_THIS_PROCESS = {"device", "local_rank", "single_spec", "MODEL_TYPE", "MODEL_INPUT_TYPE",
+_PROCESS_KEYS = {"device", "local_rank", "single_spec", "MODEL_TYPE", "MODEL_INPUT_TYPE",
                  "eval_type"}  # fmt: skip
 _SPARSE_PARTS = ("data", "indices", "indptr")
 
@@ -36,7 +36,7 @@ def save(state: Any, file: Any, **keywords: Any) -> None:
     path = Path(file)
     with atomic_write(path) as handle:
         torch.save(state, handle)
-    _written_here[str(path.resolve())] = sha256_file(path)
+    _trusted_files[str(path.resolve())] = sha256_file(path)
 
 
 def load(file: Any, map_location: Any = None, **keywords: Any) -> Any:
@@ -49,7 +49,7 @@ def load(file: Any, map_location: Any = None, **keywords: Any) -> Any:
     import torch
 
     path = Path(file).resolve()
-    trusted = str(path) in _written_here and _written_here[str(path)] == sha256_file(path)
+    trusted = str(path) in _trusted_files and _trusted_files[str(path)] == sha256_file(path)
     try:
         state = torch.load(path, map_location=map_location, weights_only=not trusted)
     except FileNotFoundError:
@@ -57,9 +57,9 @@ def load(file: Any, map_location: Any = None, **keywords: Any) -> Any:
     except Exception as error:
         raise DataError(
             f"The checkpoint {path.name} cannot be read safely.",
-            came=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
             expected="tensors and plain data, or a file that this very process wrote",
-            next="train again with this package imported; if you trust the file, rewrite it: "
+            hint="train again with this package imported; if you trust the file, rewrite it: "
             "alignrec_recbole.compat.checkpoints.save("
             "torch.load(FILE, weights_only=False), NEW_FILE)",
         ) from error
@@ -119,7 +119,7 @@ def _plain_config(config: Any) -> dict[str, Any]:
     values = {
         key: value
         for key, value in config.final_config_dict.items()
-        if key not in _THIS_PROCESS and _is_plain(value)
+        if key not in _PROCESS_KEYS and _is_plain(value)
     }
     return {"model": config.model, "dataset": config.dataset, "values": values}
 
@@ -137,13 +137,13 @@ def _is_plain(value: Any) -> bool:
 def _revive_config(plain: dict[str, Any]) -> Any:
     from recbole.config import Config
 
-    from alignrec_recbole.compat.config import clean_argv
+    from alignrec_recbole.compat.config import hide_command_line
 
     values = plain["values"]
     given = {key: value for key, value in values.items() if key not in ("model", "dataset")}
     if (values.get("train_neg_sample_args") or {}).get("distribution") == "none":
         given["train_neg_sample_args"] = None  # as it was before Config filled it in
-    with clean_argv():
+    with hide_command_line():
         config = Config(model=plain["model"], dataset=plain["dataset"], config_dict=given)
     config.final_config_dict.update(values)
     return config

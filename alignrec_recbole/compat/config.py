@@ -43,7 +43,7 @@ def _literal(text: Any) -> Any:
 
 
 @contextlib.contextmanager
-def clean_argv() -> Iterator[None]:
+def hide_command_line() -> Iterator[None]:
     """Hide the command line from RecBole's Config, which takes every `--key=value` from it."""
     arguments, sys.argv = sys.argv, sys.argv[:1] or ["alignrec"]
     try:
@@ -61,7 +61,7 @@ def patch_command_line() -> bool:
     from recbole.config import Config
 
     original = Config._load_cmd_line
-    if getattr(original, "of_alignrec", False):
+    if getattr(original, "_alignrec_patched", False):
         return False
 
     def _load_cmd_line(self: Any) -> dict:
@@ -71,7 +71,7 @@ def patch_command_line() -> bool:
             return {}
         return original(self)
 
-    _load_cmd_line.of_alignrec = True  # type: ignore[attr-defined]
+    _load_cmd_line._alignrec_patched = True  # type: ignore[attr-defined]
     Config._load_cmd_line = _load_cmd_line
     return True
 
@@ -85,7 +85,7 @@ def patch_cuda_visible_devices() -> bool:
     from recbole.config import Config
 
     original = Config._init_device
-    if getattr(original, "of_alignrec", False):
+    if getattr(original, "_alignrec_patched", False):
         return False
     set_by_config: list[str] = []  # the last value, if it was RecBole's
 
@@ -100,7 +100,7 @@ def patch_cuda_visible_devices() -> bool:
         else:
             set_by_config[:] = [os.environ["CUDA_VISIBLE_DEVICES"]]
 
-    _init_device.of_alignrec = True  # type: ignore[attr-defined]
+    _init_device._alignrec_patched = True  # type: ignore[attr-defined]
     Config._init_device = _init_device
     return True
 

@@ -30,9 +30,9 @@ def require_recbole() -> None:
     if spec is None:
         raise MissingDependencyError(
             "RecBole 1.2.1 is not installed.",
-            came=f"Python {sys.version_info.major}.{sys.version_info.minor} without recbole",
+            found=f"Python {sys.version_info.major}.{sys.version_info.minor} without recbole",
             expected="recbole 1.2.1 (pip cannot resolve its ray pin on Python 3.12 and later)",
-            next=INSTALL_COMMAND,
+            hint=INSTALL_COMMAND,
         )
 
 

@@ -60,7 +60,7 @@ def patch_agg_len() -> bool:
     import pandas as pd
 
     original = pd.Series.agg
-    if getattr(original, "of_alignrec", False):
+    if getattr(original, "_alignrec_patched", False):
         return False
     with contextlib.suppress(TypeError, ValueError):
         if list(pd.Series([[1], [1, 2]]).agg(len)) == [1, 2]:
@@ -71,6 +71,6 @@ def patch_agg_len() -> bool:
             return self.map(len)
         return original(self, func, *arguments, **keywords)
 
-    agg.of_alignrec = True  # type: ignore[attr-defined]
+    agg._alignrec_patched = True  # type: ignore[attr-defined]
     pd.Series.agg = agg
     return True

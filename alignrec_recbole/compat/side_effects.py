@@ -21,7 +21,7 @@ def patch_flops() -> bool:
     from recbole.utils import utils as module
 
     original = module.get_flops
-    if getattr(original, "of_alignrec", False):
+    if getattr(original, "_alignrec_patched", False):
         return False
 
     def get_flops(*arguments: Any, **keywords: Any) -> Any:
@@ -31,7 +31,7 @@ def patch_flops() -> bool:
             warnings.warn(f"FLOPs could not be counted: {error}", RuntimeWarning, stacklevel=2)
             return 0
 
-    get_flops.of_alignrec = True  # type: ignore[attr-defined]
+    get_flops._alignrec_patched = True  # type: ignore[attr-defined]
     module.get_flops = package.get_flops = get_flops
     if hasattr(sys.modules.get(_QUICK_START), "get_flops"):
         sys.modules[_QUICK_START].get_flops = get_flops  # type: ignore[attr-defined]

@@ -117,9 +117,9 @@ def _lines(path: Path, read: Read) -> Iterator[bytes]:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path.name} is not a whole gzip file.",
-            came=f"{type(error).__name__}: {error}, after {read.good} items",
+            found=f"{type(error).__name__}: {error}, after {read.good} items",
             expected="the file as it is published",
-            next="fetch it again",
+            hint="fetch it again",
         ) from error
 
 
@@ -188,7 +188,7 @@ def read_interactions(path: Path, read: Read | None = None) -> Iterator[pd.DataF
         except (ValueError, pd.errors.ParserError, OSError) as error:
             raise DataError(
                 f"{path.name} is not a rating file.",
-                came=str(error).splitlines()[0],
+                found=str(error).splitlines()[0],
                 expected="user,item,rating,timestamp in every row, without a header",
             ) from error
         return
@@ -252,7 +252,7 @@ def load_interactions(
     if frame.empty:
         raise DataError(
             "No interactions are left.",
-            came="no user and item with five each"
+            found="no user and item with five each"
             if numbering is None
             else "no user and item of MMRec's mapping",
             expected="the ratings of one category",
@@ -306,7 +306,7 @@ def find_numbering(folder: Path) -> Numbering | None:
     if not all(there):
         raise DataError(
             "MMRec's mapping is incomplete.",
-            came=f"only {paths[there.index(True)].name}",
+            found=f"only {paths[there.index(True)].name}",
             expected="u_id_mapping.csv and i_id_mapping.csv",
         )
     users, items = (read_mapping(path) for path in paths)
@@ -334,9 +334,9 @@ def check_numbering(path: Path, frame: pd.DataFrame) -> None:
     if None in keys:
         raise DataError(
             f"{path.name} has no users or no items.",
-            came=f"columns {', '.join(header)}",
+            found=f"columns {', '.join(header)}",
             expected=f"one of {', '.join(USER_COLUMNS)} and one of {', '.join(ITEM_COLUMNS)}",
-            next="prepare into another --dataset, or move the file away",
+            hint="prepare into another --dataset, or move the file away",
         )
     rows = pd.read_csv(
         path, sep="\t", header=0, names=names, usecols=lambda name: name in (*keys, "timestamp"),
@@ -354,10 +354,10 @@ def check_numbering(path: Path, frame: pd.DataFrame) -> None:
         user, item = rows.loc[~fits, keys].iloc[0]
         raise DataError(
             f"{path.name} is there and has other numbers than the items would get.",
-            came=f"{int((~fits).sum())} of its {len(rows)} rows are not in the raw files so "
+            found=f"{int((~fits).sum())} of its {len(rows)} rows are not in the raw files so "
             f"numbered, first user {user!r} with item {item!r}",
             expected="the numbers that it was made with",
-            next="put its u_id_mapping.csv and i_id_mapping.csv beside the raw files (take others "
+            hint="put its u_id_mapping.csv and i_id_mapping.csv beside the raw files (take others "
             "away), prepare into another --dataset, or move it away",
         )
 
@@ -442,9 +442,9 @@ def read_image_features(handle: IO[bytes], name: str) -> Iterator[tuple[str, np.
         ):
             raise DataError(
                 f"{name} is not a file of image features.",
-                came=f"record {number + 1}: {len(record)} bytes, starting {head!r}",
+                found=f"record {number + 1}: {len(record)} bytes, starting {head!r}",
                 expected=f"records of {size} bytes, a 10-letter ASIN first",
-                next="fetch it again",
+                hint="fetch it again",
             )
         number += 1
         yield head.decode("ascii"), np.frombuffer(record, "<f4", offset=ASIN_BYTES)
@@ -524,9 +524,9 @@ def find_raw(folder: Path) -> dict[str, Path]:
         if len(found) > 1 or (not found and kind != "image_features"):
             raise DataError(
                 f"The raw files in {folder} do not say which {kind} to take.",
-                came=", ".join(path.name for path in found) or "none",
+                found=", ".join(path.name for path in found) or "none",
                 expected=f"one of {' or '.join(patterns)}",
-                next="keep one category a folder",
+                hint="keep one category a folder",
             )
         if found:
             out[kind] = found[0]

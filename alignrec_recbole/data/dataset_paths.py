@@ -47,9 +47,9 @@ def find_dataset(name: str, data_path: Path | None = None) -> Path:
     raise UnknownNameError(
         f"Data set {name!r} {'is known but its files are not here' if known else 'is unknown'}."
         + hint,
-        came=f"no {name}.inter in {', '.join(str(folder / name) for folder in folders)}",
+        found=f"no {name}.inter in {', '.join(str(folder / name) for folder in folders)}",
         expected=f"a folder {name}/ with {name}.inter; found here: {', '.join(present)}",
-        next="pass --data-path FOLDER or set ALIGNREC_DATA"
+        hint="pass --data-path FOLDER or set ALIGNREC_DATA"
         + (f"; to fetch it: run_benchmark.py download --dataset {name}" if published else ""),
     )
 

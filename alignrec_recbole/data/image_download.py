@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Polite:
+class RateLimit:
     """How hard a host is asked.
 
     Attributes:
@@ -65,7 +65,7 @@ def fetch_images(
     folder: Path,
     *,
     hosts: tuple[str, ...] = HOSTS,
-    polite: Polite | None = None,
+    polite: RateLimit | None = None,
     progress: bool = True,
 ) -> Counter[str]:
     """Fetch images into a folder; returns how many came ("fetched", "had") or failed, by reason.
@@ -74,7 +74,7 @@ def fetch_images(
         urls: file name → address.
         hosts: names, each with its subdomains, that may be asked.
     """
-    polite = polite or Polite()
+    polite = polite or RateLimit()
     folder.mkdir(parents=True, exist_ok=True)
     known = _read_ledger(folder / LEDGER)
     outcome: Counter[str] = Counter()
@@ -128,7 +128,7 @@ def fetch_images(
 
 
 def _fetch(
-    session: requests.Session, url: str, path: Path, hosts: tuple[str, ...], polite: Polite
+    session: requests.Session, url: str, path: Path, hosts: tuple[str, ...], polite: RateLimit
 ) -> dict[str, Any]:
     status = "no answer"
     for attempt in range(TRIES):

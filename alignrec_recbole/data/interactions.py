@@ -48,18 +48,18 @@ def check_atomic_file(path: Path, columns: Sequence[str], separator: str = "\t")
         if not colon or kind not in TYPES:
             raise DataError(
                 f"{path.name} has a column without a type.",
-                came=f"{entry!r} in the header",
+                found=f"{entry!r} in the header",
                 expected=f"{name}:{' or :'.join(TYPES)}",
-                next="write the type, or convert the file to tabs if it uses another delimiter",
+                hint="write the type, or convert the file to tabs if it uses another delimiter",
             )
     names = [entry.partition(":")[0] for entry in header]
     absent = [column for column in columns if column not in names]
     if absent:
         raise DataError(
             f"{path.name} has no column {absent[0]!r}.",
-            came=f"columns {', '.join(names)}",
+            found=f"columns {', '.join(names)}",
             expected=", ".join(f"{column}:token" for column in columns),
-            next="rename the columns, or set USER_ID_FIELD and ITEM_ID_FIELD",
+            hint="rename the columns, or set USER_ID_FIELD and ITEM_ID_FIELD",
         )
     check_lines(path, header, separator)
     _read(path, [header[names.index(column)] for column in columns], separator)
@@ -78,14 +78,14 @@ def _read(path: Path, columns: list[str], separator: str) -> pd.DataFrame:
     )
     if frame.empty:
         raise DataError(
-            f"{path.name} has a header but no rows.", came=str(path), expected="rows below it"
+            f"{path.name} has a header but no rows.", found=str(path), expected="rows below it"
         )
     for column in columns:
         empty = np.flatnonzero(frame[column].str.strip() == "")
         if len(empty):
             raise DataError(
                 f"{path.name} has empty cells in column {column!r}.",
-                came=f"{len(empty)} of them, first in row {empty[0] + 1} below the header",
+                found=f"{len(empty)} of them, first in row {empty[0] + 1} below the header",
                 expected="a value in every line",
             )
     return frame
@@ -115,10 +115,10 @@ def read_interactions(path: Path) -> Interactions:
         first = int(np.flatnonzero(repeated)[0])
         raise DataError(
             f"{path.name} holds the same interaction twice.",
-            came=f"{int(repeated.sum())} repeated rows, for example user {users[first]!r} and item "
+            found=f"{int(repeated.sum())} repeated rows, e.g. user {users[first]!r} and item "
             f"{items[first]!r} in line {first + 2}",
             expected="every user-item pair once",
-            next="remove the repeated rows: they would count twice and could sit in two splits",
+            hint="remove the repeated rows: they would count twice and could sit in two splits",
         )
     labels = _labels(path, frame[LABEL_COLUMN]) if LABEL_COLUMN in header else None
     return Interactions(users, items, labels)
@@ -130,7 +130,7 @@ def _labels(path: Path, column: pd.Series) -> np.ndarray:
         first = int(np.flatnonzero(~known)[0])
         raise DataError(
             f"{path.name} has split labels that mean nothing.",
-            came=f"{int((~known).sum())} rows, first {column.iloc[first]!r} in line {first + 2}",
+            found=f"{int((~known).sum())} rows, first {column.iloc[first]!r} in line {first + 2}",
             expected="0 (train), 1 (validation) or 2 (test)",
         )
     labels = column.to_numpy(dtype=object).astype(np.int64)
@@ -138,7 +138,7 @@ def _labels(path: Path, column: pd.Series) -> np.ndarray:
         if not (labels == label).any():
             raise DataError(
                 f"{path.name} has no {part} rows.",
-                came=f"no row with {LABEL_COLUMN} = {label}",
+                found=f"no row with {LABEL_COLUMN} = {label}",
                 expected="rows with the labels 0, 1 and 2",
             )
     return labels
@@ -151,7 +151,7 @@ def _column(path: Path, header: list[str], names: tuple[str, ...]) -> str:
     came = " | ".join(header)
     raise DataError(
         f"{path.name} has no column {' or '.join(names)}.",
-        came=f"columns {came}" if len(header) > 1 else f"one column, {came!r}",
+        found=f"columns {came}" if len(header) > 1 else f"one column, {came!r}",
         expected="a tab-separated header such as userID, itemID, x_label",
-        next="rename the columns, or convert the file to tabs if it uses another delimiter",
+        hint="rename the columns, or convert the file to tabs if it uses another delimiter",
     )

@@ -67,9 +67,9 @@ def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
             return read_item_table(path)
     raise DataError(
         f"Data set {name!r} has no item table to encode.",
-        came=f"no items.tsv, items.parquet or {name}.item in {dataset_dir}",
+        found=f"no items.tsv, items.parquet or {name}.item in {dataset_dir}",
         expected="a table with an id column and text columns or an image column",
-        next="put an items.tsv there, or name a feature file with --features",
+        hint="put an items.tsv there, or name a feature file with --features",
     )
 
 
@@ -94,12 +94,12 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
     if id_column is None:
         raise DataError(
             f"{path.name} has no id column.",
-            came=f"columns {', '.join(columns)}",
+            found=f"columns {', '.join(columns)}",
             expected=f"one of {', '.join(ID_COLUMNS)}, in a tab-separated header",
-            next="rename the column, or convert the file to tabs",
+            hint="rename the column, or convert the file to tabs",
         )
     if not rows:
-        raise DataError(f"{path.name} has a header but no items.", came=str(path))
+        raise DataError(f"{path.name} has a header but no items.", found=str(path))
     image_column = columns.index(IMAGE_COLUMN) if IMAGE_COLUMN in columns else None
     text_columns = [
         i
@@ -126,7 +126,7 @@ def _check_ids(path: Path, ids: list[str]) -> None:
     if empty:
         raise DataError(
             f"{path.name} has items without an id.",
-            came=f"{len(empty)} of them, first in row {empty[0] + 1}",
+            found=f"{len(empty)} of them, first in row {empty[0] + 1}",
             expected="an id in every row",
         )
     if len(set(ids)) != len(ids):
@@ -134,7 +134,7 @@ def _check_ids(path: Path, ids: list[str]) -> None:
         twice = next(item for item in ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
         raise DataError(
             f"{path.name} names an item twice.",
-            came=f"item {twice!r}; {len(ids) - len(set(ids))} repeated",
+            found=f"item {twice!r}; {len(ids) - len(set(ids))} repeated",
             expected="every item once",
         )
 
@@ -148,7 +148,7 @@ def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
     """
     text = _read_text(path)
     if not text.strip():
-        raise DataError(f"{path.name} is empty.", came=str(path), expected="a header and items")
+        raise DataError(f"{path.name} is empty.", found=str(path), expected="a header and items")
     lines = [line for line in text.split("\n") if line.strip()]
     rows = [[_unquoted(cell) for cell in line.split("\t")] for line in lines]
     if ragged := _ragged(rows):
@@ -159,10 +159,10 @@ def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
                 return cells[0], cells[1:]
         raise DataError(
             f"{path.name} is not a regular tab-separated table.",
-            came=f"{len(ragged)} rows of another width, first in row {ragged[0]}: "
+            found=f"{len(ragged)} rows of another width, first in row {ragged[0]}: "
             f"{len(rows[ragged[0]])} cells",
             expected=f"{len(rows[0])} cells in every row, as in the header",
-            next="separate cells by one tab, and quote cells that hold tabs or line ends",
+            hint="separate cells by one tab, and quote cells that hold tabs or line ends",
         )
     return rows[0], rows[1:]
 
@@ -174,13 +174,13 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError:
         raise DataError(f"There is no item table {path}.") from None
     except OSError as error:
-        raise DataError(f"{path.name} cannot be read.", came=f"{path}: {error}") from error
+        raise DataError(f"{path.name} cannot be read.", found=f"{path}: {error}") from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path.name} is not UTF-8 text.",
-            came=f"byte 0x{error.object[error.start]:02x} at position {error.start}",
+            found=f"byte 0x{error.object[error.start]:02x} at position {error.start}",
             expected="UTF-8",
-            next="convert it, for example with iconv -f LATIN1 -t UTF-8",
+            hint="convert it, for example with iconv -f LATIN1 -t UTF-8",
         ) from error
 
 
@@ -207,13 +207,13 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     except ImportError as error:
         raise MissingDependencyError(
             f"Reading {path.name} needs pyarrow.",
-            came=str(error).splitlines()[0],
+            found=str(error).splitlines()[0],
             expected="the extra 'parquet'",
-            next='pip install "alignrec-recbole[parquet]"',
+            hint='pip install "alignrec-recbole[parquet]"',
         ) from error
     except Exception as error:
         raise DataError(
-            f"{path.name} is not a readable Parquet file.", came=str(error).splitlines()[0]
+            f"{path.name} is not a readable Parquet file.", found=str(error).splitlines()[0]
         ) from error
     names = [str(column) for column in frame.columns]
     cells = [[_cell(value) for value in frame.iloc[:, i]] for i in range(len(names))]

@@ -47,7 +47,7 @@ ENCODERS = {
     "clip-image": "alignrec_recbole.encoders.clip",
     "clip-text": "alignrec_recbole.encoders.clip",
 }
-TAKES_MODEL = ("hf", "clip", "clip-image", "clip-text")  # as in hf:MODEL
+PARAMETRIC_ENCODERS = ("hf", "clip", "clip-image", "clip-text")  # as in hf:MODEL
 KNOWN = "lsa, minilm, efficientnet, or hf:MODEL, clip:MODEL, clip-image:MODEL, clip-text:MODEL"
 
 
@@ -58,12 +58,12 @@ def find_encoder(name: str) -> tuple[Any, str]:
         UnknownNameError: there is no such encoder.
     """
     kind, colon, model = name.partition(":")
-    takes_model = kind in TAKES_MODEL
+    takes_model = kind in PARAMETRIC_ENCODERS
     if kind not in ENCODERS or takes_model != bool(model) or takes_model != bool(colon):
         near = difflib.get_close_matches(kind, ENCODERS, n=1)
         raise UnknownNameError(
             f"There is no encoder {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
-            came=name,
+            found=name,
             expected=f"{KNOWN} (MODEL: a hub id or a folder)",
         )
     module = importlib.import_module(ENCODERS[kind])

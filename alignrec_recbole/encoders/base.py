@@ -20,7 +20,7 @@ from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders import EncodedItems
 from alignrec_recbole.features.table import Modality
 from alignrec_recbole.runtime import allocator
-from alignrec_recbole.runtime.workers import die_with_parent
+from alignrec_recbole.runtime.workers import exit_with_parent
 
 HIDDEN = "hidden"  # in place of an image: the item has one, and it is masked
 Picture = np.ndarray | str | None  # uint8 [S, S, 3], HIDDEN, or nothing
@@ -126,7 +126,7 @@ def decoded(
         batch_size=None,
         num_workers=workers if decode is not None else 0,
         collate_fn=_as_is,
-        worker_init_fn=die_with_parent,
+        worker_init_fn=exit_with_parent,
     )
     return iter(loader)
 

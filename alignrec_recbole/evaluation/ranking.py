@@ -20,11 +20,11 @@ from alignrec_recbole.ops.topk import top_k
 
 BLOCK_BYTES = 16 << 20  # scores held at once; twice as much is 3 to 5 % faster
 GPU_BLOCK_BYTES = 512 << 20  # a tenth as many launches, and topk takes half as long
-HIT_ROWS = 4096  # lists searched for targets at once
+HIT_BLOCK_ROWS = 4096  # lists searched for targets at once
 
 
 @dataclass(frozen=True)
-class RankingTask:
+class EvalTask:
     """Who is ranked, what is hidden from them and what they should find.
 
     Attributes:
@@ -43,7 +43,7 @@ class RankingTask:
         targets: tuple[np.ndarray, np.ndarray],
         masked: Sequence[tuple[np.ndarray, np.ndarray]],
         shape: tuple[int, int],
-    ) -> RankingTask:
+    ) -> EvalTask:
         """Build from (users, items) pairs; `shape` is (user_num, item_num) with PAD."""
         wanted = _boolean(*targets, shape)
         hidden = sum(
@@ -93,7 +93,7 @@ class Ranking:
 
 @torch.inference_mode()
 def rank(
-    scores: Callable[[Tensor], Tensor], task: RankingTask, k: int, device: torch.device | str
+    scores: Callable[[Tensor], Tensor], task: EvalTask, k: int, device: torch.device | str
 ) -> Ranking:
     """Rank every user of the task.
 
@@ -126,7 +126,7 @@ def rank(
             raise DivergedError(
                 "The model scored NaN: the ranking would be meaningless.",
                 expected="numbers",
-                next="lower learning_rate, or check the features",
+                hint="lower learning_rate, or check the features",
             )
         top[start:stop, :width] = torch.where(best == -torch.inf, -1, items).cpu().numpy()
     return Ranking(task.users, top, *find_hits(top, task.targets))
@@ -138,9 +138,9 @@ def find_hits(top: np.ndarray, targets: sp.csr_matrix) -> tuple[np.ndarray, np.n
     degree = np.diff(targets.indptr)
     wanted = np.repeat(np.arange(len(degree)), degree) * n_items + targets.indices  # ascending
     hits = np.zeros(top.shape, dtype=bool)
-    for start in range(0, len(top), HIT_ROWS):  # what a search makes on the way stays small
-        part = top[start : start + HIT_ROWS]
+    for start in range(0, len(top), HIT_BLOCK_ROWS):  # what a search makes on the way stays small
+        part = top[start : start + HIT_BLOCK_ROWS]
         listed = np.arange(start, start + len(part))[:, None] * n_items + part
         place = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)
-        hits[start : start + HIT_ROWS] = (wanted[place] == listed) & (part >= 0)
+        hits[start : start + HIT_BLOCK_ROWS] = (wanted[place] == listed) & (part >= 0)
     return hits, degree

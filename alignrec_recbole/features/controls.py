@@ -45,7 +45,7 @@ def control_features(
     if not draw.isdecimal() or kind == "shuffled:":
         raise UnknownNameError(
             f"There is no control set {name!r}.",
-            came=name,
+            found=name,
             expected="random, random@DRAW, shuffled:NAME or shuffled:NAME@DRAW, DRAW 0, 1, 2 …",
         )
     seed = int(draw)

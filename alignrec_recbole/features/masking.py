@@ -14,7 +14,7 @@ from alignrec_recbole.features.item_order import seeded_order
 from alignrec_recbole.features.table import AlignedFeatures
 from alignrec_recbole.settings import Settings
 
-FIRST_SEED = 1000  # mask seed s draws from PCG64(1000 + s)
+MASK_SEED_OFFSET = 1000  # mask seed s draws from PCG64(1000 + s)
 
 Modality = Literal["text", "image", "audio"]
 
@@ -24,7 +24,7 @@ class FeatureMask(Settings):
 
     modality: Modality
     ratio: float = Field(ge=0, le=1)
-    seed: int = Field(ge=-FIRST_SEED)
+    seed: int = Field(ge=-MASK_SEED_OFFSET)
     fill: Literal["zero", "mean"] = "zero"
 
 
@@ -36,7 +36,7 @@ def masked_items(tokens: Sequence[str], ratio: float, seed: int) -> np.ndarray:
     """
     count = int(ratio * (len(tokens) - 1) + 1e-9)
     out = np.zeros(len(tokens), dtype=bool)
-    out[seeded_order(tokens, FIRST_SEED + seed)[:count]] = True
+    out[seeded_order(tokens, MASK_SEED_OFFSET + seed)[:count]] = True
     return out
 
 
@@ -70,7 +70,7 @@ def mask_features(
     if not any(table.modality in (mask.modality, "fused") for table in features.values()):
         raise FeatureError(
             f"None of the feature sets has the modality {mask.modality!r}.",
-            came=", ".join(f"{name} ({table.modality})" for name, table in features.items()),
+            found=", ".join(f"{name} ({table.modality})" for name, table in features.items()),
             expected=f"a set of {mask.modality}, or a fused one",
         )
     if not hidden.any():
@@ -103,9 +103,9 @@ def _replaced(
     if other.values.shape != table.values.shape:
         raise FeatureError(
             f"{other.manifest.name} does not belong to {table.manifest.name}.",
-            came=f"{other.values.shape[1]} columns",
+            found=f"{other.values.shape[1]} columns",
             expected=f"{table.values.shape[1]}, from the same encoder with a modality masked",
-            next="encode the items again with that encoder",
+            hint="encode the items again with that encoder",
         )
     mixed = AlignedFeatures(
         np.where(hidden[:, None], other.values, table.values),

@@ -23,20 +23,20 @@ def read_mapping(path: Path) -> dict[str, int]:
     try:
         text = Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{Path(path).name} cannot be read.", came=str(error)) from error
+        raise DataError(f"{Path(path).name} cannot be read.", found=str(error)) from error
     rows = list(csv.reader(text.splitlines(), delimiter="\t" if "\t" in text else ","))
     try:
         out = {row[0].strip(): int(row[1]) for row in rows[1:] if row}
     except (ValueError, IndexError) as error:
         raise DataError(
             f"{Path(path).name} is not an id mapping.",
-            came=str(error),
+            found=str(error),
             expected="a header, then an original id and its number in each row",
         ) from error
     if sorted(out.values()) != list(range(len(out))) or not out:
         raise DataError(
             f"{Path(path).name} does not number its ids.",
-            came=f"{len(out)} ids, numbers from {min(out.values(), default='none')}",
+            found=f"{len(out)} ids, numbers from {min(out.values(), default='none')}",
             expected="each number from 0 to n − 1 once",
         )
     return out
@@ -63,9 +63,9 @@ def export(table: FeatureTable, folder: Path, mapping: dict[str, int] | None = N
         odd = sorted(set(items) ^ set(numbers))
         raise FeatureError(
             f"{table.path.name} does not fit MMRec's numbering.",
-            came=f"{len(items)} items, {len(odd)} on one side only, for example {odd[0]!r}",
+            found=f"{len(items)} items, {len(odd)} on one side only, for example {odd[0]!r}",
             expected="the same items in both",
-            next="pass --mapping i_id_mapping.csv of the data set, or encode its own item table",
+            hint="pass --mapping i_id_mapping.csv of the data set, or encode its own item table",
         )
     if manifest.modality not in FILES:
         raise FeatureError(f"MMRec has no file for {manifest.modality} features.")

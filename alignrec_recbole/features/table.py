@@ -109,7 +109,7 @@ def save_features(
     if matrix.ndim != 2 or len(matrix) != len(items):
         raise FeatureError(
             f"Features {name!r} do not fit their items.",
-            came=f"a matrix of shape {matrix.shape}",
+            found=f"a matrix of shape {matrix.shape}",
             expected=f"[{len(items)}, width]",
         )
     matrix = np.ascontiguousarray(
@@ -155,20 +155,20 @@ def load_features(path: Path) -> FeatureTable:
     except Exception as error:  # numpy parses headers as Python: damaged ones raise anything
         raise FeatureError(
             f"{path.name} is not a readable .npy of numbers.",
-            came=f"{path} ({path.stat().st_size} bytes): {error}",
+            found=f"{path} ({path.stat().st_size} bytes): {error}",
             expected="a complete float32 or float16 array saved without pickle",
-            next="write it again with numpy.save(..., allow_pickle=False)",
+            hint="write it again with numpy.save(..., allow_pickle=False)",
         ) from error
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or 0 in matrix.shape:
         raise FeatureError(
             f"{path.name} has the wrong shape.",
-            came=str(getattr(matrix, "shape", type(matrix).__name__)),
+            found=str(getattr(matrix, "shape", type(matrix).__name__)),
             expected="[items, width]",
         )
     if matrix.dtype.kind != "f":
         raise FeatureError(
             f"{path.name} does not hold floating-point numbers.",
-            came=f"dtype {matrix.dtype}",
+            found=f"dtype {matrix.dtype}",
             expected="float32 or float16",
         )
     manifest_path = path.with_suffix(".json")
@@ -188,17 +188,17 @@ def load_features(path: Path) -> FeatureTable:
     if (manifest.shape, manifest.dtype) != (matrix.shape, matrix.dtype.name):
         raise FeatureError(
             f"{path.name} and its manifest disagree.",
-            came=f"an array of {matrix.dtype.name} and shape {matrix.shape}",
+            found=f"an array of {matrix.dtype.name} and shape {matrix.shape}",
             expected=f"{manifest.dtype} and {manifest.shape}, as {manifest_path.name} says",
-            next="encode the items again, or put back the file that the manifest describes",
+            hint="encode the items again, or put back the file that the manifest describes",
         )
     digest = sha256_file(path)
     if digest != manifest.sha256:
         raise FeatureError(
             f"{path.name} has changed since its manifest was written.",
-            came=f"sha256 {digest[:12]}…",
+            found=f"sha256 {digest[:12]}…",
             expected=f"sha256 {manifest.sha256[:12]}…, as {manifest_path.name} says",
-            next="encode the items again, or put back the file that the manifest describes",
+            hint="encode the items again, or put back the file that the manifest describes",
         )
     return FeatureTable(manifest, matrix, path, declared=True)
 
@@ -209,16 +209,16 @@ def _read_manifest(path: Path) -> FeatureManifest:
     except (ValidationError, UnicodeDecodeError, OSError) as error:
         raise FeatureError(
             f"{path.name} is not a feature manifest.",
-            came=_first_error(error),
+            found=_first_error(error),
             expected="JSON of schema_version 1, as save_features writes it",
-            next=f"write the features again, or delete {path.name} if row n belongs to item n",
+            hint=f"write the features again, or delete {path.name} if row n belongs to item n",
         ) from error
     items = manifest.items
     if items is not None:
         if len(items) != manifest.shape[0]:
             raise FeatureError(
                 f"{path.name} names the wrong number of items.",
-                came=f"{len(items)} items",
+                found=f"{len(items)} items",
                 expected=f"{manifest.shape[0]}, one a row",
             )
         if len(set(items)) != len(items):
@@ -226,21 +226,21 @@ def _read_manifest(path: Path) -> FeatureManifest:
             twice = next(i for i in items if i in seen or seen.add(i))  # type: ignore[func-returns-value]
             raise FeatureError(
                 f"{path.name} names an item twice.",
-                came=f"item {twice!r} again; {len(items) - len(set(items))} repeated",
+                found=f"item {twice!r} again; {len(items) - len(set(items))} repeated",
                 expected="every item once",
             )
         if manifest.items_sha256 not in (None, _items_hash(items)):
             raise FeatureError(
                 f"The items in {path.name} have changed since it was written.",
-                came=f"{len(items)} items, the first {items[0]!r}, with another sha256",
+                found=f"{len(items)} items, the first {items[0]!r}, with another sha256",
                 expected="the items in the order of the rows",
-                next="encode the items again, or put back the manifest",
+                hint="encode the items again, or put back the manifest",
             )
         unknown = set(manifest.missing).difference(items)
         if unknown:
             raise FeatureError(
                 f"{path.name} declares items missing that it does not name.",
-                came=f"{len(unknown)} of them, for example {min(unknown)!r}",
+                found=f"{len(unknown)} of them, for example {min(unknown)!r}",
                 expected="'missing' to be a part of 'items'",
             )
     return manifest
@@ -303,9 +303,9 @@ def align(
         if absent:
             raise FeatureError(
                 f"{name} has no row for {len(absent)} of the data set's {len(wanted)} items.",
-                came=f"{len(manifest.items)} rows; missing for example item {absent[0]!r}",
+                found=f"{len(manifest.items)} rows; missing for example item {absent[0]!r}",
                 expected="a row for every item; items without the modality listed under 'missing'",
-                next="encode the data set's own item table again",
+                hint="encode the data set's own item table again",
             )
         row = np.fromiter((place[token] for token in wanted), np.int64, len(wanted))
         missing = set(manifest.missing)
@@ -335,17 +335,17 @@ def _rows_by_number(table: FeatureTable, wanted: list[str]) -> np.ndarray:
     if other is not None:
         raise FeatureError(
             f"{table.path.name} has no manifest, and item tokens are not row numbers.",
-            came=f"item {other!r}",
+            found=f"item {other!r}",
             expected=f"a manifest {table.path.stem}.json naming the item of each row",
-            next="write the features with alignrec_recbole.features.table.save_features",
+            hint="write the features with alignrec_recbole.features.table.save_features",
         )
     row = np.array([int(token) for token in wanted], dtype=np.int64)
     if row.max() + 1 != len(table.matrix):
         raise FeatureError(
             f"{table.path.name} does not have one row an item.",
-            came=f"{len(table.matrix)} rows",
+            found=f"{len(table.matrix)} rows",
             expected=f"{row.max() + 1}: item ids run from 0 to {row.max()}",
-            next="give the file that belongs to this data set, or a manifest naming the rows",
+            hint="give the file that belongs to this data set, or a manifest naming the rows",
         )
     return row
 
@@ -361,26 +361,26 @@ def _check_values(path: Path, matrix: np.ndarray, tokens: list[str], missing: se
         bad = np.flatnonzero(~finite)
         raise FeatureError(
             f"{path.name} holds values that are not finite.",
-            came=f"NaN or infinity in {len(bad)} rows, for example item {tokens[bad[0]]!r}",
+            found=f"NaN or infinity in {len(bad)} rows, for example item {tokens[bad[0]]!r}",
             expected="finite numbers; a zero row listed under 'missing' where there is nothing",
-            next="encode these items again",
+            hint="encode these items again",
         )
     zero = ~_by_rows(matrix, lambda rows: rows.any(1))
     undeclared = [i for i in np.flatnonzero(zero) if tokens[i] not in missing]
     if undeclared:
         raise FeatureError(
             f"{path.name} has zero rows that are not declared missing.",
-            came=f"{len(undeclared)} zero rows, for example item {tokens[undeclared[0]]!r}",
+            found=f"{len(undeclared)} zero rows, for example item {tokens[undeclared[0]]!r}",
             expected="items without the modality listed under 'missing' in the manifest",
-            next="declare them, or pass --set zero_rows_missing=true",
+            hint="declare them, or pass --set zero_rows_missing=true",
         )
     filled = [i for i in np.flatnonzero(~zero) if tokens[i] in missing]
     if filled and missing:
         raise FeatureError(
             f"{path.name} has values for items that are declared missing.",
-            came=f"{len(filled)} rows, for example item {tokens[filled[0]]!r}",
+            found=f"{len(filled)} rows, for example item {tokens[filled[0]]!r}",
             expected="zero rows for missing items",
-            next="correct the list 'missing' in the manifest",
+            hint="correct the list 'missing' in the manifest",
         )
 
 

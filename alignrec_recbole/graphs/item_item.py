@@ -12,9 +12,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from alignrec_recbole.graphs.knn_cache import found_or_made
+from alignrec_recbole.graphs.knn_cache import get_or_compute
 from alignrec_recbole.graphs.user_item import inverse_root
-from alignrec_recbole.ops.matmul import inner_products
+from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.ops.topk import top_k
 
 
@@ -24,7 +24,7 @@ def nearest_neighbours(
     """Cosine k-nearest neighbours of every row, exact, in blocks of rows.
 
     Zero rows (PAD, items without the modality) have no neighbours and are nobody's neighbour.
-    A row may be its own neighbour. Inside `neighbour_store.keep_in` they are searched once.
+    A row may be its own neighbour. Inside `knn_cache.use_cache_folder` they are searched once.
 
     Args:
         features: [n, f].
@@ -34,7 +34,7 @@ def nearest_neighbours(
     Returns:
         similarities [n, k] and indices [n, k]; index −1 where there is no neighbour.
     """
-    return found_or_made(features, k, lambda: _search(features, k, memory_bytes))
+    return get_or_compute(features, k, lambda: _search(features, k, memory_bytes))
 
 
 def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor
     for start in range(0, n, block):
         stop = min(start + block, n)
         left = features[start:stop] * inverse[start:stop, None]
-        similar = inner_products(left, features[start:]).mul_(inverse[start:])  # no unit copy
+        similar = matmul_nt(left, features[start:]).mul_(inverse[start:])  # no unit copy
         places = gone[gone >= start] - start
         similar.index_fill_(1, places, -torch.inf)
         similar.index_fill_(0, places[places < stop - start], -torch.inf)
@@ -115,9 +115,7 @@ def unweighted_item_graph(features: Tensor, k: int, *, memory_bytes: int = 256 <
     return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
 
 
-def shrunk_neighbours(
-    features: Tensor, k: int, shrink: float, *, memory_bytes: int = 256 << 20
-) -> Any:
+def item_knn(features: Tensor, k: int, shrink: float, *, memory_bytes: int = 256 << 20) -> Any:
     """The k largest ⟨f_i, f_j⟩ / (‖f_i‖ ‖f_j‖ + shrink) of every row as scipy CSR [n, n].
 
     Exact, in blocks of rows; a row may be its own neighbour. Zero rows have no neighbours and are
@@ -133,7 +131,7 @@ def shrunk_neighbours(
     kept, places = [], []
     for start in range(0, n, block):
         cut = slice(start, start + block)
-        similar = inner_products(features[cut], features)
+        similar = matmul_nt(features[cut], features)
         similar.div_(torch.outer(norm[cut], norm).add_(shrink))
         similar[:, dead] = -torch.inf
         best, where = similar.topk(k, dim=1)

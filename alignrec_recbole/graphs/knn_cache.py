@@ -1,7 +1,7 @@
 """Neighbour lists kept on disk by what they were made from, so that many runs search once.
 
 A file's name is the SHA-256 of the feature values, their shape and type, k and the search's
-version: other features never meet these lists. Nothing is kept outside `keep_in`.
+version: other features never meet these lists. Nothing is kept outside `use_cache_folder`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Lists = tuple[Tensor, Tensor]
 
 
 @contextlib.contextmanager
-def keep_in(folder: Path | None) -> Iterator[None]:
+def use_cache_folder(folder: Path | None) -> Iterator[None]:
     """Inside, neighbour lists are read from and kept in `folder`; None: made anew."""
     token = _folder.set(folder)
     try:
@@ -38,7 +38,7 @@ def keep_in(folder: Path | None) -> Iterator[None]:
         _folder.reset(token)
 
 
-def found_or_made(features: Tensor, k: int, make: Callable[[], Lists]) -> Lists:
+def get_or_compute(features: Tensor, k: int, make: Callable[[], Lists]) -> Lists:
     """The kept lists of these features, or those that `make` gives, which are then kept.
 
     Args:

@@ -62,7 +62,7 @@ def random_walk_adjacency(
     return SparseOperator(sp.diags(1 / np.maximum(np.asarray(graph.sum(1)).ravel(), 1)) @ graph)
 
 
-def thinned_adjacency(interactions: Any, share: float, generator: torch.Generator) -> Any:
+def sample_edges(interactions: Any, share: float, generator: torch.Generator) -> Any:
     """Â of a drawn share of the edges, normalised by the degrees that are left.
 
     Edges are drawn without replacement with probability ∝ their value in R̂, (d_u d_i)^-½: those of
@@ -81,7 +81,7 @@ def thinned_adjacency(interactions: Any, share: float, generator: torch.Generato
     return bipartite_adjacency(normalised_interactions(pairs, edges.shape))
 
 
-def co_interaction_graph(
+def user_cooccurrence_graph(
     pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], k: int, *, entries: int = 1 << 22
 ) -> Any:
     """The k users that have most items in common with a user, by their number: CSR [U, U].
@@ -98,7 +98,7 @@ def co_interaction_graph(
     Source: Wang et al., DualGNN, IEEE Transactions on Multimedia 2021: its graph of users.
 
     >>> pairs = np.array([1, 1, 2, 2, 3]), np.array([1, 2, 1, 2, 2])
-    >>> co_interaction_graph(pairs, (4, 3), k=1).toarray().astype(int)
+    >>> user_cooccurrence_graph(pairs, (4, 3), k=1).toarray().astype(int)
     array([[0, 0, 0, 0],
            [0, 0, 2, 0],
            [0, 2, 0, 0],
@@ -123,10 +123,10 @@ def co_interaction_graph(
     return sp.vstack(parts, format="csr")
 
 
-def softmax_rows(graph: Any) -> Any:
+def row_softmax(graph: Any) -> Any:
     """e^a / Σ e^a over the entries of every row of a scipy CSR matrix; empty rows stay empty.
 
-    >>> softmax_rows(sp.csr_matrix([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])).toarray()
+    >>> row_softmax(sp.csr_matrix([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])).toarray()
     array([[0.5, 0.5, 0. ],
            [0. , 0. , 0. ]])
     """

@@ -68,9 +68,9 @@ def _fetch(entry: dict[str, Any], target: Path, progress: bool) -> None:
         came, expected = wrong
         raise DownloadError(
             f"{entry['file']} is not the published file.",
-            came=came,
+            found=came,
             expected=expected,
-            next="try again; if it stays so, the address now serves something else",
+            hint="try again; if it stays so, the address now serves something else",
         )
     if not known:
         logger.warning("%s: no checksum published; sha256 %s", target, sha256_file(part))
@@ -86,7 +86,7 @@ def _locked(target: Path) -> Iterator[None]:
     except OSError as error:
         raise DownloadError(
             f"{target.name} cannot be written.",
-            came=str(error),
+            found=str(error),
             expected="a folder this user may write to",
         ) from error
     with lock:
@@ -142,9 +142,9 @@ def _fetch_url(url: str, part: Path, progress: bool) -> None:
                 break
     raise DownloadError(
         f"{url} could not be fetched.",
-        came=str(failure) if failure else "the connection ended early each time",
+        found=str(failure) if failure else "the connection ended early each time",
         expected="the whole file",
-        next="run the same command again: what has arrived is kept and continued",
+        hint="run the same command again: what has arrived is kept and continued",
     ) from failure
 
 
@@ -191,8 +191,8 @@ def _fetch_drive(file_id: str, part: Path, progress: bool) -> None:
     except Exception as error:
         raise DownloadError(
             f"The Google Drive file {file_id} could not be fetched.",
-            came=str(error).splitlines()[0],
-            next=f"fetch it with a browser and save it as {part.with_suffix('').name}",
+            found=str(error).splitlines()[0],
+            hint=f"fetch it with a browser and save it as {part.with_suffix('').name}",
         ) from error
     if not done:
         raise DownloadError(f"The Google Drive file {file_id} could not be fetched.")

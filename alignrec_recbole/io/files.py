@@ -66,9 +66,9 @@ def _writing_error(error: BaseException | None) -> OSError | None:
 def _not_written(path: Path, error: OSError) -> WriteError:
     return WriteError(
         f"{path.name} could not be written.",
-        came=f"{error.strerror or error} in {path.parent}",
+        found=f"{error.strerror or error} in {path.parent}",
         expected="a folder this user may write to, with room for the file",
-        next="free some space or choose another folder; what was there is unchanged",
+        hint="free some space or choose another folder; what was there is unchanged",
     )
 
 
@@ -97,12 +97,12 @@ def inside(folder: Path, name: str) -> Path:
     folder = Path(folder)
     path = folder / name
     if "\0" in name:
-        raise DataError("A path holds a zero byte.", came=repr(name), expected="a plain file name")
+        raise DataError("A path holds a zero byte.", found=repr(name), expected="a plain file name")
     if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
         raise DataError(
             f"The path {name!r} leads out of its folder.",
-            came=str(path),
+            found=str(path),
             expected=f"a name inside {folder}",
-            next="use a plain file name",
+            hint="use a plain file name",
         )
     return path

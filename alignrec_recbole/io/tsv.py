@@ -28,14 +28,14 @@ def read_header(path: Path, separator: str = "\t") -> list[str]:
         raise _not_utf8(path, error) from error
     if not header.strip():
         raise DataError(
-            f"{path.name} is empty.", came=str(path), expected="a header line and interactions"
+            f"{path.name} is empty.", found=str(path), expected="a header line and interactions"
         )
     columns = header.split(separator)
     twice = [column for column in columns if columns.count(column) > 1]
     if twice:
         raise DataError(
             f"{path.name} names the column {twice[0]!r} twice.",
-            came=" | ".join(columns),
+            found=" | ".join(columns),
             expected="every column once",
         )
     return columns
@@ -59,17 +59,17 @@ def check_lines(path: Path, header: Sequence[str], separator: str = "\t") -> Non
         cells = lines[wrong[0]].count(mark) + 1
         raise DataError(
             f"{path.name} is not a regular table.",
-            came=f"{len(wrong)} lines of another width, first line {wrong[0] + 1} with {cells} "
+            found=f"{len(wrong)} lines of another width, first line {wrong[0] + 1} with {cells} "
             "cells",
             expected=f"{len(header)} cells in every line, as in the header",
-            next="complete these lines, or convert the file to tabs if it uses another delimiter",
+            hint="complete these lines, or convert the file to tabs if it uses another delimiter",
         )
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
     return DataError(
         f"{path.name} is not UTF-8 text.",
-        came=f"byte 0x{error.object[error.start]:02x} at position {error.start}",
+        found=f"byte 0x{error.object[error.start]:02x} at position {error.start}",
         expected="UTF-8",
-        next="convert it, for example with iconv -f LATIN1 -t UTF-8",
+        hint="convert it, for example with iconv -f LATIN1 -t UTF-8",
     )

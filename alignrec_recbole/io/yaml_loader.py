@@ -40,11 +40,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         values = yaml.load(text, Loader=_Loader) or {}  # a SafeLoader: plain values only
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path.name} is not valid YAML.", came=str(error)) from error
+        raise SettingError(f"{path.name} is not valid YAML.", found=str(error)) from error
     if not isinstance(values, dict):
         raise SettingError(
             f"{path.name} is not a mapping.",
-            came=type(values).__name__,
+            found=type(values).__name__,
             expected="lines of key: value",
         )
     return values

@@ -11,7 +11,7 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from alignrec_recbole.ops.matmul import PackedFactor
+from alignrec_recbole.ops.matmul import PrepackedMatrix
 
 
 class PairwiseRecommender(GeneralRecommender):
@@ -27,7 +27,7 @@ class PairwiseRecommender(GeneralRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self._scoring_cache: tuple[Tensor, Tensor] | None = None
-        self._packed_items = PackedFactor()
+        self._packed_items = PrepackedMatrix()
         self.register_load_state_dict_post_hook(lambda module, _: module._forget())
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
@@ -62,7 +62,7 @@ class PairwiseRecommender(GeneralRecommender):
         return super().train(mode)
 
     def _forget(self) -> None:
-        self._scoring_cache, self._packed_items = None, PackedFactor()
+        self._scoring_cache, self._packed_items = None, PrepackedMatrix()
 
     @torch.no_grad()
     def _scoring_embeddings(self) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ class PairwiseRecommender(GeneralRecommender):
         return self._scoring_cache
 
 
-class NodeTable(nn.Module):
+class UserItemEmbedding(nn.Module):
     """ID vectors of users and items in one table [user_num + item_num, d], ready for propagation.
 
     Both parts are drawn by `initialise` as tables of their own without their PAD row, which is 0.

@@ -17,15 +17,15 @@ from alignrec_recbole import losses
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.graphs.item_item import unweighted_item_graph
 from alignrec_recbole.graphs.user_item import normalised_interactions
-from alignrec_recbole.models._base import NodeTable, PairwiseRecommender, pair_scores
-from alignrec_recbole.ops.linear import ConstantFactor, linear
+from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding, pair_scores
+from alignrec_recbole.ops.linear import FrozenMatrix, linear
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings, read_settings
 
 
-class FeatureTables(nn.Module):
+class ModalityFeatures(nn.Module):
     """The feature sets of a data set: table n [item_num, f_n], zero where an item has none.
 
     Trained tables stay zero there by `clear_absent` after each of the optimizer's steps.
@@ -45,10 +45,10 @@ class FeatureTables(nn.Module):
         sets = list(dataset.features.values())
         self.kinds = tuple(table.modality for table in sets)
         self.widths = tuple(table.values.shape[1] for table in sets)
-        self._factors = [ConstantFactor() for _ in sets]
+        self._factors = [FrozenMatrix() for _ in sets]
         for number, table in enumerate(sets):
             values = torch.from_numpy(table.values).to(torch.get_default_dtype())
-            values = unit_rows(values) if unit else values
+            values = l2_normalize_rows(values) if unit else values
             if train:
                 self.register_parameter(f"set{number}", nn.Parameter(values.clone()))
             else:
@@ -146,16 +146,16 @@ class ContentRecommender(PairwiseRecommender):
         if not dataset.features:
             raise FeatureError(
                 f"{name} needs item features.",
-                came="features: none",
+                found="features: none",
                 expected="at least one feature set",
-                next="pass --features lsa, or the name of a feature file",
+                hint="pass --features lsa, or the name of a feature file",
             )
         self.interactions = normalised_interactions(dataset.pairs(), (self.n_users, self.n_items))
 
     def after_step(self) -> None:
         """What an item does not have is not learnt."""
         for part in self.children():
-            if isinstance(part, FeatureTables):
+            if isinstance(part, ModalityFeatures):
                 part.clear_absent()
 
 
@@ -195,7 +195,9 @@ class TwoViewRecommender(ContentRecommender):
     content to ID, UIA on the fused vectors, REG against the features as given, of items with any.
     """
 
-    draws_each_row = False  # whether an item twice in a batch has two vectors, by dropout
+    resamples_dropout_per_row = (
+        False  # whether an item twice in a batch has two vectors, by dropout
+    )
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -203,7 +205,7 @@ class TwoViewRecommender(ContentRecommender):
         self._views: Callable[[], Views] | None = None
         if self.align.reg:
             fused = dataset.fused_features().to(torch.get_default_dtype())
-            self.register_buffer("alignment_target", unit_rows(fused), persistent=False)
+            self.register_buffer("alignment_target", l2_normalize_rows(fused), persistent=False)
             has_features = fused.norm(dim=1).ne(0).to(fused.dtype)
             self.register_buffer("has_features", has_features, persistent=False)
 
@@ -229,8 +231,8 @@ class TwoViewRecommender(ContentRecommender):
             out.append(keys.uia * losses.cosine_distance(views.user, views.item))
         if keys.reg:
             target = self.alignment_target[positives]
-            own = unit_rows(views.item_content)
-            distance = losses.gram_distance(own, target, self.has_features[positives])
+            own = l2_normalize_rows(views.item_content)
+            distance = losses.similarity_matrix_distance(own, target, self.has_features[positives])
             out.append(keys.reg * distance)
         return out
 
@@ -238,7 +240,7 @@ class TwoViewRecommender(ContentRecommender):
         self, views: Views, users: Tensor, positives: Tensor, temperature: float
     ) -> Tensor:
         """InfoNCE from the content view to the ID view, of the batch's items and users."""
-        ids = (None, None) if self.draws_each_row else (positives, users)
+        ids = (None, None) if self.resamples_dropout_per_row else (positives, users)
         items = losses.info_nce(views.item_content, views.item_id, temperature, ids=ids[0])
         return items + losses.info_nce(views.user_content, views.user_id, temperature, ids=ids[1])
 
@@ -267,7 +269,7 @@ class GatedTwoView(TwoViewRecommender):
     content view of some rows, from both).
     """
 
-    nodes: NodeTable
+    nodes: UserItemEmbedding
     graph: SparseOperator
     user_item: SparseOperator
     l2_divisor: float
@@ -305,8 +307,8 @@ class GatedTwoView(TwoViewRecommender):
         if everyone is None:
             user_rows = self.user_item.rows(users, content)
         else:
-            user_rows = take_rows(everyone, users)
-        side = self._side(ids, torch.cat([user_rows, take_rows(content, items)]))
+            user_rows = gather_rows(everyone, users)
+        side = self._side(ids, torch.cat([user_rows, gather_rows(content, items)]))
         return GatedPass(ids, side, content, everyone)
 
     def _gated_terms(
@@ -320,7 +322,9 @@ class GatedTwoView(TwoViewRecommender):
 
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
-            terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
+            terms["l2"] = losses.l2_squared_penalty(
+                user, positive, negative, divisor=self.l2_divisor
+            )
         views = Views(id_user, side_user, id_item, side_item, user, positive)
         if self.weights["contrast"]:
             tau = self.settings.temperature

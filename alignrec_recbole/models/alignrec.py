@@ -61,11 +61,11 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import NodeTable
+from alignrec_recbole.models._base import UserItemEmbedding
 from alignrec_recbole.models._content import ContentRecommender
-from alignrec_recbole.ops.linear import ConstantFactor
+from alignrec_recbole.ops.linear import FrozenMatrix
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
 
@@ -133,16 +133,16 @@ class AlignRec(ContentRecommender):
         norms = features.norm(dim=1, keepdim=True)
         has_features = norms.ne(0).ravel().to(features.dtype)
         self.register_buffer("has_features", has_features, persistent=False)
-        self._gaps = dataset.fused_gaps() if keys.train_features else []
+        self._gaps = dataset.missing_entries() if keys.train_features else []
 
-        self.nodes = NodeTable(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
+        self.nodes = UserItemEmbedding(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
         if keys.train_features:
             self.features = nn.Parameter(features.clone())
         else:
             self.register_buffer("features", features, persistent=False)
             inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
             self.register_buffer("inverse_norms", inverse, persistent=False)
-        self._constant = ConstantFactor()
+        self._constant = FrozenMatrix()
         self.feature_projection = nn.Linear(features.shape[1], size)
         self.gate = nn.Linear(size, size)
         if keys.fuser == "attention":
@@ -177,7 +177,7 @@ class AlignRec(ContentRecommender):
         id_user, id_positive, id_negative = ids.split([batch, batch, len(drawn)])
         content = self._content_items(items)
         mm_user = self.user_item.rows(users, content)
-        mm_positive, mm_negative = take_rows(content, torch.cat([positives, drawn])).split(
+        mm_positive, mm_negative = gather_rows(content, torch.cat([positives, drawn])).split(
             [batch, len(drawn)]
         )
         user = self._fuse(id_user, mm_user)
@@ -186,7 +186,9 @@ class AlignRec(ContentRecommender):
 
         terms = {"rec": self._objective(user, positive, negative)}
         if self.weights["l2"]:
-            terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
+            terms["l2"] = losses.l2_squared_penalty(
+                user, positive, negative, divisor=self.l2_divisor
+            )
         if self.weights["cca"]:
             agree = functools.partial(
                 losses.info_nce, temperature=keys.temperature, normalise=bool(keys.cca_normalise)
@@ -196,12 +198,12 @@ class AlignRec(ContentRecommender):
             )
         if self.weights["reg"]:
             first, count = losses.distinct(positives)
-            own = take_rows(mm_positive, first)
+            own = gather_rows(mm_positive, first)
             if keys.reg_left == "cosine":
-                own = unit_rows(own)
+                own = l2_normalize_rows(own)
             items = positives.index_select(0, first)
             count = count * self.has_features.index_select(0, items)
-            terms["reg"] = losses.gram_distance(own, self._unit_features(items), count)
+            terms["reg"] = losses.similarity_matrix_distance(own, self._unit_features(items), count)
         if self.weights["uia"]:
             terms["uia"] = losses.cosine_distance(user, positive)
         return terms
@@ -226,7 +228,7 @@ class AlignRec(ContentRecommender):
     def _unit_features(self, items: Tensor) -> Tensor:
         """Rows of F of length 1 [b, f], a constant; zero rows stay zero."""
         if self.features.requires_grad:
-            return unit_rows(self.features.detach().index_select(0, items))
+            return l2_normalize_rows(self.features.detach().index_select(0, items))
         rows = self._constant.of(self.features).index_select(0, items)
         return rows.mul_(self.inverse_norms.index_select(0, items))
 

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import NodeTable
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables
+from alignrec_recbole.models._base import UserItemEmbedding
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import take_rows
+from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.settings import Settings
 
 
@@ -60,10 +60,10 @@ class BM3(ContentRecommender):
         super().__init__(config, dataset)
         keys = self.settings
         self.weights = {"ui": 1.0, "norms": keys.reg_weight, "mm": keys.cl_weight}
-        self.nodes = NodeTable(
+        self.nodes = UserItemEmbedding(
             self.n_users, self.n_items, keys.embedding_size, nn.init.xavier_uniform_
         )
-        self.tables = FeatureTables(dataset, train=keys.train_features)
+        self.tables = ModalityFeatures(dataset, train=keys.train_features)
         self.projections = self.tables.projections(keys.embedding_size)
         self.predictor = nn.Linear(keys.embedding_size, keys.embedding_size)
         for layer in (self.predictor, *self.projections):
@@ -78,14 +78,14 @@ class BM3(ContentRecommender):
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """ui, norms and mm; negatives play no part."""
         all_users, all_items = self._propagated()
-        user, item = take_rows(all_users, users), take_rows(all_items, positives)
+        user, item = gather_rows(all_users, users), gather_rows(all_items, positives)
         user_target, item_target = self._target(user, users), self._target(item, positives)
         terms = {
             "ui": losses.cosine_distance(self.predictor(user), item_target)
             + losses.cosine_distance(self.predictor(item), user_target)
         }
         if self.weights["norms"]:
-            terms["norms"] = losses.embedding_norms(all_users[1:], all_items[1:])
+            terms["norms"] = losses.l2_norm_penalty(all_users[1:], all_items[1:])
         if self.weights["mm"]:
             terms["mm"] = torch.stack(
                 [self._content_loss(n, positives, item_target) for n in range(len(self.tables))]

@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.models._base import NodeTable, PairwiseRecommender
-from alignrec_recbole.ops.rows import take_rows
+from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding
+from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.settings import Settings, read_settings
 
 
@@ -38,7 +38,7 @@ class BPR(PairwiseRecommender):
         super().__init__(config, dataset)
         self.settings = read_settings(config, BPRSettings, "BPR")
         self.weights = {"bpr": 1.0, "norms": self.settings.reg_weight}
-        self.nodes = NodeTable(
+        self.nodes = UserItemEmbedding(
             self.n_users, self.n_items, self.settings.embedding_size, nn.init.xavier_normal_
         )
 
@@ -50,7 +50,7 @@ class BPR(PairwiseRecommender):
         """BPR and the norms of the vectors in the batch."""
         batch = len(users)
         rows = torch.cat([users, positives + self.n_users, negatives.ravel() + self.n_users])
-        vectors = take_rows(self.nodes.weight, rows)
+        vectors = gather_rows(self.nodes.weight, rows)
         user, positive, negative = vectors.split([batch, batch, len(rows) - 2 * batch])
         terms = {
             "bpr": losses.bpr(
@@ -59,5 +59,5 @@ class BPR(PairwiseRecommender):
             )
         }
         if self.weights["norms"]:
-            terms["norms"] = losses.embedding_norms(user, positive, negative)
+            terms["norms"] = losses.l2_norm_penalty(user, positive, negative)
         return terms

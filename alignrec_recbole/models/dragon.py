@@ -37,13 +37,13 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import (
     bipartite_adjacency,
-    co_interaction_graph,
-    softmax_rows,
+    row_softmax,
+    user_cooccurrence_graph,
 )
 from alignrec_recbole.models._base import padded, pair_scores
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures, project
 from alignrec_recbole.ops.propagation import layer_sum
-from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
 
@@ -70,7 +70,7 @@ class DRAGON(ContentRecommender):
         super().__init__(config, dataset)
         keys, size = self.settings, self.settings.embedding_size
         self.weights = {"bpr": 1 / math.log(2), "squares": keys.reg_weight}
-        self.tables = FeatureTables(dataset, train=False)
+        self.tables = ModalityFeatures(dataset, train=False)
         self.projections = self.tables.projections(4 * size)
         self.outer = nn.ModuleList(nn.Linear(4 * size, size) for _ in self.tables)
         self.preferences = nn.ParameterList(
@@ -84,7 +84,7 @@ class DRAGON(ContentRecommender):
         self.graph = bipartite_adjacency(self.interactions)
         shape = self.n_users, self.n_items
         self.user_user = SparseOperator(
-            softmax_rows(co_interaction_graph(dataset.pairs(), shape, keys.user_k))
+            row_softmax(user_cooccurrence_graph(dataset.pairs(), shape, keys.user_k))
         )
         self.item_item = self.tables.item_graph(
             keys.mm_image_weight, keys.knn_k, keys.knn_memory_mb
@@ -102,12 +102,12 @@ class DRAGON(ContentRecommender):
         """bpr and squares."""
         items = torch.cat([positives, negatives.ravel()])
         all_users, all_items = self._propagated()
-        user = take_rows(all_users, users) + self.user_user.rows(users, all_users)
-        item = take_rows(all_items, items) + self._content_rows(items, all_items)
+        user = gather_rows(all_users, users) + self.user_user.rows(users, all_users)
+        item = gather_rows(all_items, items) + self._content_rows(items, all_items)
         positive, negative = item.split([len(users), len(items) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["squares"]:
-            squares = [take_rows(table, users).square().mean() for table in self.preferences]
+            squares = [gather_rows(table, users).square().mean() for table in self.preferences]
             if len(self.tables) > 1:
                 squares.append(self.attention[1:].square().mean())
             terms["squares"] = torch.stack(squares).sum()
@@ -119,7 +119,7 @@ class DRAGON(ContentRecommender):
         for number in range(len(self.tables)):
             hidden = F.leaky_relu(self.tables.project(number, self.projections[number]))
             items = project(hidden, self.outer[number]) * self.tables.present(number)[:, None]
-            start.append(unit_rows(torch.cat([self.preferences[number], items])))
+            start.append(l2_normalize_rows(torch.cat([self.preferences[number], items])))
         nodes = layer_sum(self.graph, torch.cat(start, 1), self.settings.n_ui_layers)
         users, items = nodes.split([self.n_users, self.n_items])
         if len(self.tables) > 1:
@@ -132,4 +132,4 @@ class DRAGON(ContentRecommender):
         layers = self.settings.n_mm_layers
         for _ in range(layers - 1):
             items = self.item_item @ items
-        return self.item_item.rows(rows, items) if layers else take_rows(items, rows)
+        return self.item_item.rows(rows, items) if layers else gather_rows(items, rows)

@@ -43,13 +43,13 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import (
     bipartite_adjacency,
-    co_interaction_graph,
-    softmax_rows,
+    row_softmax,
+    user_cooccurrence_graph,
 )
 from alignrec_recbole.models._base import padded, pair_scores
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures, project
 from alignrec_recbole.ops.propagation import layer_sum
-from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
 
@@ -72,7 +72,7 @@ class DualGNN(ContentRecommender):
         super().__init__(config, dataset)
         keys, size = self.settings, self.settings.embedding_size
         self.weights = {"bpr": 1 / math.log(2), "l2": keys.reg_weight}
-        self.tables = FeatureTables(dataset, train=False)
+        self.tables = ModalityFeatures(dataset, train=False)
         self.hidden = self.tables.projections(4 * size)
         self.projections = nn.ModuleList(nn.Linear(4 * size, size) for _ in self.tables)
         self.users = nn.ParameterList(
@@ -86,7 +86,7 @@ class DualGNN(ContentRecommender):
         self.graph = bipartite_adjacency(self.interactions)
         shape = self.n_users, self.n_items
         self.user_user = SparseOperator(
-            softmax_rows(co_interaction_graph(dataset.pairs(), shape, keys.user_k))
+            row_softmax(user_cooccurrence_graph(dataset.pairs(), shape, keys.user_k))
         )
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
@@ -102,15 +102,15 @@ class DualGNN(ContentRecommender):
         nodes = self._sum_of_layers(torch.cat([everyone, items + self.n_users]))
         of_users, of_items = nodes.split([self.n_users, len(items)])
         tastes = self._tastes(of_users)
-        user = take_rows(tastes, users) + self.user_user.rows(users, tastes)
+        user = gather_rows(tastes, users) + self.user_user.rows(users, tastes)
         item = self._by_set(of_items).sum(1)
         positive, negative = item.split([len(users), len(items) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
-            tables = [take_rows(table, users) for table in self.users]
+            tables = [gather_rows(table, users) for table in self.users]
             if len(self.tables) > 1:
                 tables.append(self.shares[1:])
-            terms["l2"] = losses.mean_squares(*tables)
+            terms["l2"] = losses.mean_squared_penalty(*tables)
         return terms
 
     def _sum_of_layers(self, rows: Tensor | None = None) -> Tensor:
@@ -118,9 +118,9 @@ class DualGNN(ContentRecommender):
         items = []
         for number in range(len(self.tables)):
             inner = F.leaky_relu(self.tables.project(number, self.hidden[number]))
-            content = unit_rows(project(inner, self.projections[number]))
+            content = l2_normalize_rows(project(inner, self.projections[number]))
             items.append(content * self.tables.present(number)[:, None])
-        users = [unit_rows(table) for table in self.users]
+        users = [l2_normalize_rows(table) for table in self.users]
         start = torch.cat([torch.cat(users, 1), torch.cat(items, 1)])
         return layer_sum(self.graph, start, self.settings.n_layers, rows)
 

@@ -29,16 +29,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs.user_item import bipartite_adjacency, thinned_adjacency
-from alignrec_recbole.models._base import NodeTable, pair_scores
+from alignrec_recbole.graphs.user_item import bipartite_adjacency, sample_edges
+from alignrec_recbole.models._base import UserItemEmbedding, pair_scores
 from alignrec_recbole.models._content import (
-    FeatureTables,
+    ModalityFeatures,
     TwoViewRecommender,
     TwoViewSettings,
     Views,
 )
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import take_rows
+from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 
 
@@ -65,10 +65,10 @@ class FREEDOM(TwoViewRecommender):
         super().__init__(config, dataset)
         keys = self.settings
         self.weights = {"bpr": 1.0, "content": keys.reg_weight}
-        self.nodes = NodeTable(
+        self.nodes = UserItemEmbedding(
             self.n_users, self.n_items, keys.embedding_size, nn.init.xavier_uniform_
         )
-        self.tables = FeatureTables(dataset, train=keys.train_features)
+        self.tables = ModalityFeatures(dataset, train=keys.train_features)
         self.projections = self.tables.projections(keys.embedding_size, bias=False)
 
         self.graph = bipartite_adjacency(self.interactions)
@@ -82,7 +82,7 @@ class FREEDOM(TwoViewRecommender):
         """Draw this epoch's edges."""
         if self.settings.dropout:
             share = 1 - self.settings.dropout
-            self.epoch_graph = thinned_adjacency(self.interactions, share, generator)
+            self.epoch_graph = sample_edges(self.interactions, share, generator)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items on the whole graph."""
@@ -103,7 +103,7 @@ class FREEDOM(TwoViewRecommender):
         )
         content = self._content_items(own)
         user, id_item = ids.split([batch, len(items)])
-        content_item = take_rows(content, items)
+        content_item = gather_rows(content, items)
         positive, negative = (id_item + content_item).split([batch, len(drawn)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["content"]:

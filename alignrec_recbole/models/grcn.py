@@ -39,10 +39,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.models._base import NodeTable, padded, pair_scores, xavier_normal_as_one
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables
+from alignrec_recbole.models._base import (
+    UserItemEmbedding,
+    padded,
+    pair_scores,
+    xavier_normal_as_one,
+)
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.edge_weights import Edges
-from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.settings import Settings
 
 
@@ -64,9 +69,9 @@ class GRCN(ContentRecommender):
         super().__init__(config, dataset)
         keys, count = self.settings, self.n_users + self.n_items - 2
         self.weights = {"bpr": 1.0, "l2": keys.reg_weight}
-        self.tables = FeatureTables(dataset, train=False)
+        self.tables = ModalityFeatures(dataset, train=False)
         self.nodes, self.trust = (
-            NodeTable(self.n_users, self.n_items, size, xavier_normal_as_one(count))
+            UserItemEmbedding(self.n_users, self.n_items, size, xavier_normal_as_one(count))
             for size in (keys.embedding_size, len(self.tables))
         )
         self.users = nn.ParameterList(
@@ -86,18 +91,18 @@ class GRCN(ContentRecommender):
         """BPR and mean squares."""
         items = torch.cat([positives, negatives.ravel()])
         rows = torch.cat([users, items + self.n_users])
-        vectors = torch.cat([take_rows(view, rows) for view in self._views()], 1)
+        vectors = torch.cat([gather_rows(view, rows) for view in self._views()], 1)
         user, positive, negative = vectors.split([len(users), len(users), len(items) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
-            ids = take_rows(self.nodes.weight, rows).split([len(users), len(items)])
-            own = [take_rows(table, users) for table in self.users]
+            ids = gather_rows(self.nodes.weight, rows).split([len(users), len(items)])
+            own = [gather_rows(table, users) for table in self.users]
             whole = [
                 table[1:]
                 for table, kind in zip(self.users, self.tables.kinds, strict=True)
                 if kind != "text"
             ]
-            terms["l2"] = losses.mean_squares(*ids, *own, *whole)
+            terms["l2"] = losses.mean_squared_penalty(*ids, *own, *whole)
         return terms
 
     def _views(self) -> list[Tensor]:
@@ -108,19 +113,19 @@ class GRCN(ContentRecommender):
             share = edges.softmax(edges.products(content))
             views.append(content + edges.sums(share, content))
             shares.append(share)
-        trust = take_rows(self.trust.weight, edges.sender)  # [2E, M]
+        trust = gather_rows(self.trust.weight, edges.sender)  # [2E, M]
         weights = (torch.stack(shares, 1) * trust).max(1).values.relu()
-        ids = unit_rows(self.nodes.weight)
+        ids = l2_normalize_rows(self.nodes.weight)
         first = edges.sums(weights, ids)
         return [ids + first + edges.sums(weights, first), *views]
 
     def _content(self, number: int) -> Tensor:
         """[p_m; f_m] of all nodes."""
         items = F.leaky_relu(self.tables.project(number, self.projections[number]))
-        items = unit_rows(items) * self.tables.present(number)[:, None]
-        users = unit_rows(self.users[number])
+        items = l2_normalize_rows(items) * self.tables.present(number)[:, None]
+        users = l2_normalize_rows(self.users[number])
         for _ in range(self.settings.n_routings):
             nodes = torch.cat([users, items])
             share = self.edges.softmax(self.edges.products(nodes))
-            users = unit_rows(users + self.edges.sums(share, nodes)[: self.n_users])
+            users = l2_normalize_rows(users + self.edges.sums(share, nodes)[: self.n_users])
         return torch.cat([users, items])

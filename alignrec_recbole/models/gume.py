@@ -94,7 +94,7 @@ class GUME(MGCN):
             rows = torch.cat([users, positives + self.n_users])
             own_user, own_item = self._extended(made.content, rows).split(batch)
             terms["um"] = self._agree(own_user, views.user_content, users)
-            terms["l2_user"] = losses.half_squares(own_item, divisor=self.l2_divisor)
+            terms["l2_user"] = losses.l2_squared_penalty(own_item, divisor=self.l2_divisor)
         return terms
 
     def _extended(self, content: Tensor, rows: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from pydantic import Field
 from recbole.utils import ModelType
 from torch import Tensor, nn
 
-from alignrec_recbole.graphs.item_item import shrunk_neighbours
+from alignrec_recbole.graphs.item_item import item_knn
 from alignrec_recbole.models._content import ContentRecommender
 from alignrec_recbole.settings import Settings
 
@@ -47,7 +47,7 @@ class ItemKNNCBF(ContentRecommender):
         super().__init__(config, dataset)
         keys = self.settings
         features = torch.cat([torch.from_numpy(t.values) for t in dataset.features.values()], 1)
-        self.neighbours = shrunk_neighbours(
+        self.neighbours = item_knn(
             features, keys.knn_k, keys.shrink, memory_bytes=keys.knn_memory_mb << 20
         )
         self.histories = self.interactions.astype(bool).astype(features.numpy().dtype)

@@ -39,16 +39,16 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.item_item import item_graph, nearest_neighbours
 from alignrec_recbole.graphs.user_item import random_walk_adjacency
-from alignrec_recbole.models._base import NodeTable, pair_scores
+from alignrec_recbole.models._base import UserItemEmbedding, pair_scores
 from alignrec_recbole.models._content import (
-    FeatureTables,
+    ModalityFeatures,
     TwoViewRecommender,
     TwoViewSettings,
     Views,
 )
 from alignrec_recbole.ops.neighbours import neighbour_products, neighbour_sums
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 
 
@@ -75,10 +75,10 @@ class LATTICE(TwoViewRecommender):
         keys = self.settings
         self.weights = {"bpr": 1.0, "l2": keys.reg_weight}
         self.l2_divisor = config["train_batch_size"]
-        self.nodes = NodeTable(
+        self.nodes = UserItemEmbedding(
             self.n_users, self.n_items, keys.embedding_size, nn.init.xavier_uniform_
         )
-        self.tables = FeatureTables(dataset, train=keys.train_features)
+        self.tables = ModalityFeatures(dataset, train=keys.train_features)
         self.projections = self.tables.projections(keys.embedding_size)
         if len(self.tables) > 1:
             self.set_weights = nn.Parameter(torch.full((len(self.tables),), 0.5))
@@ -99,7 +99,7 @@ class LATTICE(TwoViewRecommender):
         """Vectors of all users and items; the item graph is that of the present weights."""
         nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
         content = self._through(self._learn(), self.nodes.items)
-        return nodes[: self.n_users], nodes[self.n_users :] + unit_rows(content)
+        return nodes[: self.n_users], nodes[self.n_users :] + l2_normalize_rows(content)
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """BPR and the squares of the batch's vectors."""
@@ -120,15 +120,17 @@ class LATTICE(TwoViewRecommender):
             for _ in range(self.settings.n_layers):
                 content = self._epoch_graph @ content
         user, id_item = ids.split([batch, len(items)])
-        content_item = unit_rows(take_rows(content, items))
+        content_item = l2_normalize_rows(gather_rows(content, items))
         positive, negative = (id_item + content_item).split([batch, len(drawn)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
-            terms["l2"] = losses.half_squares(user, positive, negative, divisor=self.l2_divisor)
+            terms["l2"] = losses.l2_squared_penalty(
+                user, positive, negative, divisor=self.l2_divisor
+            )
         self.expose(
             lambda: Views(
                 user_id=user,
-                user_content=self.user_item.rows(users, unit_rows(content)),
+                user_content=self.user_item.rows(users, l2_normalize_rows(content)),
                 item_id=id_item[:batch],
                 item_content=content_item[:batch],
                 user=user,
@@ -144,7 +146,7 @@ class LATTICE(TwoViewRecommender):
         shares = torch.softmax(self.set_weights, 0) if len(self.tables) > 1 else one
         weights, neighbours = [], []
         for number in range(len(self.tables)):
-            unit = unit_rows(self.tables.project(number, self.projections[number]))
+            unit = l2_normalize_rows(self.tables.project(number, self.projections[number]))
             unit = unit * self.tables.present(number)[:, None]
             with torch.no_grad():
                 _, nearest = nearest_neighbours(unit, keys.knn_k, memory_bytes=self._memory)

@@ -39,10 +39,10 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import NodeTable, pair_scores
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables
+from alignrec_recbole.models._base import UserItemEmbedding, pair_scores
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
 
@@ -79,8 +79,8 @@ class LGMRec(ContentRecommender):
         super().__init__(config, dataset)
         keys, size = self.settings, self.settings.embedding_size
         self.weights = {"bpr": 1.0, "norms": keys.reg_weight, "hcl": keys.cl_weight}
-        self.nodes = NodeTable(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
-        self.tables = FeatureTables(dataset, train=False)
+        self.nodes = UserItemEmbedding(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
+        self.tables = ModalityFeatures(dataset, train=False)
         self.projections, self.hyperedges = (
             nn.ParameterList(
                 nn.init.xavier_uniform_(torch.empty(f, width)) for f in self.tables.widths
@@ -110,14 +110,14 @@ class LGMRec(ContentRecommender):
         made = self._products()
         hyper = self._globals(ids[self.n_users :], [logits for _, logits in made])
         spread = torch.cat(
-            [take_rows(self._total(hyper, 0), users), take_rows(self._total(hyper, 1), items)]
+            [gather_rows(self._total(hyper, 0), users), gather_rows(self._total(hyper, 1), items)]
         )
         modal = self.graph.rows(rows, self._before_last_layer([content for content, _ in made]))
-        fused = self._fuse(take_rows(ids, rows), modal, spread)
+        fused = self._fuse(gather_rows(ids, rows), modal, spread)
         user, positive, negative = fused.split([len(users), len(users), len(items) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["norms"]:
-            terms["norms"] = losses.embedding_norms(user, positive, negative)
+            terms["norms"] = losses.l2_norm_penalty(user, positive, negative)
         if self.weights["hcl"] and len(hyper) > 1:
             terms["hcl"] = self._contrast(hyper, users, positives)
         return terms
@@ -167,8 +167,8 @@ class LGMRec(ContentRecommender):
         return torch.stack([vectors[side] for vectors in hyper]).sum(0)
 
     def _fuse(self, ids: Tensor, modal: Tensor, spread: Tensor) -> Tensor:
-        views = unit_rows(modal.view(len(ids), -1, ids.shape[1]))
-        return ids + views.sum(1) + self.settings.alpha * unit_rows(spread)
+        views = l2_normalize_rows(modal.view(len(ids), -1, ids.shape[1]))
+        return ids + views.sum(1) + self.settings.alpha * l2_normalize_rows(spread)
 
     def _contrast(self, hyper: list[_Global], users: Tensor, items: Tensor) -> Tensor:
         """HCL; PAD is no negative."""
@@ -179,8 +179,8 @@ class LGMRec(ContentRecommender):
                 (one.items, other.items, items),
             ):
                 total.append(
-                    losses.info_nce_table(
-                        take_rows(here, rows), there[1:], rows - 1, self.settings.temperature
+                    losses.info_nce_all_negatives(
+                        gather_rows(here, rows), there[1:], rows - 1, self.settings.temperature
                     )
                 )
         return torch.stack(total).sum()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, normalised_interactions
-from alignrec_recbole.models._base import NodeTable, PairwiseRecommender
+from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -42,7 +42,7 @@ class LightGCN(PairwiseRecommender):
         super().__init__(config, dataset)
         self.settings = read_settings(config, LightGCNSettings, "LightGCN")
         self.weights = {"bpr": 1.0, "norms": self.settings.reg_weight}
-        self.nodes = NodeTable(
+        self.nodes = UserItemEmbedding(
             self.n_users, self.n_items, self.settings.embedding_size, nn.init.xavier_uniform_
         )
         self.graph = bipartite_adjacency(
@@ -68,5 +68,5 @@ class LightGCN(PairwiseRecommender):
             )
         }
         if self.weights["norms"]:
-            terms["norms"] = losses.embedding_norms(*ids.split(sizes))
+            terms["norms"] = losses.l2_norm_penalty(*ids.split(sizes))
         return terms

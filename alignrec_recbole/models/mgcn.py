@@ -33,8 +33,8 @@ from torch import Tensor, nn
 
 from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import NodeTable
-from alignrec_recbole.models._content import FeatureTables, GatedTwoView, TwoViewSettings
+from alignrec_recbole.models._base import UserItemEmbedding
+from alignrec_recbole.models._content import GatedTwoView, ModalityFeatures, TwoViewSettings
 from alignrec_recbole.ops.sparse import SparseOperator
 
 
@@ -62,8 +62,8 @@ class MGCN(GatedTwoView):
         keys, size = self.settings, self.settings.embedding_size
         self.weights = {"bpr": 1.0, "l2": keys.reg_weight, "contrast": keys.cl_loss}
         self.l2_divisor = config["train_batch_size"]
-        self.nodes = NodeTable(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
-        self.tables = FeatureTables(dataset, train=keys.train_features)
+        self.nodes = UserItemEmbedding(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
+        self.tables = ModalityFeatures(dataset, train=keys.train_features)
         self.projections = self.tables.projections(size)
         self.gates = nn.ModuleList(nn.Linear(size, size) for _ in self.tables)
         if len(self.tables) > 1:

@@ -40,10 +40,15 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import random_walk_adjacency
-from alignrec_recbole.models._base import NodeTable, padded, pair_scores, xavier_normal_as_one
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables, project
+from alignrec_recbole.models._base import (
+    UserItemEmbedding,
+    padded,
+    pair_scores,
+    xavier_normal_as_one,
+)
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures, project
 from alignrec_recbole.ops.linear import linear
-from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
 
@@ -67,10 +72,10 @@ class MMGCN(ContentRecommender):
         super().__init__(config, dataset)
         keys, size = self.settings, self.settings.embedding_size
         self.weights = {"bpr": 1.0, "l2": keys.reg_weight if keys.train_vectors else 0.0}
-        self.nodes = NodeTable(
+        self.nodes = UserItemEmbedding(
             self.n_users, self.n_items, size, xavier_normal_as_one(self.n_users + self.n_items - 2)
         )
-        self.tables = FeatureTables(dataset, train=False)
+        self.tables = ModalityFeatures(dataset, train=False)
         self.branches = nn.ModuleList(
             _Branch(self.n_users, width, 0 if kind == "text" else keys.latent_size, size, keys)
             for width, kind in zip(self.tables.widths, self.tables.kinds, strict=True)
@@ -94,10 +99,10 @@ class MMGCN(ContentRecommender):
         user, positive, negative = self._propagated(rows).split(sizes)
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
-            ids = take_rows(self.nodes.weight, rows).split([len(users), len(items)])
+            ids = gather_rows(self.nodes.weight, rows).split([len(users), len(items)])
             branches: list[Any] = [b for b in self.branches if b.reduce is not None]
             whole = [branch.users[1:] for branch in branches]
-            terms["l2"] = losses.mean_squares(*ids, *whole)
+            terms["l2"] = losses.mean_squared_penalty(*ids, *whole)
         return terms
 
     def _propagated(self, rows: Tensor | None) -> Tensor:
@@ -107,7 +112,9 @@ class MMGCN(ContentRecommender):
             reduce: Any = branch.reduce
             table = self.tables[number] if reduce is None else self.tables.project(number, reduce)
             present = self.tables.present(number)[:, None]
-            out.append(branch(unit_rows(table) * present, self.nodes.weight, self.graph, rows))
+            out.append(
+                branch(l2_normalize_rows(table) * present, self.nodes.weight, self.graph, rows)
+            )
         return torch.stack(out).mean(0)
 
 
@@ -142,12 +149,12 @@ class _Branch(nn.Module):
         rows: Tensor | None,
     ) -> Tensor:
         """x^L of all nodes, or of some, from the items' unit rows [item_num, first]."""
-        x = torch.cat([unit_rows(self.users), content])
+        x = torch.cat([l2_normalize_rows(self.users), content])
         for number, message in enumerate(self.messages):
             sent = linear(x, message.T)
             if rows is not None and number == len(self.messages) - 1:
                 heard = graph.rows(rows, sent)
-                x, ids = take_rows(x, rows), take_rows(ids, rows)
+                x, ids = gather_rows(x, rows), gather_rows(ids, rows)
             else:
                 heard = graph @ sent
             own = F.leaky_relu(project(x, self.own[number])) + ids

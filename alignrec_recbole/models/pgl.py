@@ -31,11 +31,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.graphs.user_item import bipartite_adjacency, thinned_adjacency
+from alignrec_recbole.graphs.user_item import bipartite_adjacency, sample_edges
 from alignrec_recbole.models._base import padded, pair_scores
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.settings import Settings
 
 
@@ -64,7 +64,7 @@ class PGL(ContentRecommender):
         super().__init__(config, dataset)
         keys = self.settings
         self.weights = {"bpr": 1.0, "contrast": keys.reg_weight}
-        self.tables = FeatureTables(dataset, train=keys.train_features)
+        self.tables = ModalityFeatures(dataset, train=keys.train_features)
         self.projections = self.tables.projections(keys.embedding_size)
         self.users = nn.ParameterList(
             padded(self.n_users, keys.embedding_size, nn.init.xavier_uniform_) for _ in self.tables
@@ -77,7 +77,7 @@ class PGL(ContentRecommender):
 
     def begin_epoch(self, generator: torch.Generator) -> None:
         """Draw this epoch's edges."""
-        self.epoch_graph = thinned_adjacency(self.interactions, self.settings.edge_share, generator)
+        self.epoch_graph = sample_edges(self.interactions, self.settings.edge_share, generator)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items on the whole graph."""
@@ -96,7 +96,7 @@ class PGL(ContentRecommender):
             self.epoch_graph, torch.cat([all_users, all_items]), keys.n_ui_layers, rows
         )
         user, item = nodes.split([batch, len(items)])
-        item = item + take_rows(self._content_items(all_items), items)
+        item = item + gather_rows(self._content_items(all_items), items)
         positive, negative = item.split([batch, len(items) - batch])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["contrast"]:
@@ -110,7 +110,8 @@ class PGL(ContentRecommender):
     def _start(self) -> tuple[Tensor, Tensor]:
         """x of users [user_num, M d] and items [item_num, M d]."""
         items = [
-            unit_rows(self.tables.project(number, layer)) * self.tables.present(number)[:, None]
+            l2_normalize_rows(self.tables.project(number, layer))
+            * self.tables.present(number)[:, None]
             for number, layer in enumerate(self.projections)
         ]
         return torch.cat(list(self.users), 1), torch.cat(items, 1)

@@ -37,8 +37,8 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import NodeTable
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables
+from alignrec_recbole.models._base import UserItemEmbedding
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.settings import Settings
 
@@ -62,8 +62,8 @@ class SLMRec(ContentRecommender):
         super().__init__(config, dataset)
         keys, size = self.settings, self.settings.embedding_size
         self.weights = {"contrast": 1.0, "fac": keys.ssl_alpha}
-        self.nodes = NodeTable(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
-        self.tables = FeatureTables(dataset, train=False, unit=True)
+        self.nodes = UserItemEmbedding(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
+        self.tables = ModalityFeatures(dataset, train=False, unit=True)
         self.projections = self.tables.projections(size)
         later = range(1, len(self.tables))
         self.fuse_users, self.fuse_items = (

@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import NodeTable
-from alignrec_recbole.models._content import FeatureTables, GatedTwoView, TwoViewSettings
+from alignrec_recbole.models._base import UserItemEmbedding
+from alignrec_recbole.models._content import GatedTwoView, ModalityFeatures, TwoViewSettings
 from alignrec_recbole.ops.sparse import SparseOperator
 
 
@@ -60,15 +60,15 @@ class SMORE(GatedTwoView):
     """SMORE on any number of feature sets."""
 
     settings_class = SMORESettings
-    draws_each_row = True
+    resamples_dropout_per_row = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         keys, size = self.settings, self.settings.embedding_size
         self.weights = {"bpr": 1.0, "l2": keys.reg_weight, "contrast": keys.cl_loss}
         self.l2_divisor = config["train_batch_size"]
-        self.nodes = NodeTable(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
-        self.tables = FeatureTables(dataset, train=keys.train_features)
+        self.nodes = UserItemEmbedding(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
+        self.tables = ModalityFeatures(dataset, train=keys.train_features)
         self.projections = self.tables.projections(size)
         views = len(self.tables) + 1  # the last one is the fusion
         self.filters = nn.ParameterList(torch.randn(1, size // 2 + 1, 2) for _ in range(views))

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.models._base import padded, pair_scores
-from alignrec_recbole.models._content import ContentRecommender, FeatureTables
-from alignrec_recbole.ops.rows import take_rows
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
+from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.settings import Settings
 
 
@@ -49,7 +49,7 @@ class VBPR(ContentRecommender):
         self.weights = {"bpr": 1.0, "norms": self.settings.reg_weight}
         self.users = padded(self.n_users, 2 * size, nn.init.xavier_uniform_)
         self.items = padded(self.n_items, size, nn.init.xavier_uniform_)
-        self.tables = FeatureTables(dataset, train=False)
+        self.tables = ModalityFeatures(dataset, train=False)
         self.projection = nn.Linear(sum(self.tables.widths), size)
         nn.init.xavier_normal_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
@@ -61,12 +61,12 @@ class VBPR(ContentRecommender):
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """BPR and the norms of the vectors in the batch."""
         rows = torch.cat([positives, negatives.ravel()])
-        items = torch.cat([take_rows(self.items, rows), self._content(rows)], 1)
-        user = take_rows(self.users, users)
+        items = torch.cat([gather_rows(self.items, rows), self._content(rows)], 1)
+        user = gather_rows(self.users, users)
         positive, negative = items.split([len(users), len(rows) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["norms"]:
-            terms["norms"] = losses.embedding_norms(user, positive, negative)
+            terms["norms"] = losses.l2_norm_penalty(user, positive, negative)
         return terms
 
     def _content(self, rows: Tensor | None = None) -> Tensor:

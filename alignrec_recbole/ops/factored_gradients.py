@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from alignrec_recbole.ops.matmul import inner_products
-from alignrec_recbole.ops.rows import scatter_rows
+from alignrec_recbole.ops.matmul import matmul_nt
+from alignrec_recbole.ops.rows import scatter_add_rows
 
 
 class TableGradients:
@@ -137,7 +137,7 @@ class _Product:
     def of_rows(self, rows: Tensor, starts: range, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         """For each tile the rows [k] in it that have a gradient, and G W there [k, f]."""
         rows, place = rows.unique(return_inverse=True)
-        gradient = scatter_rows(self.gradient, place, len(rows) + _HEIGHTS)
+        gradient = scatter_add_rows(self.gradient, place, len(rows) + _HEIGHTS)
         cuts = torch.searchsorted(rows, torch.tensor([*starts, stop])).tolist()
         for start, first, last in zip(starts, cuts[:-1], cuts[1:], strict=True):
             count = last - first
@@ -152,5 +152,5 @@ _HEIGHTS = 32  # the products' rows are a multiple
 def _times(gradient: Tensor, weight: Tensor, room: Tensor | None = None) -> Tensor:
     """G W in W's type, of G's."""
     if weight.dtype != gradient.dtype:
-        return inner_products(gradient.to(weight.dtype), weight.T).to(gradient.dtype)
-    return inner_products(gradient, weight.T, room=room)
+        return matmul_nt(gradient.to(weight.dtype), weight.T).to(gradient.dtype)
+    return matmul_nt(gradient, weight.T, room=room)

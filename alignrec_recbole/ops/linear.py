@@ -12,8 +12,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from alignrec_recbole.ops.factored_gradients import TableGradients
 
-from alignrec_recbole.ops.matmul import _ROWS, inner_products, product_dtype
-from alignrec_recbole.ops.rows import scatter_rows
+from alignrec_recbole.ops.matmul import _ROWS, matmul_nt, product_dtype
+from alignrec_recbole.ops.rows import scatter_add_rows
 
 _collector: TableGradients | None = None
 
@@ -40,7 +40,7 @@ def linear(
     """x Wᵀ + b, or x[rows] Wᵀ + b, in W's type, differentiable; see `precision`, `collecting`.
 
     Args:
-        x: large [n, f]; it may be in a lower type already, as ConstantFactor gives it.
+        x: large [n, f]; it may be in a lower type already, as FrozenMatrix gives it.
         weight: W [d, f].
         bias: b [d].
         rows: indices [m]; repeated ones add up in the gradient.
@@ -69,11 +69,11 @@ class _Linear(torch.autograd.Function):
         if rows is None:
             x = x.to(kind)
             ctx.save_for_backward(x, weight_low)
-            return inner_products(x, weight_low, bias_low).to(weight.dtype)
+            return matmul_nt(x, weight_low, bias_low).to(weight.dtype)
         ctx.save_for_backward(x, weight_low)  # rows are gathered again in the backward
         out = weight.new_empty(len(rows), len(weight))
         for cut, taken in _gathered(x, rows, kind):
-            out[cut] = inner_products(taken, weight_low, bias_low)
+            out[cut] = matmul_nt(taken, weight_low, bias_low)
         return out
 
     @staticmethod
@@ -83,11 +83,11 @@ class _Linear(torch.autograd.Function):
         if ctx.rows is not None:
             for_weight = torch.zeros_like(weight, dtype=gradient.dtype)
             for cut, taken in _gathered(x, ctx.rows, weight.dtype):
-                for_weight += inner_products(g[cut].T, taken.T)
+                for_weight += matmul_nt(g[cut].T, taken.T)
         elif ctx.turned is not None:
-            for_weight = inner_products(ctx.turned(), g.T).T
+            for_weight = matmul_nt(ctx.turned(), g.T).T
         else:
-            for_weight = inner_products(g.T, x.T)
+            for_weight = matmul_nt(g.T, x.T)
         for_x = None
         if ctx.collector is not None:
             ctx.collector.add(ctx.table, gradient, weight, ctx.rows)
@@ -96,9 +96,9 @@ class _Linear(torch.autograd.Function):
             rows = _ROWS if x.device.type == "cpu" else len(g)
             for start in range(0, len(g), rows):
                 cut = slice(start, start + rows)
-                for_x[cut] = inner_products(g[cut], weight.T)
+                for_x[cut] = matmul_nt(g[cut], weight.T)
             if ctx.rows is not None:
-                for_x = scatter_rows(for_x, ctx.rows, len(ctx.table))
+                for_x = scatter_add_rows(for_x, ctx.rows, len(ctx.table))
         for_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
         return for_x, for_weight.to(gradient.dtype), for_bias, None, None
 
@@ -115,14 +115,14 @@ def _gathered(table: Tensor, rows: Tensor, kind: torch.dtype) -> Iterator[tuple[
         yield cut, table.index_select(0, rows[cut]).to(kind)
 
 
-class ConstantFactor:
+class FrozenMatrix:
     """A table [n, f] that never changes, for `linear`; rounded once, not in each step.
 
     On CPU its transpose is kept beside it, from the first backward on: the gradient of the map,
     XᵀG, then takes half as long. That is one more table of the products' type, while it is no
     larger than TURNED_BYTES.
 
-    >>> table = ConstantFactor()
+    >>> table = FrozenMatrix()
     >>> from alignrec_recbole.ops.matmul import precision
     >>> with precision(torch.bfloat16):
     ...     table.of(torch.ones(2, 3)).dtype
@@ -135,8 +135,8 @@ class ConstantFactor:
         self._rounded: tuple[Tensor, Tensor] | None = None
         self._turned: tuple[Tensor, Tensor] | None = None
 
-    def __deepcopy__(self, memo: dict) -> ConstantFactor:
-        return ConstantFactor()  # what is kept is made again from the copied table
+    def __deepcopy__(self, memo: dict) -> FrozenMatrix:
+        return FrozenMatrix()  # what is kept is made again from the copied table
 
     def of(self, table: Tensor) -> Tensor:
         """`table` in the type that a large product with it is to be computed in now."""

@@ -43,7 +43,7 @@ def product_dtype(tensor: Tensor) -> torch.dtype:
     return _training if _training is not None and tensor.dtype == torch.float32 else tensor.dtype
 
 
-def inner_products(
+def matmul_nt(
     left: Tensor, right: Tensor, bias: Tensor | None = None, room: Tensor | None = None
 ) -> Tensor:
     """L Rᵀ (+ b) of [n, d] and [m, d], outside autograd.
@@ -55,11 +55,11 @@ def inner_products(
         room: [n, m], which may take the result; large blocks that are asked for and freed in turn
             leave holes in glibc's heap.
 
-    >>> inner_products(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
+    >>> matmul_nt(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
     tensor([[11.]])
     """
     if left.device.type == "cpu" and left.dtype == right.dtype == torch.float32 and _onednn():
-        if not _lies_across(left, right):
+        if not _prefer_mkl(left, right):
             return _pointwise(left, _dense(right), bias)
         if bias is None and not left.is_contiguous() and len(left) < len(right):
             return (right @ left.T).T  # the larger factor first
@@ -71,16 +71,16 @@ def inner_products(
 _LARGE = 1 << 24  # multiplications from which the choice of library shows
 
 
-def _lies_across(left: Tensor, right: Tensor) -> bool:
+def _prefer_mkl(left: Tensor, right: Tensor) -> bool:
     """Whether MKL is faster than oneDNN: large factors not in rows, on processors without AVX-512.
 
     oneDNN takes up to half as long again there (benchmarks/speed).
     """
     in_rows = left.is_contiguous() and right.is_contiguous()
-    return left.numel() * len(right) >= _LARGE and not in_rows and across_is_fast(left.dtype)
+    return left.numel() * len(right) >= _LARGE and not in_rows and column_major_is_fast(left.dtype)
 
 
-def across_is_fast(dtype: torch.dtype) -> bool:
+def column_major_is_fast(dtype: torch.dtype) -> bool:
     """Whether large products of this type take factors that lie across as fast as copies in rows.
 
     So do products in bfloat16, and MKL's where it is taken (benchmarks/speed).
@@ -130,34 +130,34 @@ def _packs(dtype: torch.dtype = torch.float32) -> bool:
 _ROWS = 2048  # small enough to be converted in the cache
 
 
-class PackedFactor:
+class PrepackedMatrix:
     """R [m, d] that many products L Rᵀ have in common; oneDNN lays it out once, not in each.
 
     Full ranking asks for a hundred of them; each takes a quarter less. Outside autograd.
 
     >>> items = torch.tensor([[3.0, 4.0]])
-    >>> PackedFactor().products(torch.tensor([[1.0, 2.0]]), items)
+    >>> PrepackedMatrix().products(torch.tensor([[1.0, 2.0]]), items)
     tensor([[11.]])
     """
 
     def __init__(self) -> None:
         self._kept: tuple[Tensor, Tensor] | None = None
 
-    def __deepcopy__(self, memo: dict) -> PackedFactor:
-        return PackedFactor()
+    def __deepcopy__(self, memo: dict) -> PrepackedMatrix:
+        return PrepackedMatrix()
 
     def products(self, left: Tensor, right: Tensor) -> Tensor:
-        """`inner_products` of [n, d] with R, the same tensor from call to call."""
+        """`matmul_nt` of [n, d] with R, the same tensor from call to call."""
         plain = left.device.type != "cpu" or not left.dtype == right.dtype == torch.float32
         if plain or not _packs():
-            return inner_products(left, right)
+            return matmul_nt(left, right)
         if self._kept is None or self._kept[0] is not right:
             self._kept = right, _packed(right, len(left))
         return _pointwise(left, self._kept[1])
 
 
-class PackedLinear(nn.Module):
-    """A Linear that is only read; see `pack_linears`. Its `weight` is oneDNN's, not a parameter."""
+class PrepackedLinear(nn.Module):
+    """A read-only Linear; see `prepack_linears`. Its `weight` is oneDNN's, not a parameter."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class PackedLinear(nn.Module):
         return _pointwise(flat, self.weight, self.bias).view(*x.shape[:-1], -1)
 
 
-def pack_linears(model: nn.Module) -> None:
+def prepack_linears(model: nn.Module) -> None:
     """Lay out once the weights of all Linears in a model that is only read from now on.
 
     On CPU, where oneDNN does it for their type: a product then takes from four fifths to half as
@@ -178,7 +178,7 @@ def pack_linears(model: nn.Module) -> None:
 
     >>> model = nn.Sequential(nn.Linear(2, 1, bias=False)).requires_grad_(False)
     >>> _ = nn.init.constant_(model[0].weight, 2.0)
-    >>> pack_linears(model)
+    >>> prepack_linears(model)
     >>> model(torch.ones(1, 2))
     tensor([[4.]])
     """
@@ -187,4 +187,4 @@ def pack_linears(model: nn.Module) -> None:
             if type(child) is not nn.Linear or child.weight.device.type != "cpu":
                 continue
             if _packs(child.weight.dtype):
-                setattr(parent, name, PackedLinear(child))
+                setattr(parent, name, PrepackedLinear(child))

@@ -7,8 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignrec_recbole.ops.rows import scatter_rows
-from alignrec_recbole.ops.sparse import NEAR_SHARE, SparseOperator, _arrays, _as_csr, _turned, bag
+from alignrec_recbole.ops.rows import scatter_add_rows
+from alignrec_recbole.ops.sparse import (
+    MAX_TWO_HOP_FRACTION,
+    SparseOperator,
+    _arrays,
+    _as_csr,
+    _turned,
+    bag,
+)
 
 
 class _LayerMean(torch.autograd.Function):
@@ -82,11 +89,11 @@ def _whole_backward(
     def plus_own(product: Tensor) -> Tensor:
         return product.add_(own) if rows is None else product.index_add_(0, rows, own)
 
-    if edges is not None and len(edges[0]) < NEAR_SHARE * graph.csr.nnz:
+    if edges is not None and len(edges[0]) < MAX_TWO_HOP_FRACTION * graph.csr.nnz:
         out = plus_own(bag(*_turned(_as_csr(edges, graph.shape[1])), own))
         layers -= 1
     else:
-        out = own if rows is None else scatter_rows(own, rows, graph.shape[0])
+        out = own if rows is None else scatter_add_rows(own, rows, graph.shape[0])
     for _ in range(layers):
         out = plus_own(graph.backward_product(out))
     return out

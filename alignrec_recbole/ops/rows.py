@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     pass
 
 
-def unit_rows(x: Tensor) -> Tensor:
+def l2_normalize_rows(x: Tensor) -> Tensor:
     """Rows [..., d] divided by their L2 norm; zero rows stay zero instead of turning into NaN.
 
     With y = x/‖x‖, ∂x = (g − y (y·g))/‖x‖, in one matrix; torch's own way takes six.
 
-    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    >>> l2_normalize_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
@@ -40,10 +40,10 @@ class _UnitRows(torch.autograd.Function):
         return torch.addcmul(gradient, unit, along, value=-1, out=out).div_(norm)
 
 
-def take_rows(table: Tensor, rows: Tensor) -> Tensor:
+def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
     """table[rows] with a backward that adds each row once into a zero matrix.
 
-    >>> take_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([1, 1]))
+    >>> gather_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([1, 1]))
     tensor([[2.],
             [2.]])
     """
@@ -60,10 +60,10 @@ class _TakeRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
-        return scatter_rows(gradient, rows, ctx.size), None
+        return scatter_add_rows(gradient, rows, ctx.size), None
 
 
-def scatter_rows(values: Tensor, rows: Tensor, size: int) -> Tensor:
+def scatter_add_rows(values: Tensor, rows: Tensor, size: int) -> Tensor:
     """Sum `values` [b, d] into the rows of a zero matrix [size, d]; repeated rows add up."""
     full = torch.zeros(size, values.shape[1], dtype=values.dtype, device=values.device)
     return full.index_add_(0, rows, values)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignrec_recbole.ops.rows import scatter_rows
+from alignrec_recbole.ops.rows import scatter_add_rows
 
 
 class SparseOperator:
@@ -81,7 +81,7 @@ class SparseOperator:
             self._typed[dtype] = sp.csr_matrix(parts, shape=self.shape, copy=False)
         return self._typed[dtype]
 
-    def near(self, edges: tuple[Tensor, Tensor, Tensor], dense: Tensor) -> _Near | None:
+    def near(self, edges: tuple[Tensor, Tensor, Tensor], dense: Tensor) -> _TwoHop | None:
         """The part of A² that rows of A A X need, if it is small enough to pay.
 
         Args:
@@ -91,20 +91,20 @@ class SparseOperator:
         matrix, (index, offsets, weights) = self._scipy(dense.dtype), edges
         reached = np.zeros(self.shape[1], dtype=bool)
         reached[index.numpy()] = True
-        if np.diff(matrix.indptr)[reached].sum() > NEAR_SHARE * matrix.nnz:
+        if np.diff(matrix.indptr)[reached].sum() > MAX_TWO_HOP_FRACTION * matrix.nnz:
             return None
         nodes = np.flatnonzero(reached)
         place = np.empty(len(reached), dtype=matrix.indices.dtype)
         place[nodes] = np.arange(len(nodes))
         arrays = weights.numpy(), place[index.numpy()], offsets.numpy()
         last = sp.csr_matrix(arrays, shape=(len(offsets) - 1, len(nodes)), copy=False)
-        return _Near(torch.from_numpy(nodes), last, matrix[nodes])
+        return _TwoHop(torch.from_numpy(nodes), last, matrix[nodes])
 
 
-NEAR_SHARE = 0.6  # of all edges; with more of them whole products are faster
+MAX_TWO_HOP_FRACTION = 0.6  # of all edges; with more of them whole products are faster
 
 
-class _Near(NamedTuple):
+class _TwoHop(NamedTuple):
     """(A A X)[rows] = last (before X).
 
     Attributes:
@@ -178,5 +178,5 @@ class _Product(torch.autograd.Function):
         if ctx.edges is not None:
             return bag(*_turned(_as_csr(ctx.edges, shape[1])), gradient), None, None
         if ctx.rows is not None:
-            gradient = scatter_rows(gradient, ctx.rows, shape[0])
+            gradient = scatter_add_rows(gradient, ctx.rows, shape[0])
         return ctx.operator.backward_product(gradient), None, None

@@ -37,6 +37,6 @@ def check_protocols(names: Sequence[str]) -> None:
             near = difflib.get_close_matches(name, PROTOCOLS, n=1)
             raise UnknownNameError(
                 f"There is no protocol {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
-                came=name,
+                found=name,
                 expected=f"one of {', '.join(PROTOCOLS)}",
             )

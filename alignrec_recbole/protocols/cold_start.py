@@ -19,10 +19,10 @@ import numpy as np
 from pydantic import Field
 
 from alignrec_recbole.errors import SettingError
-from alignrec_recbole.evaluation.ranking import RankingTask
+from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.features.item_order import seeded_order
 from alignrec_recbole.protocols.content import chance
-from alignrec_recbole.protocols.context import Bench
+from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.protocols.rankers import RANKERS
 from alignrec_recbole.runs.lists import save_lists
 from alignrec_recbole.runs.record import RunRecord, read_record
@@ -31,7 +31,7 @@ from alignrec_recbole.settings import Settings
 
 NAME = "cold-start"
 VERSION = 1
-FIRST_SEED = 2000
+MASK_SEED_OFFSET = 2000
 
 Pairs = tuple[np.ndarray, np.ndarray]
 
@@ -44,7 +44,7 @@ class ColdStartSettings(Settings):
 
 
 @dataclass(frozen=True)
-class ColdWorld:
+class ColdStartSplit:
     """A data set whose cold items were never taken.
 
     Attributes:
@@ -55,12 +55,12 @@ class ColdWorld:
 
     cold: np.ndarray
     history: Pairs
-    task: RankingTask
+    task: EvalTask
 
 
 def simulate(
     splits: Sequence[Pairs], tokens: Sequence[str], user_num: int, share: float, seed: int
-) -> ColdWorld:
+) -> ColdStartSplit:
     """Take the cold items out of the training split (the first) and make them the targets.
 
     Raises:
@@ -75,10 +75,10 @@ def simulate(
     if count == 0:
         raise SettingError(
             "No item would be cold.",
-            came=f"cold_share = {share:g} of {len(tokens) - 1} items",
+            found=f"cold_share = {share:g} of {len(tokens) - 1} items",
             expected="a share of at least one item",
         )
-    cold = np.sort(seeded_order(tokens, FIRST_SEED + seed)[:count])
+    cold = np.sort(seeded_order(tokens, MASK_SEED_OFFSET + seed)[:count])
     is_cold = np.zeros(len(tokens), dtype=bool)
     is_cold[cold] = True
     users, items = splits[0]
@@ -91,20 +91,20 @@ def simulate(
     if not kept.any():
         raise SettingError(
             "Nobody is left who took a cold item.",
-            came=f"{count} cold items of {len(tokens) - 1}",
+            found=f"{count} cold items of {len(tokens) - 1}",
             expected="users with training items and a cold one",
-            next="another cold_share, or a larger data set",
+            hint="another cold_share, or a larger data set",
         )
     targets = every_user[kept], 1 + np.searchsorted(cold, every_item[kept])
-    task = RankingTask.from_pairs(targets, [], (user_num, 1 + len(cold)))
-    return ColdWorld(cold, history, task)
+    task = EvalTask.from_pairs(targets, [], (user_num, 1 + len(cold)))
+    return ColdStartSplit(cold, history, task)
 
 
 def cold_items(
     spec: RunSpec, rankers: Sequence[str], overwrite: bool = False
 ) -> Iterator[RunRecord]:
     """cold-start: one record a ranker and cold set; the cold set's seed is the record's."""
-    bench = Bench(spec, ColdStartSettings, NAME)
+    bench = ProtocolContext(spec, ColdStartSettings, NAME)
     settings = bench.settings
     for seed in settings.cold_seeds:
         world = simulate(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from alignrec_recbole.evaluation.ranking import Ranking, RankingTask, rank
+from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
 from alignrec_recbole.features.item_order import seeded_order
 
 TIE_SEED = 20240319
@@ -106,7 +106,7 @@ def ordered(scores: Tensor, place: np.ndarray) -> Tensor:
 def rank_content(
     scores: Scores,
     content: Content,
-    task: RankingTask,
+    task: EvalTask,
     k: int,
     *,
     progress: str | None = None,
@@ -128,7 +128,7 @@ def rank_content(
         return rank(keys, task, k, content.vectors.device)
 
 
-def chance(task: RankingTask, cutoffs: Sequence[int]) -> dict[str, float]:
+def chance(task: EvalTask, cutoffs: Sequence[int]) -> dict[str, float]:
     """Expected metrics of a random order, exact: every rank is a hit with probability |T| / c.
 
     Recall@K is min(K, c)/c, Precision@K is |T|·min(K, c)/(c·K) and NDCG@K is |T|/c times the sum of

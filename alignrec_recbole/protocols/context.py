@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from alignrec_recbole.errors import SettingError
-from alignrec_recbole.evaluation.ranking import Ranking, RankingTask
+from alignrec_recbole.evaluation.ranking import EvalTask, Ranking
 from alignrec_recbole.features.table import AlignedFeatures
 from alignrec_recbole.protocols.content import Content, Scores, rank_content
 from alignrec_recbole.registry import components, defaults
 from alignrec_recbole.runs import provenance
 from alignrec_recbole.runs.lists import LIST_LENGTH
-from alignrec_recbole.runs.prepare import Prepared, prepare, run_digest
+from alignrec_recbole.runs.prepare import Prepared, config_hash, prepare
 from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import memory_usage
@@ -48,7 +48,7 @@ def data_keys(dataset: str) -> set[str]:
     return set(known) - TRAINING_KEYS
 
 
-class Bench:
+class ProtocolContext:
     """A data set with feature sets, prepared once for several protocols."""
 
     def __init__(self, spec: RunSpec, settings_class: type[Settings], protocol: str) -> None:
@@ -61,7 +61,7 @@ class Bench:
         if refused := sorted(TRAINING_KEYS & set(others)):
             raise SettingError(
                 f"Protocol {protocol!r} trains nothing.",
-                came=f"--set {refused[0]}={others[refused[0]]}",
+                found=f"--set {refused[0]}={others[refused[0]]}",
                 expected=f"settings of the protocol ({', '.join(fields) or 'it has none'}) or of "
                 "the data set and the ranking",
             )
@@ -103,7 +103,7 @@ class Bench:
         config["protocol"] = {"name": self.protocol, "version": version, **frozen}
         spec = replace(self.prepared.spec, model=model, seed=seed)
         files = self.prepared.feature_files
-        digest = run_digest(spec, config, self.prepared.data, files)
+        digest = config_hash(spec, config, self.prepared.data, files)
         return replace(self.prepared, spec=spec, resolved=config, digest=digest)
 
     def write(self, entry: Prepared, **found: Any) -> RunRecord:
@@ -153,7 +153,7 @@ class Bench:
         return record
 
     def rank(
-        self, scores: Scores, content: Content, task: RankingTask, label: str | None = None
+        self, scores: Scores, content: Content, task: EvalTask, label: str | None = None
     ) -> Ranking:
         """Top lists under the fixed order."""
         shown = label if self.progress else None

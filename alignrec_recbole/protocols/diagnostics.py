@@ -33,9 +33,9 @@ import torch
 
 from alignrec_recbole.evaluation.ranking import BLOCK_BYTES
 from alignrec_recbole.features.table import AlignedFeatures
-from alignrec_recbole.ops.matmul import inner_products
+from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.protocols.content import STEP, Content, unit_vectors
-from alignrec_recbole.protocols.context import Bench
+from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.protocols.item_cf import neighbours
 from alignrec_recbole.runs.record import RunRecord, read_record
 from alignrec_recbole.runs.spec import RunSpec
@@ -109,7 +109,7 @@ def uniformity(unit: np.ndarray) -> float:
     block = max(1, BLOCK_BYTES // (4 * n))
     total = 0.0
     for start in range(0, n, block):
-        similar = inner_products(rows[start : start + block], rows)
+        similar = matmul_nt(rows[start : start + block], rows)
         similar[torch.arange(len(similar)), torch.arange(start, start + len(similar))] = -torch.inf
         total += float(similar.sub_(1).mul_(4).exp_().sum(dtype=torch.float64))
     return float(np.log(total / (n * (n - 1))))
@@ -178,7 +178,7 @@ def modality_gaps(sets: Mapping[str, AlignedFeatures]) -> dict[str, dict[str, fl
 
 def diagnose(spec: RunSpec, overwrite: bool = False) -> RunRecord:
     """diagnostics: figures of the joined features, of every set and of pairs of sets."""
-    bench = Bench(spec, Settings, NAME)
+    bench = ProtocolContext(spec, Settings, NAME)
     entry = bench.entry("none", VERSION, {"neighbours": NEIGHBOURS})
     if entry.record_path.is_file() and not overwrite:
         return read_record(entry.record_path)

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from alignrec_recbole.evaluation.ranking import BLOCK_BYTES
-from alignrec_recbole.ops.matmul import inner_products
+from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.ops.topk import top_k
 from alignrec_recbole.protocols.content import Content, Scores, ordered
 from alignrec_recbole.settings import Settings
@@ -64,7 +64,7 @@ def neighbours(content: Content, k: int) -> sp.csr_matrix:
     block = max(1, BLOCK_BYTES // (4 * width))
     weights, best = [], []
     for start in range(0, item_num, block):
-        similar = inner_products(vectors[start : start + block], candidates)
+        similar = matmul_nt(vectors[start : start + block], candidates)
         keys = ordered(similar.clone(), place)
         keys[:, nothing] = -torch.inf
         own = itself[start : start + block]

@@ -27,11 +27,11 @@ import scipy.sparse as sp
 
 from alignrec_recbole.errors import DataError, RecordError
 from alignrec_recbole.evaluation.metrics import METRICS
-from alignrec_recbole.evaluation.ranking import Ranking, RankingTask, find_hits
+from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, find_hits
 from alignrec_recbole.io.files import sha256_file
-from alignrec_recbole.protocols.context import Bench
+from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.protocols.rankers import RANKERS
-from alignrec_recbole.runs.prepare import run_digest
+from alignrec_recbole.runs.prepare import config_hash
 from alignrec_recbole.runs.record import RunRecord, read_record
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import test_task
@@ -78,7 +78,7 @@ def by_user(
 
 
 def by_item(
-    ranking: Ranking, task: RankingTask, degree: np.ndarray, cutoffs: Sequence[int]
+    ranking: Ranking, task: EvalTask, degree: np.ndarray, cutoffs: Sequence[int]
 ) -> dict[str, Group]:
     """Metrics of the targets in each group of item popularity.
 
@@ -134,13 +134,13 @@ def long_tails(
     if not stored:
         raise DataError(
             f"There are no stored rankings of {spec.dataset!r} to look at.",
-            came=f"no record with its .users.npz for {', '.join(models) or 'any model'} under "
+            found=f"no record with its .users.npz for {', '.join(models) or 'any model'} under "
             f"{spec.output / 'runs' / spec.dataset}",
             expected="runs of protocol full, zero-shot or item-cf made on this machine",
-            next="run them first: the lists are written beside the record",
+            hint="run them first: the lists are written beside the record",
         )
     for setting in sorted({record.setting for _, record in stored}):
-        bench = Bench(replace(spec, features=(), setting=setting), Settings, NAME)
+        bench = ProtocolContext(replace(spec, features=(), setting=setting), Settings, NAME)
         for path, record in stored:
             if record.setting == setting:
                 yield _long_tail(bench, path, record, overwrite)
@@ -161,15 +161,15 @@ def _stored(spec: RunSpec, models: Sequence[str]) -> Iterator[tuple[Path, RunRec
             yield path, record
 
 
-def _long_tail(bench: Bench, path: Path, record: RunRecord, overwrite: bool) -> RunRecord:
+def _long_tail(bench: ProtocolContext, path: Path, record: RunRecord, overwrite: bool) -> RunRecord:
     prepared = bench.prepared
     here = prepared.data["files"], prepared.data["split"]
     if (record.data["files"], record.data["split"]) != here:
         raise DataError(
             f"{path.name} was made on other data.",
-            came=f"{', '.join(record.data['files'])} of other content, or another split",
+            found=f"{', '.join(record.data['files'])} of other content, or another split",
             expected=f"the data set {record.dataset!r} as it is here",
-            next="run that model again, or give the data it was made on",
+            hint="run that model again, or give the data it was made on",
         )
     frozen = {
         "name": NAME,
@@ -181,7 +181,7 @@ def _long_tail(bench: Bench, path: Path, record: RunRecord, overwrite: bool) -> 
     }
     spec = replace(prepared.spec, model=record.model, seed=record.seed, tuned_on=record.tuned_on)
     config = {**record.config, "protocol": frozen}
-    digest = run_digest(spec, config, record.data, record.feature_files)
+    digest = config_hash(spec, config, record.data, record.feature_files)
     entry = replace(
         prepared,
         spec=spec,
@@ -211,7 +211,7 @@ def _long_tail(bench: Bench, path: Path, record: RunRecord, overwrite: bool) -> 
 
 
 def _lists(
-    bench: Bench, folder: Path, record: RunRecord, task: RankingTask
+    bench: ProtocolContext, folder: Path, record: RunRecord, task: EvalTask
 ) -> tuple[Ranking, dict[str, np.ndarray]]:
     """A stored ranking and its per-user values, in the ids and the user order of this data set."""
     assert record.per_user is not None
@@ -219,9 +219,9 @@ def _lists(
     if sha256_file(path) != record.per_user["sha256"]:
         raise RecordError(
             f"{path.name} is not the file that its record describes.",
-            came="another sha256",
+            found="another sha256",
             expected=record.per_user["sha256"][:12] + "…",
-            next="run the model again with --overwrite",
+            hint="run the model again with --overwrite",
         )
     dataset = bench.dataset
     with np.load(path, allow_pickle=False) as stored:
@@ -233,9 +233,9 @@ def _lists(
     if not np.array_equal(users[order], task.users):
         raise RecordError(
             f"{path.name} ranks other users than the test split has.",
-            came=f"{len(users)} users",
+            found=f"{len(users)} users",
             expected=f"{len(task.users)}, those with a test item",
-            next="run the model again with --overwrite",
+            hint="run the model again with --overwrite",
         )
     lists = np.where(top >= 0, items[top], -1)[order]
     ranking = Ranking(task.users, lists, *find_hits(lists, task.targets))

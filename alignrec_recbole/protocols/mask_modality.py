@@ -32,7 +32,7 @@ from tqdm import tqdm
 from alignrec_recbole.errors import FeatureError, UnknownNameError
 from alignrec_recbole.features.masking import FeatureMask, Modality, mask_features, masked_name
 from alignrec_recbole.protocols.content import chance
-from alignrec_recbole.protocols.context import Bench, data_keys
+from alignrec_recbole.protocols.context import ProtocolContext, data_keys
 from alignrec_recbole.protocols.rankers import RANKERS, Ranker
 from alignrec_recbole.protocols.robustness import curve_points, robustness
 from alignrec_recbole.runs.prepare import prepare
@@ -88,7 +88,7 @@ def mask_curves(
     spec: RunSpec, rankers: Sequence[str], overwrite: bool = False
 ) -> Iterator[RunRecord]:
     """mask-modality without training: one record a ranker, its curve over all modalities."""
-    bench = Bench(spec, MaskSettings, NAME)
+    bench = ProtocolContext(spec, MaskSettings, NAME)
     masked, second_files = maskable(bench)
     frozen = {**bench.settings.model_dump(mode="json"), "second_files": second_files}
     for name in rankers:
@@ -114,7 +114,9 @@ def mask_curves(
         )
 
 
-def _curve(bench: Bench, ranker: Ranker, masked: Sequence[Modality]) -> list[dict[str, Any]]:
+def _curve(
+    bench: ProtocolContext, ranker: Ranker, masked: Sequence[Modality]
+) -> list[dict[str, Any]]:
     """Points {modality, ratio, mask_seed, metrics}; nothing masked is ranked once."""
     settings, task = bench.settings, test_task(bench.prepared)
     grid = list(itertools.product(masked, settings.ratios, settings.mask_seeds))
@@ -136,7 +138,7 @@ def _curve(bench: Bench, ranker: Ranker, masked: Sequence[Modality]) -> list[dic
     return curve
 
 
-def maskable(bench: Bench) -> tuple[list[Modality], dict[str, str]]:
+def maskable(bench: ProtocolContext) -> tuple[list[Modality], dict[str, str]]:
     """What can be masked in a bench's feature sets, and the hashes of fused sets' second files.
 
     Raises:
@@ -159,9 +161,9 @@ def maskable(bench: Bench) -> tuple[list[Modality], dict[str, str]]:
         if not family:
             raise FeatureError(
                 f"The fused features {name!r} cannot be masked.",
-                came="no second file of theirs",
+                found="no second file of theirs",
                 expected=" or ".join(masked_name(name, m) for m in ("image", "text")),
-                next=f"make it with prepare --name {name} --mask image (or text)",
+                hint=f"make it with prepare --name {name} --mask image (or text)",
             )
         found |= set(family)
     return sorted(found), files
@@ -176,7 +178,7 @@ def mask_and_train(
     others = {key: v for key, v in spec.overrides.items() if key not in own}
     base = replace(spec, overrides=others)
     of_data = {key: v for key, v in others.items() if key in data_keys(spec.dataset)}
-    masked, _ = maskable(Bench(replace(spec, overrides=of_data), Settings, NAME))
+    masked, _ = maskable(ProtocolContext(replace(spec, overrides=of_data), Settings, NAME))
     for modality, ratio, seed in itertools.product(masked, settings.ratios, seeds):
         mask = FeatureMask(modality=modality, ratio=ratio, seed=mask_seed(seed), fill=settings.fill)
         point = replace(base, protocol=NAME, seed=seed, mask=mask)

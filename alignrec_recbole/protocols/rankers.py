@@ -10,7 +10,7 @@ import numpy as np
 
 from alignrec_recbole.protocols import item_cf, zero_shot
 from alignrec_recbole.protocols.content import Content, Scores, chance
-from alignrec_recbole.protocols.context import Bench
+from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.runs.lists import save_lists
 from alignrec_recbole.runs.record import RunRecord, read_record
 from alignrec_recbole.runs.spec import RunSpec
@@ -41,7 +41,7 @@ RANKERS = {
 def rank_by_features(spec: RunSpec, overwrite: bool = False) -> RunRecord:
     """zero-shot or item-cf (`spec.protocol`): validation and, unless a grid point, test."""
     ranker = RANKERS[spec.protocol]
-    bench = Bench(spec, ranker.settings_class, ranker.name)
+    bench = ProtocolContext(spec, ranker.settings_class, ranker.name)
     entry = bench.entry(ranker.name, ranker.version, bench.settings.model_dump())
     if entry.record_path.is_file() and not overwrite:
         return read_record(entry.record_path)

@@ -47,9 +47,9 @@ def robustness(points: Sequence[tuple[float, float]]) -> Curve:
     if len(ratios) < 2 or ratios[0] != 0 or mean[0] == 0:
         raise RecordError(
             "There is no robustness curve of these points.",
-            came=", ".join(f"{r:g}: {m:.4g}" for r, m in zip(ratios, mean, strict=True)),
+            found=", ".join(f"{r:g}: {m:.4g}" for r, m in zip(ratios, mean, strict=True)),
             expected="a value above 0 at ratio 0, and at least one more ratio",
-            next="run the protocol with ratio 0; features at zero have nothing to lose",
+            hint="run the protocol with ratio 0; features at zero have nothing to lose",
         )
     width = np.array([_half_width(v) for v in values])
     retention = mean / mean[0]

@@ -34,7 +34,7 @@ def run_protocol(
     if seeds is not None and not (name == mask_modality.NAME and trained):
         raise SettingError(
             f"Protocol {name!r} draws nothing from --seeds.",
-            came=f"--seeds {','.join(map(str, seeds))}",
+            found=f"--seeds {','.join(map(str, seeds))}",
             expected="--seeds with a model that is trained",
         )
     if name == long_tail.NAME:
@@ -44,7 +44,7 @@ def run_protocol(
     if refused := models if alone else trained if name == cold_start.NAME else []:
         raise SettingError(
             f"Protocol {name!r} trains no model.",
-            came=f"--model {','.join(refused)}",
+            found=f"--model {','.join(refused)}",
             expected="no --model" if alone else f"--model {' or '.join(RANKERS)}, or none",
         )
     if name in RANKERS:

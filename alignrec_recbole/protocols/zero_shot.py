@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alignrec_recbole.ops.matmul import inner_products
-from alignrec_recbole.ops.rows import unit_rows
+from alignrec_recbole.ops.matmul import matmul_nt
+from alignrec_recbole.ops.rows import l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.protocols.content import Content, Scores
 from alignrec_recbole.settings import Settings
@@ -40,7 +40,7 @@ def scorer(content: Content, settings: ZeroShotSettings) -> Scores:
     candidates = content.vectors[torch.from_numpy(content.columns).to(content.vectors.device)]
 
     def scores(users: Tensor) -> Tensor:
-        profiles = unit_rows(history.rows(users, content.vectors))
-        return inner_products(profiles, candidates)
+        profiles = l2_normalize_rows(history.rows(users, content.vectors))
+        return matmul_nt(profiles, candidates)
 
     return scores

@@ -11,7 +11,7 @@ from alignrec_recbole.registry.models import load_class, resolve
 
 
 @dataclass(frozen=True)
-class RunParts:
+class ModelComponents:
     """What the runner needs to build a model."""
 
     model_class: Any
@@ -20,12 +20,12 @@ class RunParts:
     known_keys: frozenset[str]  # settings the model or RecBole reads
 
 
-def prepare(name: str) -> RunParts:
+def prepare(name: str) -> ModelComponents:
     """Classes and known setting names of a model, for the runner."""
     model_class = load_class(name)
     settings = getattr(model_class, "settings_class", None)
     keys = set(settings.model_fields) if settings else _yaml_keys(name)
-    return RunParts(
+    return ModelComponents(
         model_class, dataset_class(name), trainer_class(name), frozenset(keys | _recbole_keys())
     )
 
@@ -53,5 +53,5 @@ def trainer_class(name: str) -> Any:
     return (
         recbole_trainers.trainer_class(name)
         if family == "recbole"
-        else recbole_trainers.ForeignTrainer
+        else recbole_trainers.RecBoleModelTrainer
     )

@@ -24,7 +24,7 @@ from alignrec_recbole.registry import recbole_gnn
 
 ENTRY_POINTS = "alignrec_recbole.models"
 _RECBOLE = "recbole.model.general_recommender"
-OTHER_TRAINING = {"RaCT", "RecVAE"}  # of RecBole, with a trainer of their own
+UNSUPPORTED_MODELS = {"RaCT", "RecVAE"}  # of RecBole, with a trainer of their own
 
 
 @dataclass(frozen=True)
@@ -100,25 +100,25 @@ def resolve(name: str) -> ModelEntry:
         if name in known:
             return known[name]
     stock = _stock_models()
-    if name in OTHER_TRAINING:
+    if name in UNSUPPORTED_MODELS:
         raise UnknownNameError(
             f"{name} cannot be trained here.",
-            came=name,
+            found=name,
             expected="a model that learns from one loss a batch",
-            next=f"run it in RecBole itself: its {name}Trainer trains in parts of its own",
+            hint=f"run it in RecBole itself: its {name}Trainer trains in parts of its own",
         )
     if name in stock:
         return ModelEntry(name, f"{_RECBOLE}.{name.lower()}:{name}", "recbole")
     if name in recbole_gnn.MODELS:
         return ModelEntry(name, recbole_gnn.target(name), "recbole-gnn")
-    names = sorted({*MODELS, *plugins(), *stock, *recbole_gnn.MODELS} - OTHER_TRAINING)
+    names = sorted({*MODELS, *plugins(), *stock, *recbole_gnn.MODELS} - UNSUPPORTED_MODELS)
     by_case = {known.lower(): known for known in names}
     near = [by_case[m] for m in difflib.get_close_matches(name.lower(), by_case, n=1)]
     raise UnknownNameError(
         f"There is no model {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
-        came=name,
+        found=name,
         expected=f"one of {', '.join(names)}",
-        next="check the spelling, or install the package that offers it",
+        hint="check the spelling, or install the package that offers it",
     )
 
 
@@ -154,7 +154,7 @@ def load_class(name: str) -> Any:
             raise
         raise MissingDependencyError(
             f"The plug-in model {name!r} cannot be imported.",
-            came=f"{type(error).__name__}: {error}",
+            found=f"{type(error).__name__}: {error}",
             expected=entry.target,
-            next="repair or uninstall the package that offers it",
+            hint="repair or uninstall the package that offers it",
         ) from error

@@ -58,9 +58,9 @@ def root() -> Path:
             return Path(place)
     raise MissingDependencyError(
         "This model is RecBole-GNN's, and no clone of it can be imported.",
-        came=f"RECBOLE_GNN_PATH={named or 'not set'}",
+        found=f"RECBOLE_GNN_PATH={named or 'not set'}",
         expected="the root of a clone of github.com/RUCAIBox/RecBole-GNN",
-        next="git clone https://github.com/RUCAIBox/RecBole-GNN, pip install torch_geometric, "
+        hint="git clone https://github.com/RUCAIBox/RecBole-GNN, pip install torch_geometric, "
         "then set RECBOLE_GNN_PATH to the clone",
     )
 
@@ -120,9 +120,9 @@ def _prepare_import() -> None:
     except ImportError as error:
         raise MissingDependencyError(
             "RecBole-GNN needs PyTorch Geometric.",
-            came=str(error),
+            found=str(error),
             expected="torch_geometric",
-            next="pip install torch_geometric",
+            hint="pip install torch_geometric",
         ) from error
     if importlib.util.find_spec("torch_sparse") is None and "torch_sparse" not in sys.modules:
         stub = types.ModuleType("torch_sparse")

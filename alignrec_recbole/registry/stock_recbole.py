@@ -36,7 +36,7 @@ def patch_model_names() -> bool:
     from recbole.utils import utils as module
 
     original = module.get_model
-    if getattr(original, "of_alignrec", False):
+    if getattr(original, "_alignrec_patched", False):
         return False
 
     def get_model(model_name: str) -> Any:
@@ -51,12 +51,12 @@ def patch_model_names() -> bool:
             raise UnknownNameError(
                 f"There is no model {model_name!r}."
                 + (f" Did you mean {near[0]!r}?" if near else ""),
-                came=model_name,
+                found=model_name,
                 expected=f"one of the {len(known)} models of RecBole, of this package and plug-ins",
-                next="check the spelling, capitals included",
+                hint="check the spelling, capitals included",
             ) from error
 
-    get_model.of_alignrec = True  # type: ignore[attr-defined]
+    get_model._alignrec_patched = True  # type: ignore[attr-defined]
     module.get_model = package.get_model = get_model
     for name in ("recbole.config.configurator", _QUICK_START):
         if hasattr(sys.modules.get(name), "get_model"):
@@ -121,7 +121,7 @@ def _offer_parts() -> None:
     )
     for module, suffix, find in parts:
         earlier = module.__dict__.get("__getattr__")
-        if not getattr(earlier, "of_alignrec", False):
+        if not getattr(earlier, "_alignrec_patched", False):
             module.__getattr__ = _part_getter(module.__name__, suffix, find, earlier)  # type: ignore[attr-defined]
 
 
@@ -136,7 +136,7 @@ def _part_getter(
             return earlier(attribute)
         raise AttributeError(f"module {module!r} has no attribute {attribute!r}")
 
-    get.of_alignrec = True  # type: ignore[attr-defined]
+    get._alignrec_patched = True  # type: ignore[attr-defined]
     return get
 
 
@@ -148,7 +148,7 @@ def _add_defaults_to_config() -> None:
     from recbole.config import Config
 
     original = Config._update_internal_config_dict
-    if getattr(original, "of_alignrec", False):
+    if getattr(original, "_alignrec_patched", False):
         return
 
     def update(self: Any, file: str) -> Any:
@@ -166,7 +166,7 @@ def _add_defaults_to_config() -> None:
             self.internal_config_dict.update(values)
         return result
 
-    update.of_alignrec = True  # type: ignore[attr-defined]
+    update._alignrec_patched = True  # type: ignore[attr-defined]
     Config._update_internal_config_dict = update
 
 

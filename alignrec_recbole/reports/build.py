@@ -59,9 +59,9 @@ def build(
     if not runs:
         raise RecordError(
             "There is nothing to report.",
-            came=f"no record under {output / 'runs'}",
+            found=f"no record under {output / 'runs'}",
             expected="the output folder of earlier runs",
-            next="run a benchmark first, or pass --output with its folder",
+            hint="run a benchmark first, or pass --output with its folder",
         )
     tuning = read_runs(output / "tuning")
     pages = tables(runs, target, side, test)

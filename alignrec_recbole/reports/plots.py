@@ -23,7 +23,7 @@ from alignrec_recbole.protocols.rankers import RANKERS
 from alignrec_recbole.protocols.robustness import robustness
 from alignrec_recbole.reports.grouping import Block, Group, blocks, flat
 from alignrec_recbole.reports.protocol_tables import CURVE, mask_points, tail_values
-from alignrec_recbole.reports.reference_results import HEADLINE
+from alignrec_recbole.reports.reference_results import PRIMARY_METRIC
 from alignrec_recbole.runs.record import Run
 
 # Okabe and Ito, "Color Universal Design", 2008; yellow and black left out (too weak on white, ink).
@@ -84,7 +84,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 def _needs(found: Any, what: str, next: str) -> None:
     if not len(found):
         raise EmptyPlotError(
-            f"There is nothing to draw: {what}.", came="no such record", expected=next
+            f"There is nothing to draw: {what}.", found="no such record", expected=next
         )
 
 
@@ -134,7 +134,7 @@ def _legend(figure: Figure, axes: Any, columns: int = 2) -> None:
 
 
 @styled
-def protocol_bars(found: dict[Block, list[Group]], metric: str = HEADLINE) -> Figure:
+def protocol_bars(found: dict[Block, list[Group]], metric: str = PRIMARY_METRIC) -> Figure:
     """A metric of every feature set (ID-only models: none), a panel a protocol, best above."""
     panels = {block.protocol: found[block] for block in found if block.protocol in RANKED}
     _needs(panels, "no ranked protocol", "records of " + ", ".join(RANKED))
@@ -177,7 +177,7 @@ WORDS_OF_FILL = {"zero": "", "mean": ", mean fill"}  # others as they are
 
 
 @styled
-def robustness_curves(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
+def robustness_curves(members: Sequence[Group], metric: str = PRIMARY_METRIC) -> Figure:
     """A metric over the share of masked items with 95 % t-bands over mask seeds.
 
     A column a modality, a row a ranker without training, all on one scale, and one for trained
@@ -244,7 +244,7 @@ def _robustness_line(axis: Any, line: pd.DataFrame, label: str, style: dict[str,
 
 
 @styled
-def long_tail_bars(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
+def long_tail_bars(members: Sequence[Group], metric: str = PRIMARY_METRIC) -> Figure:
     """A metric by user history and by item popularity, a bar a feature set.
 
     A ranker with several feature sets has panels of its own, the others stand together.
@@ -331,7 +331,7 @@ def training_curves(members: Sequence[Group]) -> Figure:
 
 
 @styled
-def quality_against_cost(members: Sequence[Group], metric: str = HEADLINE) -> Figure:
+def quality_against_cost(members: Sequence[Group], metric: str = PRIMARY_METRIC) -> Figure:
     """A metric against seconds and memory of a run; a line joins what nothing beats in both.
 
     Each kind of device has its line: seconds of a GPU and of a CPU are not comparable.

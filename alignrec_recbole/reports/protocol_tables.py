@@ -10,19 +10,19 @@ import pandas as pd
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.protocols.robustness import curve_points, robustness
 from alignrec_recbole.reports.grouping import Block, Group
-from alignrec_recbole.reports.reference_results import HEADLINE
+from alignrec_recbole.reports.reference_results import PRIMARY_METRIC
 from alignrec_recbole.reports.tables import Cell, Table, block_title, number, ranks, text
 
-TAILS = {  # (kind of group, metric) → title
-    ("history", HEADLINE): f"{HEADLINE} of users by their training items",
-    ("popularity", HEADLINE): f"{HEADLINE} of targets by their training interactions",
+LONG_TAIL_TABLES = {  # (kind of group, metric) → title
+    ("history", PRIMARY_METRIC): f"{PRIMARY_METRIC} of users by their training items",
+    ("popularity", PRIMARY_METRIC): f"{PRIMARY_METRIC} of targets by their training interactions",
     ("popularity", "exposure@20"): "share of top-20 places by training interactions",
 }
 CURVE = ["ranker", "features", "masked", "fill"]
 OF_A_CURVE = ("feature_mask.", "protocol.fill=", "protocol.second_files")  # told in its columns
 
 
-def mask_points(members: Sequence[Group], metric: str = HEADLINE) -> pd.DataFrame:
+def mask_points(members: Sequence[Group], metric: str = PRIMARY_METRIC) -> pd.DataFrame:
     """Points of every curve: ranker, features, masked modality, fill, ratio, value.
 
     Other settings than the usual ones make a curve of their own: a model's stand behind its name,
@@ -75,7 +75,7 @@ def masked(block: Block, members: Sequence[Group]) -> list[Table]:
             block_title(block),
             [*CURVE, *(f"{ratio:g}" for ratio in ratios), "area"],
             rows,
-            f"{HEADLINE} by the share of items whose modality is masked, mean ± sd over mask "
+            f"{PRIMARY_METRIC} by the share of items whose modality is masked, mean ± sd over mask "
             "seeds. Area: of the value relative to that at 0, over the ratios.",
         )
     ]
@@ -92,7 +92,7 @@ def _area(curve: pd.DataFrame) -> Cell:
 def tails(block: Block, members: Sequence[Group]) -> list[Table]:
     """Who gains: users by history, items by popularity, exposure."""
     out = []
-    for (kind, metric), title in TAILS.items():
+    for (kind, metric), title in LONG_TAIL_TABLES.items():
         values = tail_values(members, kind, metric)
         if values.empty:
             continue
@@ -104,7 +104,7 @@ def tails(block: Block, members: Sequence[Group]) -> list[Table]:
         }
         best = {
             name: ranks([None if pd.isna(v) else v for v in column])
-            if metric == HEADLINE
+            if metric == PRIMARY_METRIC
             else [0] * len(column)
             for name, column in means.items()
         }

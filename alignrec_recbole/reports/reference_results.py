@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from alignrec_recbole.io.yaml_loader import properties_dir
 from alignrec_recbole.reports.grouping import Group
 
-HEADLINE = "Recall@20"
+PRIMARY_METRIC = "Recall@20"
 
 
 class PublishedRow(BaseModel):
@@ -54,7 +54,7 @@ def verdict(group: Group, rows: list[PublishedRow]) -> str:
     """Within or outside the band of Recall@20, or why there is nothing to compare; "" if no row."""
     record = group.first
     row = next((row for row in rows if row.model == record.model), None)
-    values = group.values(HEADLINE)
+    values = group.values(PRIMARY_METRIC)
     if row is None or values.empty or record.protocol != "full":
         return ""
     if row.features != "none" or record.features != "none":
@@ -63,7 +63,7 @@ def verdict(group: Group, rows: list[PublishedRow]) -> str:
         return "not comparable: other split or masks"
     if any(note.startswith("data differ") for note in record.notes):
         return "not comparable: other data"
-    anchor, mean = row.values[HEADLINE], float(values.mean())
+    anchor, mean = row.values[PRIMARY_METRIC], float(values.mean())
     away = f"{round(100 * (mean / anchor - 1), 1) + 0.0:+.1f} %"  # + 0.0: no -0.0
     if row.tolerance is not None:
         inside, band = abs(mean - anchor) <= row.tolerance, f"{row.tolerance:g}"

@@ -87,9 +87,9 @@ def per_user(run: Run, metric: str) -> pd.Series | None:
     if sha256_file(path) != described["sha256"]:
         raise RecordError(
             f"{path.name} is not the file that its record describes.",
-            came="another sha256",
+            found="another sha256",
             expected=described["sha256"][:12] + "…",
-            next="run the model again with --overwrite, or delete the file",
+            hint="run the model again with --overwrite, or delete the file",
         )
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -97,9 +97,9 @@ def per_user(run: Run, metric: str) -> pd.Series | None:
     except (KeyError, ValueError, zipfile.BadZipFile) as error:
         raise RecordError(
             f"{path.name} has no usable per-user values.",
-            came=str(error),
+            found=str(error),
             expected=f"arrays 'users' and {metric!r}",
-            next="run the model again with --overwrite",
+            hint="run the model again with --overwrite",
         ) from error
 
 

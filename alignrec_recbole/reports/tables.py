@@ -14,12 +14,12 @@ from tabulate import tabulate
 
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports.grouping import Block, Group, blocks, plain
-from alignrec_recbole.reports.reference_results import HEADLINE, published, verdict
+from alignrec_recbole.reports.reference_results import PRIMARY_METRIC, published, verdict
 from alignrec_recbole.reports.significance import Comparison, Side, compare, corrected
 from alignrec_recbole.runs.record import Run
 
 COLUMNS = ("Recall@10", "Recall@20", "NDCG@10", "NDCG@20")
-TESTED = ("Recall@20", "NDCG@20")
+TESTED_METRICS = ("Recall@20", "NDCG@20")
 TARGET = "AlignRec"
 MISSING = "—"
 PLACES = 4
@@ -103,7 +103,7 @@ def targets(members: Sequence[Group], wanted: str | None) -> list[Group]:
     ]
     if found or wanted:
         return found
-    scored = [(g.values(HEADLINE, "valid").mean(), g) for g in members]
+    scored = [(g.values(PRIMARY_METRIC, "valid").mean(), g) for g in members]
     scored = [entry for entry in scored if entry[0] == entry[0]]
     return [max(scored, key=lambda entry: entry[0])[1]] if scored else []
 
@@ -121,7 +121,7 @@ def comparisons(
         entry
         for target in ours
         for other in others
-        for metric in TESTED
+        for metric in TESTED_METRICS
         for entry in compare(target, other, metric, side, test)
     ]
     return _holm_within_kinds(found)
@@ -137,7 +137,7 @@ def variant_comparisons(
         entry
         for variant, base in pairs
         if base is not None and base is not variant
-        for metric in TESTED
+        for metric in TESTED_METRICS
         for entry in compare(variant, base, metric, side, test)
     ]
     return _holm_within_kinds(found)
@@ -145,7 +145,7 @@ def variant_comparisons(
 
 def _holm_within_kinds(found: Sequence[Comparison]) -> list[Comparison]:
     out: list[Comparison] = []
-    for metric in TESTED:
+    for metric in TESTED_METRICS:
         for over in ("users", "seeds"):
             out += corrected([c for c in found if (c.metric, c.over) == (metric, over)])
     return out
@@ -168,7 +168,7 @@ def leaderboard(
     wanted: str | None = None,
 ) -> Table:
     """One row a group, best first, published rows beneath."""
-    order = sorted(members, key=lambda group: -group.values(HEADLINE).mean())
+    order = sorted(members, key=lambda group: -group.values(PRIMARY_METRIC).mean())
     ours = targets(members, wanted)
     anchors = published(block.dataset) if block.protocol == "full" else []
     means = {m: [_mean(group.values(m)) for group in order] for m in COLUMNS}
@@ -183,7 +183,11 @@ def leaderboard(
                 text(record.features),
                 Cell(str(len(group.runs)), float(len(group.runs))),
                 *(number(group.values(m), rank[m][place]) for m in COLUMNS),
-                *([number([record.chance[HEADLINE]] if record.chance else [])] if chance else []),
+                *(
+                    [number([record.chance[PRIMARY_METRIC]] if record.chance else [])]
+                    if chance
+                    else []
+                ),
                 text(_improvement(group, members, ours, tests)),
                 text(verdict(group, anchors)),
                 text("/".join(str(r.epochs) for r in group.records if r.epochs)),
@@ -222,7 +226,7 @@ def leaderboard(
         rows,
         "Test split, mean ± sd over seeds. Best bold, second underlined. "
         + (
-            f"Over best baseline: {HEADLINE} of {_names(ours)} against the best other row, "
+            f"Over best baseline: {PRIMARY_METRIC} of {_names(ours)} against the best other row, "
             f"p over users after Holm.{_without_p(ours, tests)}"
             if ours
             else "No target: nothing was scored on validation and none was named."
@@ -281,14 +285,14 @@ def _improvement(
     others = [other for other in members if other not in ours]
     if group not in ours or not others:
         return ""
-    best = max(others, key=lambda other: other.values(HEADLINE).mean())
-    base = best.values(HEADLINE).mean()
+    best = max(others, key=lambda other: other.values(PRIMARY_METRIC).mean())
+    base = best.values(PRIMARY_METRIC).mean()
     if not base:
         return ""
-    gain = f"{100 * (group.values(HEADLINE).mean() / base - 1):+.1f} %"
+    gain = f"{100 * (group.values(PRIMARY_METRIC).mean() / base - 1):+.1f} %"
     for entry in tests:
         pair = (entry.target, entry.baseline, entry.metric, entry.over)
-        if pair == (group.name, best.name, HEADLINE, "users"):
+        if pair == (group.name, best.name, PRIMARY_METRIC, "users"):
             return f"{gain} ({_p(entry.p_holm, '', 'p').text})"
     return gain
 
@@ -299,7 +303,9 @@ def _without_p(ours: Sequence[Group], tests: Sequence[Comparison]) -> str:
     reasons = {
         entry.why
         for entry in tests
-        if entry.target in names and (entry.metric, entry.over) == (HEADLINE, "users") and entry.why
+        if entry.target in names
+        and (entry.metric, entry.over) == (PRIMARY_METRIC, "users")
+        and entry.why
     }
     return f" No p: {'; '.join(sorted(reasons))}." if reasons else ""
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from alignrec_recbole.compat.config import clean_argv
+from alignrec_recbole.compat.config import hide_command_line
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.dataset import MultimodalDataset, split_description
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.features.table import manifest_summary
 from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.registry import components, defaults
-from alignrec_recbole.runs.spec import NOT_RESULTS, PLACES, RESERVED, RunSpec
+from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, NON_RESULT_KEYS, PLACES, RunSpec
 from alignrec_recbole.runtime import allocator, hardware
 from alignrec_recbole.settings import check_keys, read_settings
 from alignrec_recbole.training.settings import RunSettings
@@ -119,7 +119,7 @@ def prepare(spec: RunSpec) -> Prepared:
         notes.append(f"not the paper's features ({papers})")
     resolved = {key: _plain(config[key]) for key in sorted(given) if key not in PLACES}
     resolved.setdefault("eval_args", _plain(config["eval_args"]))
-    digest = run_digest(spec, resolved, data, feature_files)
+    digest = config_hash(spec, resolved, data, feature_files)
     return Prepared(spec, config, parts, splits, resolved, digest, data, feature_files, notes)
 
 
@@ -135,11 +135,11 @@ def _data_files(dataset: Any, folder: Path) -> list[Path]:
     return files + [path for path in named if path.is_file()]
 
 
-def run_digest(
+def config_hash(
     spec: RunSpec, config: dict[str, Any], data: dict[str, Any], feature_files: dict[str, Any]
 ) -> str:
     """SHA-256 of all that decides a result but the seed."""
-    config = {k: v for k, v in config.items() if k not in NOT_RESULTS}
+    config = {k: v for k, v in config.items() if k not in NON_RESULT_KEYS}
     if "feature_mask" in config:  # its seed follows the run's
         config["feature_mask"] = {k: v for k, v in config["feature_mask"].items() if k != "seed"}
     return hashlib.sha256(
@@ -192,11 +192,11 @@ def resolve(spec: RunSpec, parts: Any, folder: Path) -> dict[str, Any]:
 
 
 def _check_reserved(overrides: dict[str, Any]) -> None:
-    for key, option in RESERVED.items():
+    for key, option in CLI_ONLY_KEYS.items():
         if key in overrides:
             raise SettingError(
                 f"The setting {key!r} has an option of its own.",
-                came=f"--set {key}={overrides[key]}",
+                found=f"--set {key}={overrides[key]}",
                 expected=option,
             )
 
@@ -206,7 +206,7 @@ def _check_ranking(config: Any) -> None:
     if set(mode.values() if isinstance(mode, dict) else [mode]) != {"full"}:
         raise SettingError(
             "Only the full ranking is computed.",
-            came=f"eval_args.mode = {mode!r}",
+            found=f"eval_args.mode = {mode!r}",
             expected="full",
         )
 
@@ -215,7 +215,7 @@ def make_config(parts: Any, dataset: str, given: dict[str, Any]) -> Any:
     """A RecBole Config of these values, whatever stands on the command line."""
     from recbole.config import Config
 
-    with clean_argv():
+    with hide_command_line():
         config = Config(model=parts.model_class, dataset=dataset, config_dict=dict(given))
     config["data_path"] = str(Path(given["data_path"]) / dataset)
     return config

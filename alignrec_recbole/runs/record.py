@@ -75,9 +75,9 @@ def read_record(path: Path) -> RunRecord:
     except (ValidationError, UnicodeDecodeError, OSError) as error:
         raise RecordError(
             f"{Path(path).name} is not a run record.",
-            came=str(error).splitlines()[0],
+            found=str(error).splitlines()[0],
             expected=f"JSON of schema version {SCHEMA_VERSION}",
-            next="delete it and run again, or restore it",
+            hint="delete it and run again, or restore it",
         ) from error
 
 

@@ -122,9 +122,9 @@ def _check_chosen(prepared: Prepared) -> None:
     if trained and epochs < step and not prepared.spec.score_test:
         raise SettingError(
             "Without a validation score nothing can be chosen.",
-            came=f"{epochs} epochs, the first evaluation after {step}",
+            found=f"{epochs} epochs, the first evaluation after {step}",
             expected="at least one evaluation in every grid point",
-            next="raise --epochs, or lower eval_step",
+            hint="raise --epochs, or lower eval_step",
         )
 
 
@@ -135,9 +135,9 @@ def _same_modalities(record: RunRecord, prepared: Prepared) -> RunRecord:
         if was != now:
             raise RecordError(
                 f"There is a record of this run with {name!r} as other features.",
-                came=f"modality {now}, in the record {was}: {prepared.record_path.name}",
+                found=f"modality {now}, in the record {was}: {prepared.record_path.name}",
                 expected="one modality for one file",
-                next="correct the features' .json, or pass --overwrite or another --output",
+                hint="correct the features' .json, or pass --overwrite or another --output",
             )
     return record
 
@@ -181,7 +181,7 @@ def _check_writable(folder: Path) -> None:
     except OSError as error:
         raise DataError(
             f"Results cannot be written to {folder}.",
-            came=getattr(error, "came", "") or str(error),
+            found=getattr(error, "found", "") or str(error),
             expected="a folder this user may write to",
-            next="pass --output with another folder",
+            hint="pass --output with another folder",
         ) from error

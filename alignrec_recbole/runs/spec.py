@@ -9,7 +9,7 @@ from typing import Any
 from alignrec_recbole.features.masking import FeatureMask
 
 PLACES = {"features_cache", "features_path", "data_path", "checkpoint_dir"}  # of this machine
-RESERVED = {  # --set can't change these: the option would win without a word
+CLI_ONLY_KEYS = {  # --set can't change these: the option would win without a word
     "seed": "--seeds",
     "features": "--features",
     "features_path": "--features-path",
@@ -19,7 +19,7 @@ RESERVED = {  # --set can't change these: the option would win without a word
     "gpu_id": "--device",
     "show_progress": "--quiet",
 }
-NOT_RESULTS = {"gpu_id", "show_progress", "threads", "seed"}  # can't change a result
+NON_RESULT_KEYS = {"gpu_id", "show_progress", "threads", "seed"}  # can't change a result
 
 
 @dataclass(frozen=True)

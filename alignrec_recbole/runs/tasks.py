@@ -9,7 +9,7 @@ import numpy as np
 from recbole.utils import ModelType
 
 from alignrec_recbole.dataset import MultimodalDataset
-from alignrec_recbole.evaluation.ranking import RankingTask
+from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.graphs import knn_cache
 from alignrec_recbole.runs.prepare import Prepared
 from alignrec_recbole.runtime import allocator
@@ -24,7 +24,7 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
     init_seed(prepared.spec.seed, True)
     allocator.return_freed_memory()  # anew: encoders and an earlier run's training kept theirs
     kept = prepared.config["features_cache"]
-    with knn_cache.keep_in(Path(kept) if kept else None):
+    with knn_cache.use_cache_folder(Path(kept) if kept else None):
         model = prepared.parts.model_class(prepared.config, prepared.splits[0])
     for split in prepared.splits:  # the model has what it needs of them
         if isinstance(split, MultimodalDataset):
@@ -47,17 +47,17 @@ def train_data(prepared: Prepared) -> Any:
     return get_dataloader(config, "train")(config, splits[0], samplers[0], shuffle=True)
 
 
-def valid_task(prepared: Prepared) -> RankingTask:
+def valid_task(prepared: Prepared) -> EvalTask:
     """Validation: training items masked in both settings."""
     train, valid, _ = prepared.splits
-    return RankingTask.from_pairs(_pairs(valid), [_pairs(train)], (train.user_num, train.item_num))
+    return EvalTask.from_pairs(_pairs(valid), [_pairs(train)], (train.user_num, train.item_num))
 
 
-def test_task(prepared: Prepared) -> RankingTask:
+def test_task(prepared: Prepared) -> EvalTask:
     """Test: mmrec masks the training items, recbole also the validation items."""
     train, valid, test = prepared.splits
     masked = [_pairs(train)] + ([_pairs(valid)] if prepared.config["setting"] == "recbole" else [])
-    return RankingTask.from_pairs(_pairs(test), masked, (train.user_num, train.item_num))
+    return EvalTask.from_pairs(_pairs(test), masked, (train.user_num, train.item_num))
 
 
 def _pairs(split: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -44,7 +44,7 @@ def choose_device(name: str) -> str:
     if name != "cpu" and not there:
         raise SettingError(
             f"There is no device {name!r} here.",
-            came=f"{torch.cuda.device_count()} CUDA devices",
+            found=f"{torch.cuda.device_count()} CUDA devices",
             expected="auto, cpu, cuda or cuda:N",
         )
     return name
@@ -58,7 +58,7 @@ def has_bfloat16(device: str) -> bool:
     return capabilities.startswith("AVX512") and _flag("avx512_bf16", "amx_bf16")
 
 
-def has_matrix_units() -> bool:
+def has_amx_bf16() -> bool:
     """Whether the processor multiplies bfloat16 in tiles (AMX)."""
     return _flag("amx_bf16")
 

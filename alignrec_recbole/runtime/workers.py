@@ -10,7 +10,7 @@ import sys
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def die_with_parent(_: int = 0) -> None:
+def exit_with_parent(_: int = 0) -> None:
     """Have Linux kill this process when its parent ends, however that ends.
 
     For workers: one that outlives its parent waits for it forever and keeps its locks. torch's own

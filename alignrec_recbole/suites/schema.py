@@ -120,10 +120,10 @@ def read_suite(name: str) -> Suite:
     if not path.is_file():
         raise UnknownNameError(
             f"There is no suite {name!r}.",
-            came=name,
+            found=name,
             expected=f"one of {', '.join(suite_names())}, or a .yaml file",
         )
     try:
         return Suite.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
-        raise SettingError(f"Suite {name!r} cannot be read.", came=str(error)) from error
+        raise SettingError(f"Suite {name!r} cannot be read.", found=str(error)) from error

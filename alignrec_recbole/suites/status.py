@@ -43,8 +43,8 @@ def read_cell(path: Path) -> CellStatus:
     except (ValidationError, OSError) as error:
         raise RecordError(
             f"{path.name} is not the status of a suite's cell.",
-            came=str(error).splitlines()[0],
-            next="delete it; the cell is then looked at again",
+            found=str(error).splitlines()[0],
+            hint="delete it; the cell is then looked at again",
         ) from error
 
 

@@ -1,9 +1,9 @@
 """Checks that every registered model passes, usable for a model of your own:
 
-    from alignrec_recbole.testing.testbed import Lab
+    from alignrec_recbole.testing.testbed import Testbed
     from alignrec_recbole.testing.model_checks import model_checks
 
-    lab = Lab("MyModel", tmp_path)
+    lab = Testbed("MyModel", tmp_path)
     for check in model_checks(lab.subject):
         check(lab)
 
@@ -40,10 +40,10 @@ from torch.utils._pytree import tree_leaves
 from alignrec_recbole.errors import AlignRecError, DivergedError, FeatureError, SettingError
 from alignrec_recbole.evaluation import ranking as ranking_module
 from alignrec_recbole.settings import check_keys
-from alignrec_recbole.testing.synthetic import BlockWorld, block_world
-from alignrec_recbole.testing.testbed import SHORT, Fit, Lab, Subject
+from alignrec_recbole.testing.synthetic import BlockWorld, make_blocks
+from alignrec_recbole.testing.testbed import SHORT, Fit, Subject, Testbed
 
-Check = Callable[[Lab], None]
+Check = Callable[[Testbed], None]
 
 # (model, check) → reason. Strict: one that starts to pass must be taken off the list.
 EXPECTED_FAILURES: dict[tuple[str, str], str] = {
@@ -83,7 +83,7 @@ def model_checks(subject: Subject) -> Iterator[Check]:
 # The known answer -------------------------------------------------------------------------------
 
 
-def check_right_top_item(lab: Lab) -> None:
+def check_right_top_item(lab: Testbed) -> None:
     """The only warm item of a user's block that he has not is ranked first."""
     share = top_item_share(lab.fit())
     assert share >= 0.9, f"the right item is first for {share:.1%} of the users"
@@ -110,7 +110,7 @@ def cold_auc(fit: Fit) -> float:
     )
 
 
-def check_features_matter(lab: Lab) -> None:
+def check_features_matter(lab: Testbed) -> None:
     """Models with features lose their answer when items swap features; others notice nothing."""
     shuffled = lab.world.with_shuffled_features()
     if not lab.subject.uses_features:
@@ -125,7 +125,7 @@ def check_features_matter(lab: Lab) -> None:
     assert wrong <= 0.75, f"cold AUC {wrong:.3f} with shuffled features, expected 0.75 or less"
 
 
-def check_missing_modality(lab: Lab) -> None:
+def check_missing_modality(lab: Testbed) -> None:
     """A quarter of the images absent, all images absent, no image set at all: still right."""
     quarter = lab.world.with_missing("image", 0.25)
     fit = lab.fit(quarter)
@@ -149,7 +149,7 @@ def check_missing_modality(lab: Lab) -> None:
 # Ranking ----------------------------------------------------------------------------------------
 
 
-def check_pad_never_recommended(lab: Lab) -> None:
+def check_pad_never_recommended(lab: Testbed) -> None:
     """PAD is in no list, however high it scores; lists end instead of being filled up."""
     fit = lab.fit()
     n_items = fit.splits[0].item_num
@@ -168,7 +168,7 @@ def check_pad_never_recommended(lab: Lab) -> None:
     assert np.array_equal(listed, n_items - 1 - seen), "lists don't hold every candidate once"
 
 
-def check_seen_items_masked(lab: Lab) -> None:
+def check_seen_items_masked(lab: Testbed) -> None:
     """No list holds what was hidden, whatever the block of users it was computed in."""
     fit = lab.fit()
     n_items = fit.splits[0].item_num
@@ -186,7 +186,7 @@ def check_seen_items_masked(lab: Lab) -> None:
         )
 
 
-def check_scores_agree(lab: Lab) -> None:
+def check_scores_agree(lab: Testbed) -> None:
     """`predict` gives the entries of `full_sort_predict`; a batch of one those of all."""
     from recbole.data.interaction import Interaction
 
@@ -210,7 +210,7 @@ def check_scores_agree(lab: Lab) -> None:
         )
 
 
-def check_eval_is_pure(lab: Lab) -> None:
+def check_eval_is_pure(lab: Testbed) -> None:
     """Scoring twice is equal, changes no weight and no generator, and leaves training as it is."""
     fit = lab.fit()
     weights = copy.deepcopy(fit.model.state_dict())
@@ -235,7 +235,7 @@ def _numpy_state() -> str:
 # State and chance -------------------------------------------------------------------------------
 
 
-def check_save_load_equal(lab: Lab) -> None:
+def check_save_load_equal(lab: Testbed) -> None:
     """Another instance with the saved weights scores the same, also after it scored before."""
     fit = lab.fit(epochs=SHORT)
     path = lab.folder / f"{lab.subject.name}.weights.pt"
@@ -246,12 +246,12 @@ def check_save_load_equal(lab: Lab) -> None:
     assert torch.equal(fit.scores(), other.scores()), "loaded weights give other scores"
 
 
-def check_same_seed_equal(lab: Lab) -> None:
+def check_same_seed_equal(lab: Testbed) -> None:
     """Two fits with one seed are equal bit by bit."""
     assert_equal_fits(lab.fit(epochs=SHORT), lab.fresh_fit(epochs=SHORT), "a second fit")
 
 
-def check_other_seed_differs(lab: Lab) -> None:
+def check_other_seed_differs(lab: Testbed) -> None:
     """The seed is not ignored: first weights and drawn negatives follow it."""
     first, second = lab.build(seed=1).model, lab.build(seed=2).model
     assert any(
@@ -275,7 +275,7 @@ def assert_equal_fits(one: Fit, other: Fit, what: str) -> None:
 # Training ---------------------------------------------------------------------------------------
 
 
-def check_loss_falls(lab: Lab) -> None:
+def check_loss_falls(lab: Testbed) -> None:
     """The loss is finite, also by part, and ends below half of where it began, above its floor."""
     fit = lab.fit(**_own_settings(lab.subject, "check_loss_falls"))
     for entry in fit.trainer.history:
@@ -285,7 +285,7 @@ def check_loss_falls(lab: Lab) -> None:
     assert last - floor <= 0.5 * (first - floor), f"the loss went from {first:.4f} to {last:.4f}"
 
 
-def check_nan_is_refused(lab: Lab) -> None:
+def check_nan_is_refused(lab: Testbed) -> None:
     """A NaN weight ends training with an error, not with a result."""
     fit = lab.build(epochs=1)
     with torch.no_grad():
@@ -309,7 +309,7 @@ def as_tuple(parts: Any) -> tuple[Tensor, ...]:
     return parts if isinstance(parts, tuple) else (parts,)
 
 
-def check_gradients(lab: Lab) -> None:
+def check_gradients(lab: Testbed) -> None:
     """Every parameter gets a finite gradient that is not all zero; what is frozen stays."""
     fit = lab.build()
     frozen = {
@@ -335,7 +335,7 @@ def check_gradients(lab: Lab) -> None:
 # Data -------------------------------------------------------------------------------------------
 
 
-def check_feature_rows_by_token(lab: Lab) -> None:
+def check_feature_rows_by_token(lab: Testbed) -> None:
     """Rows of a feature file may stand in any order; an item without a row is an error."""
     reordered = lab.world.with_other_feature_order()
     assert_equal_fits(
@@ -351,13 +351,13 @@ def check_feature_rows_by_token(lab: Lab) -> None:
     )
 
 
-def check_renaming_items_is_harmless(lab: Lab) -> None:
+def check_renaming_items_is_harmless(lab: Testbed) -> None:
     """Other item tokens, same order: the same model bit by bit."""
     renamed = lab.world.with_other_tokens()
     assert_equal_fits(lab.fit(epochs=SHORT), lab.fit(renamed, epochs=SHORT), "renamed items")
 
 
-def check_row_order_is_harmless(lab: Lab) -> None:
+def check_row_order_is_harmless(lab: Testbed) -> None:
     """Training rows in another order: still right; models that don't learn score the same."""
     other = lab.fit(lab.world.with_other_row_order())
     if not lab.subject.learns:
@@ -368,13 +368,13 @@ def check_row_order_is_harmless(lab: Lab) -> None:
     assert share >= 0.9, f"other order of rows: the right item is first for {share:.1%}"
 
 
-def check_held_out_rows_unused(lab: Lab) -> None:
+def check_held_out_rows_unused(lab: Testbed) -> None:
     """Other validation and test rows: the same training bit by bit."""
     other = lab.fit(lab.world.with_other_held_out_rows(), epochs=SHORT)
     assert_equal_fits(lab.fit(epochs=SHORT), other, "other held-out rows")
 
 
-def check_degenerate_inputs(lab: Lab) -> None:
+def check_degenerate_inputs(lab: Testbed) -> None:
     """A user with one item, an item with one user, items without users, constant features."""
     world = degenerate_world(lab.world)
     fit = lab.fit(world, epochs=SHORT)
@@ -437,9 +437,9 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-def check_memory_ceiling(lab: Lab) -> None:
+def check_memory_ceiling(lab: Testbed) -> None:
     """Nothing dense in items × items, nor in users × items outside scoring."""
-    world = block_world(users=150, items=500, likes=8)  # 600 users, 2,000 items
+    world = make_blocks(users=150, items=500, likes=8)  # 600 users, 2,000 items
     n_users, n_items = len(world.users), len(world.items)
     settings = _own_settings(lab.subject, "check_memory_ceiling")
     config = lab.config(world, 1, settings)
@@ -471,7 +471,7 @@ def check_memory_ceiling(lab: Lab) -> None:
     )
 
 
-def check_device_is_followed(lab: Lab) -> None:
+def check_device_is_followed(lab: Testbed) -> None:
     """Every tensor of the model is on its device, and no device is named in its code."""
     fit = lab.fit(epochs=SHORT)
     wanted = torch.device(fit.config["device"]).type
@@ -496,7 +496,7 @@ def _source(model_class: Any) -> str:
     return textwrap.dedent(inspect.getsource(model_class))
 
 
-def check_config_is_closed(lab: Lab) -> None:
+def check_config_is_closed(lab: Testbed) -> None:
     """A key that is absent or unknown is an error; a model never writes to its configuration."""
     config = lab.config(lab.world, 1, {"epochs": 1})
     splits = lab.splits(config)
@@ -534,7 +534,7 @@ def _must_raise(
     assert naming in text, f"the error does not name {naming}: {text}"
 
 
-def check_prints_and_writes_nothing(lab: Lab) -> None:
+def check_prints_and_writes_nothing(lab: Testbed) -> None:
     """Building, training and scoring print nothing and leave no file."""
     place = lab.place(lab.world)
     folder = lab.folder / "work"
@@ -563,12 +563,12 @@ def _working_in(folder: Path) -> Iterator[None]:
         os.chdir(old)
 
 
-def check_scores_as_on_cpu(lab: Lab) -> None:
+def check_scores_as_on_cpu(lab: Testbed) -> None:
     """The same weights score on the lab's device what they score on the CPU.
 
     Not among `model_checks`: for a lab on another device.
     """
-    cpu = Lab(lab.subject, lab.folder / "cpu", lab.world)
+    cpu = Testbed(lab.subject, lab.folder / "cpu", lab.world)
     one, other = cpu.fit(epochs=SHORT), lab.build()
     came = torch.device(other.model.device).type
     assert came == lab.device, f"the model is on {came}, asked for {lab.device}"

@@ -163,7 +163,7 @@ class BlockWorld:
         return replace(self, rows={**self.rows, **held_out})
 
 
-def block_world(
+def make_blocks(
     blocks: int = 4,
     users: int = 24,
     items: int = 12,
@@ -186,7 +186,7 @@ def block_world(
         seed: of everything that is drawn.
         name: of the data set.
 
-    >>> world = block_world()
+    >>> world = make_blocks()
     >>> {split: len(rows) for split, rows in world.rows.items()}
     {'train': 768, 'valid': 96, 'test': 96}
     """

@@ -16,17 +16,17 @@ from recbole.data.interaction import Interaction
 from recbole.utils import ModelType, init_seed
 from torch import Tensor
 
-from alignrec_recbole.compat.config import clean_argv
+from alignrec_recbole.compat.config import hide_command_line
 from alignrec_recbole.dataset import SPLITS, MultimodalDataset
-from alignrec_recbole.evaluation.ranking import RankingTask
+from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.registry import components, defaults, models
-from alignrec_recbole.testing.synthetic import BlockWorld, block_world, world_settings
+from alignrec_recbole.testing.synthetic import BlockWorld, make_blocks, world_settings
 from alignrec_recbole.training.batches import PairBatches
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 EPOCHS = 60  # three batches each: right answers in about a second
 SHORT = 3  # epochs where two fits are compared bit by bit
-CHEAP_SETTINGS: dict[str, Any] = {
+TEST_CONFIG: dict[str, Any] = {
     "train_batch_size": 256,
     "learning_rate": 0.02,
     "lr_decay": [1.0, 50],
@@ -132,11 +132,11 @@ class Fit:
         """Internal (user, item) ids of a split."""
         return self.splits[SPLITS.index(split)].pairs()
 
-    def task(self, target: str, masked: Iterable[str]) -> RankingTask:
+    def task(self, target: str, masked: Iterable[str]) -> EvalTask:
         """Ranking of the users of `target` with the items of the splits `masked` hidden."""
         train = self.splits[0]
         hidden = [self.pairs(split) for split in masked]
-        return RankingTask.from_pairs(self.pairs(target), hidden, (train.user_num, train.item_num))
+        return EvalTask.from_pairs(self.pairs(target), hidden, (train.user_num, train.item_num))
 
     def batch(self) -> Any:
         """A first batch (user, item, negative) on the model's device."""
@@ -148,13 +148,13 @@ def _own_settings(subject: Subject) -> dict[str, Any]:
     return next((OWN_CHEAP_SETTINGS[name] for name in names if name in OWN_CHEAP_SETTINGS), {})
 
 
-class Lab:
+class Testbed:
     """Fits of one subject, each made once.
 
     Args:
         model: a registered name or a subject.
         folder: for the written worlds.
-        world: the world that checks start from; default: `block_world()`.
+        world: the world that checks start from; default: `make_blocks()`.
         device: cpu or cuda.
     """
 
@@ -167,7 +167,7 @@ class Lab:
     ) -> None:
         self.subject = subject(model) if isinstance(model, str) else model
         self.folder = Path(folder)
-        self.world = world or block_world()
+        self.world = world or make_blocks()
         self.device = device
         self._places: dict[BlockWorld, Path] = {}
         self._fits: dict[Any, Fit] = {}
@@ -185,7 +185,7 @@ class Lab:
         given = {
             **self.subject.settings,
             **world_settings(),
-            **CHEAP_SETTINGS,
+            **TEST_CONFIG,
             **_own_settings(self.subject),
             "features": list(world.features),
             "epochs": EPOCHS,
@@ -198,7 +198,7 @@ class Lab:
         }
         for harness_only in ("expected", "downloads"):
             given.pop(harness_only, None)
-        with clean_argv():
+        with hide_command_line():
             config = Config(
                 model=self.subject.model_class, dataset=world.name, config_dict=dict(given)
             )

@@ -23,7 +23,7 @@ def training_bytes(model: Any, learner: str, batch_size: int) -> dict[str, int]:
     Parameters with gradients need one gradient (counted too where table_gradients.py spares it),
     the optimizer's moments and the copy of the best weights; a step needs a few copies of the
     longest table and a few b × b matrices. Of a table that is not trained products may keep another
-    form, of its size at most (ConstantFactor).
+    form, of its size at most (FrozenMatrix).
 
     >>> model = torch.nn.Embedding(1000, 64)
     >>> training_bytes(model, "adam", 2048)["optimizer"]
@@ -81,9 +81,9 @@ def check(model: Any, learner: str, batch_size: int, device: torch.device | str)
     if needed > free:
         raise NotEnoughMemoryError(
             f"Training {type(model).__name__} would need {needed / 2**30:.1f} GiB more.",
-            came=f"{free / 2**30:.1f} GiB free on {torch.device(device).type}",
+            found=f"{free / 2**30:.1f} GiB free on {torch.device(device).type}",
             expected=", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
             + " GiB",
-            next="use narrower features, a smaller embedding_size or train_batch_size",
+            hint="use narrower features, a smaller embedding_size or train_batch_size",
         )
     return needed

@@ -13,16 +13,16 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from alignrec_recbole.errors import MissingDependencyError
-from alignrec_recbole.evaluation.ranking import Ranking, RankingTask, rank
+from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 PAIRS = 1 << 18  # user-item pairs scored at once by models that score pairs only
 
 
-class ForeignTrainer(MultimodalTrainer):
+class RecBoleModelTrainer(MultimodalTrainer):
     """Ranks without inference mode and never with tensors kept from other weights."""
 
-    def rank(self, task: RankingTask, k: int) -> Ranking:
+    def rank(self, task: EvalTask, k: int) -> Ranking:
         """Top-k lists of a task under the model's present weights."""
         self.model.eval()
         for name in vars(self.model):
@@ -51,13 +51,13 @@ class ForeignTrainer(MultimodalTrainer):
         return torch.cat(parts)
 
 
-def trainer_class(name: str) -> type[ForeignTrainer]:
+def trainer_class(name: str) -> type[RecBoleModelTrainer]:
     """The trainer of a model by its name in RecBole or RecBole-GNN."""
-    own: dict[str, type[ForeignTrainer]] = {"NCL": NCLTrainer, "HMLET": HMLETTrainer}
-    return own.get(name, ForeignTrainer)
+    own: dict[str, type[RecBoleModelTrainer]] = {"NCL": NCLTrainer, "HMLET": HMLETTrainer}
+    return own.get(name, RecBoleModelTrainer)
 
 
-class NCLTrainer(ForeignTrainer):
+class NCLTrainer(RecBoleModelTrainer):
     """Clusters the embeddings every `m_step` epochs; no prototype loss before `warm_up_step`.
 
     Source: RecBole-GNN @ 632ef88 trainer.py, NCLTrainer.
@@ -71,9 +71,9 @@ class NCLTrainer(ForeignTrainer):
             except ImportError as error:
                 raise MissingDependencyError(
                     "NCL clusters with faiss.",
-                    came=str(error),
+                    found=str(error),
                     expected="faiss",
-                    next="pip install faiss-cpu",
+                    hint="pip install faiss-cpu",
                 ) from error
         if epoch >= self.config["warm_up_step"]:
             return super()._run_epoch(batches, epoch)
@@ -85,7 +85,7 @@ class NCLTrainer(ForeignTrainer):
             del model.calculate_loss
 
 
-class HMLETTrainer(ForeignTrainer):
+class HMLETTrainer(RecBoleModelTrainer):
     """Gates stay as they are for `warm_up_epochs`, then learn while they cool down.
 
     Temperature max(t₀·exp(−γ·(epoch − warm-up)), t_min).

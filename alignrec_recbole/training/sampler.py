@@ -36,9 +36,9 @@ class PairSampler:
         if (degree >= len(self.pool)).any():
             raise DataError(
                 "No negative item can be drawn for a user who has every training item.",
-                came=f"internal user id {int(owners[degree.argmax()])} with {degree.max()} items",
+                found=f"internal user id {int(owners[degree.argmax()])} with {degree.max()} items",
                 expected=f"fewer than the {len(self.pool)} items that occur in training",
-                next="remove the user or add items",
+                hint="remove the user or add items",
             )
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ from recbole.utils import ModelType
 from tqdm import tqdm
 
 from alignrec_recbole.errors import DivergedError, RecordError
-from alignrec_recbole.evaluation.ranking import Ranking, RankingTask, rank
+from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.ops.factored_gradients import TableGradients
 from alignrec_recbole.ops.linear import collecting
@@ -174,7 +174,7 @@ class MultimodalTrainer(Trainer):
             self._save_checkpoint(self.best_epoch, verbose=False)
         return self.best_valid_score, self.best_valid_result
 
-    def _fit_without_training(self, task: RankingTask | None) -> tuple[float, Any]:
+    def _fit_without_training(self, task: EvalTask | None) -> tuple[float, Any]:
         self.stopped, self.best_epoch = "nothing to train", 0
         if task is not None:
             self._note(0, self._metrics(self.rank(task, max(self.cutoffs))))
@@ -209,9 +209,9 @@ class MultimodalTrainer(Trainer):
         if not all(map(math.isfinite, losses)):
             raise DivergedError(
                 f"The training loss is not finite in epoch {epoch}.",
-                came=f"loss terms {losses}",
+                found=f"loss terms {losses}",
                 expected="finite numbers",
-                next="lower learning_rate or a loss weight",
+                hint="lower learning_rate or a loss weight",
             )
         self.train_loss_dict[epoch] = sum(losses)
         return {
@@ -269,7 +269,7 @@ class MultimodalTrainer(Trainer):
 
     # Evaluation ---------------------------------------------------------------------------------
 
-    def rank(self, task: RankingTask, k: int) -> Ranking:
+    def rank(self, task: EvalTask, k: int) -> Ranking:
         """Top-k lists of a task under the model's present weights."""
         self.model.eval()
         field = self.config["USER_ID_FIELD"]
@@ -355,9 +355,9 @@ class MultimodalTrainer(Trainer):
         except Exception as error:
             raise RecordError(
                 f"The saved state {self.state_file.name} cannot be resumed.",
-                came=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
                 expected="the state of the same model, written whole",
-                next="start again with --overwrite",
+                hint="start again with --overwrite",
             ) from error
         torch.set_rng_state(state["torch_rng"].cpu())
         if state["cuda_rng"] and torch.cuda.is_available():
@@ -388,15 +388,15 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state))
 
 
-def as_task(data: Any) -> RankingTask | None:
+def as_task(data: Any) -> EvalTask | None:
     """A ranking task from ours or from RecBole's full-sort loader; None stays None."""
-    if data is None or isinstance(data, RankingTask):
+    if data is None or isinstance(data, EvalTask):
         return data
     if not hasattr(data, "uid2positive_item"):
         raise NotImplementedError("Only full ranking is supported: set eval_args.mode to full.")
     users = data.uid_list.numpy()
     shape = (len(data.uid2positive_item), data._dataset.item_num)
-    return RankingTask.from_pairs(
+    return EvalTask.from_pairs(
         _flatten(users, data.uid2positive_item), [_flatten(users, data.uid2history_item)], shape
     )
 

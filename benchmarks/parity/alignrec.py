@@ -100,7 +100,7 @@ def build_ours(case: Case, inputs: dict[str, Any], double: bool) -> Any:
         num=lambda field: {"u": USERS, "i": ITEMS}[field] + 1,
         features={"toy": None},
         fused_features=lambda: torch.from_numpy(features),
-        fused_gaps=list,
+        missing_entries=list,
         pairs=lambda: (user + 1, item + 1),
     )
     with default_dtype(torch.float64 if double else torch.float32):

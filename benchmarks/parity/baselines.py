@@ -658,9 +658,9 @@ def with_seed(entry: dict[str, Any], seed: int, found: dict[str, Any]) -> dict[s
     if before != same:
         raise RecordError(
             "The kept trainings cannot be added to.",
-            came=f"kept {before}, now {same}",
+            found=f"kept {before}, now {same}",
             expected="the same data, features and settings for all seeds",
-            next="keep the new trainings in another --store",
+            hint="keep the new trainings in another --store",
         )
     out: dict[str, Any] = {**same, "seeds": [*entry.get("seeds", []), seed]}
     for side, epochs in found["epochs"].items():

@@ -31,7 +31,7 @@ import torch
 
 from alignrec_recbole.compat.libraries import patch_dok_update
 from alignrec_recbole.errors import DataError
-from alignrec_recbole.graphs.user_item import co_interaction_graph
+from alignrec_recbole.graphs.user_item import user_cooccurrence_graph
 from benchmarks.reference.epoch_timer import epoch_seconds
 
 FILES = {"text": "text_feat.npy", "image": "image_feat.npy"}
@@ -143,9 +143,9 @@ def importable(reference: Path, model: str, device: str = "cpu") -> Iterator[Non
     if not is_of(reference, model):
         raise DataError(
             f"This is no checkout of {SOURCES[model]}.",
-            came=str(reference),
+            found=str(reference),
             expected=f"a folder with src/models/{model}.py",
-            next=f"clone {SOURCES[model]} and pass its root",
+            hint=f"clone {SOURCES[model]} and pass its root",
         )
     for name, kind in (("float", np.float64), ("int", np.int64)):
         if name not in np.__dict__:
@@ -238,7 +238,7 @@ def _save_user_graph(path: Path, interactions: Any) -> None:
 
     Equal numbers stand there in an order that torch.topk leaves open; here the smaller id is first.
     """
-    graph = co_interaction_graph(interactions.nonzero(), interactions.shape, 200)
+    graph = user_cooccurrence_graph(interactions.nonzero(), interactions.shape, 200)
     rows = {}
     for user, (start, stop) in enumerate(itertools.pairwise(graph.indptr)):
         order = np.argsort(-graph.data[start:stop], kind="stable")

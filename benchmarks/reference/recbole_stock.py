@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 import alignrec_recbole  # noqa: F401  (lets RecBole run on today's packages)
-from alignrec_recbole.compat.config import clean_argv
+from alignrec_recbole.compat.config import hide_command_line
 
 PARTS = ("train", "valid", "test")
 TUNED_CELLS = 40_960_000  # eval_batch_size at which RecBole ranks fastest on Sports
@@ -49,7 +49,7 @@ def actions(
         "checkpoint_dir": str(scratch / "saved"), "show_progress": False, "state": "WARNING",
         "load_col": {"inter": ["user_id", "item_id"]},
     }  # fmt: skip
-    with clean_argv():
+    with hide_command_line():
         config = Config(model=LightGCN, dataset=folder.name, config_dict=values)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)

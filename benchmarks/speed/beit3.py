@@ -29,7 +29,7 @@ from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.encoders.beit3 import weights
 from alignrec_recbole.encoders.beit3.architecture import Architecture, named
 from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
-from alignrec_recbole.ops.matmul import pack_linears
+from alignrec_recbole.ops.matmul import prepack_linears
 from alignrec_recbole.runtime import allocator, hardware
 from benchmarks.parity.beit3 import import_torchscale, randomise, reference_model
 from benchmarks.speed import paired_timing
@@ -84,7 +84,7 @@ def ours(reference: Path | None, bf16: bool, texts: Texts) -> dict[str, Any]:
     own = weights.from_torchscale(model.state_dict()).eval().requires_grad_(False)
     del model
     own = own.to(torch.bfloat16 if bf16 else torch.float32)
-    pack_linears(own)
+    prepack_linears(own)
     allocator.keep_freed_memory()  # as extraction does
     return _actions(partial(our_rows, own), texts)
 
@@ -107,8 +107,8 @@ def agreement(reference: Path | None) -> dict[str, float]:
     expected = their_rows(model, False, *x)
     own = weights.from_torchscale(model.state_dict()).eval().requires_grad_(False)
     half = copy.deepcopy(own).bfloat16()
-    pack_linears(own)
-    pack_linears(half)
+    prepack_linears(own)
+    prepack_linears(half)
     single = our_rows(own, *x)
     cosine = torch.nn.functional.cosine_similarity(single, our_rows(half, *x))
     return {

@@ -61,8 +61,8 @@ def read(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
     if not found:
         raise RecordError(
             "There are no timings.",
-            came=f"no .json in {folder}",
-            next="python -m benchmarks.speed.NAME … | tail -1 > results/shipped/speed/NAME.json",
+            found=f"no .json in {folder}",
+            hint="python -m benchmarks.speed.NAME … | tail -1 > results/shipped/speed/NAME.json",
         )
     return found
 

@@ -25,7 +25,7 @@ from tabulate import tabulate
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, normalised_interactions
 from alignrec_recbole.ops.linear import linear
-from alignrec_recbole.ops.matmul import inner_products
+from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.runtime import allocator, hardware
 from benchmarks.speed import paired_timing
@@ -51,7 +51,7 @@ def limits() -> dict[str, float]:
     table, rows = torch.randn(54_000, D), torch.randint(54_000, (400_000,))
     into = torch.empty(400_000, D)
     return {
-        "flops": 2 * 2048**3 / seconds_of(lambda: inner_products(square, square)),
+        "flops": 2 * 2048**3 / seconds_of(lambda: matmul_nt(square, square)),
         "copy": 2 * source.nbytes / seconds_of(lambda: target.copy_(source)),
         "gather": 2 * into.nbytes
         / seconds_of(lambda: torch.index_select(table, 0, rows, out=into)),
@@ -91,12 +91,12 @@ def parts(
         return torch.autograd.grad(losses.info_nce(left, right, 0.2), (left, right))
 
     def gram() -> object:
-        return torch.autograd.grad(losses.gram_distance(left, target), left)
+        return torch.autograd.grad(losses.similarity_matrix_distance(left, target), left)
 
     product = 2.0 * items * width * D
     table = 4.0 * items * width
     edges, near = graph.csr.nnz, neighbours.csr.nnz
-    width_strips = sum(width - start for start in range(0, width, losses.GRAM_COLUMNS))
+    width_strips = sum(width - start for start in range(0, width, losses.SIMILARITY_BLOCK_COLUMNS))
     numbers = features.numel() + nodes.numel()
     return {
         "Â X": (
@@ -118,7 +118,9 @@ def parts(
         ),
         "REG, with backward": (
             gram,
-            2.0 * batch * (losses.GRAM_COLUMNS * width_strips + 2 * D * width + 2 * D * D),
+            2.0
+            * batch
+            * (losses.SIMILARITY_BLOCK_COLUMNS * width_strips + 2 * D * width + 2 * D * D),
             4.0 * batch * width,
             "copy",
         ),

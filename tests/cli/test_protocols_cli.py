@@ -15,12 +15,12 @@ from alignrec_recbole.features.masking import FeatureMask, masked_items
 from alignrec_recbole.features.table import save_features
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.protocols import PROTOCOLS, long_tail
-from alignrec_recbole.protocols.context import Bench
-from alignrec_recbole.runs.prepare import prepare, run_digest
+from alignrec_recbole.protocols.context import ProtocolContext
+from alignrec_recbole.runs.prepare import config_hash, prepare
 from alignrec_recbole.runs.record import read_record, read_records
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.settings import Settings
-from alignrec_recbole.testing.synthetic import block_world
+from alignrec_recbole.testing.synthetic import make_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = ["zero-shot", "item-cf", "mask-modality", "cold-start", "diagnostics"]
@@ -30,7 +30,7 @@ CONTENT = ["zero-shot", "item-cf", "mask-modality", "cold-start", "diagnostics"]
 def data(tmp_path_factory):
     """A block world with features "text" and "image", and a fused set with its second files."""
     folder = tmp_path_factory.mktemp("data")
-    world = block_world(users=12, items=10, cold=2, blocks=3, likes=6, seed=1, name="small")
+    world = make_blocks(users=12, items=10, cold=2, blocks=3, likes=6, seed=1, name="small")
     place = world.write(folder)
     rng = np.random.default_rng(0)
     both = np.concatenate(list(world.features.values()), axis=1)
@@ -208,7 +208,7 @@ def test_a_run_sees_the_features_that_its_mask_leaves(data, tmp_path):
 
 def test_protocols_see_training_interactions_alone(data, tmp_path):
     made = RunSpec("", "small", ("text",), protocol="zero-shot", data_path=data, output=tmp_path)
-    bench = Bench(made, Settings, "zero-shot")
+    bench = ProtocolContext(made, Settings, "zero-shot")
     users, items = bench.dataset.pairs()
     assert len(users) < sum(len(split.pairs()[0]) for split in bench.prepared.splits)
     history = bench.content().history.tocoo()
@@ -272,7 +272,7 @@ def test_committed_records_keep_their_digests():
     for path in paths:
         record = read_record(path)
         spec = RunSpec(model=record.model, dataset=record.dataset, protocol=record.protocol)
-        found = run_digest(spec, record.config, record.data, record.feature_files)
+        found = config_hash(spec, record.config, record.data, record.feature_files)
         assert found == record.config_sha256, path
         assert json.loads(path.read_text())["config_sha256"][:8] in path.name
 
@@ -301,6 +301,6 @@ def test_the_long_tail_is_cut_by_training_interactions(data, done, monkeypatch):
         monkeypatch.setattr(long_tail, name, watched(name))
     assert run(data, done, "--protocol", "long-tail", "--overwrite") == 0
     made = RunSpec("", "small", ("text",), protocol="zero-shot", data_path=data, output=done)
-    train = Bench(made, Settings, "zero-shot").dataset
+    train = ProtocolContext(made, Settings, "zero-shot").dataset
     for name, ids, n in zip(counts, train.pairs(), (train.user_num, train.item_num), strict=True):
         assert np.array_equal(counts[name], np.bincount(ids, minlength=n))

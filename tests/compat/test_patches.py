@@ -178,7 +178,7 @@ def test_other_state_is_read_back_by_its_writer_alone(
         checkpoints.load(path)
     path.write_bytes(content)
     assert checkpoints.load(path)
-    monkeypatch.setattr(checkpoints, "_written_here", {})  # another process
+    monkeypatch.setattr(checkpoints, "_trusted_files", {})  # another process
     with pytest.raises(DataError, match="this very process"):
         checkpoints.load(path)
 
@@ -199,7 +199,7 @@ def test_stock_models_come_back_in_another_process(
     users = Interaction({"user_id": torch.arange(1, 5)})
     scores = network.full_sort_predict(users)
 
-    monkeypatch.setattr(checkpoints, "_written_here", {})
+    monkeypatch.setattr(checkpoints, "_trusted_files", {})
     torch.load(trainer.saved_model_file, weights_only=True)
     _, loaded, *_ = load_data_and_model(trainer.saved_model_file)
     loaded.eval()

@@ -14,14 +14,14 @@ from broken_models import BROKEN, Broken
 from alignrec_recbole.registry import models
 from alignrec_recbole.testing import model_checks as suite
 from alignrec_recbole.testing.model_checks import EXPECTED_FAILURES, model_checks
-from alignrec_recbole.testing.synthetic import block_world, world_settings
-from alignrec_recbole.testing.testbed import Lab, subject
+from alignrec_recbole.testing.synthetic import make_blocks, world_settings
+from alignrec_recbole.testing.testbed import Testbed, subject
 
 
 @pytest.fixture(scope="session")
-def labs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lab]:
+def labs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Testbed]:
     """One lab a registered model, so that its fits are made once."""
-    return {name: Lab(name, tmp_path_factory.mktemp(name)) for name in models.MODELS}
+    return {name: Testbed(name, tmp_path_factory.mktemp(name)) for name in models.MODELS}
 
 
 def cases() -> list:
@@ -36,7 +36,7 @@ def cases() -> list:
 
 
 @pytest.mark.parametrize(("name", "check"), cases())
-def test_registered_model(labs: dict[str, Lab], name: str, check) -> None:
+def test_registered_model(labs: dict[str, Testbed], name: str, check) -> None:
     check(labs[name])
 
 
@@ -72,7 +72,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_alignrec(tmp_path: Path, form: str) -> None:
     base = subject("AlignRec")
-    lab = Lab(suite.replace(base, settings={**base.settings, **FORMS[form]}), tmp_path)
+    lab = Testbed(suite.replace(base, settings={**base.settings, **FORMS[form]}), tmp_path)
     suite.check_right_top_item(lab)
     suite.check_loss_falls(lab)
     suite.check_gradients(lab)
@@ -89,13 +89,13 @@ def ids(case: Broken) -> str:
 def test_a_broken_model_fails_its_check(tmp_path: Path, case: Broken) -> None:
     check = getattr(suite, case.check)
     with pytest.raises((AssertionError, ValueError), match=case.says):
-        check(Lab(case.subject, tmp_path))
+        check(Testbed(case.subject, tmp_path))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN, ids=ids)
 def test_a_broken_model_fails_no_other_check(tmp_path: Path, case: Broken) -> None:
-    lab = Lab(case.subject, tmp_path)
+    lab = Testbed(case.subject, tmp_path)
     base = case.subject.model_class.__mro__
     known = {c for (name, c) in EXPECTED_FAILURES if name in {kind.__name__ for kind in base}}
     failed = set()
@@ -118,15 +118,15 @@ def test_every_check_has_a_broken_model() -> None:
 
 
 def test_scores_survive_a_new_process(tmp_path: Path) -> None:
-    lab = Lab("AlignRec", tmp_path)
+    lab = Testbed("AlignRec", tmp_path)
     fit = lab.fit(epochs=2)
     torch.save(fit.model.state_dict(), tmp_path / "weights.pt")
     np.save(tmp_path / "scores.npy", fit.scores_by_position().numpy())
     program = f"""
 import numpy as np, torch
-from alignrec_recbole.testing.testbed import Lab
+from alignrec_recbole.testing.testbed import Testbed
 torch.set_num_threads(1)
-fit = Lab("AlignRec", {str(tmp_path / "other")!r}).build(seed=5)
+fit = Testbed("AlignRec", {str(tmp_path / "other")!r}).build(seed=5)
 fit.model.load_state_dict(torch.load({str(tmp_path / "weights.pt")!r}, weights_only=True))
 assert np.array_equal(fit.scores_by_position().numpy(), np.load({str(tmp_path / "scores.npy")!r}))
 """
@@ -135,10 +135,10 @@ assert np.array_equal(fit.scores_by_position().numpy(), np.load({str(tmp_path / 
 
 
 def test_both_layouts_give_one_model(tmp_path: Path) -> None:
-    lab = Lab("AlignRec", tmp_path)
+    lab = Testbed("AlignRec", tmp_path)
     world = lab.world
     mmrec = lab.fit(epochs=2)
-    other = Lab("AlignRec", tmp_path / "atomic")
+    other = Testbed("AlignRec", tmp_path / "atomic")
     other._places[world] = world.write(tmp_path / "atomic" / "data", "atomic")
     atomic = other.fit(world, epochs=2, **world_settings("atomic"))
     suite.assert_equal_fits(mmrec, atomic, "RecBole's atomic files")
@@ -146,7 +146,7 @@ def test_both_layouts_give_one_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [n for n in models.MODELS if subject(n).learns])
 def test_other_devices(tmp_path: Path, name: str, device: str) -> None:
-    lab = Lab(name, tmp_path, device=device)
+    lab = Testbed(name, tmp_path, device=device)
     suite.check_scores_as_on_cpu(lab)
     suite.check_device_is_followed(lab)
     suite.check_right_top_item(lab)
@@ -156,7 +156,7 @@ def test_other_devices(tmp_path: Path, name: str, device: str) -> None:
 
 
 def test_block_world_has_the_answer_it_claims() -> None:
-    world = block_world()
+    world = make_blocks()
     assert (len(world.users), len(world.items), int(world.cold.sum())) == (96, 48, 8)
     every = np.concatenate(list(world.rows.values()))
     assert len(np.unique(every, axis=0)) == len(every) == 960
@@ -170,7 +170,7 @@ def test_block_world_has_the_answer_it_claims() -> None:
 
 
 def test_block_world_hides_position_from_token_and_id() -> None:
-    world = block_world()
+    world = make_blocks()
     numbers = np.array([int(token[1:]) for token in world.items])
     for order in (numbers, world.feature_order, world.item_order):
         assert (order == np.arange(48)).mean() < 0.2
@@ -181,7 +181,7 @@ def test_block_world_hides_position_from_token_and_id() -> None:
 
 def test_block_world_is_drawn_from_its_seed(tmp_path: Path) -> None:
     for seed, folder in ((0, "a"), (0, "b"), (1, "c")):
-        block_world(seed=seed).write(tmp_path / folder)
+        make_blocks(seed=seed).write(tmp_path / folder)
     files = sorted(p.name for p in (tmp_path / "a" / "block_world").iterdir())
     assert "block_world.inter" in files
     assert "image.json" in files

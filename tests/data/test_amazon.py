@@ -22,7 +22,7 @@ from PIL import Image
 
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.data import amazon as raw
-from alignrec_recbole.data.image_download import HOSTS, LEDGER, Polite, address, fetch_images
+from alignrec_recbole.data.image_download import HOSTS, LEDGER, RateLimit, address, fetch_images
 from alignrec_recbole.data.interactions import read_interactions
 from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.errors import DataError
@@ -374,7 +374,7 @@ def server() -> Iterator[str]:
 
 
 quick = partial(
-    fetch_images, hosts=("127.0.0.1",), polite=Polite(4, pause=0, backoff=0.01), progress=False
+    fetch_images, hosts=("127.0.0.1",), polite=RateLimit(4, pause=0, backoff=0.01), progress=False
 )
 FAILING = {
     "gone": "gone", "page": "not an image", "empty": "not an image", "huge": "too large",

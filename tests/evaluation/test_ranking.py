@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from alignrec_recbole.evaluation import ranking as ranking_module
-from alignrec_recbole.evaluation.ranking import RankingTask, rank
+from alignrec_recbole.evaluation.ranking import EvalTask, rank
 from alignrec_recbole.ops.topk import top_k
 
 METRICS = ["Recall", "NDCG", "Precision", "MAP", "Hit", "MRR"]
@@ -17,7 +17,7 @@ def task_of(n_users, n_items, rng, masked=0.1, targets=0.05):
     target = draws < targets
     hidden = (draws > 1 - masked) & (draws < 1)
     return (
-        RankingTask.from_pairs(np.nonzero(target), [np.nonzero(hidden)], (n_users, n_items)),
+        EvalTask.from_pairs(np.nonzero(target), [np.nonzero(hidden)], (n_users, n_items)),
         target,
         hidden,
     )
@@ -37,7 +37,7 @@ def test_metrics_equal_recbole(kind, monkeypatch):
         scores = np.round(scores)
     if kind == "block by block":
         monkeypatch.setattr(ranking_module, "BLOCK_BYTES", 7 * 4 * 300)
-        monkeypatch.setattr(ranking_module, "HIT_ROWS", 11)
+        monkeypatch.setattr(ranking_module, "HIT_BLOCK_ROWS", 11)
     table = torch.from_numpy(scores)
     ranking = rank(lambda users: table[users].clone(), task, 20, "cpu")
 
@@ -74,7 +74,7 @@ def test_pad_and_masked_items_never_appear_and_short_lists_end_in_minus_one():
 
 
 def test_users_without_targets_are_not_ranked():
-    task = RankingTask.from_pairs(
+    task = EvalTask.from_pairs(
         (np.array([2]), np.array([1])), [(np.array([1]), np.array([1]))], (4, 3)
     )
     assert task.users.tolist() == [2]

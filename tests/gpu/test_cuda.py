@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from alignrec_recbole import losses
-from alignrec_recbole.evaluation.ranking import RankingTask, rank
+from alignrec_recbole.evaluation.ranking import EvalTask, rank
 from alignrec_recbole.graphs import item_item
 from alignrec_recbole.ops import linear, neighbours, propagation, sparse
 from alignrec_recbole.ops.edge_weights import Edges
-from alignrec_recbole.ops.rows import take_rows, unit_rows
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.topk import top_k
 from alignrec_recbole.runtime import hardware
-from alignrec_recbole.testing.synthetic import block_world
-from alignrec_recbole.testing.testbed import Lab
+from alignrec_recbole.testing.synthetic import make_blocks
+from alignrec_recbole.testing.testbed import Testbed
 from alignrec_recbole.training import memory_estimate
 
 pytestmark = [
@@ -61,15 +61,15 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "neighbour sums": lambda x: neighbours.neighbour_sums(x[:, :3], index(x, NEIGHBOURS), x),
     "linear": lambda x: linear.linear(x, x[:3], x[0, :3]),
     "linear of rows": lambda x: linear.linear(x, x[:3], rows=index(x, ROWS)),
-    "linear of a constant": lambda x: linear.ConstantFactor().linear(x.detach(), x[:3]),
-    "take rows": lambda x: take_rows(x, index(x, ROWS)),
-    "unit rows": unit_rows,
+    "linear of a constant": lambda x: linear.FrozenMatrix().linear(x.detach(), x[:3]),
+    "take rows": lambda x: gather_rows(x, index(x, ROWS)),
+    "unit rows": l2_normalize_rows,
     "info nce": lambda x: losses.info_nce(x, x.flip(0), 0.2),
     "info nce of ids": lambda x: losses.info_nce(x, x * x, 0.2, ids=index(x, list(range(40)))),
     "info nce, not normalised": lambda x: losses.info_nce(x, x.flip(0), 0.5, normalise=False),
-    "info nce of a table": lambda x: losses.info_nce_table(x[:5], x, index(x, ROWS), 0.2),
-    "gram distance": lambda x: losses.gram_distance(x, x.detach().flip(1)),
-    "gram distance, counted": lambda x: losses.gram_distance(
+    "info nce of a table": lambda x: losses.info_nce_all_negatives(x[:5], x, index(x, ROWS), 0.2),
+    "gram distance": lambda x: losses.similarity_matrix_distance(x, x.detach().flip(1)),
+    "gram distance, counted": lambda x: losses.similarity_matrix_distance(
         x, x.detach().flip(1), index(x, [1.0, 2.0] * 20)
     ),
     "cosine distance": lambda x: losses.cosine_distance(x, x.flip(0)),
@@ -106,7 +106,7 @@ def test_lists_are_the_cpus(width: int, k: int) -> None:
     rng = np.random.default_rng(0)
     target, hidden = rng.random((2, 200, width)) < 0.05
     target[:, 0] = hidden[:, 0] = target[0] = False
-    task = RankingTask.from_pairs(np.nonzero(target & ~hidden), [np.nonzero(hidden)], (200, width))
+    task = EvalTask.from_pairs(np.nonzero(target & ~hidden), [np.nonzero(hidden)], (200, width))
     scores = torch.from_numpy(rng.permutation(200 * width).reshape(200, width)).float()
     expected = rank(lambda users: scores[users], task, k, "cpu")
     table = scores.cuda()
@@ -119,7 +119,7 @@ def test_lists_are_the_cpus(width: int, k: int) -> None:
 @pytest.mark.parametrize("model", ["AlignRec", "FREEDOM", "LATTICE"])
 def test_a_resumed_training_goes_on(tmp_path: Path, model: str) -> None:
     """Sums on a GPU come in no fixed order, so the runs agree to rounding."""
-    lab = Lab(model, tmp_path, device="cuda")
+    lab = Testbed(model, tmp_path, device="cuda")
     whole = lab.fresh_fit(epochs=4)
     half = lab.build(epochs=2)
     half.trainer.state_file = tmp_path / "state.pt"
@@ -135,7 +135,7 @@ def test_a_resumed_training_goes_on(tmp_path: Path, model: str) -> None:
 @pytest.mark.parametrize("model", ["AlignRec", "FREEDOM", "MGCN"])
 def test_bfloat16_is_near_float32(tmp_path: Path, model: str) -> None:
     assert hardware.has_bfloat16("cuda")
-    lab = Lab(model, tmp_path, device="cuda")
+    lab = Testbed(model, tmp_path, device="cuda")
     found = {}
     for precision in ("float32", "bfloat16"):
         found[precision] = lab.fit(epochs=3, precision=precision).trainer.history[-1]["loss"]
@@ -143,7 +143,7 @@ def test_bfloat16_is_near_float32(tmp_path: Path, model: str) -> None:
 
 
 def test_repeated_trainings_differ_by_rounding_only(tmp_path: Path) -> None:
-    lab = Lab("AlignRec", tmp_path, device="cuda")
+    lab = Testbed("AlignRec", tmp_path, device="cuda")
     one, other = (lab.fresh_fit(epochs=2).scores().cpu() for _ in range(2))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
@@ -157,7 +157,7 @@ def test_the_gpus_memory_is_what_counts() -> None:
 def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     from alignrec_recbole.cli.main import main
 
-    folder = block_world().write(tmp_path / "data" / "blocks")
+    folder = make_blocks().write(tmp_path / "data" / "blocks")
     features = sorted(path.stem for path in folder.rglob("*.npy"))
     base = ["--model", "AlignRec", "--dataset", folder.name, "--data-path", str(folder.parent),
             "--features", features[0], "--epochs", "2", "--quiet", "--device", "cuda",

@@ -110,5 +110,5 @@ def test_shrunk_neighbours_equal_the_dense_twin(memory, shrink):
     best, where = similar.topk(4, dim=1)
     dense = torch.zeros(30, 30, dtype=torch.float64).scatter(1, where, best)
     dense[[0, 9]] = 0
-    graph = item_item.shrunk_neighbours(features, 4, shrink, memory_bytes=memory)
+    graph = item_item.item_knn(features, 4, shrink, memory_bytes=memory)
     np.testing.assert_allclose(graph.toarray(), dense)

@@ -33,7 +33,7 @@ def searches(monkeypatch) -> list[int]:
 
 
 def test_the_second_search_is_read_and_equal(features, searches, tmp_path: Path) -> None:
-    with knn_cache.keep_in(tmp_path):
+    with knn_cache.use_cache_folder(tmp_path):
         first, second = (item_item.nearest_neighbours(features, 5) for _ in range(2))
     assert searches == [5]
     made = item_item._search(features, 5, 1 << 20)
@@ -47,7 +47,7 @@ def test_other_values_types_shapes_and_k_have_lists_of_their_own(
 ) -> None:
     changed = features.clone()
     changed[7, 3] += 1e-6
-    with knn_cache.keep_in(tmp_path):
+    with knn_cache.use_cache_folder(tmp_path):
         for table, k in [
             (features, 5), (features, 6), (changed, 5), (features.double(), 5),
             (features.view(120, 4), 5),
@@ -59,7 +59,7 @@ def test_other_values_types_shapes_and_k_have_lists_of_their_own(
 
 
 def test_nothing_is_kept_unless_asked(features, searches, tmp_path: Path) -> None:
-    with knn_cache.keep_in(None):
+    with knn_cache.use_cache_folder(None):
         item_item.nearest_neighbours(features, 5)
     item_item.nearest_neighbours(features, 5)
     assert searches == [5, 5]
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_searched_again(
 ) -> None:
     from safetensors.torch import save
 
-    with knn_cache.keep_in(tmp_path):
+    with knn_cache.use_cache_folder(tmp_path):
         expected = item_item.nearest_neighbours(features, 5)
         (path,) = tmp_path.iterdir()
         path.write_bytes(

@@ -9,7 +9,7 @@ import torch
 
 from alignrec_recbole.graphs import user_item
 from alignrec_recbole.ops import propagation, sparse
-from alignrec_recbole.ops.rows import take_rows
+from alignrec_recbole.ops.rows import gather_rows
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_layer_mean_equals_the_dense_sum_and_has_its_gradient(
 @pytest.mark.parametrize("keep", [None, slice(5, None), torch.tensor([1, 1, 30])])
 def test_what_the_rows_reach_is_enough(square, share, layers, keep, monkeypatch):
     for module in (sparse, propagation):
-        monkeypatch.setattr(module, "NEAR_SHARE", share)
+        monkeypatch.setattr(module, "MAX_TWO_HOP_FRACTION", share)
     graph = sparse.SparseOperator(sp.triu(square))  # not symmetric
     dense = torch.from_numpy(sp.triu(square).toarray())
     start = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
@@ -125,7 +125,7 @@ def test_deep_copies_share_the_matrix(square):
 
 def test_take_rows_adds_repeated_rows():
     table = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda t: take_rows(t, torch.tensor([2, 2, 0])), (table,))
+    assert torch.autograd.gradcheck(lambda t: gather_rows(t, torch.tensor([2, 2, 0])), (table,))
 
 
 def test_normalised_interactions_count_a_repeated_pair_once():
@@ -148,9 +148,9 @@ def test_thinned_adjacency_keeps_a_share_and_its_own_degrees():
     rng = np.random.default_rng(0)
     users, items = np.nonzero(rng.random((20, 30)) < 0.3)
     whole = user_item.normalised_interactions((users, items), (20, 30))
-    graph = user_item.thinned_adjacency(whole, 0.25, torch.Generator().manual_seed(1)).csr
-    again = user_item.thinned_adjacency(whole, 0.25, torch.Generator().manual_seed(1)).csr
-    other = user_item.thinned_adjacency(whole, 0.25, torch.Generator().manual_seed(2)).csr
+    graph = user_item.sample_edges(whole, 0.25, torch.Generator().manual_seed(1)).csr
+    again = user_item.sample_edges(whole, 0.25, torch.Generator().manual_seed(1)).csr
+    other = user_item.sample_edges(whole, 0.25, torch.Generator().manual_seed(2)).csr
     assert (graph != again).nnz == 0
     assert (graph != other).nnz > 0
     assert graph.nnz == 2 * int(0.25 * len(users))
@@ -168,7 +168,7 @@ def test_thinning_drops_popular_edges_first():
     items = np.stack([np.zeros(60, int), np.arange(1, 61)], 1).ravel()
     whole = user_item.normalised_interactions((users, items), (60, 61))
     popular = [
-        user_item.thinned_adjacency(whole, 0.5, torch.Generator().manual_seed(seed)).csr[60].nnz
+        user_item.sample_edges(whole, 0.5, torch.Generator().manual_seed(seed)).csr[60].nnz
         for seed in range(20)
     ]
     assert np.mean(popular) < 15  # 30 if every edge were as likely as the others
@@ -193,7 +193,7 @@ def test_co_interaction_graph_equals_its_slow_twin(k, entries):
     users, items = np.nonzero(rng.random((25, 40)) < 0.12)
     kept = users > 0  # user 0 is PAD
     users, items = users[kept], items[kept]
-    graph = user_item.co_interaction_graph(
+    graph = user_item.user_cooccurrence_graph(
         (np.append(users, users[:5]), np.append(items, items[:5])), (25, 40), k, entries=entries
     )
     assert not graph[0].nnz
@@ -205,7 +205,7 @@ def test_softmax_rows_equal_torch_where_a_row_has_entries():
     graph.data *= 100
     dense = torch.from_numpy(graph.toarray())
     expected = torch.softmax(dense.masked_fill(dense == 0, -torch.inf), 1).nan_to_num()
-    np.testing.assert_allclose(user_item.softmax_rows(graph).toarray(), expected)
+    np.testing.assert_allclose(user_item.row_softmax(graph).toarray(), expected)
 
 
 def test_extended_adjacency_equals_its_dense_twin():

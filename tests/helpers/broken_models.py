@@ -12,7 +12,7 @@ import torch
 
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.encoders.cache import find_or_encode
-from alignrec_recbole.evaluation.ranking import RankingTask
+from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.models.alignrec import AlignRec
 from alignrec_recbole.models.bpr import BPR
 from alignrec_recbole.models.lightgcn import LightGCN
@@ -102,7 +102,7 @@ class UnguardedCosine(MultimodalDataset):
 class PadUnmasked(MultimodalTrainer):
     """Ranks column 0 like any item."""
 
-    def rank(self, task: RankingTask, k: int) -> Any:
+    def rank(self, task: EvalTask, k: int) -> Any:
         ranking = super().rank(task, k)
         self.model.eval()
         scores = self.model.full_sort_predict(
@@ -116,7 +116,7 @@ class PadUnmasked(MultimodalTrainer):
 class MaskOfTheNextUser(MultimodalTrainer):
     """Hides another user's items."""
 
-    def rank(self, task: RankingTask, k: int) -> Any:
+    def rank(self, task: EvalTask, k: int) -> Any:
         order = np.roll(np.arange(len(task.users)), 1)
         return super().rank(replace(task, masked=task.masked[order]), k)
 

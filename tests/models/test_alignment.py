@@ -12,7 +12,7 @@ from alignrec_recbole.models._content import TwoViewRecommender
 from alignrec_recbole.registry import components, defaults
 from alignrec_recbole.registry.models import MODELS, load_class
 from alignrec_recbole.settings import check_keys
-from alignrec_recbole.testing.testbed import Lab
+from alignrec_recbole.testing.testbed import Testbed
 
 TWO_VIEWS = [
     name
@@ -25,8 +25,8 @@ WEIGHTS = {"cca": 0.5, "uia": 0.25, "reg": 2.0}
 
 
 @pytest.fixture(scope="module", params=TWO_VIEWS)
-def lab(request, tmp_path_factory) -> Lab:
-    return Lab(request.param, tmp_path_factory.mktemp(request.param))
+def lab(request, tmp_path_factory) -> Testbed:
+    return Testbed(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def test_the_models_that_the_paper_names_have_two_views():

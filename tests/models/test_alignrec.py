@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from alignrec_recbole.runs import prepare, tasks
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
-from alignrec_recbole.testing.testbed import Lab
+from alignrec_recbole.testing.testbed import Testbed
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_several_sets_are_normalised_and_concatenated(world, tmp_path):
 
 
 def test_one_set_is_taken_as_it_is_and_several_as_unit_rows(tmp_path):
-    lab = Lab("AlignRec", tmp_path)
+    lab = Testbed("AlignRec", tmp_path)
     dataset = lab.build(features=["text"]).splits[0]
     alone = torch.from_numpy(dataset.features["text"].values)
     assert torch.equal(dataset.fused_features(), alone)

@@ -11,7 +11,7 @@ import torch
 
 from alignrec_recbole.models.bm3 import BM3
 from alignrec_recbole.registry import defaults, models
-from alignrec_recbole.testing.testbed import Lab
+from alignrec_recbole.testing.testbed import Testbed
 
 
 class _Config(dict):
@@ -78,7 +78,7 @@ def test_grcn_cuts_an_edge_whose_sender_is_not_trusted():
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_mmgcn_trains_its_vectors_only_when_asked(tmp_path, trained):
-    lab = Lab("MMGCN", tmp_path)
+    lab = Testbed("MMGCN", tmp_path)
     fit = lab.build(train_vectors=trained)
     vectors = [fit.model.nodes.weight, *(branch.users for branch in fit.model.branches)]
     before = [table.detach().clone() for table in vectors]
@@ -113,7 +113,7 @@ def test_dualgnn_counts_each_like_user_once():
 
 @pytest.mark.parametrize("name", ["FREEDOM", "PGL"])
 def test_each_epoch_has_edges_of_its_own(tmp_path, name):
-    model = Lab(name, tmp_path).build().model
+    model = Testbed(name, tmp_path).build().model
     drawn = []
     for seed in (1, 2, 1):
         model.begin_epoch(torch.Generator().manual_seed(seed))
@@ -124,7 +124,7 @@ def test_each_epoch_has_edges_of_its_own(tmp_path, name):
 
 
 def test_pop_ranks_by_training_interactions(tmp_path):
-    fit = Lab("Pop", tmp_path).build()
+    fit = Testbed("Pop", tmp_path).build()
     counts = np.bincount(fit.pairs("train")[1], minlength=fit.splits[0].item_num)
     assert len(set(counts[1:])) > 1
     order = fit.scores()[0].numpy()

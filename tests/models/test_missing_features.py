@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignrec_recbole.models._content import FeatureTables
-from alignrec_recbole.testing.testbed import Lab
+from alignrec_recbole.models._content import ModalityFeatures
+from alignrec_recbole.testing.testbed import Testbed
 
 TRAINED = ["AlignRec", "BM3", "FREEDOM", "GUME", "LATTICE", "MGCN", "PGL", "SMORE"]
 MASKED = ["BM3", "DRAGON", "DualGNN", "GRCN", "LATTICE", "MMGCN", "PGL", "SLMRec"]
@@ -14,9 +14,11 @@ MASKED = ["BM3", "DRAGON", "DualGNN", "GRCN", "LATTICE", "MMGCN", "PGL", "SLMRec
 
 def lab_with_gaps(name, folder):
     """Images of a quarter of the items gone, texts of another; some have neither."""
-    world = Lab(name, folder).world.with_missing("image", 0.25).with_missing("text", 0.25, seed=2)
+    world = (
+        Testbed(name, folder).world.with_missing("image", 0.25).with_missing("text", 0.25, seed=2)
+    )
     assert set(world.missing["image"]) & set(world.missing["text"])
-    return Lab(name, folder, world)
+    return Testbed(name, folder, world)
 
 
 def tables_and_gaps(fit):
@@ -47,7 +49,7 @@ def test_an_absent_row_says_nothing(tmp_path, name):
 
     def outcome(noise: float):
         fit = lab.build()
-        assert isinstance(fit.model.tables, FeatureTables)
+        assert isinstance(fit.model.tables, ModalityFeatures)
         with torch.no_grad():
             for bias in (p for n, p in fit.model.named_parameters() if n.endswith("bias")):
                 bias.fill_(1.0)

@@ -7,7 +7,7 @@ import torch
 
 from alignrec_recbole import losses
 from alignrec_recbole.ops import linear, matmul
-from alignrec_recbole.ops.rows import unit_rows
+from alignrec_recbole.ops.rows import l2_normalize_rows
 
 
 def gradients(function, *inputs):
@@ -49,7 +49,7 @@ def test_strided_factors_are_made_dense():
     for matrix in (part, turned, wide[::2], wide.T):
         dense = matmul._dense(matrix)
         assert dense.is_contiguous() or dense.T.is_contiguous()
-        product = matmul.inner_products(matrix, matrix)
+        product = matmul.matmul_nt(matrix, matrix)
         torch.testing.assert_close(product, matrix @ matrix.T, rtol=1e-4, atol=1e-4)
     assert matmul._dense(wide.T).data_ptr() == wide.data_ptr()  # no copy where none is needed
 
@@ -60,10 +60,10 @@ def test_large_factors_that_lie_across_give_the_same(rows):
     assert left.numel() * rows[1] >= matmul._LARGE
     for one, other in [(left.T, right.T), (left.T, right.T.contiguous())]:
         for given in (None, bias):
-            product = matmul.inner_products(one, other, given)
+            product = matmul.matmul_nt(one, other, given)
             expected = left.T @ right + (0 if given is None else given)
             torch.testing.assert_close(product, expected, rtol=1e-4, atol=1e-4)
-    product = matmul.inner_products(left.T.contiguous(), right.T)
+    product = matmul.matmul_nt(left.T.contiguous(), right.T)
     assert product.is_contiguous()  # tiles of a gradient go to Adam without a copy
     torch.testing.assert_close(product, left.T @ right, rtol=1e-4, atol=1e-4)
 
@@ -71,7 +71,7 @@ def test_large_factors_that_lie_across_give_the_same(rows):
 def test_a_packed_factor_gives_the_same_and_is_packed_once(monkeypatch):
     torch.manual_seed(0)
     right, left = torch.randn(70, 12), torch.randn(40, 12)
-    factor, packed, calls, packs = matmul.PackedFactor(), matmul._packed, [], matmul._packs()
+    factor, packed, calls, packs = matmul.PrepackedMatrix(), matmul._packed, [], matmul._packs()
     monkeypatch.setattr(matmul, "_packed", lambda *a: (calls.append(a), packed(*a))[1])
     for rows in (left, left[:3], left[:, ::2].repeat(1, 2), left[:1]):
         torch.testing.assert_close(factor.products(rows, right), rows @ right.T)
@@ -91,12 +91,12 @@ def test_packed_linears_give_the_same(dtype, bias):
     model = torch.nn.Sequential(inner, torch.nn.Linear(7, 4)).to(dtype).requires_grad_(False)
     x = torch.randn(3, 5, 12, dtype=dtype)
     expected = model(x)
-    matmul.pack_linears(model)
-    matmul.pack_linears(model)  # what is packed stays
+    matmul.prepack_linears(model)
+    matmul.prepack_linears(model)  # what is packed stays
     exact = 2e-2 if dtype == torch.bfloat16 else 1e-5
     for given in (x, x.transpose(0, 1).contiguous().transpose(0, 1)):
         torch.testing.assert_close(model(given), expected, rtol=exact, atol=exact)
-    packed = sum(isinstance(m, matmul.PackedLinear) for m in model.modules())
+    packed = sum(isinstance(m, matmul.PrepackedLinear) for m in model.modules())
     assert packed == (2 if matmul._packs(dtype) else 0)
     assert packed == 0 or dtype != torch.float64
 
@@ -107,7 +107,7 @@ def test_only_plain_linears_are_packed():
             return 2 * super().forward(x)
 
     model = torch.nn.Sequential(Scaled(3, 2), torch.nn.MultiheadAttention(4, 2))
-    matmul.pack_linears(model)
+    matmul.prepack_linears(model)
     assert isinstance(model[0], Scaled)
     assert isinstance(model[1].out_proj.weight, torch.nn.Parameter)
 
@@ -115,7 +115,7 @@ def test_only_plain_linears_are_packed():
 def test_a_constant_factor_is_rounded_once_and_changes_no_bit():
     torch.manual_seed(0)
     x, weight, bias = torch.randn(40, 17), torch.randn(5, 17), torch.randn(5)
-    table = linear.ConstantFactor()
+    table = linear.FrozenMatrix()
     assert table.of(x) is x
     with matmul.precision(torch.bfloat16):
         low = table.of(x)
@@ -133,10 +133,10 @@ def test_a_constant_factor_is_rounded_once_and_changes_no_bit():
 @pytest.mark.parametrize("bound", [0, 1 << 20])  # without and with the transpose
 @pytest.mark.parametrize("kind", [None, torch.bfloat16])
 def test_a_constant_factor_gives_linear_and_its_gradients(kind, bound, monkeypatch):
-    monkeypatch.setattr(linear.ConstantFactor, "TURNED_BYTES", bound)
+    monkeypatch.setattr(linear.FrozenMatrix, "TURNED_BYTES", bound)
     torch.manual_seed(0)
     x, weight, bias = torch.randn(300, 17), torch.randn(5, 17), torch.randn(5)
-    factor = linear.ConstantFactor()
+    factor = linear.FrozenMatrix()
     with matmul.precision(kind):
         theirs = gradients(lambda w, b: linear.linear(x, w, b), weight, bias)
         for _ in range(2):
@@ -155,7 +155,7 @@ def test_a_constant_factor_gives_linear_and_its_gradients(kind, bound, monkeypat
 
 def test_a_learnt_factor_gets_its_gradient():
     x, weight = torch.randn(4, 3, requires_grad=True), torch.randn(2, 3)
-    factor = linear.ConstantFactor()
+    factor = linear.FrozenMatrix()
     factor.linear(x, weight).sum().backward()
     torch.testing.assert_close(x.grad, weight.sum(0).expand(4, 3))
     assert factor._turned is None
@@ -174,7 +174,8 @@ def test_frozen_input_gets_no_gradient():
         (linear.linear, ((300, 40), (8, 40), (8,))),
         (lambda x, y: losses.info_nce(x, y, 0.2), ((300, 8), (300, 8))),
         (lambda x, y: losses.info_nce(x, y, 0.2, normalise=False), ((300, 8), (300, 8))),
-        (lambda x: losses.gram_distance(x, torch.linspace(-1, 1, 300 * 200).view(300, 200)),
+        (lambda x: losses.similarity_matrix_distance(
+            x, torch.linspace(-1, 1, 300 * 200).view(300, 200)),
          ((300, 8),)),
     ],
 )  # fmt: skip
@@ -210,28 +211,28 @@ def test_blocks_of_the_contrastive_loss_do_not_show(monkeypatch, normalise):
         return losses.info_nce(a, b, 0.3, normalise=normalise)
 
     whole = gradients(loss, x, y)
-    monkeypatch.setattr(losses, "CONTRAST_ROWS", 10)
+    monkeypatch.setattr(losses, "CONTRAST_BLOCK_ROWS", 10)
     for mine, other in zip(gradients(loss, x, y), whole, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
 def test_strips_of_the_gram_matrix_do_not_show():
     torch.manual_seed(3)
-    left, right = torch.randn(20, 4), torch.randn(20, 2 * losses.GRAM_COLUMNS + 7)
+    left, right = torch.randn(20, 4), torch.randn(20, 2 * losses.SIMILARITY_BLOCK_COLUMNS + 7)
     direct = (left @ left.T - right @ right.T).norm() / 20
-    torch.testing.assert_close(losses.gram_distance(left, right), direct)
+    torch.testing.assert_close(losses.similarity_matrix_distance(left, right), direct)
 
 
 @pytest.mark.parametrize("shape", [(50, 7), (9, 3, 5)])
 def test_unit_rows_are_torchs_but_for_zero_rows(shape):
     torch.manual_seed(0)
     x = torch.randn(*shape, dtype=torch.float64)
-    ours = gradients(unit_rows, x)
+    ours = gradients(l2_normalize_rows, x)
     theirs = gradients(lambda x: torch.nn.functional.normalize(x, dim=-1), x)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other)
     x[2] = 0
-    unit, gradient = gradients(unit_rows, x)
+    unit, gradient = gradients(l2_normalize_rows, x)
     assert not unit[2].any()
     assert gradient.isfinite().all()
     torch.testing.assert_close(gradient[3:], ours[1][3:])

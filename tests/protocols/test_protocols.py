@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from alignrec_recbole.errors import FeatureError, RecordError, SettingError, UnknownNameError
-from alignrec_recbole.evaluation.ranking import RankingTask
+from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.features.controls import control_features
 from alignrec_recbole.features.masking import FeatureMask, mask_features, masked_items
 from alignrec_recbole.features.table import AlignedFeatures, FeatureManifest
@@ -45,7 +45,7 @@ def content_of(rows=ROWS, train=TRAIN, tokens=TOKENS, user_num=6):
 
 
 def task_of(test=TEST, train=TRAIN, shape=SHAPE):
-    return RankingTask.from_pairs(test, [train], shape)
+    return EvalTask.from_pairs(test, [train], shape)
 
 
 def zero_shot_lists(content, task, k=50):
@@ -198,7 +198,7 @@ def test_modality_gap_by_hand():
 
 def test_chance_by_hand():
     # one user with 4 candidates and 2 targets, one with 2 candidates and 1 target
-    task = RankingTask.from_pairs(
+    task = EvalTask.from_pairs(
         (np.array([1, 1, 2]), np.array([1, 2, 1])),
         [(np.array([2, 2]), np.array([3, 4]))],
         (3, 5),
@@ -237,7 +237,7 @@ class World:
             rows[0] = 0
         self.sets[1][gone] = 0
         self.shape = users + 1, items + 1
-        self.task = RankingTask.from_pairs(self.test, [self.train], self.shape)
+        self.task = EvalTask.from_pairs(self.test, [self.train], self.shape)
         self.history = {u: [i for w, i in parts[0] if w == u] for u in range(1, users + 1)}
         self.targets = {u: {i for w, i in parts[1] if w == u} for u in range(1, users + 1)}
 
@@ -430,7 +430,7 @@ def test_names_of_internal_ids_change_nothing(lists):
         moved[item] = rows
         sets.append(moved)
     content = Content.of(train, sets, renamed, world.users + 1)
-    after = lists(content, RankingTask.from_pairs(test, [train], world.shape))
+    after = lists(content, EvalTask.from_pairs(test, [train], world.shape))
     rows = np.searchsorted(after.users, user[before.users])
     expected = np.where(before.items >= 0, tokens[before.items], "")
     found = np.where(after.items >= 0, renamed[after.items], "")[rows]
@@ -445,7 +445,7 @@ def test_nothing_looks_at_held_out_items(lists):
     for row, user in enumerate(ranking.users):
         found = [i for i in ranking.items[row] if i >= 0]
         assert sorted(found) == sorted(set(range(1, 71)) - set(world.history[user]))
-    other = RankingTask.from_pairs(
+    other = EvalTask.from_pairs(
         (world.test[0], np.roll(world.test[1], 3)), [world.train], world.shape
     )
     again = lists(world.content(), other, k=world.items)
@@ -588,7 +588,7 @@ def test_features_that_tell_taste_are_far_above_chance(lists):
     )
     test = np.tile(np.arange(10) >= 7, 30)
     train = user[~test], item[~test]
-    task = RankingTask.from_pairs((user[test], item[test]), [train], (31, 61))
+    task = EvalTask.from_pairs((user[test], item[test]), [train], (31, 61))
     content = Content.of(train, [rows], ["[PAD]", *map(str, range(60))], 31)
     assert lists(content, task, k=13).means(["Recall"], [13])["Recall@13"] == 1
 

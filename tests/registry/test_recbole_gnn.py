@@ -20,7 +20,7 @@ from alignrec_recbole.registry import components, recbole_gnn, stock_recbole
 from alignrec_recbole.registry.models import load_class, resolve
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
-from alignrec_recbole.training.recbole_trainers import ForeignTrainer, HMLETTrainer, NCLTrainer
+from alignrec_recbole.training.recbole_trainers import HMLETTrainer, NCLTrainer, RecBoleModelTrainer
 
 CLONE = os.environ.get("RECBOLE_GNN_PATH")
 ML_100K = Path(recbole.__file__).parent / "dataset_example"
@@ -73,7 +73,7 @@ def test_without_a_clone_the_error_says_how_to_get_it(no_clone):
         components.prepare("SimGCL")
     for word in ("git clone https://github.com/RUCAIBox/RecBole-GNN", "torch_geometric",
                  "RECBOLE_GNN_PATH"):  # fmt: skip
-        assert word in caught.value.next
+        assert word in caught.value.hint
     assert "SimGCL" not in stock_recbole._added_models()
 
 
@@ -105,7 +105,7 @@ def test_stock_recbole_finds_them(stand_in, monkeypatch):
     monkeypatch.delitem(sys.modules, "recbole.model.general_recommender.simgcl", raising=False)
     assert get_model("SimGCL") is cls
     assert recbole.data.dataset.SimGCLDataset.__name__ == "GeneralGraphDataset"
-    assert recbole.trainer.SimGCLTrainer is ForeignTrainer
+    assert recbole.trainer.SimGCLTrainer is RecBoleModelTrainer
     assert Config("SimGCL", "ml-100k", config_dict={})["reg_weight"] == 1e-4
     monkeypatch.delitem(sys.modules, "recbole.model.general_recommender.simgcl")
 
@@ -130,7 +130,7 @@ def test_a_broken_predict_is_replaced(stand_in):
 def test_models_with_a_trainer_of_their_own_keep_it():
     assert recbole_gnn.trainer_class("gnn-NCL") is NCLTrainer
     assert recbole_gnn.trainer_class("HMLET") is HMLETTrainer
-    assert recbole_gnn.trainer_class("gnn-LightGCN") is ForeignTrainer
+    assert recbole_gnn.trainer_class("gnn-LightGCN") is RecBoleModelTrainer
 
 
 # What the two trainers add, on counters instead of models ---------------------------------------
@@ -152,7 +152,7 @@ def test_ncl_clusters_every_m_step_and_drops_the_prototype_loss_at_first(monkeyp
     trainer = NCLTrainer.__new__(NCLTrainer)
     trainer.config, trainer.model = {"m_step": 2, "warm_up_step": 3}, Model()
     monkeypatch.setattr(
-        ForeignTrainer,
+        RecBoleModelTrainer,
         "_run_epoch",
         lambda self, batches, epoch: seen.append(self.model.calculate_loss(None)),
     )
@@ -171,11 +171,13 @@ def test_hmlet_gates_learn_only_after_warm_up(monkeypatch):
     trainer.config = {"warm_up_epochs": 1, "ori_temp": 0.7, "min_temp": 0.6, "gum_temp_decay": 0.1}
     states = []
     monkeypatch.setattr(
-        ForeignTrainer,
+        RecBoleModelTrainer,
         "_run_epoch",
         lambda self, b, e: states.append((round(model.gum_temp, 4), gate.weight.requires_grad)),
     )
-    monkeypatch.setattr(ForeignTrainer, "_build_optimizer", lambda self: gate.weight.requires_grad)
+    monkeypatch.setattr(
+        RecBoleModelTrainer, "_build_optimizer", lambda self: gate.weight.requires_grad
+    )
     assert trainer._build_optimizer() is True  # the optimiser knows them from the start
     for epoch in range(4):
         trainer._run_epoch(None, epoch)

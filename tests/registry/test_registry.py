@@ -24,7 +24,7 @@ from alignrec_recbole.registry import components, defaults, models, stock_recbol
 from alignrec_recbole.runs import prepare, tasks
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
-from alignrec_recbole.training.recbole_trainers import ForeignTrainer
+from alignrec_recbole.training.recbole_trainers import RecBoleModelTrainer
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 WHEEL = Path(recbole.__file__).parent
@@ -252,7 +252,7 @@ def test_a_plugin_is_found_with_its_defaults(walk):
         "walk_length": 1e-3,
     }
     parts = components.prepare("Walk")
-    assert (parts.dataset_class, parts.trainer_class) == (MultimodalDataset, ForeignTrainer)
+    assert (parts.dataset_class, parts.trainer_class) == (MultimodalDataset, RecBoleModelTrainer)
     assert {"walk_length", "embedding_size", "epochs"} <= parts.known_keys
 
 

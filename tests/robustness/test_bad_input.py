@@ -24,10 +24,10 @@ from alignrec_recbole.errors import DataError, FeatureError, WriteError
 from alignrec_recbole.features.table import load_features, save_features
 from alignrec_recbole.io.files import atomic_write, inside, sha256_file
 from alignrec_recbole.runs.record import read_records
-from alignrec_recbole.testing.synthetic import block_world, world_settings
+from alignrec_recbole.testing.synthetic import make_blocks, world_settings
 from alignrec_recbole.training.sampler import PairSampler
 
-WORLD = block_world(users=6, items=6, cold=1)  # 24 users, 24 items of which 4 are cold
+WORLD = make_blocks(users=6, items=6, cold=1)  # 24 users, 24 items of which 4 are cold
 INTER = "block_world.inter"
 
 

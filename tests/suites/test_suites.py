@@ -25,7 +25,7 @@ from alignrec_recbole.registry.defaults import load_defaults
 from alignrec_recbole.settings import check_keys, read_settings
 from alignrec_recbole.suites import scheduler, schema
 from alignrec_recbole.suites.status import CellStatus, read_cell, read_status, write_status
-from alignrec_recbole.testing.synthetic import block_world
+from alignrec_recbole.testing.synthetic import make_blocks
 
 NAMES = schema.suite_names()
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +103,7 @@ def test_a_damaged_status_is_named(tmp_path: Path) -> None:
 @pytest.fixture
 def place(tmp_path: Path) -> list[str]:
     """A suite of a good, a failing and a training-free cell on the block world."""
-    block_world(users=6, items=6, cold=1).write(tmp_path / "data")
+    make_blocks(users=6, items=6, cold=1).write(tmp_path / "data")
     (tmp_path / "tiny.yaml").write_text(
         "cells:\n"
         "  - {models: [Pop, BPR], datasets: [block_world], seeds: [1], epochs: 1}\n"
@@ -197,7 +197,7 @@ def settled(output: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_killed_twice_and_resumed_gives_the_same_tables(tmp_path: Path) -> None:
-    block_world(users=6, items=6, cold=1).write(tmp_path / "data")
+    make_blocks(users=6, items=6, cold=1).write(tmp_path / "data")
     (tmp_path / "tiny.yaml").write_text(
         "cells:\n"
         "  - {models: [BPR], datasets: [block_world], seeds: [1, 2], epochs: 30}\n"

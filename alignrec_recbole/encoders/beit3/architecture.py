@@ -84,14 +84,14 @@ def named(size: str, image_size: int = 224, **other: int | bool) -> Architecture
     """
     if size not in SIZES:
         raise SettingError(
-            f"There is no BEiT-3 size {size!r}.", came=size, expected=", ".join(SIZES)
+            f"There is no BEiT-3 size {size!r}.", found=size, expected=", ".join(SIZES)
         )
     try:
         return Architecture(**{**SIZES[size], "image_size": image_size, **other})  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingError(
             f"BEiT-3 {size} cannot be built so.",
-            came=f"image size {image_size}, {other or 'nothing else'}",
+            found=f"image size {image_size}, {other or 'nothing else'}",
             expected="; ".join(e["msg"] for e in error.errors()),
         ) from error
 

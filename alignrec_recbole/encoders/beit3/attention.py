@@ -53,7 +53,7 @@ def queries(lengths: list[int], first: bool) -> tuple[list[int] | None, list[int
 
 @functools.cache
 def _batched_is_faster(device: torch.device) -> bool:
-    return device.type == "cpu" and hardware.has_bfloat16("cpu") and not hardware.has_matrix_units()
+    return device.type == "cpu" and hardware.has_bfloat16("cpu") and not hardware.has_amx_bf16()
 
 
 def _fused(

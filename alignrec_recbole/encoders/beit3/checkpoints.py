@@ -31,7 +31,7 @@ RANDOM_NOTE = "random weights"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ResolvedWeights:
     """A model, what tells it from others, and what a reader must know about it."""
 
     model: Beit3
@@ -54,7 +54,7 @@ def choose(
     vocabulary: int = 64010,
     seed: int = 0,
     progress: bool = True,
-) -> Chosen:
+) -> ResolvedWeights:
     """The weights that the command line names.
 
     Args:
@@ -71,13 +71,15 @@ def choose(
     if random_init == (given is not None):
         raise SettingError(
             "BEiT-3 needs weights." if given is None else "Weights are either given or random.",
-            came="neither --weights nor --random-init" if given is None else "both",
+            found="neither --weights nor --random-init" if given is None else "both",
             expected=f"--weights PATH, or one of {', '.join(NAMES)} to fetch them",
-            next="--random-init makes features without meaning, for tests; tables will say so",
+            hint="--random-init makes features without meaning, for tests; tables will say so",
         )
     if given is None:
         model = Beit3(named(size, image_size or 224, vocabulary=vocabulary)).initialise(seed)
-        return Chosen(model, {"weights": "random", "seed": seed, "size": size}, [RANDOM_NOTE])
+        return ResolvedWeights(
+            model, {"weights": "random", "seed": seed, "size": size}, [RANDOM_NOTE]
+        )
     path = _fetched(NAMES[given], progress) if given in NAMES else Path(given)
     if not path.is_file():
         weights.load(path)  # says what is wrong
@@ -89,7 +91,7 @@ def choose(
     identity = {"weights_sha256": digest, "weights": path.name}
     if note.get("origin"):
         identity["origin"] = note["origin"]
-    return Chosen(model, identity, list(note.get("notes", [])))
+    return ResolvedWeights(model, identity, list(note.get("notes", [])))
 
 
 def _converted(path: Path, digest: str) -> Beit3:
@@ -121,7 +123,7 @@ def find_tokenizer(given: str | None, weights_given: str | None, progress: bool 
             return beside
     raise SettingError(
         "BEiT-3 needs its tokenizer.",
-        came=f"no tokenizer.spm or {TOKENIZER} beside {weights_given}",
+        found=f"no tokenizer.spm or {TOKENIZER} beside {weights_given}",
         expected="--tokenizer PATH",
     )
 
@@ -136,10 +138,10 @@ def _fetched(file: str, progress: bool) -> Path:
             fetch_published([entry], folder, progress=progress)
             return folder / file
         except DownloadError as error:
-            failures.append(f"{url}: {error.came}")
+            failures.append(f"{url}: {error.found}")
     raise DownloadError(
         f"{file} could not be fetched.",
-        came="; ".join(failures),
+        found="; ".join(failures),
         expected="one of the two published addresses to answer",
-        next=f"fetch it by other means and pass its path, or put it into {folder}",
+        hint=f"fetch it by other means and pass its path, or put it into {folder}",
     )

@@ -76,7 +76,7 @@ def read_corpus(
     if len(order) < 2:
         raise DataError(
             f"{items.source} has too little to learn from.",
-            came=f"{len(order)} items with a text or a readable image",
+            found=f"{len(order)} items with a text or a readable image",
             expected="two at least",
         )
     identity = {

@@ -25,7 +25,7 @@ from alignrec_recbole.encoders.base import HIDDEN, ItemEncoder, Picture
 from alignrec_recbole.encoders.beit3.architecture import Beit3, Rows
 from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, UNK, Tokenizer, pad
 from alignrec_recbole.features.table import Modality
-from alignrec_recbole.ops.matmul import pack_linears
+from alignrec_recbole.ops.matmul import prepack_linears
 from alignrec_recbole.runtime import hardware
 
 Pooling = Literal["cls", "text-cls", "mean", "concat"]
@@ -69,7 +69,7 @@ class Beit3Encoder(ItemEncoder):
             precision = "bfloat16" if hardware.has_bfloat16(device) else "float32"
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.model = model.eval().requires_grad_(False).to(device, self.dtype)
-        pack_linears(self.model)
+        prepack_linears(self.model)
         self.tokenizer, self.pooling, self.device, self.notes = tokenizer, pooling, device, notes
         self.name = "beit3"
         self.width = model.sizes.width * (2 if pooling == "concat" else 1)

@@ -78,7 +78,7 @@ class Micro:
     factors: np.ndarray | None = None  # of branches, [B, 2 passes, layers, 2]; None: all 1
 
 
-def make_micro(
+def make_micro_batch(
     corpus: Corpus,
     members: np.ndarray,
     grid: int,

@@ -33,7 +33,7 @@ from alignrec_recbole.encoders.beit3 import weights
 from alignrec_recbole.encoders.beit3.architecture import Beit3
 from alignrec_recbole.encoders.beit3.corpus import Corpus
 from alignrec_recbole.encoders.beit3.masking import generator
-from alignrec_recbole.encoders.beit3.microbatch import VALIDATION_EPOCH, counts, make_micro
+from alignrec_recbole.encoders.beit3.microbatch import VALIDATION_EPOCH, counts, make_micro_batch
 from alignrec_recbole.encoders.beit3.objective import loss_sums
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings, logger
 from alignrec_recbole.encoders.beit3.targets import Target
@@ -87,7 +87,7 @@ class Pretraining:
         if model.mlm_head is None or model.mim_head is None or model.sizes.mim != target.width:
             raise SettingError(
                 "The model cannot be pre-trained.",
-                came=f"mlm head {model.sizes.mlm}, mim head of {model.sizes.mim}",
+                found=f"mlm head {model.sizes.mlm}, mim head of {model.sizes.mim}",
                 expected=f"both heads, the second of {target.width}",
             )
         self.model, self.target = model.to(device).train(), target.to(device)
@@ -185,7 +185,7 @@ class Pretraining:
         ]
         sizes = self.model.sizes
         mine = [
-            make_micro(corpus, m, sizes.grid, epoch, settings, layers=sizes.layers)
+            make_micro_batch(corpus, m, sizes.grid, epoch, settings, layers=sizes.layers)
             for m in cut[_rank() :: _world()]
         ]
         # means over the whole batch: the counts of all processes come first
@@ -214,9 +214,9 @@ class Pretraining:
         if not all(map(math.isfinite, means.values())):
             raise DivergedError(
                 "Pre-training diverged.",
-                came=f"step {self.state.step + 1}, losses {means}",
+                found=f"step {self.state.step + 1}, losses {means}",
                 expected="finite losses",
-                next="lower --learning-rate or lengthen --warmup-epochs; last.pt is unharmed",
+                hint="lower --learning-rate or lengthen --warmup-epochs; last.pt is unharmed",
             )
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         for value in parameters:
@@ -253,7 +253,7 @@ class Pretraining:
         starts = list(range(0, len(members), settings.micro_batch))
         for start in starts[_rank() :: _world()]:
             cut = slice(start, start + settings.micro_batch)
-            micro = make_micro(
+            micro = make_micro_batch(
                 corpus, members[cut], self.model.sizes.grid, VALIDATION_EPOCH, settings, images[cut]
             )
             total += counts(micro)
@@ -351,9 +351,9 @@ class Pretraining:
         if state["identity"] != now:
             raise SettingError(
                 "The folder holds another pre-training run.",
-                came=f"{path} with {_differing(json.loads(state['identity']), json.loads(now))}",
+                found=f"{path} with {_differing(json.loads(state['identity']), json.loads(now))}",
                 expected="the settings, items, tokenizer and weights it was started with",
-                next="repeat them, or choose another --output",
+                hint="repeat them, or choose another --output",
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

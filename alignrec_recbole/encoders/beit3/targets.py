@@ -81,7 +81,7 @@ class Teacher(Target):
         if self.model.sizes.patches != sizes.patches:
             raise SettingError(
                 "The teacher cuts images into other patches.",
-                came=f"{self.model.sizes.patches} patches",
+                found=f"{self.model.sizes.patches} patches",
                 expected=f"{sizes.patches}",
             )
         self.width = self.model.sizes.width
@@ -113,9 +113,9 @@ class Codes(Target):
         if self.tokenizer.patches != sizes.patches:
             raise SettingError(
                 "The visual tokenizer gives another number of codes.",
-                came=f"{self.tokenizer.patches} an image",
+                found=f"{self.tokenizer.patches} an image",
                 expected=f"{sizes.patches}, the patches of the model",
-                next="it was made for 224 pixels: leave --image-size out",
+                hint="it was made for 224 pixels: leave --image-size out",
             )
         self.width = self.tokenizer.codes
         self.chance = math.log(self.width)

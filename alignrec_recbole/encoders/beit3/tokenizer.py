@@ -42,23 +42,23 @@ class Tokenizer:
         if max_tokens <= SPECIAL:
             raise SettingError(
                 "A text needs room for a token between <s> and </s>.",
-                came=f"max_tokens {max_tokens}",
+                found=f"max_tokens {max_tokens}",
                 expected=f"at least {SPECIAL + 1}",
             )
         path = Path(path)
         if not path.is_file():
             raise FeatureError(
                 "The tokenizer is not there.",
-                came=str(path),
+                found=str(path),
                 expected="a SentencePiece model; BEiT-3's is beit3.spm",
-                next="pass --tokenizer PATH",
+                hint="pass --tokenizer PATH",
             )
         try:
             self._pieces = pieces.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError) as error:
             raise FeatureError(
                 f"{path.name} is not a SentencePiece model.",
-                came=str(error).splitlines()[0][:200],
+                found=str(error).splitlines()[0][:200],
                 expected="the file beit3.spm, or one made by train_tokenizer",
             ) from error
         self.max_tokens = max_tokens
@@ -98,9 +98,9 @@ class Tokenizer:
         if self.vocabulary > vocabulary:
             raise SettingError(
                 "The tokenizer does not belong to these weights.",
-                came=f"{self.vocabulary} ids",
+                found=f"{self.vocabulary} ids",
                 expected=f"at most {vocabulary}, the rows of the text embedding",
-                next="pass the tokenizer the model was trained with",
+                hint="pass the tokenizer the model was trained with",
             )
 
 
@@ -143,7 +143,7 @@ def train_tokenizer(texts: Sequence[str], path: Path, pieces: int) -> None:
     except RuntimeError as error:
         raise SettingError(
             f"No tokenizer of {pieces} pieces can be made from these texts.",
-            came=str(error).splitlines()[0][-200:],
+            found=str(error).splitlines()[0][-200:],
             expected="texts with words, and more pieces than they have different letters",
         ) from error
     with atomic_write(path) as handle:
@@ -164,8 +164,8 @@ def _sentencepiece():  # type: ignore[no-untyped-def]
     except ImportError as error:
         raise MissingDependencyError(
             "BEiT-3's tokenizer needs sentencepiece.",
-            came=str(error),
+            found=str(error),
             expected="the extra 'beit3'",
-            next='pip install "alignrec-recbole[beit3]"',
+            hint='pip install "alignrec-recbole[beit3]"',
         ) from error
     return sentencepiece

@@ -103,7 +103,7 @@ def load_visual_tokenizer(path: Path) -> VisualTokenizer:
     except Exception as error:  # pickle, zip, names and shapes each have their own
         raise FeatureError(
             f"{Path(path).name} is not a visual tokenizer of BEiT v2.",
-            came=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}",
+            found=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}",
             expected="a vqkd_encoder_*.pth",
         ) from error
     return out.eval().requires_grad_(False)

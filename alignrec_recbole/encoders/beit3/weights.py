@@ -92,13 +92,13 @@ def from_torchscale(
     if absent or unknown:
         raise FeatureError(
             f"{source} is not a BEiT-3 state dict.",
-            came="; ".join(
+            found="; ".join(
                 f"{len(keys)} {what}, for example {keys[0]}"
                 for what, keys in (("absent", absent), ("unknown", unknown))
                 if keys
             ),
             expected=f"the {len(used)} tensors of {sizes.layers} layers",
-            next="name a published beit3_*.pth or a file written by this package",
+            hint="name a published beit3_*.pth or a file written by this package",
         )
     converted = {}
     for ours, parts in wanted.items():
@@ -149,7 +149,7 @@ def _sizes(state: Mapping[str, Tensor], source: str, heads: int | None) -> Archi
         some = ", ".join(sorted(state)[:3])
         raise FeatureError(
             f"{source} is not a BEiT-3 state dict.",
-            came=f"{type(error).__name__}: {error}; {len(state)} tensors: {some}, …",
+            found=f"{type(error).__name__}: {error}; {len(state)} tensors: {some}, …",
             expected="the names that torchscale's BEiT3 module has",
         ) from error
 
@@ -167,7 +167,7 @@ def _filled(sizes: Architecture, state: Mapping[str, Tensor], source: str) -> Be
     if wrong:
         raise FeatureError(
             f"{source} does not fit its architecture.",
-            came=f"{len(wrong)} tensors, for example {wrong[0]}",
+            found=f"{len(wrong)} tensors, for example {wrong[0]}",
             expected=", ".join(f"{k} {v}" for k, v in sizes.model_dump().items()),
         )
     floats = {name: value.float().contiguous() for name, value in state.items()}
@@ -187,9 +187,9 @@ def load(path: Path) -> Beit3:
     if not path.is_file():
         raise FeatureError(
             "The BEiT-3 weights are not there.",
-            came=str(path),
+            found=str(path),
             expected="a .pth or .safetensors file",
-            next="see --weights; published files are named in the README",
+            hint="see --weights; published files are named in the README",
         )
     return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
 
@@ -229,9 +229,9 @@ def _load_pickle(path: Path) -> Beit3:
 def _damaged(path: Path, error: Exception) -> FeatureError:
     return FeatureError(
         f"{path.name} cannot be read as weights.",
-        came=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}",
+        found=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}",
         expected="tensors under names, and nothing that would have to be executed",
-        next="fetch the file again and compare its sha256 with the publisher's",
+        hint="fetch the file again and compare its sha256 with the publisher's",
     )
 
 

@@ -133,8 +133,8 @@ def test_hidden_patches_are_exactly_so_many_and_in_blocks(grid: int, count: int)
 
 def test_masks_depend_on_seed_epoch_and_item_alone(items, tokenizer, tmp_path) -> None:
     corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
-    whole = microbatch.make_micro(corpus, np.array([0, 1, 2]), 2, 4, settings())
-    alone = microbatch.make_micro(corpus, np.array([2]), 2, 4, settings())
+    whole = microbatch.make_micro_batch(corpus, np.array([0, 1, 2]), 2, 4, settings())
+    alone = microbatch.make_micro_batch(corpus, np.array([2]), 2, 4, settings())
     assert np.array_equal(whole.hidden_ids[2], alone.hidden_ids[0])
     assert np.array_equal(whole.patches[2], alone.patches[0])
 
@@ -145,15 +145,15 @@ def test_crops_depend_on_seed_epoch_and_item_and_spare_validation(
     corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
     cropped = settings(crop=0.5)
     members = np.array([0, 1, 2])
-    whole = microbatch.make_micro(corpus, members, 2, 4, cropped).views
-    alone = microbatch.make_micro(corpus, members[2:], 2, 4, cropped).views
+    whole = microbatch.make_micro_batch(corpus, members, 2, 4, cropped).views
+    alone = microbatch.make_micro_batch(corpus, members[2:], 2, 4, cropped).views
     assert whole[2] == alone[0]
-    assert whole != microbatch.make_micro(corpus, members, 2, 5, cropped).views
+    assert whole != microbatch.make_micro_batch(corpus, members, 2, 5, cropped).views
     assert (
-        microbatch.make_micro(corpus, members, 2, microbatch.VALIDATION_EPOCH, cropped).views
+        microbatch.make_micro_batch(corpus, members, 2, microbatch.VALIDATION_EPOCH, cropped).views
         is None
     )
-    assert microbatch.make_micro(corpus, members, 2, 4, settings()).views is None
+    assert microbatch.make_micro_batch(corpus, members, 2, 4, settings()).views is None
 
 
 def test_drop_path_depends_on_seed_epoch_and_item_and_spares_validation(
@@ -161,18 +161,18 @@ def test_drop_path_depends_on_seed_epoch_and_item_and_spares_validation(
 ) -> None:
     corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
     members, dropped = np.arange(30), settings(drop_path=0.5)
-    whole = microbatch.make_micro(corpus, members, 2, 4, dropped, layers=3).factors
+    whole = microbatch.make_micro_batch(corpus, members, 2, 4, dropped, layers=3).factors
     assert whole.shape == (30, 2, 3, 2)
-    alone = microbatch.make_micro(corpus, members[2:3], 2, 4, dropped, layers=3).factors
+    alone = microbatch.make_micro_batch(corpus, members[2:3], 2, 4, dropped, layers=3).factors
     assert np.array_equal(whole[2], alone[0])
     assert not np.array_equal(
-        whole, microbatch.make_micro(corpus, members, 2, 5, dropped, layers=3).factors
+        whole, microbatch.make_micro_batch(corpus, members, 2, 5, dropped, layers=3).factors
     )
     assert (whole[:, :, 0] == 1).all()
     assert set(whole[:, :, 2].flatten()) == {0, 2}
     assert 0.3 < (whole[:, :, 2] == 0).mean() < 0.7
     assert (whole[:, 0] != whole[:, 1]).any()
-    assert microbatch.make_micro(corpus, members, 2, 4, settings(), layers=3).factors is None
+    assert microbatch.make_micro_batch(corpus, members, 2, 4, settings(), layers=3).factors is None
     run = start(items, tokenizer, tmp_path, drop_path=0.9)
     plain = start(items, tokenizer, tmp_path)
     assert run.evaluate(members[7:]) == plain.evaluate(members[7:])
@@ -360,7 +360,7 @@ def test_the_loss_by_its_definition(items, tokenizer, tmp_path, mode: str) -> No
     model = model_for(tokenizer).eval()
     target = Pixels(model.sizes)
     members = np.array([0, 3, 5, 6, 9])
-    micro = microbatch.make_micro(corpus, members, 2, 0, chosen)
+    micro = microbatch.make_micro_batch(corpus, members, 2, 0, chosen)
     found = {"mlm": 0.0, "mim": 0.0}
     with torch.no_grad():
         for losses in objective.loss_sums(model, target, corpus, micro, mode, "cpu"):
