@@ -7,7 +7,6 @@ has itself keep their stock classes there; our own runner passes classes.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.abc
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.errors import MissingDependencyError, UnknownNameError
+from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.registry import recbole_gnn
 
 ENTRY_POINTS = "alignrec_recbole.models"
@@ -112,10 +112,8 @@ def resolve(name: str) -> ModelEntry:
     if name in recbole_gnn.MODELS:
         return ModelEntry(name, recbole_gnn.target(name), "recbole-gnn")
     names = sorted({*MODELS, *plugins(), *stock, *recbole_gnn.MODELS} - UNSUPPORTED_MODELS)
-    by_case = {known.lower(): known for known in names}
-    near = [by_case[m] for m in difflib.get_close_matches(name.lower(), by_case, n=1)]
     raise UnknownNameError(
-        f"There is no model {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
+        f"Unknown model {name!r}." + suggest(name, names),
         found=name,
         expected=f"one of {', '.join(names)}",
         hint="check the spelling, or install the package that offers it",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -15,6 +14,7 @@ from typing import Any
 
 from alignrec_recbole.compat.checkpoint_patches import _QUICK_START
 from alignrec_recbole.errors import UnknownNameError
+from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry import recbole_gnn
 from alignrec_recbole.registry.components import dataset_class, trainer_class
@@ -46,11 +46,8 @@ def patch_model_names() -> bool:
             known = _model_names()
             if model_name in known or model_name in ("LightGBM", "XGBoost"):  # need a package
                 raise
-            by_case = {name.lower(): name for name in known}
-            near = [by_case[m] for m in difflib.get_close_matches(model_name.lower(), by_case, n=1)]
             raise UnknownNameError(
-                f"There is no model {model_name!r}."
-                + (f" Did you mean {near[0]!r}?" if near else ""),
+                f"Unknown model {model_name!r}." + suggest(model_name, known),
                 found=model_name,
                 expected=f"one of the {len(known)} models of RecBole, of this package and plug-ins",
                 hint="check the spelling, capitals included",
