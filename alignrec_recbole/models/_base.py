@@ -11,7 +11,7 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from alignrec_recbole.ops.matmul import PrepackedMatrix
+from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 
 
 class PairwiseRecommender(GeneralRecommender):
@@ -27,7 +27,7 @@ class PairwiseRecommender(GeneralRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self._scoring_cache: tuple[Tensor, Tensor] | None = None
-        self._packed_items = PrepackedMatrix()
+        self._frozen_items = FrozenMatrix()
         self.register_load_state_dict_post_hook(lambda module, _: module._forget())
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
@@ -54,7 +54,7 @@ class PairwiseRecommender(GeneralRecommender):
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores [b, item_num] of users with every item, PAD included."""
         users, items = self._scoring_embeddings()
-        return self._packed_items.products(users[interaction[self.USER_ID]], items)
+        return self._frozen_items.matmul_nt(users[interaction[self.USER_ID]], items)
 
     def train(self, mode: bool = True) -> PairwiseRecommender:
         """Switch the mode and forget the vectors kept for scoring."""
@@ -62,7 +62,7 @@ class PairwiseRecommender(GeneralRecommender):
         return super().train(mode)
 
     def _forget(self) -> None:
-        self._scoring_cache, self._packed_items = None, PrepackedMatrix()
+        self._scoring_cache, self._frozen_items = None, FrozenMatrix()
 
     @torch.no_grad()
     def _scoring_embeddings(self) -> tuple[Tensor, Tensor]:

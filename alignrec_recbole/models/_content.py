@@ -18,7 +18,8 @@ from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.graphs.item_item import unweighted_item_graph
 from alignrec_recbole.graphs.user_item import normalised_interactions
 from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding, pair_scores
-from alignrec_recbole.ops.linear import FrozenMatrix, linear
+from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
+from alignrec_recbole.ops.linear import linear
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator

@@ -63,7 +63,7 @@ from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import UserItemEmbedding
 from alignrec_recbole.models._content import ContentRecommender
-from alignrec_recbole.ops.linear import FrozenMatrix
+from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
@@ -229,7 +229,7 @@ class AlignRec(ContentRecommender):
         """Rows of F of length 1 [b, f], a constant; zero rows stay zero."""
         if self.features.requires_grad:
             return l2_normalize_rows(self.features.detach().index_select(0, items))
-        rows = self._constant.of(self.features).index_select(0, items)
+        rows = self._constant.rounded(self.features).index_select(0, items)
         return rows.mul_(self.inverse_norms.index_select(0, items))
 
     def _fuse(self, ids: Tensor, content: Tensor) -> Tensor:

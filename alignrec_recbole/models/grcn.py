@@ -46,7 +46,7 @@ from alignrec_recbole.models._base import (
     xavier_normal_as_one,
 )
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
-from alignrec_recbole.ops.edge_weights import Edges
+from alignrec_recbole.ops.edge_weights import EdgeWeights
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.settings import Settings
 
@@ -80,7 +80,7 @@ class GRCN(ContentRecommender):
         self.projections = self.tables.projections(keys.latent_embedding)
         for layer in (*self.projections,):
             nn.init.xavier_normal_(layer.weight)
-        self.edges = Edges(dataset.pairs(), (self.n_users, self.n_items))
+        self.edges = EdgeWeights(dataset.pairs(), (self.n_users, self.n_items))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Refined ID vectors and the sets' vectors side by side, of all users and items."""
@@ -110,14 +110,14 @@ class GRCN(ContentRecommender):
         edges, views, shares = self.edges, [], []
         for number in range(len(self.tables)):
             content = self._content(number)
-            share = edges.softmax(edges.products(content))
-            views.append(content + edges.sums(share, content))
+            share = edges.softmax(edges.dot(content))
+            views.append(content + edges.aggregate(share, content))
             shares.append(share)
         trust = gather_rows(self.trust.weight, edges.sender)  # [2E, M]
         weights = (torch.stack(shares, 1) * trust).max(1).values.relu()
         ids = l2_normalize_rows(self.nodes.weight)
-        first = edges.sums(weights, ids)
-        return [ids + first + edges.sums(weights, first), *views]
+        first = edges.aggregate(weights, ids)
+        return [ids + first + edges.aggregate(weights, first), *views]
 
     def _content(self, number: int) -> Tensor:
         """[p_m; f_m] of all nodes."""
@@ -126,6 +126,6 @@ class GRCN(ContentRecommender):
         users = l2_normalize_rows(self.users[number])
         for _ in range(self.settings.n_routings):
             nodes = torch.cat([users, items])
-            share = self.edges.softmax(self.edges.products(nodes))
-            users = l2_normalize_rows(users + self.edges.sums(share, nodes)[: self.n_users])
+            share = self.edges.softmax(self.edges.dot(nodes))
+            users = l2_normalize_rows(users + self.edges.aggregate(share, nodes)[: self.n_users])
         return torch.cat([users, items])

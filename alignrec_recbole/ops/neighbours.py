@@ -1,4 +1,4 @@
-"""Products and sums over k nearest neighbours."""
+"""Dot products with, and weighted sums over, each row's k nearest neighbours."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignrec_recbole.ops.sparse import bag
+from alignrec_recbole.ops.rows import row_blocks
+from alignrec_recbole.ops.sparse import Csr, spmm
 
 
 def neighbour_products(x: Tensor, indices: Tensor) -> Tensor:
-    """⟨x_i, x_j⟩ for the neighbours j of every row i, differentiable in both places of x.
+    """⟨x_i, x_j⟩ for the neighbours j of every row i, differentiable in x.
 
-    Never holds more than a block of the [n, k, d] products' factors.
+    The factors [n, k, d] are built one block of rows at a time.
 
     Args:
         x: [n, d].
@@ -27,13 +28,12 @@ def neighbour_products(x: Tensor, indices: Tensor) -> Tensor:
     return _NeighbourProducts.apply(x, indices)
 
 
-_NEIGHBOUR_ROWS = 512  # their factors stay in the cache
-_NEIGHBOUR_ROWS_GPU = 1 << 15  # few launches
+BLOCK_ROWS = 512  # their factors stay in the cache
+BLOCK_ROWS_GPU = 1 << 15  # few launches
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:
-    rows = _NEIGHBOUR_ROWS if x.device.type == "cpu" else _NEIGHBOUR_ROWS_GPU
-    return (slice(start, start + rows) for start in range(0, len(x), rows))
+    return row_blocks(len(x), 1, BLOCK_ROWS if x.device.type == "cpu" else BLOCK_ROWS_GPU)
 
 
 class _NeighbourProducts(torch.autograd.Function):
@@ -41,8 +41,8 @@ class _NeighbourProducts(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
         ctx.save_for_backward(x, indices)
         out = x.new_empty(indices.shape)
-        for cut in _blocks(x):
-            out[cut] = torch.einsum("nd,nkd->nk", x[cut], x[indices[cut].clamp(min=0)])
+        for rows in _blocks(x):
+            out[rows] = torch.einsum("nd,nkd->nk", x[rows], x[indices[rows].clamp(min=0)])
         return out.masked_fill_(indices < 0, 0.0)
 
     @staticmethod
@@ -50,11 +50,11 @@ class _NeighbourProducts(torch.autograd.Function):
         x, indices = ctx.saved_tensors
         gradient = gradient.masked_fill(indices < 0, 0.0)
         out = torch.zeros_like(x)
-        for cut in _blocks(x):
-            place, weight = indices[cut].clamp(min=0), gradient[cut]
-            out[cut] += torch.einsum("nk,nkd->nd", weight, x[place])
-            spread = weight[:, :, None] * x[cut, None]
-            out.index_add_(0, place.ravel(), spread.view(-1, x.shape[1]))
+        for rows in _blocks(x):
+            columns, weight = indices[rows].clamp(min=0), gradient[rows]
+            out[rows] += torch.einsum("nk,nkd->nd", weight, x[columns])
+            spread = weight[:, :, None] * x[rows, None]
+            out.index_add_(0, columns.ravel(), spread.view(-1, x.shape[1]))
         return out, None
 
 
@@ -64,7 +64,7 @@ def neighbour_sums(weights: Tensor, indices: Tensor, x: Tensor) -> Tensor:
     For a graph that is learnt; a constant one is a SparseOperator.
 
     Args:
-        weights: [n, k]; those of index −1 count nothing.
+        weights: [n, k]; weights at index −1 are ignored.
         indices: [n, k].
         x: [m, d].
 
@@ -80,16 +80,16 @@ class _NeighbourSums(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, indices: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(weights, indices, x)
         offsets = torch.arange(0, indices.numel() + 1, indices.shape[1], device=x.device)
-        place = indices.clamp(min=0).ravel()
-        return bag(place, offsets, weights.detach().ravel(), x.detach())
+        columns = indices.clamp(min=0).ravel()
+        return spmm(Csr(columns, offsets, weights.ravel()), x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
         weights, indices, x = ctx.saved_tensors
         for_weights, for_x = torch.empty_like(weights), torch.zeros_like(x)
-        for cut in _blocks(weights):
-            place, back = indices[cut].clamp(min=0), gradient[cut]
-            for_weights[cut] = torch.einsum("nd,nkd->nk", back, x[place])
-            spread = weights[cut, :, None] * back[:, None]
-            for_x.index_add_(0, place.ravel(), spread.view(-1, x.shape[1]))
+        for rows in _blocks(weights):
+            columns, back = indices[rows].clamp(min=0), gradient[rows]
+            for_weights[rows] = torch.einsum("nd,nkd->nk", back, x[columns])
+            spread = weights[rows, :, None] * back[:, None]
+            for_x.index_add_(0, columns.ravel(), spread.view(-1, x.shape[1]))
         return for_weights, None, for_x

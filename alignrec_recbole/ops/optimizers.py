@@ -1,23 +1,145 @@
-"""Adam and AdamW without torch's compiler, which torch.optim loads to guard itself against it.
+"""Adam and AdamW: torch's own without its compiler guards, and with factored table gradients.
 
-That takes nearly two seconds and 50 MB of every run, and nothing here compiles an optimizer. The
-methods are torch's own, from under their guards: weights and states are the same to the last bit.
+torch.optim loads torch's compiler to guard its methods against it, which takes nearly two seconds
+and 50 MB of every run; nothing here compiles an optimizer. `Adam` and `AdamW` are torch's methods
+without these guards: weights and states are the same to the last bit.
+
+`FactoredAdam` and `FactoredAdamW` compute the same for tables whose gradients they collect as
+factors (`ops.factored_gradients`), without ever holding such a gradient in full.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
+from alignrec_recbole.ops.factored_gradients import FactoredGradient, tiles
+
+Class = TypeVar("Class", bound=type[torch.optim.Optimizer])
 _GUARDED = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
 
 
-def _unguarded(kind: type[torch.optim.Adam]) -> type[torch.optim.Adam]:
-    methods = {name: inspect.unwrap(getattr(kind, name)) for name in _GUARDED}
-    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
-    return type(kind.__name__, (kind,), methods)
+def _unguarded(optimizer: Class) -> Class:
+    """Give a subclass of torch's optimizer the methods beneath the compiler guards."""
+    for name in _GUARDED:
+        setattr(optimizer, name, inspect.unwrap(getattr(optimizer, name)))
+    step = torch.no_grad()(inspect.unwrap(optimizer.step))
+    optimizer.step = optimizer.step_without_hooks = step  # type: ignore
+    return optimizer
 
 
-Adam = _unguarded(torch.optim.Adam)
-AdamW = _unguarded(torch.optim.AdamW)
+@_unguarded
+class Adam(torch.optim.Adam):
+    """torch.optim.Adam."""
+
+
+@_unguarded
+class AdamW(torch.optim.AdamW):
+    """torch.optim.AdamW."""
+
+
+class _FactoredTables:
+    """Collects the gradients of large tables as factors and applies them tile by tile.
+
+    From `zero_grad` to `step` every large table has a list `factored_gradient`, to which
+    `ops.linear` appends in its backward instead of adding to `.grad`; `step` applies and removes
+    it. Gradients of other uses of the table are in `.grad` as always and are added. Outside that
+    span, and for tables on a GPU, where each tile would be a launch of its own, gradients are
+    formed as usual.
+
+    A table's whole gradient is nowhere to be seen, so clipping, scaling and gradient hooks do not
+    reach it: code that needs those uses Adam or AdamW. States are laid out as theirs.
+
+    Args:
+        params: as of torch.optim.
+        lr, betas, eps, weight_decay: likewise; `fused`, which the tiles need, is always on.
+    """
+
+    MIN_TABLE_BYTES = 16 << 20  # smaller tables fit into the cache
+    TILE_BYTES = 8 << 20
+    update_rule: Callable[..., None]
+    step_without_hooks: Callable[[], Any]
+    param_groups: list[dict[str, Any]]
+    state: Any
+
+    def __init__(self, params: Any, **settings: Any) -> None:
+        unsupported = {"amsgrad", "maximize", "capturable", "differentiable"} & {
+            name for name, value in settings.items() if value
+        }
+        if unsupported or settings.get("fused") is False:
+            raise ValueError(f"{type(self).__name__} has no {', '.join(unsupported) or 'loops'}")
+        super().__init__(params, **{**settings, "fused": True})  # type: ignore[call-arg]
+
+    def large_tables(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """The tables whose gradients are collected, with their parameter group."""
+        for group in self.param_groups:
+            for table in group["params"]:
+                large = table.dim() == 2 and table.nbytes >= self.MIN_TABLE_BYTES
+                if large and table.device.type == "cpu":
+                    yield table, group
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop all gradients and begin to collect those of large tables."""
+        super().zero_grad(set_to_none)  # type: ignore[misc]
+        for table, _ in self.large_tables():
+            table.factored_gradient = []  # type: ignore[attr-defined]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of Adam; the large tables first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            for table, group in self.large_tables():
+                factors = table.__dict__.pop("factored_gradient", None)
+                if factors:
+                    self._update(table, group, factors)
+        self.step_without_hooks()  # torch wraps `step` itself to call them
+        return loss
+
+    def _update(self, table: Tensor, group: dict, factors: list[FactoredGradient]) -> None:
+        state = self.state[table]
+        if not state:  # as Adam begins
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
+        before = state["step"].clone()
+        beta1, beta2 = group["betas"]
+        for block, gradient in tiles(table, factors, self.TILE_BYTES):
+            if table.grad is not None:  # of other uses than `ops.linear`
+                gradient = gradient + table.grad[block]
+            self.update_rule(
+                [table[block]],
+                [gradient],
+                [state["exp_avg"][block]],
+                [state["exp_avg_sq"][block]],
+                [],
+                [state["step"].copy_(before)],
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=False,
+            )
+        table.grad = None
+
+
+class FactoredAdam(_FactoredTables, Adam):
+    """Adam with factored gradients of large tables; see `_FactoredTables`."""
+
+    update_rule = staticmethod(adam)
+
+
+class FactoredAdamW(_FactoredTables, AdamW):
+    """AdamW with factored gradients of large tables; see `_FactoredTables`."""
+
+    update_rule = staticmethod(adamw)

@@ -1,14 +1,22 @@
-"""Row operations: normalise, gather, scatter."""
+"""Row operations: blocks of rows, normalise, gather, scatter."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
+
+def row_blocks(rows: int, row_bytes: int, budget: int) -> Iterator[slice]:
+    """Consecutive slices of `rows` rows, each of at most `budget` bytes but at least one row.
+
+    >>> list(row_blocks(5, row_bytes=4, budget=8))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    height = max(1, budget // max(1, row_bytes))
+    return (slice(start, min(start + height, rows)) for start in range(0, rows, height))
 
 
 def l2_normalize_rows(x: Tensor) -> Tensor:
@@ -20,10 +28,10 @@ def l2_normalize_rows(x: Tensor) -> Tensor:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
-    return _UnitRows.apply(x)
+    return _NormalizeRows.apply(x)
 
 
-class _UnitRows(torch.autograd.Function):
+class _NormalizeRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -41,16 +49,16 @@ class _UnitRows(torch.autograd.Function):
 
 
 def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """table[rows] with a backward that adds each row once into a zero matrix.
+    """table[rows], differentiable; its gradient is one zero matrix to which the rows are added.
 
     >>> gather_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([1, 1]))
     tensor([[2.],
             [2.]])
     """
-    return _TakeRows.apply(table, rows)
+    return _GatherRows.apply(table, rows)
 
 
-class _TakeRows(torch.autograd.Function):
+class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
         ctx.size = len(table)
@@ -64,6 +72,6 @@ class _TakeRows(torch.autograd.Function):
 
 
 def scatter_add_rows(values: Tensor, rows: Tensor, size: int) -> Tensor:
-    """Sum `values` [b, d] into the rows of a zero matrix [size, d]; repeated rows add up."""
+    """Add `values` [b, d] to the rows of a zero matrix [size, d]; repeated rows add up."""
     full = torch.zeros(size, values.shape[1], dtype=values.dtype, device=values.device)
     return full.index_add_(0, rows, values)

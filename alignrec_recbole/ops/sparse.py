@@ -1,4 +1,4 @@
-"""Constant sparse operators with an exact, cheap backward."""
+"""Constant sparse operators with an exact backward that costs one product."""
 
 from __future__ import annotations
 
@@ -14,15 +14,78 @@ from torch import Tensor
 from alignrec_recbole.ops.rows import scatter_add_rows
 
 
+class Csr(NamedTuple):
+    """A sparse matrix in compressed sparse row form, as tensors.
+
+    Attributes:
+        columns: column of every entry [nnz], row after row.
+        offsets: where each row begins, and the end [n + 1].
+        values: the entries [nnz].
+    """
+
+    columns: Tensor
+    offsets: Tensor
+    values: Tensor
+
+    @classmethod
+    def from_scipy(cls, matrix: sp.csr_matrix) -> Csr:
+        """Shares the memory of a scipy CSR matrix."""
+        return cls(*map(torch.from_numpy, (matrix.indices, matrix.indptr, matrix.data)))
+
+    def to_scipy(self, width: int) -> sp.csr_matrix:
+        """A scipy CSR matrix [n, width] on the same memory."""
+        columns, offsets, values = (part.numpy() for part in self)
+        return sp.csr_matrix((values, columns, offsets), (len(offsets) - 1, width), copy=False)
+
+
+def transposed(matrix: sp.csr_matrix) -> Csr:
+    """Aᵀ of a scipy CSR matrix A."""
+    return Csr.from_scipy(matrix.T.tocsr())
+
+
+def spmm(matrix: Csr, dense: Tensor) -> Tensor:
+    """A X, outside autograd.
+
+    On CPU a weighted embedding bag is several times faster than torch's CSR or COO kernels
+    (benchmarks/speed); on a GPU cuSPARSE's CSR kernel takes 40 % of its time.
+
+    >>> spmm(Csr(torch.tensor([0, 1]), torch.tensor([0, 2]), torch.ones(2)), torch.ones(2, 1))
+    tensor([[2.]])
+    """
+    if dense.is_cuda:
+        return csr_tensor(matrix, len(dense)) @ dense.detach()
+    return F.embedding_bag(
+        matrix.columns,
+        dense.detach(),
+        matrix.offsets,
+        mode="sum",
+        per_sample_weights=matrix.values.detach(),
+        include_last_offset=True,
+    )
+
+
+def csr_tensor(matrix: Csr, width: int) -> Tensor:
+    """A [n, width] as torch's sparse tensor, unchecked and without a copy."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            matrix.offsets,
+            matrix.columns,
+            matrix.values,
+            (len(matrix.offsets) - 1, width),
+            check_invariants=False,
+        )
+
+
 class SparseOperator:
     """A constant sparse matrix A that multiplies dense matrices: `A @ X`, differentiable in X.
 
-    Keeps A, and from the first backward Aᵀ, in CSR form, so the backward (Aᵀ G) is one product and
-    rebuilds nothing; see `bag` for the kernel. Deep copies share the matrix: it never changes.
+    Stores A, and from the first backward on Aᵀ, so that the backward (Aᵀ G) is one product; see
+    `spmm` for the kernel. Deep copies share the matrix, which never changes.
 
     Args:
         matrix: scipy sparse matrix [n, m].
-        symmetric: A equals Aᵀ; only one copy is kept.
+        symmetric: A equals Aᵀ; only one copy is stored.
     """
 
     def __init__(self, matrix: sp.spmatrix, *, symmetric: bool = False) -> None:
@@ -31,8 +94,8 @@ class SparseOperator:
         self.shape = csr.shape
         self.csr = csr
         self._symmetric = symmetric
-        self._cache: dict[tuple, tuple] = {}
-        self._typed: dict[torch.dtype, Any] = {}
+        self._on_device: dict[tuple[torch.device, torch.dtype, bool], Csr] = {}
+        self._in_dtype: dict[torch.dtype, sp.csr_matrix] = {}
 
     def __deepcopy__(self, memo: dict) -> SparseOperator:
         return self
@@ -49,134 +112,89 @@ class SparseOperator:
 
     def forward_product(self, dense: Tensor) -> Tensor:
         """A X, outside autograd."""
-        return bag(*self._on(dense, transposed=False), dense.detach())
+        return spmm(self._as(dense, transpose=False), dense)
 
     def backward_product(self, gradient: Tensor) -> Tensor:
-        """Aᵀ G."""
-        return bag(*self._on(gradient, transposed=True), gradient.detach())
+        """Aᵀ G, outside autograd."""
+        return spmm(self._as(gradient, transpose=True), gradient)
 
-    def _on(self, dense: Tensor, *, transposed: bool) -> tuple[Tensor, Tensor, Tensor]:
-        transposed = transposed and not self._symmetric
-        key = (dense.device, dense.dtype, transposed)
-        if key not in self._cache:
-            index, offsets, weights = _arrays(self.csr.T.tocsr() if transposed else self.csr)
-            self._cache[key] = (
-                index.to(dense.device),
-                offsets.to(dense.device),
-                weights.to(dense.device, dense.dtype),
-            )
-        return self._cache[key]
-
-    def _edges_of(self, rows: Tensor, dense: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Index, offsets and weights of A[rows], on CPU."""
+    def edges_of(self, rows: Tensor, dense: Tensor) -> Csr | None:
+        """A[rows] in the type of X; None on a GPU."""
         if dense.device.type != "cpu":
             return None
-        return _arrays(self._scipy(dense.dtype)[rows.numpy()])
+        return Csr.from_scipy(self._scipy(dense.dtype)[rows.numpy()])
 
-    def _scipy(self, dtype: torch.dtype) -> sp.csr_matrix:
-        """A with weights of a type of torch's, on CPU; shares their memory."""
-        if dtype not in self._typed:
-            weights = self._on(torch.empty(0, dtype=dtype), transposed=False)[2]
-            parts = weights.numpy(), self.csr.indices, self.csr.indptr
-            self._typed[dtype] = sp.csr_matrix(parts, shape=self.shape, copy=False)
-        return self._typed[dtype]
-
-    def near(self, edges: tuple[Tensor, Tensor, Tensor], dense: Tensor) -> _TwoHop | None:
-        """The part of A² that rows of A A X need, if it is small enough to pay.
+    def two_hop_subgraph(self, edges: Csr, dense: Tensor) -> TwoHop | None:
+        """What (A A X)[rows] needs of A, or None if that is too much of A to save time.
 
         Args:
-            edges: of the rows, as `_edges_of` gives them.
-            dense: X.
+            edges: A[rows], from `edges_of`.
+            dense: X, for its type.
         """
-        matrix, (index, offsets, weights) = self._scipy(dense.dtype), edges
-        reached = np.zeros(self.shape[1], dtype=bool)
-        reached[index.numpy()] = True
-        if np.diff(matrix.indptr)[reached].sum() > MAX_TWO_HOP_FRACTION * matrix.nnz:
+        matrix = self._scipy(dense.dtype)
+        is_neighbour = np.zeros(self.shape[1], dtype=bool)
+        is_neighbour[edges.columns.numpy()] = True
+        if np.diff(matrix.indptr)[is_neighbour].sum() > MAX_TWO_HOP_FRACTION * matrix.nnz:
             return None
-        nodes = np.flatnonzero(reached)
-        place = np.empty(len(reached), dtype=matrix.indices.dtype)
-        place[nodes] = np.arange(len(nodes))
-        arrays = weights.numpy(), place[index.numpy()], offsets.numpy()
-        last = sp.csr_matrix(arrays, shape=(len(offsets) - 1, len(nodes)), copy=False)
-        return _TwoHop(torch.from_numpy(nodes), last, matrix[nodes])
+        nodes = np.flatnonzero(is_neighbour)
+        position = np.empty(len(is_neighbour), dtype=matrix.indices.dtype)
+        position[nodes] = np.arange(len(nodes))
+        last = edges._replace(columns=torch.from_numpy(position[edges.columns.numpy()]))
+        return TwoHop(torch.from_numpy(nodes), last.to_scipy(len(nodes)), matrix[nodes])
+
+    def _as(self, dense: Tensor, *, transpose: bool) -> Csr:
+        """A or Aᵀ with the device and type of X."""
+        transpose = transpose and not self._symmetric
+        key = (dense.device, dense.dtype, transpose)
+        if key not in self._on_device:
+            stored = transposed(self.csr) if transpose else Csr.from_scipy(self.csr)
+            self._on_device[key] = Csr(
+                stored.columns.to(dense.device),
+                stored.offsets.to(dense.device),
+                stored.values.to(dense.device, dense.dtype),
+            )
+        return self._on_device[key]
+
+    def _scipy(self, dtype: torch.dtype) -> sp.csr_matrix:
+        """A on CPU with values of a torch type; shares the memory of the operator's own copy."""
+        if dtype not in self._in_dtype:
+            stored = self._as(torch.empty(0, dtype=dtype), transpose=False)
+            self._in_dtype[dtype] = stored.to_scipy(self.shape[1])
+        return self._in_dtype[dtype]
 
 
 MAX_TWO_HOP_FRACTION = 0.6  # of all edges; with more of them whole products are faster
 
 
-class _TwoHop(NamedTuple):
-    """(A A X)[rows] = last (before X).
+class TwoHop(NamedTuple):
+    """(A A X)[rows] = last (first X).
 
     Attributes:
-        nodes: the nodes T that the rows' edges lead to, ascending.
-        last: A[rows] with columns T.
-        before: A[T].
+        nodes: the neighbours T of the rows, ascending.
+        last: A[rows, T], scipy CSR.
+        first: A[T], scipy CSR.
     """
 
     nodes: Tensor
     last: sp.csr_matrix
-    before: sp.csr_matrix
-
-
-def _arrays(csr: sp.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
-    index, offsets, weights = map(torch.from_numpy, (csr.indices, csr.indptr, csr.data))
-    return index, offsets, weights
-
-
-def _as_csr(edges: tuple[Tensor, Tensor, Tensor], columns: int) -> sp.csr_matrix:
-    """The rows that these arrays make, without a copy."""
-    index, offsets, weights = (part.numpy() for part in edges)
-    return sp.csr_matrix((weights, index, offsets), (len(offsets) - 1, columns), copy=False)
-
-
-def _turned(csr: sp.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
-    return _arrays(csr.T.tocsr())
-
-
-def bag(index: Tensor, offsets: Tensor, weights: Tensor, dense: Tensor) -> Tensor:
-    """A X of a matrix in CSR arrays, outside autograd.
-
-    On CPU a weighted embedding bag is several times faster than torch's CSR or COO kernels
-    (benchmarks/speed); on a GPU cuSPARSE's CSR kernel takes 40 % of its time.
-
-    >>> bag(torch.tensor([0, 1]), torch.tensor([0, 2]), torch.ones(2), torch.ones(2, 1))
-    tensor([[2.]])
-    """
-    if dense.is_cuda:
-        return csr_tensor(index, offsets, weights, len(dense)) @ dense
-    return F.embedding_bag(
-        index,
-        dense,
-        offsets,
-        mode="sum",
-        per_sample_weights=weights,
-        include_last_offset=True,
-    )
-
-
-def csr_tensor(index: Tensor, offsets: Tensor, weights: Tensor, columns: int) -> Tensor:
-    """A matrix in CSR arrays as torch's sparse tensor, unchecked and without a copy."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        size = len(offsets) - 1, columns
-        return torch.sparse_csr_tensor(offsets, index, weights, size, check_invariants=False)
+    first: sp.csr_matrix
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dense: Tensor, operator: SparseOperator, rows: Tensor | None) -> Tensor:
-        ctx.operator, ctx.rows, low = operator, rows, dense.detach()
-        ctx.edges = edges = operator._edges_of(rows, low) if rows is not None else None
-        if edges is not None:
-            return bag(*edges, low)
-        out = operator.forward_product(low)
+        ctx.operator, ctx.rows = operator, rows
+        ctx.edges = operator.edges_of(rows, dense) if rows is not None else None
+        if ctx.edges is not None:
+            return spmm(ctx.edges, dense)
+        out = operator.forward_product(dense)
         return out if rows is None else out.index_select(0, rows)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        gradient, shape = gradient.contiguous(), ctx.operator.shape
+        gradient, (height, width) = gradient.contiguous(), ctx.operator.shape
         if ctx.edges is not None:
-            return bag(*_turned(_as_csr(ctx.edges, shape[1])), gradient), None, None
+            return spmm(transposed(ctx.edges.to_scipy(width)), gradient), None, None
         if ctx.rows is not None:
-            gradient = scatter_add_rows(gradient, ctx.rows, shape[0])
+            gradient = scatter_add_rows(gradient, ctx.rows, height)
         return ctx.operator.backward_product(gradient), None, None

@@ -20,10 +20,10 @@ RANKING_BYTES = 256 << 20  # blocks of scores and their winners
 def training_bytes(model: Any, learner: str, batch_size: int) -> dict[str, int]:
     """Bytes that training will allocate beyond the built model, by purpose.
 
-    Parameters with gradients need one gradient (counted too where table_gradients.py spares it),
-    the optimizer's moments and the copy of the best weights; a step needs a few copies of the
-    longest table and a few b × b matrices. Of a table that is not trained products may keep another
-    form, of its size at most (FrozenMatrix).
+    Parameters need a gradient (counted also where FactoredAdam does not form it), the optimizer's
+    moments and the copy of the best weights; a step needs a few copies of the longest table and a
+    few b × b matrices. For a table that is not trained a second form, of its size at most, may be
+    cached (FrozenMatrix).
 
     >>> model = torch.nn.Embedding(1000, 64)
     >>> training_bytes(model, "adam", 2048)["optimizer"]

@@ -26,10 +26,8 @@ from tqdm import tqdm
 from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
 from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.ops.factored_gradients import TableGradients
-from alignrec_recbole.ops.linear import collecting
 from alignrec_recbole.ops.matmul import precision
-from alignrec_recbole.ops.optimizers import Adam, AdamW
+from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredAdamW
 from alignrec_recbole.runtime import allocator, hardware
 from alignrec_recbole.training import memory_estimate
 from alignrec_recbole.training.batches import PairBatches, draws_pairs
@@ -78,7 +76,6 @@ class MultimodalTrainer(Trainer):
         )
         self.state_file = state_file
         self.optimizer = self._build_optimizer()
-        self.table_gradients = self._table_gradients()
         self.start_epoch = self.cur_step = 0
         self.best_valid_score = -math.inf if self.valid_metric_bigger else math.inf
         self.best_valid_result: dict[str, float] | None = None
@@ -191,7 +188,7 @@ class MultimodalTrainer(Trainer):
         for batch in batches:
             batch = batch.to(self.device)
             self.optimizer.zero_grad()
-            with precision(self.precision), collecting(self.table_gradients):
+            with precision(self.precision):
                 parts = self.model.calculate_loss(batch)
                 parts = parts if isinstance(parts, tuple) else (parts,)
                 terms = torch.stack([part.reshape(()) for part in parts])
@@ -231,22 +228,20 @@ class MultimodalTrainer(Trainer):
         return train_data
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        kinds = {"adam": Adam, "adamw": AdamW}
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if self.learner.lower() not in kinds or not parameters:
-            return super()._build_optimizer(**kwargs)
-        return kinds[self.learner.lower()](
-            parameters,
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay or 0.0,
-            fused=all(p.is_floating_point() for p in parameters),
-        )
+        """Adam or AdamW of ours, by the config's `learner`; RecBole's for every other.
 
-    def _table_gradients(self) -> TableGradients | None:
-        optimizer = self.optimizer
-        if self.clip_grad_norm or not isinstance(optimizer, torch.optim.Adam):
-            return None  # the norm is of formed gradients
-        return TableGradients(optimizer) if optimizer.defaults["fused"] else None
+        With `clip_grad_norm` gradients are formed in full, since their norm is needed.
+        """
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        learner = self.learner.lower()
+        if learner not in ("adam", "adamw") or not parameters:
+            return super()._build_optimizer(**kwargs)
+        settings = {"lr": self.learning_rate, "weight_decay": self.weight_decay or 0.0}
+        if not all(p.is_floating_point() for p in parameters):
+            return {"adam": Adam, "adamw": AdamW}[learner](parameters, **settings)
+        if self.clip_grad_norm:
+            return {"adam": Adam, "adamw": AdamW}[learner](parameters, fused=True, **settings)
+        return {"adam": FactoredAdam, "adamw": FactoredAdamW}[learner](parameters, **settings)
 
     def _set_learning_rate(self, epoch: int) -> None:
         factor, every = self.config["lr_decay"] or (1.0, 1)

@@ -40,7 +40,7 @@ WARM_UP = 3
 def kind_of(operator: str) -> str:
     """The kind of an operator of the profiler's.
 
-    >>> kind_of("aten::_fused_adam_"), kind_of("aten::addmm"), kind_of("_LayerMean")
+    >>> kind_of("aten::_fused_adam_"), kind_of("aten::addmm"), kind_of("_FullPropagation")
     ('optimizer', 'dense products', 'other')
     """
     matching = (kind for kind, parts in KINDS.items() if any(part in operator for part in parts))

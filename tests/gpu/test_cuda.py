@@ -16,7 +16,8 @@ from alignrec_recbole import losses
 from alignrec_recbole.evaluation.ranking import EvalTask, rank
 from alignrec_recbole.graphs import item_item
 from alignrec_recbole.ops import linear, neighbours, propagation, sparse
-from alignrec_recbole.ops.edge_weights import Edges
+from alignrec_recbole.ops.edge_weights import EdgeWeights
+from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.topk import top_k
 from alignrec_recbole.runtime import hardware
@@ -32,7 +33,7 @@ pytestmark = [
 ROWS = [7, 0, 7, 39, 12]
 SQUARE = sp.random(40, 40, 0.2, "csr", rng=np.random.default_rng(0))
 GRAPH = sparse.SparseOperator(SQUARE)
-EDGES = Edges((np.array([1, 1, 2, 3, 3]), np.array([1, 2, 2, 1, 3])), (20, 20))
+EDGES = EdgeWeights((np.array([1, 1, 2, 3, 3]), np.array([1, 2, 2, 1, 3])), (20, 20))
 NEIGHBOURS = [[i, (i * 7) % 40, -1] for i in range(40)]
 
 
@@ -42,7 +43,7 @@ def index(x: Tensor, values: list) -> Tensor:
 
 def edge_sums(x: Tensor) -> Tensor:
     edges = EDGES.to(x.device)
-    return edges.sums(edges.softmax(edges.products(torch.tanh(x))), x)
+    return edges.aggregate(edges.softmax(edges.dot(torch.tanh(x))), x)
 
 
 CASES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -61,7 +62,7 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "neighbour sums": lambda x: neighbours.neighbour_sums(x[:, :3], index(x, NEIGHBOURS), x),
     "linear": lambda x: linear.linear(x, x[:3], x[0, :3]),
     "linear of rows": lambda x: linear.linear(x, x[:3], rows=index(x, ROWS)),
-    "linear of a constant": lambda x: linear.FrozenMatrix().linear(x.detach(), x[:3]),
+    "linear of a constant": lambda x: FrozenMatrix().linear(x.detach(), x[:3]),
     "take rows": lambda x: gather_rows(x, index(x, ROWS)),
     "unit rows": l2_normalize_rows,
     "info nce": lambda x: losses.info_nce(x, x.flip(0), 0.2),

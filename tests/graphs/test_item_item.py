@@ -84,7 +84,7 @@ NEIGHBOURS = torch.tensor([[0, 2, -1], [3, 3, 1], [-1, -1, -1], [2, 0, 1]])
 
 @pytest.mark.parametrize("rows", [1, 3, 512])
 def test_neighbour_products_and_sums_equal_dense_ones_with_gradients(rows, monkeypatch):
-    monkeypatch.setattr(neighbours, "_NEIGHBOUR_ROWS", rows)
+    monkeypatch.setattr(neighbours, "BLOCK_ROWS", rows)
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     kept = NEIGHBOURS >= 0

@@ -28,13 +28,13 @@ def dense_mean(matrix, start, layers):
 
 def as_on_a_gpu(monkeypatch):
     """Whole products and torch's CSR kernel, on the CPU."""
-    monkeypatch.setattr(sparse.SparseOperator, "_edges_of", lambda *_: None)
+    monkeypatch.setattr(sparse.SparseOperator, "edges_of", lambda *_: None)
 
-    def product(index, offsets, weights, dense):
-        return sparse.csr_tensor(index, offsets, weights, len(dense)) @ dense
+    def product(matrix, dense):
+        return sparse.csr_tensor(matrix, len(dense)) @ dense.detach()
 
     for module in (sparse, propagation):
-        monkeypatch.setattr(module, "bag", product)
+        monkeypatch.setattr(module, "spmm", product)
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -62,20 +62,20 @@ def test_layer_mean_equals_the_dense_sum_and_has_its_gradient(
 
 @pytest.mark.parametrize("share", [0.0, 2.0])  # whole products, and only what the rows reach
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
-@pytest.mark.parametrize("keep", [None, slice(5, None), torch.tensor([1, 1, 30])])
-def test_what_the_rows_reach_is_enough(square, share, layers, keep, monkeypatch):
+@pytest.mark.parametrize("also_return", [None, slice(5, None), torch.tensor([1, 1, 30])])
+def test_the_two_hops_of_the_rows_are_enough(square, share, layers, also_return, monkeypatch):
     for module in (sparse, propagation):
         monkeypatch.setattr(module, "MAX_TWO_HOP_FRACTION", share)
     graph = sparse.SparseOperator(sp.triu(square))  # not symmetric
     dense = torch.from_numpy(sp.triu(square).toarray())
     start = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
     rows = torch.tensor([7, 0, 7, 39, 12])
-    near = graph.near(graph._edges_of(rows, start), start)
-    assert (near is None) == (share == 0)
-    ours = propagation.layer_mean(graph, start, layers, rows, keep)
+    hop = graph.two_hop_subgraph(graph.edges_of(rows, start), start)
+    assert (hop is None) == (share == 0)
+    ours = propagation.layer_mean(graph, start, layers, rows, also_return)
     twin = dense_mean(dense, start, layers)[rows]
-    ours = (ours,) if keep is None else ours
-    twins = (twin,) if keep is None else (twin, start[keep])
+    ours = (ours,) if also_return is None else ours
+    twins = (twin,) if also_return is None else (twin, start[also_return])
     loss = expected = torch.zeros((), dtype=torch.float64)
     for mine, other in zip(ours, twins, strict=True):
         torch.testing.assert_close(mine, other)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_recbole.ops.edge_weights import Edges, gathered_products
+from alignrec_recbole.ops.edge_weights import EdgeWeights, gathered_dot
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def edges():
     kept = (users != 4) & (items != 2)  # a user and an item without edges
     users, items = users[kept], items[kept]
     again = rng.permutation(np.r_[np.arange(len(users)), 0, 1])  # two pairs twice, any order
-    return Edges((users[again], items[again]), (9, 7)), len(users)
+    return EdgeWeights((users[again], items[again]), (9, 7)), len(users)
 
 
 def test_edges_are_sorted_and_know_their_reverse(edges):
@@ -31,13 +31,13 @@ def test_edges_are_sorted_and_know_their_reverse(edges):
 @pytest.mark.parametrize("block", [4, 1 << 15])
 @pytest.mark.parametrize("into_users", [False, True])
 def test_both_ways_to_products_agree(edges, block, into_users, monkeypatch):
-    monkeypatch.setattr("alignrec_recbole.ops.edge_weights.GATHERED_EDGES", block)
+    monkeypatch.setattr("alignrec_recbole.ops.edge_weights.GATHER_BLOCK_EDGES", block)
     edges, pairs = edges
     left, right = torch.randn(2, 16, 3, dtype=torch.float64)
     some = slice(pairs if into_users else None)
-    gathered = gathered_products(edges.receiver[some], edges.sender[some], left, right)
+    gathered = gathered_dot(edges.receiver[some], edges.sender[some], left, right)
     assert len(gathered) == (pairs if into_users else 2 * pairs)
-    torch.testing.assert_close(edges.products_of(left, right, into_users=into_users), gathered)
+    torch.testing.assert_close(edges.pairwise_dot(left, right, into_users=into_users), gathered)
 
 
 def test_edge_operations_equal_dense_ones_and_have_their_gradients(edges):
@@ -49,11 +49,11 @@ def test_edge_operations_equal_dense_ones_and_have_their_gradients(edges):
     def dense(values):
         return torch.zeros(16, 16, dtype=torch.float64).index_put(place, values)
 
-    torch.testing.assert_close(edges.products(x), (x @ x.T)[place])
-    torch.testing.assert_close(edges.sums(weights, x), dense(weights) @ x)
+    torch.testing.assert_close(edges.dot(x), (x @ x.T)[place])
+    torch.testing.assert_close(edges.aggregate(weights, x), dense(weights) @ x)
     full = torch.full((16, 16), -torch.inf, dtype=torch.float64).index_put(place, weights)
     torch.testing.assert_close(edges.softmax(weights), torch.softmax(full, 1)[place])
-    assert torch.autograd.gradcheck(edges.products, (x,))
-    assert torch.autograd.gradcheck(edges.sums, (weights, x))
+    assert torch.autograd.gradcheck(edges.dot, (x,))
+    assert torch.autograd.gradcheck(edges.aggregate, (weights, x))
     assert torch.autograd.gradcheck(edges.softmax, (weights,))
-    assert not edges.sums(weights, x)[[4, 11]].any()
+    assert not edges.aggregate(weights, x)[[4, 11]].any()

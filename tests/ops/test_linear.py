@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from alignrec_recbole import losses
-from alignrec_recbole.ops import linear, matmul
+from alignrec_recbole.ops import linear, matmul, onednn
+from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.ops.rows import l2_normalize_rows
 
 
@@ -31,7 +32,7 @@ def test_linear_is_torchs(dtype, rows):
 
 @pytest.mark.parametrize("bound", [1 << 20, 2 * 17 * 4])  # gathered whole, two rows at a time
 def test_linear_of_rows_is_torchs(bound, monkeypatch):
-    monkeypatch.setattr(linear, "_GATHERED_BYTES", bound)
+    monkeypatch.setattr(linear, "GATHER_BLOCK_BYTES", bound)
     torch.manual_seed(0)
     x, weight, bias = torch.randn(30, 17), torch.randn(5, 17), torch.randn(5)
     rows = torch.tensor([4, 0, 29, 4, 4])
@@ -43,15 +44,15 @@ def test_linear_of_rows_is_torchs(bound, monkeypatch):
 
 def test_strided_factors_are_made_dense():
     wide = torch.randn(300, 40)
-    part, turned = wide[:, 3:20], wide[:, 3:20].T
+    part, transposed = wide[:, 3:20], wide[:, 3:20].T
     assert not part.is_contiguous()
-    assert not turned.is_contiguous()
-    for matrix in (part, turned, wide[::2], wide.T):
-        dense = matmul._dense(matrix)
+    assert not transposed.is_contiguous()
+    for matrix in (part, transposed, wide[::2], wide.T):
+        dense = onednn.dense(matrix)
         assert dense.is_contiguous() or dense.T.is_contiguous()
         product = matmul.matmul_nt(matrix, matrix)
         torch.testing.assert_close(product, matrix @ matrix.T, rtol=1e-4, atol=1e-4)
-    assert matmul._dense(wide.T).data_ptr() == wide.data_ptr()  # no copy where none is needed
+    assert onednn.dense(wide.T).data_ptr() == wide.data_ptr()  # no copy where none is needed
 
 
 @pytest.mark.parametrize("rows", [(250, 350), (350, 250)])
@@ -71,16 +72,16 @@ def test_large_factors_that_lie_across_give_the_same(rows):
 def test_a_packed_factor_gives_the_same_and_is_packed_once(monkeypatch):
     torch.manual_seed(0)
     right, left = torch.randn(70, 12), torch.randn(40, 12)
-    factor, packed, calls, packs = matmul.PrepackedMatrix(), matmul._packed, [], matmul._packs()
-    monkeypatch.setattr(matmul, "_packed", lambda *a: (calls.append(a), packed(*a))[1])
+    factor, pack, calls, packs = FrozenMatrix(), onednn.pack, [], onednn.available()
+    monkeypatch.setattr(onednn, "pack", lambda *a: (calls.append(a), pack(*a))[1])
     for rows in (left, left[:3], left[:, ::2].repeat(1, 2), left[:1]):
-        torch.testing.assert_close(factor.products(rows, right), rows @ right.T)
+        torch.testing.assert_close(factor.matmul_nt(rows, right), rows @ right.T)
     assert len(calls) == packs
     other = torch.randn(12, 50).T
-    torch.testing.assert_close(factor.products(left, other), left @ other.T)
-    torch.testing.assert_close(copy.deepcopy(factor).products(left, right), left @ right.T)
+    torch.testing.assert_close(factor.matmul_nt(left, other), left @ other.T)
+    torch.testing.assert_close(copy.deepcopy(factor).matmul_nt(left, right), left @ right.T)
     double = left.double(), right.double()
-    torch.testing.assert_close(factor.products(*double), double[0] @ double[1].T)
+    torch.testing.assert_close(factor.matmul_nt(*double), double[0] @ double[1].T)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -97,7 +98,7 @@ def test_packed_linears_give_the_same(dtype, bias):
     for given in (x, x.transpose(0, 1).contiguous().transpose(0, 1)):
         torch.testing.assert_close(model(given), expected, rtol=exact, atol=exact)
     packed = sum(isinstance(m, matmul.PrepackedLinear) for m in model.modules())
-    assert packed == (2 if matmul._packs(dtype) else 0)
+    assert packed == (2 if onednn.available(dtype) else 0)
     assert packed == 0 or dtype != torch.float64
 
 
@@ -115,14 +116,14 @@ def test_only_plain_linears_are_packed():
 def test_a_constant_factor_is_rounded_once_and_changes_no_bit():
     torch.manual_seed(0)
     x, weight, bias = torch.randn(40, 17), torch.randn(5, 17), torch.randn(5)
-    table = linear.FrozenMatrix()
-    assert table.of(x) is x
+    table = FrozenMatrix()
+    assert table.rounded(x) is x
     with matmul.precision(torch.bfloat16):
-        low = table.of(x)
-        assert table.of(x) is low
-        assert table.of(x.clone()) is not low
+        low = table.rounded(x)
+        assert table.rounded(x) is low
+        assert table.rounded(x.clone()) is not low
         learnt = x.clone().requires_grad_()
-        assert table.of(learnt) is learnt
+        assert table.rounded(learnt) is learnt
         once = gradients(lambda w, b: linear.linear(low, w, b), weight, bias)
         each = gradients(lambda w, b: linear.linear(x, w, b), weight, bias)
     for mine, other in zip(once, each, strict=True):
@@ -133,10 +134,10 @@ def test_a_constant_factor_is_rounded_once_and_changes_no_bit():
 @pytest.mark.parametrize("bound", [0, 1 << 20])  # without and with the transpose
 @pytest.mark.parametrize("kind", [None, torch.bfloat16])
 def test_a_constant_factor_gives_linear_and_its_gradients(kind, bound, monkeypatch):
-    monkeypatch.setattr(linear.FrozenMatrix, "TURNED_BYTES", bound)
+    monkeypatch.setattr(FrozenMatrix, "MAX_TRANSPOSED_BYTES", bound)
     torch.manual_seed(0)
     x, weight, bias = torch.randn(300, 17), torch.randn(5, 17), torch.randn(5)
-    factor = linear.FrozenMatrix()
+    factor = FrozenMatrix()
     with matmul.precision(kind):
         theirs = gradients(lambda w, b: linear.linear(x, w, b), weight, bias)
         for _ in range(2):
@@ -145,7 +146,7 @@ def test_a_constant_factor_gives_linear_and_its_gradients(kind, bound, monkeypat
                 assert mine.dtype == torch.float32
                 loose = 1e-5 if kind is None else 1e-2
                 torch.testing.assert_close(mine, other, rtol=loose, atol=loose * other.norm())
-        assert (factor._turned is not None) == (bound > 0)
+        assert ("transposed" in factor._forms) == (bound > 0)
         wider = torch.cat([x, x])  # another table: what was kept is not used for it
         twice = gradients(lambda w, b: factor.linear(wider, w, b), weight, bias)
         expected = gradients(lambda w, b: linear.linear(wider, w, b), weight, bias)
@@ -155,10 +156,10 @@ def test_a_constant_factor_gives_linear_and_its_gradients(kind, bound, monkeypat
 
 def test_a_learnt_factor_gets_its_gradient():
     x, weight = torch.randn(4, 3, requires_grad=True), torch.randn(2, 3)
-    factor = linear.FrozenMatrix()
+    factor = FrozenMatrix()
     factor.linear(x, weight).sum().backward()
     torch.testing.assert_close(x.grad, weight.sum(0).expand(4, 3))
-    assert factor._turned is None
+    assert not factor._forms
 
 
 def test_frozen_input_gets_no_gradient():

@@ -12,7 +12,7 @@ from records import record
 from alignrec_recbole import losses
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.ops import matmul
-from alignrec_recbole.ops.factored_gradients import TableGradients
+from alignrec_recbole.ops.optimizers import FactoredAdam
 from alignrec_recbole.registry import models
 from alignrec_recbole.runs import prepare, run, tasks
 from alignrec_recbole.runs.run import run_one
@@ -70,7 +70,7 @@ def interrupt(made: RunSpec, monkeypatch, epoch: int) -> None:
     "model", ["LightGCN", "BPR", "AlignRec", "FREEDOM", "LATTICE", "CDAE", "NeuMF"]
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monkeypatch):
-    monkeypatch.setattr(TableGradients, "FROM_BYTES", 0)
+    monkeypatch.setattr(FactoredAdam, "MIN_TABLE_BYTES", 0)
     features = ("vectors",) if models.resolve(model).needs_features else ()
     whole = run_one(spec(world, tmp_path / "a", model=model, features=features))
 
@@ -180,12 +180,12 @@ def test_tiles_of_learnt_tables_change_a_run_by_rounding_only(world, tmp_path, m
     learnt = {**spec(world, tmp_path).overrides, "train_features": True}
     changes = {"epochs": 3, "overrides": learnt}
     formed = run_one(spec(world, tmp_path / "a", model=model, features=("vectors",), **changes))
-    tables, update = [], TableGradients._update
-    monkeypatch.setattr(TableGradients, "FROM_BYTES", 0)
+    tables, update = [], FactoredAdam._update
+    monkeypatch.setattr(FactoredAdam, "MIN_TABLE_BYTES", 0)
     monkeypatch.setattr(
-        TableGradients,
+        FactoredAdam,
         "_update",
-        lambda self, table, group: (tables.append(table), update(self, table, group)),
+        lambda self, table, *rest: (tables.append(table), update(self, table, *rest)),
     )
     tiled = run_one(spec(world, tmp_path / "b", model=model, features=("vectors",), **changes))
     assert tables
@@ -203,11 +203,24 @@ def test_features_are_given_back_once_the_model_is_built(world, tmp_path):
     assert np.array_equal(prepared.splits[0].features["vectors"].values, before)  # read anew
 
 
-def test_clipped_gradients_are_formed(world, tmp_path):
+def test_clipped_gradients_are_formed(world, tmp_path, monkeypatch):
+    """The norm that is clipped has the parts of all parameters, the large tables' too."""
+    monkeypatch.setattr(FactoredAdam, "MIN_TABLE_BYTES", 0)
     prepared = prepare.prepare(spec(world, tmp_path, model="MGCN", features=("vectors",)))
-    assert tasks.build_trainer(prepared, None).table_gradients is not None
+    assert isinstance(tasks.build_trainer(prepared, None).optimizer, FactoredAdam)
     prepared.config["clip_grad_norm"] = {"max_norm": 1.0}
-    assert tasks.build_trainer(prepared, None).table_gradients is None
+    trainer = tasks.build_trainer(prepared, None)
+    seen, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def watched(parameters, **limits):
+        parameters = list(parameters)
+        seen.extend(p.grad is not None for p in parameters)
+        return clip(parameters, **limits)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
+    trainer._run_epoch(trainer._batches(tasks.train_data(prepared)), 0)
+    assert seen
+    assert all(seen)
 
 
 def test_a_finished_run_is_not_repeated_and_another_configuration_has_its_own_record(
