@@ -17,7 +17,7 @@ from alignrec_recbole.encoders.cache import find_or_encode
 from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.features.controls import control_features, is_control
 from alignrec_recbole.features.masking import FeatureMask, mask_features
-from alignrec_recbole.features.table import AlignedFeatures, align
+from alignrec_recbole.features.table import ItemFeatures, align
 
 SPLITS = ("train", "valid", "test")
 FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval")
@@ -38,10 +38,17 @@ class MultimodalDataset(Dataset):
     benchmark_filename_list: list[str] | None
     file_size_list: list[int]
 
+    def __init__(self, config: Any) -> None:
+        self._features: dict[str, ItemFeatures] = {}  # one dict for this data set and its splits
+        super().__init__(config)
+
     @property
-    def features(self) -> dict[str, AlignedFeatures]:
-        """Feature sets by name, in the order of the configuration; loaded at first use."""
-        if "_features" not in self.__dict__:
+    def features(self) -> dict[str, ItemFeatures]:
+        """Feature sets by name, in the order of the configuration.
+
+        They are loaded at first use, once for the data set and all its splits.
+        """
+        if not self._features:
             names = self.config["features"] or []
             loaded = {
                 name: self.open_features(name)
@@ -50,14 +57,14 @@ class MultimodalDataset(Dataset):
             if mask := self.config["feature_mask"]:
                 tokens = self.field2id_token[self.iid_field]
                 loaded = mask_features(loaded, FeatureMask(**mask), tokens, self.open_features)
-            self._features = loaded
+            self._features.update(loaded)
         return self._features
 
     def release_features(self) -> None:
-        """Give back the memory of the features; the next use loads them again."""
-        self.__dict__.pop("_features", None)
+        """Free the features of the data set and all its splits; the next use loads them again."""
+        self._features.clear()
 
-    def open_features(self, name: str) -> AlignedFeatures:
+    def open_features(self, name: str) -> ItemFeatures:
         """One feature set by name, unmasked: a file, an encoder's or a control set."""
         tokens = self.field2id_token[self.iid_field]
         if is_control(name):
@@ -70,26 +77,6 @@ class MultimodalDataset(Dataset):
             cache=self.config["features_cache"],
         )
         return align(table, tokens, zero_rows_missing=bool(self.config["zero_rows_missing"]))
-
-    def fused_features(self) -> torch.Tensor:
-        """All feature sets as one matrix [item_num, f], PAD row zero.
-
-        A single set is used as it is; of several, each row is L2-normalised per set and the sets
-        are concatenated.
-        """
-        sets = [torch.from_numpy(table.values) for table in self.features.values()]
-        if len(sets) == 1:
-            return sets[0]
-        return torch.cat([torch.nn.functional.normalize(values, dim=1) for values in sets], dim=1)
-
-    def missing_entries(self) -> list[tuple[torch.Tensor, slice]]:
-        """What is absent in `fused_features`: of each set the rows without it, and its columns."""
-        sets = list(self.features.values())
-        stops = np.cumsum([table.values.shape[1] for table in sets]).tolist()
-        return [
-            (torch.from_numpy(np.flatnonzero(~table.present)), slice(start, stop))
-            for table, start, stop in zip(sets, [0, *stops], stops, strict=False)
-        ]
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Internal (user, item) ids of this split's interactions."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.features.item_order import canonical_order, seeded_order
-from alignrec_recbole.features.table import AlignedFeatures, FeatureManifest
+from alignrec_recbole.features.table import FeatureManifest, ItemFeatures
 
 RANDOM_WIDTH = 384  # that of the default sentence encoder
 
@@ -28,8 +28,8 @@ def is_control(name: str) -> bool:
 
 
 def control_features(
-    name: str, tokens: Sequence[str], open_features: Callable[[str], AlignedFeatures]
-) -> AlignedFeatures:
+    name: str, tokens: Sequence[str], open_features: Callable[[str], ItemFeatures]
+) -> ItemFeatures:
     """The control set of this name for a data set's items.
 
     Args:
@@ -54,7 +54,7 @@ def control_features(
     return _shuffled(name, tokens, seed, open_features(kind.removeprefix("shuffled:")))
 
 
-def _random(name: str, tokens: Sequence[str], seed: int) -> AlignedFeatures:
+def _random(name: str, tokens: Sequence[str], seed: int) -> ItemFeatures:
     shape = (len(tokens) - 1, RANDOM_WIDTH)
     values = np.zeros((len(tokens), RANDOM_WIDTH), dtype=np.float32)
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -70,12 +70,10 @@ def _random(name: str, tokens: Sequence[str], seed: int) -> AlignedFeatures:
         dtype="float32",
         sha256="",
     )
-    return derived(AlignedFeatures(values, np.arange(len(tokens)) > 0, manifest), tokens)
+    return derived(ItemFeatures(values, np.arange(len(tokens)) > 0, manifest), tokens)
 
 
-def _shuffled(
-    name: str, tokens: Sequence[str], seed: int, real: AlignedFeatures
-) -> AlignedFeatures:
+def _shuffled(name: str, tokens: Sequence[str], seed: int, real: ItemFeatures) -> ItemFeatures:
     """Rows dealt among the items that have one, so that coverage stays as it is."""
     items, dealt = canonical_order(tokens), seeded_order(tokens, seed)
     values = np.zeros_like(real.values)
@@ -87,10 +85,10 @@ def _shuffled(
             "settings": {"draw": seed, "of_sha256": real.manifest.sha256},
         }
     )
-    return derived(AlignedFeatures(values, real.present, manifest), tokens)
+    return derived(ItemFeatures(values, real.present, manifest), tokens)
 
 
-def derived(features: AlignedFeatures, tokens: Sequence[str]) -> AlignedFeatures:
+def derived(features: ItemFeatures, tokens: Sequence[str]) -> ItemFeatures:
     """Features made in memory from others, with the hash of their rows in token order."""
     order = canonical_order(tokens)
     digest = hashlib.sha256("\x1f".join(str(tokens[i]) for i in order).encode())
@@ -98,4 +96,4 @@ def derived(features: AlignedFeatures, tokens: Sequence[str]) -> AlignedFeatures
     manifest = features.manifest.model_copy(
         update={"sha256": digest.hexdigest(), "items": None, "items_sha256": None}
     )
-    return AlignedFeatures(features.values, features.present, manifest)
+    return ItemFeatures(features.values, features.present, manifest)

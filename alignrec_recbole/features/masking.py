@@ -11,7 +11,7 @@ from pydantic import Field
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.controls import derived, is_control
 from alignrec_recbole.features.item_order import seeded_order
-from alignrec_recbole.features.table import AlignedFeatures
+from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.settings import Settings
 
 MASK_SEED_OFFSET = 1000  # mask seed s draws from PCG64(1000 + s)
@@ -51,11 +51,11 @@ def masked_name(name: str, modality: str) -> str:
 
 
 def mask_features(
-    features: dict[str, AlignedFeatures],
+    features: dict[str, ItemFeatures],
     mask: FeatureMask,
     tokens: Sequence[str],
-    open_features: Callable[[str], AlignedFeatures],
-) -> dict[str, AlignedFeatures]:
+    open_features: Callable[[str], ItemFeatures],
+) -> dict[str, ItemFeatures]:
     """Feature sets with the masked items' modality gone.
 
     A set of the modality itself loses these rows: they become missing (`zero`), or the mean row of
@@ -87,19 +87,19 @@ def mask_features(
     return out
 
 
-def _filled(table: AlignedFeatures, hidden: np.ndarray, fill: str) -> AlignedFeatures:
+def _filled(table: ItemFeatures, hidden: np.ndarray, fill: str) -> ItemFeatures:
     values, present = table.values.copy(), table.present.copy()
     if fill == "zero":
         values[hidden] = 0
         present[hidden] = False
     else:
         values[hidden & present] = table.values[table.present].mean(0, dtype=np.float64)
-    return AlignedFeatures(values, present, table.manifest)
+    return ItemFeatures(values, present, table.manifest)
 
 
 def _replaced(
-    table: AlignedFeatures, other: AlignedFeatures, hidden: np.ndarray, tokens: Sequence[str]
-) -> AlignedFeatures:
+    table: ItemFeatures, other: ItemFeatures, hidden: np.ndarray, tokens: Sequence[str]
+) -> ItemFeatures:
     if other.values.shape != table.values.shape:
         raise FeatureError(
             f"{other.manifest.name} does not belong to {table.manifest.name}.",
@@ -107,7 +107,7 @@ def _replaced(
             expected=f"{table.values.shape[1]}, from the same encoder with a modality masked",
             hint="encode the items again with that encoder",
         )
-    mixed = AlignedFeatures(
+    mixed = ItemFeatures(
         np.where(hidden[:, None], other.values, table.values),
         np.where(hidden, other.present, table.present),
         table.manifest,

@@ -49,27 +49,31 @@ class FeatureManifest(BaseModel):
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A feature file as it lies on disk: `matrix` [rows, f] memory-mapped, `tokens` by row."""
+    """A feature file: its manifest, and its rows [n, f] memory-mapped in the file's order."""
 
     manifest: FeatureManifest
     matrix: np.ndarray
     path: Path
-    declared: bool  # False: no manifest was found
 
 
 @dataclass(frozen=True)
-class AlignedFeatures:
-    """Features in a data set's internal order: row 0 is PAD and zero, as are absent rows.
+class ItemFeatures:
+    """Features of a data set's items by internal id; the rows of PAD and of missing items are zero.
 
     Attributes:
         values: float32 [item_num, f].
         present: bool [item_num]; False for PAD and for items without the modality.
-        manifest: of the file they came from.
+        manifest: of the file, encoder or control the rows came from.
     """
 
     values: np.ndarray
     present: np.ndarray
     manifest: FeatureManifest = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the feature set."""
+        return self.manifest.name
 
     @property
     def modality(self) -> str:
@@ -183,7 +187,7 @@ def load_features(path: Path) -> FeatureTable:
             dtype="float16" if matrix.dtype == np.float16 else "float32",
             sha256=sha256_file(path),
         )
-        return FeatureTable(manifest, matrix, path, declared=False)
+        return FeatureTable(manifest, matrix, path)
     manifest = _read_manifest(manifest_path)
     if (manifest.shape, manifest.dtype) != (matrix.shape, matrix.dtype.name):
         raise FeatureError(
@@ -200,7 +204,7 @@ def load_features(path: Path) -> FeatureTable:
             expected=f"sha256 {manifest.sha256[:12]}…, as {manifest_path.name} says",
             hint="encode the items again, or put back the file that the manifest describes",
         )
-    return FeatureTable(manifest, matrix, path, declared=True)
+    return FeatureTable(manifest, matrix, path)
 
 
 def _read_manifest(path: Path) -> FeatureManifest:
@@ -281,7 +285,7 @@ _MODALITY_WORDS: dict[str, Modality] = {
 
 def align(
     table: FeatureTable, tokens: Sequence[str], *, zero_rows_missing: bool = False
-) -> AlignedFeatures:
+) -> ItemFeatures:
     """Bring a feature file into the order of `tokens`.
 
     Args:
@@ -321,7 +325,7 @@ def align(
         present &= values.any(1)
     missing_now = {wanted[i] for i in np.flatnonzero(~present[1:])}
     _check_values(table.path, values[1:], wanted, missing_now)
-    return AlignedFeatures(values, present, manifest)
+    return ItemFeatures(values, present, manifest)
 
 
 def _let_go(matrix: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,40 +28,57 @@ from alignrec_recbole.settings import Settings, read_settings
 
 
 class ModalityFeatures(nn.Module):
-    """The feature sets of a data set: table n [item_num, f_n], zero where an item has none.
+    """The item features of a data set, one table [item_num, f_m] per modality.
 
-    Trained tables stay zero there by `clear_absent` after each of the optimizer's steps.
+    Rows of items without a modality are zero. Where tables are trained, `clear_missing` keeps them
+    so after each step of the optimizer.
 
     Args:
-        dataset: with `features`.
+        dataset: with `features`, see `MultimodalDataset`.
         train: the tables are parameters, as in most of MMRec's models; else constants.
-        unit: rows are divided by their norm.
+        unit: divide each row by its L2 norm.
+        fuse: one table of all modalities side by side; if there are several, the rows of each are
+            divided by their norm first.
 
     Attributes:
-        kinds: text, image, audio or fused, by set.
-        widths: f_n.
+        modalities: text, image, audio or fused, per table.
+        dims: f_m per table.
     """
 
-    def __init__(self, dataset: Any, *, train: bool, unit: bool = False) -> None:
+    def __init__(
+        self, dataset: Any, *, train: bool, unit: bool = False, fuse: bool = False
+    ) -> None:
         super().__init__()
-        sets = list(dataset.features.values())
-        self.kinds = tuple(table.modality for table in sets)
-        self.widths = tuple(table.values.shape[1] for table in sets)
-        self._factors = [FrozenMatrix() for _ in sets]
-        for number, table in enumerate(sets):
-            values = torch.from_numpy(table.values).to(torch.get_default_dtype())
+        features = list(dataset.features.values())
+        groups = [features] if fuse else [[one] for one in features]
+        self.modalities = tuple(g[0].modality if len(g) == 1 else "fused" for g in groups)
+        self.dims = tuple(sum(one.values.shape[1] for one in group) for group in groups)
+        self._frozen = [FrozenMatrix() for _ in groups]
+        self._inverse_norms: dict[int, tuple[Tensor, Tensor]] = {}
+        self._missing: list[list[tuple[str, slice]]] = []  # buffer of rows, columns; per table
+        for number, group in enumerate(groups):
+            values = _side_by_side(group).to(torch.get_default_dtype())
             values = l2_normalize_rows(values) if unit else values
             if train:
                 self.register_parameter(f"set{number}", nn.Parameter(values.clone()))
             else:
                 self.register_buffer(f"set{number}", values, persistent=False)
-            present = torch.from_numpy(table.present)
+            present = torch.from_numpy(np.any([one.present for one in group], axis=0))
             self.register_buffer(f"present{number}", present, persistent=False)
-            absent = torch.nonzero(~present).ravel()
-            self.register_buffer(f"absent{number}", absent, persistent=False)
+            self._missing.append(self._register_missing(number, group))
+
+    def _register_missing(self, number: int, group: list[Any]) -> list[tuple[str, slice]]:
+        out, start = [], 0
+        for part, one in enumerate(group):
+            name, stop = f"missing{number}_{part}", start + one.values.shape[1]
+            rows = torch.from_numpy(np.flatnonzero(~one.present))
+            self.register_buffer(name, rows, persistent=False)
+            out.append((name, slice(start, stop)))
+            start = stop
+        return out
 
     def __len__(self) -> int:
-        return len(self.widths)
+        return len(self.dims)
 
     def __getitem__(self, number: int) -> Tensor:
         if not 0 <= number < len(self):
@@ -71,19 +89,20 @@ class ModalityFeatures(nn.Module):
         return (self[number] for number in range(len(self)))
 
     def present(self, number: int) -> Tensor:
-        """bool [item_num]: which items have this set."""
+        """bool [item_num]: which items have the modality, or any of those in a fused table."""
         return getattr(self, f"present{number}")
 
     @torch.no_grad()
-    def clear_absent(self) -> None:
-        """Zero the rows of items without a set, which a step may have moved."""
-        for number, table in enumerate(self):
+    def clear_missing(self) -> None:
+        """Zero what an optimizer's step may have moved: modalities that items do not have."""
+        for table, blocks in zip(self, self._missing, strict=True):
             if table.requires_grad:
-                table.index_fill_(0, getattr(self, f"absent{number}"), 0.0)
+                for name, columns in blocks:
+                    table[:, columns].index_fill_(0, getattr(self, name), 0.0)
 
     def projections(self, size: int, *, bias: bool = True) -> nn.ModuleList:
-        """One linear layer f_n → size a set."""
-        return nn.ModuleList(nn.Linear(width, size, bias=bias) for width in self.widths)
+        """One linear layer f_m → size per table."""
+        return nn.ModuleList(nn.Linear(dim, size, bias=bias) for dim in self.dims)
 
     def linear(
         self,
@@ -92,36 +111,57 @@ class ModalityFeatures(nn.Module):
         bias: Tensor | None = None,
         items: Tensor | None = None,
     ) -> Tensor:
-        """Set n times Wᵀ, plus b: [item_num, d], or [m, d] of `items`."""
-        return self._factors[number].linear(self[number], weight, bias, items)
+        """Table `number` times Wᵀ, plus b: [item_num, d], or [m, d] for `items` [m]."""
+        return self._frozen[number].linear(self[number], weight, bias, items)
 
     def project(
         self, number: int, layer: Any, then: Any = None, items: Tensor | None = None
     ) -> Tensor:
-        """Set n through an affine layer f_n → d, or through two, multiplied into one."""
+        """Table `number` through an affine layer f_m → d, or through two, multiplied into one."""
         weight, bias = layer.weight, layer.bias
         if then is not None:
             weight, bias = then.weight @ weight, then.weight @ bias + then.bias
         return self.linear(number, weight, bias, items)
 
-    def shares(self, others: float) -> list[float]:
-        """Weights of the sets, sum 1: `others` divided among those that are not text.
+    def unit_rows(self, number: int, items: Tensor) -> Tensor:
+        """Rows of `items` [m, f_m] divided by their norm, as a constant; zero rows stay zero."""
+        table = self[number]
+        if table.requires_grad:
+            return l2_normalize_rows(table.detach().index_select(0, items))
+        if self._inverse_norms.get(number, (None,))[0] is not table:  # else: of this very table
+            norms = table.norm(dim=1, keepdim=True)
+            inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
+            self._inverse_norms[number] = table, inverse
+        rows = self._frozen[number].rounded(table).index_select(0, items)
+        return rows.mul_(self._inverse_norms[number][1].index_select(0, items))
 
-        If all are text, or none is, every set gets the same.
+    def modality_weights(self, non_text_weight: float) -> list[float]:
+        """A weight per table, sum 1: `non_text_weight` divided among those that are not text.
+
+        If all are text, or none is, every table gets the same.
         """
-        text = [kind == "text" for kind in self.kinds]
+        text = [modality == "text" for modality in self.modalities]
         if all(text) or not any(text):
             return [1 / len(text)] * len(text)
-        return [(1 - others) / sum(text) if t else others / (len(text) - sum(text)) for t in text]
+        each, other = (1 - non_text_weight) / sum(text), non_text_weight / (len(text) - sum(text))
+        return [each if is_text else other for is_text in text]
 
-    def item_graph(self, others: float, k: int, memory_mb: int) -> SparseOperator:
-        """Mean of the sets' unweighted kNN graphs [item_num, item_num], weighted by `shares`."""
+    def item_graph(self, non_text_weight: float, k: int, memory_mb: int) -> SparseOperator:
+        """Mean of the tables' unweighted kNN graphs [item_num]², weighted by `modality_weights`."""
         return SparseOperator(
             sum(
-                share * unweighted_item_graph(table.detach(), k, memory_bytes=memory_mb << 20)
-                for share, table in zip(self.shares(others), self, strict=True)
+                weight * unweighted_item_graph(table.detach(), k, memory_bytes=memory_mb << 20)
+                for weight, table in zip(self.modality_weights(non_text_weight), self, strict=True)
             )
         )
+
+
+def _side_by_side(group: list[Any]) -> Tensor:
+    """Features as given, or the unit rows of several side by side [item_num, Σ f_m]."""
+    values = [torch.from_numpy(one.values) for one in group]
+    if len(values) == 1:
+        return values[0]
+    return torch.cat([nn.functional.normalize(one, dim=1) for one in values], 1)
 
 
 def project(table: Tensor, layer: Any) -> Tensor:
@@ -154,10 +194,10 @@ class ContentRecommender(PairwiseRecommender):
         self.interactions = normalised_interactions(dataset.pairs(), (self.n_users, self.n_items))
 
     def after_step(self) -> None:
-        """What an item does not have is not learnt."""
+        """Keep the rows of missing modalities zero; the trainer calls it after each step."""
         for part in self.children():
             if isinstance(part, ModalityFeatures):
-                part.clear_absent()
+                part.clear_missing()
 
 
 # Two views --------------------------------------------------------------------------------------
@@ -205,10 +245,7 @@ class TwoViewRecommender(ContentRecommender):
         self.align: AlignSettings = self.settings.align
         self._views: Callable[[], Views] | None = None
         if self.align.reg:
-            fused = dataset.fused_features().to(torch.get_default_dtype())
-            self.register_buffer("alignment_target", l2_normalize_rows(fused), persistent=False)
-            has_features = fused.norm(dim=1).ne(0).to(fused.dtype)
-            self.register_buffer("has_features", has_features, persistent=False)
+            self.given_features = ModalityFeatures(dataset, train=False, unit=True, fuse=True)
 
     def expose(self, views: Callable[[], Views]) -> None:
         """Offer the batch's views; they are made only if something aligns them."""
@@ -231,9 +268,10 @@ class TwoViewRecommender(ContentRecommender):
         if keys.uia:
             out.append(keys.uia * losses.cosine_distance(views.user, views.item))
         if keys.reg:
-            target = self.alignment_target[positives]
+            target = self.given_features[0][positives]
+            present = self.given_features.present(0)[positives].to(target.dtype)
             own = l2_normalize_rows(views.item_content)
-            distance = losses.similarity_matrix_distance(own, target, self.has_features[positives])
+            distance = losses.similarity_matrix_distance(own, target, present)
             out.append(keys.reg * distance)
         return out
 

@@ -61,13 +61,14 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import UserItemEmbedding
-from alignrec_recbole.models._content import ContentRecommender
-from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
+from alignrec_recbole.models._base import UserItemEmbedding, pair_scores
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
+
+_TABLE, _STORED_TABLE = "tables.set0", "features"  # F in this module, and in checkpoints
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -129,21 +130,9 @@ class AlignRec(ContentRecommender):
         }
         self.l2_divisor = config["train_batch_size"]
         size = keys.embedding_size
-        features = dataset.fused_features().to(torch.get_default_dtype())
-        norms = features.norm(dim=1, keepdim=True)
-        has_features = norms.ne(0).ravel().to(features.dtype)
-        self.register_buffer("has_features", has_features, persistent=False)
-        self._gaps = dataset.missing_entries() if keys.train_features else []
-
+        self.tables = ModalityFeatures(dataset, train=bool(keys.train_features), fuse=True)
         self.nodes = UserItemEmbedding(self.n_users, self.n_items, size, nn.init.xavier_uniform_)
-        if keys.train_features:
-            self.features = nn.Parameter(features.clone())
-        else:
-            self.register_buffer("features", features, persistent=False)
-            inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
-            self.register_buffer("inverse_norms", inverse, persistent=False)
-        self._constant = FrozenMatrix()
-        self.feature_projection = nn.Linear(features.shape[1], size)
+        self.feature_projection = nn.Linear(self.tables.dims[0], size)
         self.gate = nn.Linear(size, size)
         if keys.fuser == "attention":
             self.attention = nn.Sequential(
@@ -153,8 +142,20 @@ class AlignRec(ContentRecommender):
         self.user_item = SparseOperator(self.interactions)
         self.graph = bipartite_adjacency(self.interactions)
         self.item_item = SparseOperator(
-            item_graph(features, keys.knn_k, memory_bytes=keys.knn_memory_mb << 20)
+            item_graph(self.tables[0].detach(), keys.knn_k, memory_bytes=keys.knn_memory_mb << 20)
         )
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As of every module; trained features are stored under the name `features`."""
+        state = super().state_dict(*args, **kwargs)
+        for name in [name for name in state if name.endswith(_TABLE)]:
+            state[name.removesuffix(_TABLE) + _STORED_TABLE] = state.pop(name)
+        return state
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of every module; takes the names of `state_dict()`."""
+        given = {_TABLE if name == _STORED_TABLE else name: v for name, v in state_dict.items()}
+        return super().load_state_dict(given, *args, **kwargs)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Fused vectors of all users and items."""
@@ -202,35 +203,19 @@ class AlignRec(ContentRecommender):
             if keys.reg_left == "cosine":
                 own = l2_normalize_rows(own)
             items = positives.index_select(0, first)
-            count = count * self.has_features.index_select(0, items)
-            terms["reg"] = losses.similarity_matrix_distance(own, self._unit_features(items), count)
+            target = self.tables.unit_rows(0, items)
+            count = count * self.tables.present(0).index_select(0, items).to(own.dtype)
+            terms["reg"] = losses.similarity_matrix_distance(own, target, count)
         if self.weights["uia"]:
             terms["uia"] = losses.cosine_distance(user, positive)
         return terms
 
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """What an item does not have is not learnt (D5)."""
-        for rows, columns in self._gaps:
-            self.features[:, columns].index_fill_(0, rows.to(self.features.device), 0.0)
-
     def _content_items(self, ids: Tensor) -> Tensor:
         """h_mm of all items [item_num, d] from their ID vectors; the gate's two maps are one."""
-        first, second = self.feature_projection, self.gate
-        weight = second.weight @ first.weight  # [d, f]
-        bias = second.weight @ first.bias + second.bias
-        gate = torch.sigmoid(self._constant.linear(self.features, weight, bias))
-        content = ids * gate
+        content = ids * torch.sigmoid(self.tables.project(0, self.feature_projection, self.gate))
         for _ in range(self.settings.n_layers):
             content = self.item_item @ content
         return content
-
-    def _unit_features(self, items: Tensor) -> Tensor:
-        """Rows of F of length 1 [b, f], a constant; zero rows stay zero."""
-        if self.features.requires_grad:
-            return l2_normalize_rows(self.features.detach().index_select(0, items))
-        rows = self._constant.rounded(self.features).index_select(0, items)
-        return rows.mul_(self.inverse_norms.index_select(0, items))
 
     def _fuse(self, ids: Tensor, content: Tensor) -> Tensor:
         if self.settings.fuser == "sum":
@@ -239,10 +224,9 @@ class AlignRec(ContentRecommender):
         return (torch.softmax(self.attention(views), 1) * views).sum(1)
 
     def _objective(self, user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        right = (user * positive).sum(-1)
-        wrong = (user[:, None] * negative.view(len(user), -1, user.shape[1])).sum(-1)  # [b, s]
+        right, wrong = pair_scores(user, positive, negative)
         if self.settings.objective == "bpr":
-            return losses.bpr(right[:, None], wrong)
+            return losses.bpr(right, wrong)
         if self.settings.objective == "bce":
-            return losses.binary_cross_entropy(right[:, None], wrong)
-        return losses.sampled_softmax(right, wrong)
+            return losses.binary_cross_entropy(right, wrong)
+        return losses.sampled_softmax(right[:, 0], wrong)

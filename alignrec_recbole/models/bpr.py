@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding
+from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding, pair_scores
 from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -52,12 +52,7 @@ class BPR(PairwiseRecommender):
         rows = torch.cat([users, positives + self.n_users, negatives.ravel() + self.n_users])
         vectors = gather_rows(self.nodes.weight, rows)
         user, positive, negative = vectors.split([batch, batch, len(rows) - 2 * batch])
-        terms = {
-            "bpr": losses.bpr(
-                (user * positive).sum(-1)[:, None],
-                (user[:, None] * negative.view(batch, -1, user.shape[1])).sum(-1),
-            )
-        }
+        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["norms"]:
             terms["norms"] = losses.l2_norm_penalty(user, positive, negative)
         return terms

@@ -99,7 +99,7 @@ class GRCN(ContentRecommender):
             own = [gather_rows(table, users) for table in self.users]
             whole = [
                 table[1:]
-                for table, kind in zip(self.users, self.tables.kinds, strict=True)
+                for table, kind in zip(self.users, self.tables.modalities, strict=True)
                 if kind != "text"
             ]
             terms["l2"] = losses.mean_squared_penalty(*ids, *own, *whole)

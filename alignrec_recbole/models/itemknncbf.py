@@ -24,7 +24,7 @@ from recbole.utils import ModelType
 from torch import Tensor, nn
 
 from alignrec_recbole.graphs.item_item import item_knn
-from alignrec_recbole.models._content import ContentRecommender
+from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.settings import Settings
 
 
@@ -46,7 +46,7 @@ class ItemKNNCBF(ContentRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         keys = self.settings
-        features = torch.cat([torch.from_numpy(t.values) for t in dataset.features.values()], 1)
+        features = torch.cat(list(ModalityFeatures(dataset, train=False)), 1)
         self.neighbours = item_knn(
             features, keys.knn_k, keys.shrink, memory_bytes=keys.knn_memory_mb << 20
         )

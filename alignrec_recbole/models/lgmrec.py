@@ -83,7 +83,7 @@ class LGMRec(ContentRecommender):
         self.tables = ModalityFeatures(dataset, train=False)
         self.projections, self.hyperedges = (
             nn.ParameterList(
-                nn.init.xavier_uniform_(torch.empty(f, width)) for f in self.tables.widths
+                nn.init.xavier_uniform_(torch.empty(f, width)) for f in self.tables.dims
             )
             for width in (size, keys.hyper_num)
         )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, normalised_interactions
-from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding
+from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding, pair_scores
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.settings import Settings, read_settings
 
@@ -61,12 +61,7 @@ class LightGCN(PairwiseRecommender):
         sizes = [batch, batch, len(rows) - 2 * batch]
         mean, ids = layer_mean(self.graph, self.nodes.weight, self.settings.n_layers, rows, rows)
         user, positive, negative = mean.split(sizes)
-        terms = {
-            "bpr": losses.bpr(
-                (user * positive).sum(-1)[:, None],
-                (user[:, None] * negative.view(batch, -1, negative.shape[-1])).sum(-1),
-            )
-        }
+        terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["norms"]:
             terms["norms"] = losses.l2_norm_penalty(*ids.split(sizes))
         return terms

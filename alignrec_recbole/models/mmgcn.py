@@ -78,7 +78,7 @@ class MMGCN(ContentRecommender):
         self.tables = ModalityFeatures(dataset, train=False)
         self.branches = nn.ModuleList(
             _Branch(self.n_users, width, 0 if kind == "text" else keys.latent_size, size, keys)
-            for width, kind in zip(self.tables.widths, self.tables.kinds, strict=True)
+            for width, kind in zip(self.tables.dims, self.tables.modalities, strict=True)
         )
         for table in (self.nodes.weight, *(branch.users for branch in self.branches)):
             table.requires_grad_(keys.train_vectors)

@@ -86,7 +86,7 @@ class SMORE(GatedTwoView):
                 keys.text_knn_k if kind == "text" else keys.image_knn_k,
                 memory_bytes=keys.knn_memory_mb << 20,
             )
-            for table, kind in zip(self.tables, self.tables.kinds, strict=True)
+            for table, kind in zip(self.tables, self.tables.modalities, strict=True)
         ]
         fusion = functools.reduce(lambda one, other: one.maximum(other), graphs)
         self.item_graphs = [SparseOperator(graph) for graph in (*graphs, fusion)]

@@ -50,7 +50,7 @@ class VBPR(ContentRecommender):
         self.users = padded(self.n_users, 2 * size, nn.init.xavier_uniform_)
         self.items = padded(self.n_items, size, nn.init.xavier_uniform_)
         self.tables = ModalityFeatures(dataset, train=False)
-        self.projection = nn.Linear(sum(self.tables.widths), size)
+        self.projection = nn.Linear(sum(self.tables.dims), size)
         nn.init.xavier_normal_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
 
@@ -71,7 +71,7 @@ class VBPR(ContentRecommender):
 
     def _content(self, rows: Tensor | None = None) -> Tensor:
         """W f + c of all items, or of some, set by set: no copy of the features side by side."""
-        weights = self.projection.weight.split(self.tables.widths, 1)
+        weights = self.projection.weight.split(self.tables.dims, 1)
         biases = [self.projection.bias] + [None] * (len(weights) - 1)
         parts = zip(range(len(weights)), weights, biases, strict=True)
         return torch.stack([self.tables.linear(*part, rows) for part in parts]).sum(0)

@@ -12,7 +12,7 @@ import numpy as np
 
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking
-from alignrec_recbole.features.table import AlignedFeatures
+from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.protocols.content import Content, Scores, rank_content
 from alignrec_recbole.registry import components, defaults
 from alignrec_recbole.runs import provenance
@@ -73,7 +73,7 @@ class ProtocolContext:
         dataset = self.prepared.splits[0]
         self.dataset = dataset
         self.tokens = dataset.field2id_token[dataset.iid_field]
-        self.sets: dict[str, AlignedFeatures] = dataset.features
+        self.sets: dict[str, ItemFeatures] = dataset.features
         self.open_features = functools.cache(dataset.open_features)
         self.pairs = [split.pairs() for split in self.prepared.splits]
         self.device = self.prepared.config["device"]
@@ -85,7 +85,7 @@ class ProtocolContext:
     def content(
         self,
         history: tuple[np.ndarray, np.ndarray] | None = None,
-        sets: dict[str, AlignedFeatures] | None = None,
+        sets: dict[str, ItemFeatures] | None = None,
     ) -> Content:
         """What rankers see; by default the training interactions and the features as they are."""
         tables = self.sets if sets is None else sets

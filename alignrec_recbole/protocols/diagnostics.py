@@ -32,7 +32,7 @@ import scipy.sparse as sp
 import torch
 
 from alignrec_recbole.evaluation.ranking import BLOCK_BYTES
-from alignrec_recbole.features.table import AlignedFeatures
+from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.protocols.content import STEP, Content, unit_vectors
 from alignrec_recbole.protocols.context import ProtocolContext
@@ -162,7 +162,7 @@ def _top_rows(matrix: sp.csr_matrix, place: np.ndarray, k: int) -> sp.csr_matrix
     return sp.csr_matrix((ones, (row[kept], matrix.indices[kept])), shape=matrix.shape)
 
 
-def modality_gaps(sets: Mapping[str, AlignedFeatures]) -> dict[str, dict[str, float]]:
+def modality_gaps(sets: Mapping[str, ItemFeatures]) -> dict[str, dict[str, float]]:
     """Gap and pair distance of every two sets that have the same width, by "NAME | NAME"."""
     out = {}
     for (name, one), (other, two) in itertools.combinations(sets.items(), 2):

@@ -26,9 +26,8 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
     kept = prepared.config["features_cache"]
     with knn_cache.use_cache_folder(Path(kept) if kept else None):
         model = prepared.parts.model_class(prepared.config, prepared.splits[0])
-    for split in prepared.splits:  # the model has what it needs of them
-        if isinstance(split, MultimodalDataset):
-            split.release_features()
+    if isinstance(prepared.splits[0], MultimodalDataset):
+        prepared.splits[0].release_features()  # the model has its own copy
     model = model.to(prepared.config["device"])
     allocator.keep_freed_memory()  # from here on
     trainer_class = prepared.parts.trainer_class or MultimodalTrainer

@@ -98,9 +98,11 @@ def build_ours(case: Case, inputs: dict[str, Any], double: bool) -> Any:
     user, item = inputs["matrix"].nonzero()
     dataset = types.SimpleNamespace(
         num=lambda field: {"u": USERS, "i": ITEMS}[field] + 1,
-        features={"toy": None},
-        fused_features=lambda: torch.from_numpy(features),
-        missing_entries=list,
+        features={
+            "toy": types.SimpleNamespace(
+                modality="fused", values=features, present=np.arange(ITEMS + 1) > 0
+            )
+        },
         pairs=lambda: (user + 1, item + 1),
     )
     with default_dtype(torch.float64 if double else torch.float32):
@@ -128,7 +130,7 @@ def our_tensors(model: Any, gradient: bool) -> dict[str, torch.Tensor]:
     return {
         "users": nodes[1 : USERS + 1],
         "items": nodes[USERS + 2 :],
-        "features": pick(model.features)[1:],
+        "features": pick(model.tables[0])[1:],
         "w1": pick(model.feature_projection.weight),
         "b1": pick(model.feature_projection.bias),
         "w2": pick(model.gate.weight),

@@ -54,27 +54,35 @@ class WrongSign(BPR):
         return -super().predict(interaction)
 
 
+def changed(features: Any, change: Any) -> Any:
+    """Feature sets with other rows for the items; PAD keeps its own."""
+    out = {}
+    for name, table in features.items():
+        rows = np.concatenate([table.values[:1], change(table.values[1:])])
+        out[name] = replace(table, values=rows.astype(np.float32))
+    return out
+
+
 class ShiftedRows(MultimodalDataset):
     """Gives each item the next item's features."""
 
-    def fused_features(self) -> Any:
-        values = super().fused_features()
-        return torch.cat([values[:1], values[1:].roll(1, 0)])
+    @property
+    def features(self) -> Any:
+        return changed(super().features, lambda rows: np.roll(rows, 1, axis=0))
 
 
 class RowsByPosition(MultimodalDataset):
     """Takes row n of the file for internal id n + 1, as code without tokens does."""
 
-    def fused_features(self) -> Any:
-        sets = []
-        for name in self.config["features"]:
+    @property
+    def features(self) -> Any:
+        out = {}
+        for name, right in super().features.items():
             table = find_or_encode(
                 name, dataset_dir=Path(self.dataset_path), dataset=self.dataset_name
             )
-            rows = torch.from_numpy(np.array(table.matrix))
-            sets.append(torch.cat([torch.zeros(1, rows.shape[1]), rows]))
-        _ = self.features  # read and checked, then not used
-        return torch.cat(sets, 1)
+            out |= changed({name: right}, lambda _, table=table: table.matrix)
+        return out
 
 
 class FeatureLeak(BPR):
@@ -83,17 +91,19 @@ class FeatureLeak(BPR):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         with torch.no_grad():
-            self.nodes.items[:, 0] += dataset.fused_features()[:, 0]
+            first = next(iter(dataset.features.values()))
+            self.nodes.items[:, 0] += torch.from_numpy(first.values[:, 0])
 
 
 class UnguardedCosine(MultimodalDataset):
     """Divides by the norm of rows that may be zero."""
 
-    def fused_features(self) -> Any:
-        sets = [torch.from_numpy(table.values) for table in self.features.values()]
-        fused = torch.cat([values / values.norm(dim=1, keepdim=True) for values in sets], 1)
-        fused[0] = 0
-        return fused
+    @property
+    def features(self) -> Any:
+        with np.errstate(invalid="ignore"):
+            return changed(
+                super().features, lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            )
 
 
 # Ranking ----------------------------------------------------------------------------------------
@@ -279,7 +289,7 @@ class DenseItems(AlignRec):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        features = dataset.fused_features()
+        features = self.tables[0].detach()
         self.widest = float((features @ features.T).amax())
 
 

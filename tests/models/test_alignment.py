@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from alignrec_recbole.errors import SettingError
-from alignrec_recbole.models._content import TwoViewRecommender
+from alignrec_recbole.models._content import ModalityFeatures, TwoViewRecommender
 from alignrec_recbole.registry import components, defaults
 from alignrec_recbole.registry.models import MODELS, load_class
 from alignrec_recbole.settings import check_keys
@@ -40,6 +40,11 @@ def watch(model):
     return kept
 
 
+def fused(dataset):
+    """The features of a data set as one matrix."""
+    return ModalityFeatures(dataset, train=False, fuse=True)[0]
+
+
 def dense_terms(views, target, temperature):
     """The three terms with whole b × b matrices."""
     diagonal = torch.arange(len(target))
@@ -69,7 +74,7 @@ def test_the_switch_adds_the_weighted_terms_and_nothing_else(lab, chosen):
     torch.manual_seed(3)
     after = sum(models[1].calculate_loss(batch))
     views = kept[0]()
-    target = plain.splits[0].fused_features()[batch[plain.splits[0].iid_field]]
+    target = fused(plain.splits[0])[batch[plain.splits[0].iid_field]]
     terms = dense_terms(views, target, 0.2)
     expected = sum(weight * terms[name] for name, weight in align.items())
     torch.testing.assert_close(after - before, expected, rtol=1e-4, atol=1e-5)

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from alignrec_recbole.models._content import ModalityFeatures
 from alignrec_recbole.runs import prepare, tasks
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
@@ -44,8 +45,8 @@ def test_the_variants_differ_where_the_module_says(world, tmp_path):
     _, official = build(world, tmp_path, variant="official")
     assert set(paper.loss_terms(*BATCH)) == {"rec", "cca", "reg", "uia"}
     assert set(official.loss_terms(*BATCH)) == {"rec", "l2", "cca", "reg", "uia"}
-    assert "features" not in dict(paper.named_parameters())
-    assert "features" in dict(official.named_parameters())
+    assert not paper.tables[0].requires_grad
+    assert official.tables[0].requires_grad
     # same seed, same weights: what both share is equal, what differs differs
     torch.testing.assert_close(paper.loss_terms(*BATCH)["rec"], official.loss_terms(*BATCH)["rec"])
     for term in ("cca", "reg"):
@@ -58,7 +59,7 @@ def test_the_papers_terms_by_their_formulas(world, tmp_path):
     nodes = torch.cat([model.nodes.users, model.nodes.items])
     adjacency = torch.from_numpy(model.graph.csr.toarray()).float()
     ids = (nodes + adjacency @ nodes + adjacency @ adjacency @ nodes) / 3
-    gate = torch.sigmoid(model.gate(model.feature_projection(model.features)))
+    gate = torch.sigmoid(model.gate(model.feature_projection(model.tables[0])))
     items = torch.from_numpy(model.item_item.csr.toarray()).float() @ (model.nodes.items * gate)
     content_users = torch.from_numpy(model.user_item.csr.toarray()).float() @ items
     id_users, id_items = ids[: model.n_users], ids[model.n_users :]
@@ -76,7 +77,7 @@ def test_the_papers_terms_by_their_formulas(world, tmp_path):
         terms["cca"],
         nce(items[positives], id_items[positives]) + nce(content_users[users], id_users[users]),
     )
-    distance = cosines(items[positives]) - cosines(model.features[positives])
+    distance = cosines(items[positives]) - cosines(model.tables[0][positives])
     torch.testing.assert_close(terms["reg"], distance.norm() / 3, rtol=1e-4, atol=1e-5)
     cosine = torch.nn.functional.cosine_similarity(h_users[users], h_items[positives])
     torch.testing.assert_close(terms["uia"], 1 - cosine.mean())
@@ -120,20 +121,35 @@ def test_attention_weighs_the_two_views(world, tmp_path):
 
 def test_several_sets_are_normalised_and_concatenated(world, tmp_path):
     _, model = build(world, tmp_path, features=("vectors", "sounds"))
-    assert model.features.shape == (25, 9)
-    rows = model.features.detach()[1:]
+    assert model.tables[0].shape == (25, 9)
+    rows = model.tables[0].detach()[1:]
     torch.testing.assert_close(rows[:, :6].norm(dim=1), torch.ones(24))
     torch.testing.assert_close(rows[:, 6:].norm(dim=1), torch.ones(24))
 
 
-def test_one_set_is_taken_as_it_is_and_several_as_unit_rows(tmp_path):
+def test_one_modality_is_fused_as_it_is_and_several_as_unit_rows(tmp_path):
     lab = Testbed("AlignRec", tmp_path)
     dataset = lab.build(features=["text"]).splits[0]
     alone = torch.from_numpy(dataset.features["text"].values)
-    assert torch.equal(dataset.fused_features(), alone)
+    assert torch.equal(ModalityFeatures(dataset, train=False, fuse=True)[0], alone)
     assert (alone[1:].norm(dim=1) - 1).abs().max() > 0.1
     dataset = lab.build(features=["text", "image"]).splits[0]
     sets = [torch.from_numpy(table.values) for table in dataset.features.values()]
     expected = torch.cat([F.normalize(values, dim=1) for values in sets], 1)
-    assert torch.equal(dataset.fused_features(), expected)
+    assert torch.equal(ModalityFeatures(dataset, train=False, fuse=True)[0], expected)
     assert list(dataset.features) == ["text", "image"]
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_checkpoints_name_the_features_as_they_always_did(tmp_path, trained):
+    fit = Testbed("AlignRec", tmp_path).fit(epochs=1, train_features=trained)
+    state = fit.model.state_dict()
+    others = {
+        "nodes.weight", "feature_projection.weight", "feature_projection.bias", "gate.weight",
+        "gate.bias",
+    }  # fmt: skip
+    assert set(state) == others | ({"features"} if trained else set())
+    assert not trained or torch.equal(state["features"], fit.model.tables[0].detach())
+    other = Testbed("AlignRec", tmp_path / "other").build(seed=5, train_features=trained)
+    other.model.load_state_dict(state)
+    assert torch.equal(other.scores(), fit.scores())

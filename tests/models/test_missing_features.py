@@ -23,13 +23,10 @@ def lab_with_gaps(name, folder):
 
 def tables_and_gaps(fit):
     """Of each set the values [item_num, f] that the model holds, and where they are absent."""
-    model, dataset = fit.model, fit.splits[0]
-    if fit.subject.name != "AlignRec":
-        return [(table, ~model.tables.present(n)) for n, table in enumerate(model.tables)]
-    widths = [table.values.shape[1] for table in dataset.features.values()]
-    blocks = model.features.split(widths, dim=1)
-    sets = dataset.features.values()
-    return [(b, torch.from_numpy(~s.present)) for b, s in zip(blocks, sets, strict=True)]
+    tables, sets = list(fit.model.tables), fit.splits[0].features.values()
+    if len(tables) < len(sets):  # fused
+        tables = tables[0].split([one.values.shape[1] for one in sets], dim=1)
+    return [(t, torch.from_numpy(~s.present)) for t, s in zip(tables, sets, strict=True)]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -78,9 +75,9 @@ def test_reg_leaves_out_what_has_no_features(tmp_path, train):
     model, batch = fit.model, fit.batch()
     positives = batch[model.ITEM_ID]
     content = model._content_items(model.nodes.items).detach()
-    here = positives[model.features.detach().norm(dim=1)[positives] > 0]
+    here = positives[model.tables[0].detach().norm(dim=1)[positives] > 0]
     assert 0 < len(here) < len(positives)
-    expected = (cosines(content[here]) - cosines(model.features.detach()[here])).norm() / len(here)
+    expected = (cosines(content[here]) - cosines(model.tables[0].detach()[here])).norm() / len(here)
     users, negatives = batch[model.USER_ID], batch[model.NEG_ITEM_ID]
     terms = model.loss_terms(users, positives, negatives)
     torch.testing.assert_close(terms["reg"].detach(), expected)
@@ -94,7 +91,7 @@ def test_aligned_models_leave_it_out_too(tmp_path):
     loss = model.calculate_loss(batch)[-1].detach()
     model.loss_terms(batch[model.USER_ID], positives, batch[model.NEG_ITEM_ID])
     rows = model._views().item_content.detach()
-    target = fit.splits[0].fused_features()
+    target = ModalityFeatures(fit.splits[0], train=False, fuse=True)[0]
     kept = target.norm(dim=1)[positives] > 0
     assert 0 < kept.sum() < len(kept)
     expected = (cosines(rows[kept]) - cosines(target[positives[kept]])).norm() / kept.sum()

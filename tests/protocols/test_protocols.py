@@ -14,7 +14,7 @@ from alignrec_recbole.errors import FeatureError, RecordError, SettingError, Unk
 from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.features.controls import control_features
 from alignrec_recbole.features.masking import FeatureMask, mask_features, masked_items
-from alignrec_recbole.features.table import AlignedFeatures, FeatureManifest
+from alignrec_recbole.features.table import FeatureManifest, ItemFeatures
 from alignrec_recbole.protocols import cold_start, diagnostics, item_cf, long_tail, zero_shot
 from alignrec_recbole.protocols.content import (
     STEP,
@@ -70,7 +70,7 @@ def table(rows, modality="text", present=None, name="mine"):
         name=name, modality=modality, encoder="hand", source="hand", items=None,
         shape=(len(rows) - 1, rows.shape[1]), dtype="float32", sha256=f"{name} {modality}",
     )  # fmt: skip
-    return AlignedFeatures(rows, present, manifest)
+    return ItemFeatures(rows, present, manifest)
 
 
 # --- by hand ---------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ def test_features_are_given_back_once_the_model_is_built(world, tmp_path):
     prepared = prepare.prepare(spec(world, tmp_path, model="MGCN", features=("vectors",)))
     before = prepared.splits[0].features["vectors"].values.copy()
     trainer = tasks.build_trainer(prepared, None)
-    assert not any("_features" in vars(split) for split in prepared.splits)
+    assert not any(split._features for split in prepared.splits)
     with torch.no_grad():
         trainer.model.tables[0].zero_()
     assert np.array_equal(prepared.splits[0].features["vectors"].values, before)  # read anew
