@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,25 @@ from alignrec_recbole.data import amazon
 from alignrec_recbole.data.dataset_paths import data_folders, find_dataset
 from alignrec_recbole.data.image_download import HOSTS, RateLimit, fetch_images
 from alignrec_recbole.data.items import ItemTable, find_item_table, read_item_table
-from alignrec_recbole.encoders import KNOWN, encode_items, encoder_identity, find_encoder
 from alignrec_recbole.encoders.base import ItemEncoder
 from alignrec_recbole.encoders.beit3 import checkpoints
-from alignrec_recbole.encoders.beit3.encoder import POOLINGS, Beit3Encoder
-from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
-from alignrec_recbole.encoders.cache import keep_encoded
+from alignrec_recbole.encoders.beit3.encoder import POOLINGS
+from alignrec_recbole.encoders.beit3.opening import Beit3Options
+from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS
 from alignrec_recbole.encoders.extraction import (
-    Job,
+    ExtractionSpec,
     extract,
-    finished,
+    extract_whole_table,
     merge_shards,
     mix_masked_rows,
-    seen_images,
+    readable_images,
 )
+from alignrec_recbole.encoders.registry import ENCODER_SYNTAX, find_encoder
 from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.features.masking import masked_name
 from alignrec_recbole.features.table import FeatureTable
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.runtime import hardware, memory_usage
-
-WHOLE_TABLE = ("lsa",)  # encoders that need all items at once
-PIECES = 8000  # of a tokenizer fitted for random weights
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: run_benchmark.py prepare --dataset shop --encoder beit3 --weights base",
     )
     out.add_argument("--dataset", required=True)
-    out.add_argument("--encoder", help=f"beit3, {KNOWN}")
+    out.add_argument("--encoder", help=ENCODER_SYNTAX)
     out.add_argument("--data-path", type=Path, help="folder of data sets (or $ALIGNREC_DATA)")
     out.add_argument("--items", type=Path, help="item table (default: the data set's own)")
     out.add_argument("--images", type=Path, help="its images (default: images/ beside the table)")
@@ -109,11 +105,11 @@ def run(options: argparse.Namespace) -> int:
         if options.encoder is None:
             return 0
     if options.encoder is None:
-        raise SettingError("No encoder was named.", expected=f"--encoder beit3, {KNOWN}")
+        raise SettingError("No encoder was named.", expected=f"--encoder {ENCODER_SYNTAX}")
     hardware.set_threads(options.threads)
     folder, items = _output(options), find_items(options)
     name = options.name or _stem(options.encoder)
-    job = Job(
+    job = ExtractionSpec(
         folder=folder,
         name=name,
         batch_size=options.batch_size,
@@ -129,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     if options.merge:
         table = merge_shards(folder, name, items, options.overwrite)
-    elif options.encoder in WHOLE_TABLE:
+    elif find_encoder(options.encoder).kind == "whole_table":
         table = _whole(options, items, job)
     else:
         encoder = _encoder(options, items, job)
@@ -228,62 +224,35 @@ def _output(options: argparse.Namespace) -> Path:
     return folder / "features"
 
 
-def _encoder(options: argparse.Namespace, items: ItemTable, job: Job) -> ItemEncoder:
+def _encoder(options: argparse.Namespace, items: ItemTable, job: ExtractionSpec) -> ItemEncoder:
     device = hardware.choose_device(options.device)
-    if options.encoder == "beit3":
-        return beit3_encoder(options, items, job, device)
+    entry = find_encoder(options.encoder)
+    if not entry.by_name:
+        chosen = Beit3Options(
+            **{field.name: getattr(options, field.name) for field in fields(Beit3Options)}
+        )
+        tokenizer = job.folder / f"{job.name}.spm"
+        return entry.load().open_encoder(
+            chosen, items.texts, tokenizer, device, progress=job.progress
+        )
     if options.weights or options.random_init:
         raise SettingError(
             f"The encoder {options.encoder!r} has weights of its own.",
             found="--weights or --random-init",
             expected="these with --encoder beit3",
         )
-    module, model = find_encoder(options.encoder)
-    return module.open_encoder(model, device)
-
-
-def beit3_encoder(
-    options: argparse.Namespace, items: ItemTable, job: Job, device: str
-) -> Beit3Encoder:
-    """BEiT-3 with the weights and the tokenizer that the options name."""
-    if options.random_init and options.tokenizer is None:
-        path = job.folder / f"{job.name}.spm"
-        if not path.is_file():
-            train_tokenizer(items.texts, path, PIECES)
-        tokenizer = Tokenizer(path, options.max_tokens)
-    elif options.weights or options.tokenizer:
-        place = checkpoints.find_tokenizer(options.tokenizer, options.weights, job.progress)
-        tokenizer = Tokenizer(place, options.max_tokens)
-    else:
-        tokenizer = None  # choose() says what is missing
-    chosen = checkpoints.choose(
-        options.weights,
-        random_init=options.random_init,
-        size=options.size,
-        image_size=options.image_size,
-        progress=job.progress,
-    )
-    assert tokenizer is not None
-    return Beit3Encoder(
-        chosen.model,
-        tokenizer,
-        pooling=options.pooling,
-        precision=options.precision,
-        device=device,
-        identity=chosen.identity,
-        notes=chosen.notes,
-    )
+    return entry.load().open_encoder(options.encoder, device)
 
 
 def _masked(
-    options: argparse.Namespace, encoder: ItemEncoder, items: ItemTable, job: Job
+    options: argparse.Namespace, encoder: ItemEncoder, items: ItemTable, job: ExtractionSpec
 ) -> FeatureTable:
     """A masked variant: one pass with everything masked, shared by all ratios and seeds."""
     if job.shard != (1, 1):
         raise SettingError("Masked variants are not sharded.", expected="--mask without --shard")
     whole = extract(encoder, items, job)
-    hidden = replace(job, name=masked_name(job.name, options.mask), hide=options.mask)
-    seen = seen_images(whole) if encoder.masks_images else None
+    hidden = replace(job, name=masked_name(job.name, options.mask), mask_modality=options.mask)
+    seen = readable_images(whole) if encoder.masks_images else None
     masked = extract(encoder, items, hidden, seen)
     if options.mask_ratio == 1:
         return masked
@@ -292,20 +261,14 @@ def _masked(
     return mix_masked_rows(whole, masked, path, options.mask, options.mask_ratio, options.mask_seed)
 
 
-def _whole(options: argparse.Namespace, items: ItemTable, job: Job) -> FeatureTable:
+def _whole(options: argparse.Namespace, items: ItemTable, job: ExtractionSpec) -> FeatureTable:
     if options.mask or job.shard != (1, 1):
         raise SettingError(
             f"{options.encoder} needs all items at once.",
             found="--mask or --shard",
             expected="an encoder of single items",
         )
-    made_of = [encoder_identity(options.encoder), items.content_hash(), job.dtype]
-    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
-    if done := finished(job.path, digest, job.overwrite):
-        return done
-    encoded = encode_items(options.encoder, items, progress=job.progress)
-    kept = replace(encoded, matrix=encoded.matrix.astype(job.dtype))
-    return keep_encoded(job.path, kept, items, job.name, identity=digest)
+    return extract_whole_table(options.encoder, items, job)
 
 
 def _report(table: FeatureTable, seconds: float) -> None:

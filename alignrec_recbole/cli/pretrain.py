@@ -87,7 +87,7 @@ def run(options: argparse.Namespace, device: str) -> int:
     items = find_items(options)
     folder, show = options.output, not options.quiet
     tokenizer = in_turn(lambda: _tokenizer(options, items))
-    chosen = checkpoints.choose(
+    chosen = checkpoints.resolve_weights(
         options.weights,
         random_init=options.random_init,
         size=options.size,

@@ -1,4 +1,4 @@
-"""Image files that anyone may have made: decoded to pixels, or refused with a reason.
+"""Image files from unknown sources: decoded to pixels, or refused with a reason.
 
 Formats whose readers may start programs (EPS) are not tried, and sizes are checked before decoding.
 """
@@ -6,6 +6,7 @@ Formats whose readers may start programs (EPS) are not tried, and sizes are chec
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,54 +17,79 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 REASONS = ("missing", "not a file", "empty", "not an image", "too large", "damaged")
 
 
-def centre_square(path: Path, side: int) -> np.ndarray | str:
-    """The largest centred square, resized: uint8 [side, side, 3], or one of REASONS."""
-    picture = open_picture(path)
-    if isinstance(picture, str):
-        return picture
-    short = min(picture.size)
-    left, top = (picture.width - short) // 2, (picture.height - short) // 2
-    return _resized(picture, side, (left, top, left + short, top + short))
+@dataclass(frozen=True)
+class Decoded:
+    """An image as an encoder reads it; neither attribute is set where no image was named.
+
+    Attributes:
+        pixels: uint8 [side, side, 3].
+        reason: one of REASONS, why the file has no pixels.
+    """
+
+    pixels: np.ndarray | None = None
+    reason: str | None = None
 
 
-def stretched(path: Path, side: int) -> np.ndarray | str:
-    """The whole image resized, its proportions not kept: uint8 [side, side, 3], or a reason."""
-    picture = open_picture(path)
-    if isinstance(picture, str):
-        return picture
-    return _resized(picture, side, (0, 0, picture.width, picture.height))
+class UnreadableImage(Exception):
+    """An image file that was refused; its message is one of REASONS."""
 
 
-def _resized(picture: Image.Image, side: int, box: tuple[int, int, int, int]) -> np.ndarray:
-    small = picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(small, dtype=np.uint8)
-
-
-def open_picture(path: Path) -> Image.Image | str:
-    """An RGB image, turned upright by its EXIF tag, transparent parts white; or one of REASONS."""
+def centre_square(path: Path, side: int) -> Decoded:
+    """The largest centred square, resized to side × side pixels."""
     try:
-        if not path.is_file():  # a pipe would block for ever
-            return "not a file" if path.exists() else "missing"
+        image = open_image(path)
+    except UnreadableImage as error:
+        return Decoded(reason=str(error))
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    return _resized(image, side, (left, top, left + short, top + short))
+
+
+def stretched(path: Path, side: int) -> Decoded:
+    """The whole image resized to side × side pixels, whatever its proportions."""
+    try:
+        image = open_image(path)
+    except UnreadableImage as error:
+        return Decoded(reason=str(error))
+    return _resized(image, side, (0, 0, image.width, image.height))
+
+
+def _resized(image: Image.Image, side: int, box: tuple[int, int, int, int]) -> Decoded:
+    small = image.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    return Decoded(np.asarray(small, dtype=np.uint8))
+
+
+def open_image(path: Path) -> Image.Image:
+    """An RGB image, rotated upright by its EXIF tag, transparent parts white.
+
+    Raises:
+        UnreadableImage: with the reason.
+    """
+    try:
+        if not path.is_file():  # reading a pipe would block forever
+            raise UnreadableImage("not a file" if path.exists() else "missing")
         if path.stat().st_size == 0:
-            return "empty"
+            raise UnreadableImage("empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 image = Image.open(path, formats=FORMATS)
             except Image.DecompressionBombError:
-                return "too large"
+                raise UnreadableImage("too large") from None
             except Exception:  # readers of damaged headers raise anything
-                return "not an image"
+                raise UnreadableImage("not an image") from None
             with image:
                 if image.width * image.height > MAX_PIXELS:
-                    return "too large"
+                    raise UnreadableImage("too large")
                 return _rgb(ImageOps.exif_transpose(image))
+    except UnreadableImage:
+        raise
     except Exception:  # damaged files raise anything, struct.error and IndexError included
-        return "damaged"
+        raise UnreadableImage("damaged") from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # more than eight bits a pixel
+    if image.mode.startswith(("I", "F")):  # more than eight bits per pixel
         levels = np.asarray(image, dtype=np.float32)
         top = 65535 if levels.max() > 255 else 255
         return Image.fromarray((levels / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")

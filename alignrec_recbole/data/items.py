@@ -1,23 +1,26 @@
-"""Item tables: what an item looks like to an encoder. One text and at most one image an item."""
+"""Item tables: the content of items, one text and at most one image per item."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.errors import DataError, MissingDependencyError
-from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.files import inside, sha256_file
+from alignrec_recbole.io.tsv import not_utf8
 
 ID_COLUMNS = ("item_id", "itemID", "id")
 IMAGE_COLUMN = "image"
 OTHER_IDS = ("asin", "artistID")  # identifiers, not content
 NUMBER_TYPES = ("float", "float_seq")  # of RecBole's typed headers: measures, not words
-NOT_A_VALUE = ("nan", "NaN")  # how an absent cell is printed
+NOT_A_VALUE = ("nan", "NaN")  # how pandas prints an empty cell
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class ItemTable:
 
     Attributes:
         ids: tokens, unique.
-        texts: text columns joined with ". "; "" where there is none.
-        images: image files; None where there is none.
+        texts: text columns joined with ". "; "" if all are empty.
+        images: image files; None where the table names none.
         source: name of the table.
         text_columns: the columns that make the text.
         image_names: the images as the table names them, with their folders; default: file names.
@@ -40,23 +43,59 @@ class ItemTable:
     text_columns: list[str]
     image_names: list[str] | None = None
 
-    def content_hash(self) -> str:
-        """SHA-256 of ids, texts, and names and sizes of images: equal tables are encoded once."""
-        digest = hashlib.sha256()
+    def content_hash(self, images: bool = True) -> str:
+        """SHA-256 of ids, texts and, with `images`, the bytes of the image files.
+
+        Tables of equal hash give equal features: an encoder that reads no images asks without them.
+        """
+        marks = [_image_mark(image) if images else "" for image in self.images]
+        return self._hash(marks)
+
+    def name_and_size_hash(self) -> str:
+        """The content hash of features made before it covered the bytes of images.
+
+        It equals `content_hash` where no item names an image.
+        """
         names = self.image_names or [image.name if image else "" for image in self.images]
-        for item, text, name, image in zip(self.ids, self.texts, names, self.images, strict=True):
-            digest.update(f"{item}\x1f{text}\x1f{_image_mark(name, image)}\x1e".encode())
+        return self._hash([_size_mark(n, i) for n, i in zip(names, self.images, strict=True)])
+
+    def _hash(self, image_marks: list[str]) -> str:
+        digest = hashlib.sha256()
+        for item, text, mark in zip(self.ids, self.texts, image_marks, strict=True):
+            digest.update(f"{item}\x1f{text}\x1f{mark}\x1e".encode())
         return digest.hexdigest()
 
 
-def _image_mark(name: str, image: Path | None) -> str:
+def _image_mark(image: Path | None) -> str:
+    if image is None:
+        return ""
+    try:
+        status = image.stat()
+    except OSError:
+        return "missing"
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block forever
+        return "not a file"
+    stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    try:
+        return f"sha256 {_image_sha256(image, stamp)}"
+    except OSError:
+        return "not readable"
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def _image_sha256(image: Path, stamp: tuple[int, ...]) -> str:
+    """The hash of an image's bytes, computed once per process and state of the file (`stamp`)."""
+    return sha256_file(image)
+
+
+def _size_mark(name: str, image: Path | None) -> str:
     if image is None:
         return ""
     return f"{name}\x1f{image.stat().st_size if image.is_file() else 'absent'}"
 
 
 def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
-    """Read a data set's `items.tsv`, `items.parquet` or RecBole `NAME.item`, the first there is.
+    """Read a data set's `items.tsv`, `items.parquet` or RecBole `NAME.item`, the first that exists.
 
     Raises:
         DataError: there is none.
@@ -76,8 +115,8 @@ def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
 def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
     """Read an item table; columns besides ids, the image and typed numbers are text.
 
-    An absent cell (empty, nan) adds nothing to the text; an absent image is None. Whether an image
-    file is there and readable is the image encoder's to find out.
+    A cell without a value (empty, nan) adds nothing to the text; an item that names no image has
+    None. Image files are not opened: the image encoder reports those that it cannot read.
 
     Args:
         path: .tsv (or RecBole's .item, with typed headers) or .parquet.
@@ -85,7 +124,7 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
 
     Raises:
         DataError: the file is missing, not UTF-8, not tab-separated, ragged, without an id column,
-            empty, names an item twice, or an image leads out of its folder.
+            empty, names an item twice, or names an image outside its folder.
     """
     path = Path(path)
     header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_tabs(path)
@@ -142,9 +181,9 @@ def _check_ids(path: Path, ids: list[str]) -> None:
 def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a tab-separated file.
 
-    Where every line has the header's number of tabs, a line is a row and a quotation mark is a
-    character, unless a cell is quoted as a whole. Otherwise cells may hold tabs and line ends in
-    quotes. A stray quotation mark thus never swallows the rows that follow it.
+    If every line has as many tabs as the header, a line is a row and a quotation mark is a
+    character like any other, unless it encloses a whole cell. Otherwise quoted cells may contain
+    tabs and line ends. A stray quotation mark therefore never swallows the rows after it.
     """
     text = _read_text(path)
     if not text.strip():
@@ -159,10 +198,10 @@ def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
                 return cells[0], cells[1:]
         raise DataError(
             f"{path.name} is not a regular tab-separated table.",
-            found=f"{len(ragged)} rows of another width, first in row {ragged[0]}: "
+            found=f"{len(ragged)} rows with another number of cells, first in row {ragged[0]}: "
             f"{len(rows[ragged[0]])} cells",
             expected=f"{len(rows[0])} cells in every row, as in the header",
-            hint="separate cells by one tab, and quote cells that hold tabs or line ends",
+            hint="separate cells by one tab, and quote cells that contain tabs or line ends",
         )
     return rows[0], rows[1:]
 
@@ -176,12 +215,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path.name} cannot be read.", found=f"{path}: {error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path.name} is not UTF-8 text.",
-            found=f"byte 0x{error.object[error.start]:02x} at position {error.start}",
-            expected="UTF-8",
-            hint="convert it, for example with iconv -f LATIN1 -t UTF-8",
-        ) from error
+        raise not_utf8(path, error) from error
 
 
 def _unquoted(cell: str) -> str:
@@ -221,7 +255,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(value: Any) -> str:
-    """Text of a Parquet value: lists joined, whole numbers without a point, absent ones empty.
+    """Text of a Parquet value: lists joined, whole numbers without a point, missing values "".
 
     >>> _cell(["red", None, "bike"]), _cell(7.0), _cell(float("nan")), _cell(None), _cell(b"A1")
     ('red, bike', '7', '', '', 'A1')

@@ -1,20 +1,21 @@
-"""From a feature name to a feature file: look for the file, else encode the items and keep them."""
+"""Features by name: a feature file, or an encoder's rows, made once and cached."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from alignrec_recbole.data.items import ItemTable, find_item_table
+from alignrec_recbole.encoders.encode import encode_items, encoder_identity, save_encoded
+from alignrec_recbole.encoders.registry import ENCODER_SYNTAX, ENCODERS, EncoderEntry
 from alignrec_recbole.errors import FeatureError, UnknownNameError
-from alignrec_recbole.features.table import FeatureTable, load_features, save_features
+from alignrec_recbole.features.table import FeatureTable, load_features
 from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.suggest import suggest
 
-if TYPE_CHECKING:
-    from alignrec_recbole.data.items import ItemTable
-    from alignrec_recbole.encoders import EncodedItems
+logger = logging.getLogger(__name__)
 
 
 def find_or_encode(
@@ -28,45 +29,37 @@ def find_or_encode(
     """Open the features called `name` of a data set.
 
     A name is the stem of a .npy in `features_path`, `dataset_dir` or `dataset_dir/features`, in
-    this order; else an encoder, which then encodes the data set's item table. Encoded features are
-    kept in `cache` (default `dataset_dir/features`) under a name that holds the hashes of the items
-    and of the encoder's identity, so that a changed table or other weights are encoded again.
+    this order; else an encoder, which then encodes the data set's item table. Its rows are cached
+    in `cache` (default `dataset_dir/features`) under a name that contains the hashes of the items
+    and of the encoder's identity: a changed table or other weights are encoded again.
 
     Raises:
         UnknownNameError: neither a file nor an encoder has this name.
-        FeatureError: the file cannot be used, or `features_path` is not a folder.
+        FeatureError: the file cannot be used, `features_path` is not a folder, or the encoder's
+            weights have to be chosen in `prepare`.
     """
     if features_path and not Path(features_path).is_dir():
         raise FeatureError(
-            "The folder of features is not there.",
-            found=str(features_path),
+            f"The folder of features {features_path} does not exist.",
             expected="an existing folder",
-            hint="correct --features-path, or leave it out",
+            hint="correct --features-path, or omit it",
         )
     if file := find_file(name, dataset_dir, features_path):
         return load_features(file)
-    from alignrec_recbole.encoders import ENCODERS, encode_items, encoder_identity
-
-    if name.split(":")[0] not in ENCODERS:
-        folders = _folders(dataset_dir, features_path)
-        files = {p.stem for f in folders for p in f.glob("*.npy") if p.is_file()}
-        known = sorted({*ENCODERS, *files})
-        near = difflib.get_close_matches(name, known, n=1)
-        raise UnknownNameError(
-            f"There are no features {name!r} for data set {dataset!r}."
-            + (f" Did you mean {near[0]!r}?" if near else ""),
-            found=f"no {name}.npy in {', '.join(str(f) for f in folders)}, and no such encoder",
-            expected=f"one of {', '.join(known)}, or hf:MODEL",
-            hint="put the .npy there, name its folder with --features-path, or make it: "
-            "run_benchmark.py prepare --help",
+    entry = ENCODERS.get(name.partition(":")[0])
+    if entry is None:
+        raise _unknown_features(name, dataset, _folders(dataset_dir, features_path))
+    if not entry.by_name:
+        raise FeatureError(
+            f"There are no features {name!r} for data set {dataset!r} yet.",
+            found=f"no {name}.npy in {_listed(_folders(dataset_dir, features_path))}",
+            expected=f"the file that `prepare` writes with the encoder {name!r}: its weights are "
+            "chosen there",
+            hint=f"run_benchmark.py prepare --dataset {dataset} --encoder {name} --weights base",
         )
-    from alignrec_recbole.data.items import find_item_table
-
     items = find_item_table(dataset_dir, dataset)
-    identity = json.dumps(encoder_identity(name), sort_keys=True, default=str)
-    mark = hashlib.sha256(identity.encode()).hexdigest()
-    stem = f"{_file_stem(name)}-{items.content_hash()[:12]}-{mark[:8]}"
-    path = (Path(cache) if cache else dataset_dir / "features") / f"{stem}.npy"
+    folder = Path(cache) if cache else dataset_dir / "features"
+    path = _cached_path(name, entry, items, folder)
     if path.is_file() and path.with_suffix(".json").is_file():
         return load_features(path)
     encoded = encode_items(name, items)
@@ -76,29 +69,50 @@ def find_or_encode(
             found=f"{len(items.ids)} items, none with {encoded.modality}",
             expected=f"an item table with {encoded.modality}",
         )
-    return keep_encoded(path, encoded, items, name)
+    return save_encoded(path, encoded, items, name)
 
 
-def keep_encoded(
-    path: Path, encoded: EncodedItems, items: ItemTable, name: str, **settings: Any
-) -> FeatureTable:
-    """Write what an encoder made of an item table, and open it; `settings` go into the manifest."""
-    save_features(
-        path,
-        encoded.matrix,
-        name=name,
-        modality=encoded.modality,
-        encoder=encoded.encoder,
-        settings={**json.loads(json.dumps(encoded.settings, default=str)), **settings},
-        source=items.source,
-        items=items.ids,
-        missing=[i for i, there in zip(items.ids, encoded.present, strict=True) if not there],
+def _cached_path(name: str, entry: EncoderEntry, items: ItemTable, folder: Path) -> Path:
+    """Where the encoder's rows of these items are cached.
+
+    Earlier versions named files by a hash of the images' names and sizes. Such a file is used if
+    the encoder reads no images; otherwise the items are encoded again.
+    """
+    identity = json.dumps(encoder_identity(name), sort_keys=True, default=str)
+    mark = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    path, earlier = (
+        folder / f"{_file_stem(name)}-{items_hash[:12]}-{mark}.npy"
+        for items_hash in (
+            items.content_hash(images=entry.reads_images),
+            items.name_and_size_hash(),
+        )
     )
-    return load_features(path)
+    if path.is_file() or not (earlier.is_file() and earlier.with_suffix(".json").is_file()):
+        return path
+    if not entry.reads_images:
+        return earlier
+    logger.warning(
+        "%s was cached by an earlier version, which did not check the images' content; "
+        "the items are encoded again",
+        earlier,
+    )
+    return path
+
+
+def _unknown_features(name: str, dataset: str, folders: list[Path]) -> UnknownNameError:
+    files = {p.stem for folder in folders for p in folder.glob("*.npy") if p.is_file()}
+    return UnknownNameError(
+        f"There are no features {name!r} for data set {dataset!r}."
+        + suggest(name, {*ENCODERS, *files}),
+        found=f"no {name}.npy in {_listed(folders)}, and no such encoder",
+        expected=", ".join([*sorted(files), ENCODER_SYNTAX]),
+        hint="put the .npy there, name its folder with --features-path, or make it: "
+        "run_benchmark.py prepare --help",
+    )
 
 
 def find_file(name: str, dataset_dir: Path, features_path: str | Path | None = None) -> Path | None:
-    """The .npy of the features called `name`, or None where they have to be encoded."""
+    """The .npy of the features called `name`, or None if they have to be encoded."""
     if ":" in name:
         return None
     paths = [inside(folder, f"{name}.npy") for folder in _folders(dataset_dir, features_path)]
@@ -108,6 +122,10 @@ def find_file(name: str, dataset_dir: Path, features_path: str | Path | None = N
 def _folders(dataset_dir: Path, features_path: str | Path | None) -> list[Path]:
     first = [Path(features_path)] if features_path else []
     return [*first, dataset_dir, dataset_dir / "features"]
+
+
+def _listed(folders: list[Path]) -> str:
+    return ", ".join(map(str, folders))
 
 
 def _file_stem(name: str) -> str:

@@ -1,7 +1,7 @@
 """Image and text vectors of CLIP, SigLIP and other dual encoders from transformers.
 
-`clip:MODEL` concatenates both, each L2-normalised, an absent one's block zero; `clip-image:MODEL`
-and `clip-text:MODEL` are one alone. MODEL is a hub id or a folder.
+`clip:MODEL` concatenates both, each L2-normalised, the block of a missing one zero;
+`clip-image:MODEL` and `clip-text:MODEL` are one alone. MODEL is a hub id or a folder.
 
 Source: Radford et al., "Learning Transferable Visual Models", ICML 2021; Zhai et al., "Sigmoid Loss
 for Language Image Pre-Training", ICCV 2023.
@@ -18,9 +18,7 @@ import numpy as np
 import torch
 
 from alignrec_recbole.data.images import centre_square
-from alignrec_recbole.data.items import ItemTable
-from alignrec_recbole.encoders import EncodedItems
-from alignrec_recbole.encoders.base import ItemEncoder, Picture, encode_table
+from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
 from alignrec_recbole.encoders.sentence import folder_identity
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.table import Modality
@@ -71,17 +69,17 @@ class DualEncoder(ItemEncoder):
             "crop": "centre square",
         }
 
-    def survey(self, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Lengths; nothing to read where only images matter."""
-        lengths, facts = super().survey(texts)
-        return lengths if self.uses_text else np.zeros_like(lengths), facts
+    def text_lengths(self, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Lengths; 0 where only images matter."""
+        lengths, stats = super().text_lengths(texts)
+        return lengths if self.uses_text else np.zeros_like(lengths), stats
 
     @torch.inference_mode()
-    def rows(self, texts: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
-        """One block a tower; the block of an absent modality is zero."""
+    def rows(self, texts: Sequence[str], images: Sequence[ImageInput]) -> np.ndarray:
+        """One block per tower; the block of a missing modality is zero."""
         blocks = []
         if self.modality != "text":
-            blocks.append(self._block(list(pictures), self._images))
+            blocks.append(self._block(list(images), self._images))
         if self.uses_text:
             blocks.append(self._block([t or None for t in texts], self._texts))
         return np.concatenate(blocks, axis=1)
@@ -95,8 +93,8 @@ class DualEncoder(ItemEncoder):
             out[there] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
         return out
 
-    def _images(self, pictures: list[np.ndarray]) -> Any:
-        pixels = (np.stack(pictures).astype(np.float32) / 255 - self.mean) / self.deviation
+    def _images(self, images: list[np.ndarray]) -> Any:
+        pixels = (np.stack(images).astype(np.float32) / 255 - self.mean) / self.deviation
         batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
         return self.model.get_image_features(pixel_values=batch.to(self.device))
 
@@ -111,14 +109,14 @@ class DualEncoder(ItemEncoder):
         return self.model.get_text_features(**tokens)
 
 
-def open_encoder(model: str, device: str) -> DualEncoder:
+def open_encoder(name: str, device: str) -> DualEncoder:
     """A dual encoder by its full name, such as clip:openai/clip-vit-base-patch32."""
-    return DualEncoder(model, device)
+    return DualEncoder(name, device)
 
 
-def identity(model: str) -> dict[str, Any]:
+def identity(name: str) -> dict[str, Any]:
     """The model's name and the hash or revision of its weights."""
-    place = model.partition(":")[2]
+    place = name.partition(":")[2]
     if local := folder_identity(place):
         return {"model": _shown(place), **local}
     from transformers import AutoConfig
@@ -128,14 +126,6 @@ def identity(model: str) -> dict[str, Any]:
     except Exception as error:
         raise _cannot_be_loaded(place, error) from error
     return {"model": _shown(place), "revision": str(getattr(config, "_commit_hash", None))}
-
-
-def encode(
-    items: ItemTable, *, model: str, batch_size: int, progress: bool, device: str
-) -> EncodedItems:
-    """Vectors of an item table; an item is present if one of its used modalities is."""
-    encoder = DualEncoder(model, device)
-    return encode_table(encoder, items, batch_size=batch_size, progress=progress)[0]
 
 
 def _load(place: str) -> tuple[Any, Any, Any]:
@@ -152,7 +142,7 @@ def _load(place: str) -> tuple[Any, Any, Any]:
     if loading["missing_keys"] or not hasattr(model, "get_image_features"):
         raise FeatureError(
             f"{place!r} is not a complete dual encoder.",
-            found=f"{type(model).__name__}, {len(loading['missing_keys'])} tensors absent",
+            found=f"{type(model).__name__}, {len(loading['missing_keys'])} tensors missing",
             expected="a model such as CLIP or SigLIP with all its weights",
         )
     return tokenizer, processor, model
@@ -168,5 +158,5 @@ def _cannot_be_loaded(place: str, error: Exception) -> FeatureError:
 
 
 def _shown(place: str) -> str:
-    """The hub id, or the last part of a folder: a record shows no one's folders."""
+    """The hub id, or the last part of a folder: a record shows nobody's folders."""
     return Path(place).resolve().name if Path(place).is_dir() else place

@@ -1,27 +1,14 @@
-"""Item features made on disk: batch by batch, so that a killed run loses one batch at most.
-
-    .NAME-IDENTITY.part/rows.npy    rows of all items, memory-mapped
-    .NAME-IDENTITY.part/journal     one JSON line a finished batch, with the checksum of its rows
-    NAME.npy, NAME.json             what it becomes in the end
-
-The identity is a hash of the items, the encoder, the plan and the shard: another setting never
-continues the work of this one. Memory is bounded by batches, whatever the number of items.
-"""
+"""Feature files of an item table: extracted (resumed, in shards, masked), merged and mixed."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
-import shutil
-import zlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,33 +17,31 @@ from tqdm import tqdm
 
 from alignrec_recbole.data.images import REASONS
 from alignrec_recbole.data.items import ItemTable
-from alignrec_recbole.encoders.base import Batch, ItemEncoder, Plan, make_plan, run_batches
-from alignrec_recbole.errors import FeatureError, WriteError
+from alignrec_recbole.encoders.base import ItemEncoder
+from alignrec_recbole.encoders.batches import Plan, make_plan, run_batches
+from alignrec_recbole.encoders.encode import encode_items, encoder_identity, save_encoded
+from alignrec_recbole.encoders.feature_writer import Content, FeatureWriter
+from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.masking import masked_items
-from alignrec_recbole.features.table import (
-    FeatureManifest,
-    FeatureTable,
-    load_features,
-    save_features,
-)
+from alignrec_recbole.features.table import BLOCK, FeatureTable, load_features
 
-Hide = Literal["text", "image"]
+MaskedModality = Literal["text", "image"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class ExtractionSpec:
     """One feature file to make.
 
     Attributes:
-        folder: where it goes.
+        folder: that it is written to.
         name: its stem.
-        batch_size: items a batch; part of the identity, because rounding depends on it.
+        batch_size: items per batch; part of the identity, because rounding depends on it.
         dtype: float32 or float16, of the file.
         workers: processes that decode images.
-        shard: (i, n): the i-th of n parts, merged by `merge_shards`.
-        hide: the modality that is masked in every item.
+        shard: (i, n): the i-th of n parts, to be merged by `merge_shards`.
+        mask_modality: the modality that is masked in every item.
         overwrite: replace a finished file of another identity.
         progress: show a bar with items/s and the time left.
     """
@@ -67,7 +52,7 @@ class Job:
     dtype: Literal["float32", "float16"] = "float32"
     workers: int = 0
     shard: tuple[int, int] = (1, 1)
-    hide: Hide | None = None
+    mask_modality: MaskedModality | None = None
     overwrite: bool = False
     progress: bool = True
 
@@ -83,97 +68,50 @@ class Job:
         return self.folder / f"{self.stem}.npy"
 
 
-def identity(encoder: ItemEncoder, items: ItemTable, job: Job) -> str:
-    """SHA-256 of all that the rows depend on."""
-    parts = {
-        "items": items.content_hash(),
-        "encoder": [encoder.name, encoder.settings],
-        "batch_size": job.batch_size,
-        "dtype": job.dtype,
-        "hide": job.hide,
-    }
-    text = json.dumps(parts, sort_keys=True, default=str)
+@dataclass(frozen=True)
+class Identity:
+    """What a feature file was made from.
+
+    Attributes:
+        digest: SHA-256 of all that the rows depend on.
+        by_image_size: the same with images by name and size instead of their bytes, as earlier
+            versions stored it.
+        reads_images: whether the rows depend on images.
+    """
+
+    digest: str
+    by_image_size: str
+    reads_images: bool
+
+
+def _sha256(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def extract(
-    encoder: ItemEncoder,
-    items: ItemTable,
-    job: Job,
-    seen_images: np.ndarray | None = None,
-) -> FeatureTable:
-    """Make the feature file of a job, going on where an earlier call was stopped.
+def _identity(encoder: ItemEncoder, items: ItemTable, spec: ExtractionSpec) -> Identity:
+    reads_images = encoder.decode is not None
 
-    A finished file of the same identity is returned as it is.
-
-    Args:
-        encoder: for single items.
-        items: the whole table, whatever the shard.
-        job: see there.
-        seen_images: bool [n], which items have a readable image; needed to hide them.
-
-    Raises:
-        FeatureError: a finished file of another identity is in the way, or nothing is encodable.
-        WriteError: another process is at the same work, or the disk is full.
-    """
-    digest = identity(encoder, items, job)
-    done = finished(job.path, digest, job.overwrite)
-    if done is not None:
-        return done
-    plan = make_plan(encoder, items, job.batch_size)
-    if job.shard[1] > max(1, len(plan.batches)):
-        raise FeatureError(
-            "There are more shards than batches.",
-            found=f"{job.shard[1]} shards, {len(plan.batches)} batches of {job.batch_size} items",
-            expected="a batch for every shard",
-            hint="fewer shards, or a smaller --batch-size",
+    def digest(items_hash: str) -> str:
+        return _sha256(
+            {
+                "items": items_hash,
+                "encoder": [encoder.name, encoder.settings],
+                "batch_size": spec.batch_size,
+                "dtype": spec.dtype,
+                "hide": spec.mask_modality,
+            }
         )
-    mine = plan.shard(*job.shard)
-    part = job.folder / f".{job.stem}-{digest[:12]}.part"
-    with _Store.open(part, len(items.ids), encoder.width, job.dtype, plan) as store:
-        todo = [k for k in mine if k not in store.batches]
-        total = sum(len(plan.batches[k]) for k in mine)
-        before = sum(len(plan.batches[k]) for k in store.batches)
-        if before:
-            logger.info("%s: going on after %d of %d items", job.stem, before, total)
-        with tqdm(
-            total=total, initial=before, desc=job.stem, unit="item", disable=not job.progress
-        ) as bar:
-            for number, batch in zip(
-                todo,
-                run_batches(
-                    encoder,
-                    items,
-                    plan,
-                    todo,
-                    workers=job.workers,
-                    hide=job.hide,
-                    seen_images=seen_images,
-                ),
-                strict=True,
-            ):
-                store.add(number, batch)
-                bar.update(len(batch.items))
-        members = _members(plan, mine, len(items.ids), job.shard)
-        _finish(encoder, items, job, digest, plan, store, members)
-    shutil.rmtree(part)
-    return load_features(job.path)
+
+    now = items.content_hash(images=reads_images)
+    return Identity(digest(now), digest(items.name_and_size_hash()), reads_images)
 
 
-def _members(plan: Plan, mine: list[int], n: int, shard: tuple[int, int]) -> np.ndarray:
-    """The shard's items in table order; those that no batch has are dealt out in turn."""
-    planned = np.zeros(n, dtype=bool)
-    for batch in plan.batches:
-        planned[batch] = True
-    rest = np.flatnonzero(~planned)[shard[0] - 1 :: shard[1]]
-    return np.sort(np.concatenate([rest, *(plan.batches[k] for k in mine)])).astype(np.int64)
-
-
-def finished(path: Path, digest: str, overwrite: bool) -> FeatureTable | None:
-    """The features at a path, if they are of this identity; None where they are still to be made.
+def existing_output(path: Path, identity: Identity, overwrite: bool) -> FeatureTable | None:
+    """The features at a path, if they are of this identity; None if they are to be made.
 
     Raises:
-        FeatureError: others are in the way, and may not be overwritten.
+        FeatureError: other features are there, and may not be overwritten.
     """
     if not path.is_file():
         return None
@@ -183,173 +121,169 @@ def finished(path: Path, digest: str, overwrite: bool) -> FeatureTable | None:
         if overwrite:
             return None
         raise
-    if table.manifest.settings.get("identity") == digest:
+    found = table.manifest.settings.get("identity")
+    earlier = found == identity.by_image_size != identity.digest
+    if found == identity.digest or (earlier and not identity.reads_images):
         logger.info("%s is finished already", path)
         return table
     if overwrite:
         return None
+    if earlier:
+        raise FeatureError(
+            f"{path.name} was made by an earlier version, which did not check the images' content.",
+            found="an identity that covers names and sizes of the images",
+            expected="one that covers their bytes: an image replaced since then may have gone "
+            "unnoticed",
+            hint="pass --overwrite to encode the items again, or --name NAME to keep both",
+        )
     raise FeatureError(
-        f"{path.name} is there and was made from other items or settings.",
+        f"{path.name} was made from other items or settings.",
         found=f"{table.manifest.encoder}, {table.manifest.shape[0]} rows, in {path.parent}",
-        expected="a new name, or a file of this very job",
+        expected="a new name, or a file of the same items and settings",
         hint="pass --name NAME, or --overwrite to replace it",
     )
 
 
-def _finish(
+def extract(
     encoder: ItemEncoder,
     items: ItemTable,
-    job: Job,
-    digest: str,
-    plan: Plan,
-    store: _Store,
-    members: np.ndarray,
-) -> None:
-    text, image = store.has_text, store.has_image
-    present = text | image
-    if not present[members].any() and job.hide is None and job.shard[1] == 1:
+    spec: ExtractionSpec,
+    readable_images: np.ndarray | None = None,
+) -> FeatureTable:
+    """Make a feature file with an encoder of single items, resuming an interrupted call.
+
+    A finished file of the same identity is returned as it is.
+
+    Args:
+        items: the whole table, whatever the shard.
+        readable_images: bool [n]; which items have a readable image, needed to mask them.
+
+    Raises:
+        FeatureError: a finished file of another identity exists, or nothing can be encoded.
+        WriteError: another process makes the same features, or the disk is full.
+    """
+    identity = _identity(encoder, items, spec)
+    if done := existing_output(spec.path, identity, spec.overwrite):
+        return done
+    plan = make_plan(encoder, items, spec.batch_size)
+    if spec.shard[1] > max(1, len(plan.batches)):
         raise FeatureError(
-            f"{items.source} has nothing for the encoder {encoder.name}.",
-            found=f"{len(items.ids)} items; images: {dict(store.reasons) or 'none named'}",
-            expected="item texts, or image files in images/ beside the table",
+            f"{spec.shard[1]} shards are more than there are batches.",
+            found=f"{len(plan.batches)} batches of {spec.batch_size} items",
+            expected="a batch for every shard",
+            hint="use fewer shards, or a smaller --batch-size",
         )
-    fused = encoder.modality == "fused"
+    numbers = plan.shard(*spec.shard)
+    part = spec.folder / f".{spec.stem}-{identity.digest[:12]}.part"
+    n = len(items.ids)
+    with FeatureWriter.open(part, plan.batches, n=n, f=encoder.width, dtype=spec.dtype) as writer:
+        _encode(encoder, items, spec, plan, numbers, writer, readable_images)
+        members = _members(plan, numbers, n, spec.shard)
+        if spec.shard[1] == 1 and not spec.mask_modality and not writer.content.present.any():
+            raise FeatureError(
+                f"{items.source} has nothing for the encoder {encoder.name}.",
+                found=f"{n} items; images: {dict(writer.reasons) or 'none named'}",
+                expected="item texts, or image files in images/ beside the table",
+            )
+        return writer.finish(
+            spec.path,
+            items.ids,
+            modality=encoder.modality,
+            encoder=encoder.name,
+            settings=_settings(encoder, items, spec, plan, identity, writer, members),
+            source=items.source,
+            notes=encoder.notes,
+            members=members,
+        )
 
-    def tokens(mask: np.ndarray) -> list[str]:
-        return [items.ids[i] for i in members[mask[members]]]
 
+def _encode(
+    encoder: ItemEncoder,
+    items: ItemTable,
+    spec: ExtractionSpec,
+    plan: Plan,
+    numbers: Sequence[int],
+    writer: FeatureWriter,
+    readable_images: np.ndarray | None,
+) -> None:
+    """The batches of these numbers that the writer does not have yet."""
+    todo = [k for k in numbers if k not in writer.done]
+    total = sum(len(plan.batches[k]) for k in numbers)
+    before = sum(len(plan.batches[k]) for k in writer.done)
+    if before:
+        logger.info("%s: going on after %d of %d items", spec.stem, before, total)
+    batches = run_batches(
+        encoder,
+        items,
+        plan,
+        todo,
+        workers=spec.workers,
+        mask_modality=spec.mask_modality,
+        readable_images=readable_images,
+    )
+    with tqdm(
+        total=total, initial=before, desc=spec.stem, unit="item", disable=not spec.progress
+    ) as bar:
+        for k, batch in zip(todo, batches, strict=True):
+            writer.add(k, batch.rows, batch.has_text, batch.has_image, batch.reasons.values())
+            bar.update(len(batch.items))
+
+
+def _members(plan: Plan, numbers: list[int], n: int, shard: tuple[int, int]) -> np.ndarray:
+    """The shard's items in table order; items without content are distributed in turn."""
+    planned = np.zeros(n, dtype=bool)
+    for batch in plan.batches:
+        planned[batch] = True
+    rest = np.flatnonzero(~planned)[shard[0] - 1 :: shard[1]]
+    return np.sort(np.concatenate([rest, *(plan.batches[k] for k in numbers)])).astype(np.int64)
+
+
+def _settings(
+    encoder: ItemEncoder,
+    items: ItemTable,
+    spec: ExtractionSpec,
+    plan: Plan,
+    identity: Identity,
+    writer: FeatureWriter,
+    members: np.ndarray,
+) -> dict[str, Any]:
+    reasons = writer.reasons
     settings = {
         **encoder.settings,
-        **plan.facts,
-        "batch_size": job.batch_size,
-        "items_table_sha256": items.content_hash(),
+        **plan.stats,
+        "batch_size": spec.batch_size,
+        "items_table_sha256": items.content_hash(images=identity.reads_images),
         "text_columns": items.text_columns,
         "images": {
-            "read": int(image[members].sum()),
+            "read": int(writer.content.has_image[members].sum()),
             "not named": sum(items.images[i] is None for i in members),
-            **{reason: store.reasons[reason] for reason in REASONS if store.reasons[reason]},
+            **{reason: reasons[reason] for reason in REASONS if reasons[reason]},
         },
-        "identity": digest,
+        "identity": identity.digest,
     }
-    if job.hide:
-        settings["masked"] = {"modality": job.hide, "ratio": 1.0}
-    if job.shard[1] > 1:
-        settings["shard"] = list(job.shard)
-    whole = len(members) == len(items.ids)
-    save_features(
-        job.path,
-        store.rows if whole else store.rows[members],
-        name=job.stem,
-        modality=encoder.modality,
-        encoder=encoder.name,
-        settings=json.loads(json.dumps(settings, default=str)),
-        source=items.source,
-        items=[items.ids[i] for i in members],
-        missing=tokens(~present),
-        without_text=tokens(image & ~text) if fused else [],
-        without_image=tokens(text & ~image) if fused else [],
-        notes=encoder.notes,
+    if spec.mask_modality:
+        settings["masked"] = {"modality": spec.mask_modality, "ratio": 1.0}
+    if spec.shard[1] > 1:
+        settings["shard"] = list(spec.shard)
+    return settings
+
+
+def extract_whole_table(name: str, items: ItemTable, spec: ExtractionSpec) -> FeatureTable:
+    """Make a feature file with an encoder that needs all items at once, such as lsa.
+
+    Raises:
+        FeatureError: a finished file of another identity exists.
+    """
+    encoder = encoder_identity(name)
+    now, earlier = items.content_hash(images=False), items.name_and_size_hash()
+    identity = Identity(
+        _sha256([encoder, now, spec.dtype]), _sha256([encoder, earlier, spec.dtype]), False
     )
-
-
-class _Store:
-    """Rows on disk and the journal of finished batches."""
-
-    def __init__(self, part: Path, n: int, width: int, dtype: str, plan: Plan) -> None:
-        self.journal_path, rows = part / "journal", part / "rows.npy"
-        self.plan = plan
-        self.has_text, self.has_image = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-        self.reasons: Counter[str] = Counter()
-        self.batches: set[int] = set()
-        fresh = not rows.is_file()
-        if fresh:  # renamed when complete, so that a killed run leaves no short file
-            new = part / "new.npy"
-            np.lib.format.open_memmap(new, "w+", dtype=dtype, shape=(n, width)).flush()
-            os.replace(new, rows)
-        self.rows = np.lib.format.open_memmap(rows, "r+")
-        if not fresh:
-            self._replay()
-        self.journal = open(self.journal_path, "a", encoding="utf-8")  # noqa: SIM115
-
-    @classmethod
-    @contextlib.contextmanager
-    def open(cls, part: Path, n: int, width: int, dtype: str, plan: Plan) -> Iterator[_Store]:
-        """Open or go on with a store; one process at a time."""
-        try:
-            part.mkdir(parents=True, exist_ok=True)
-            lock = open(part / "lock", "w")  # noqa: SIM115
-        except OSError as error:
-            raise WriteError(
-                f"{part.parent} cannot be written to.",
-                found=str(error),
-                expected="a folder this user may write to",
-                hint="pass --output DIR",
-            ) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise WriteError(
-                    "Another process is making the same features.",
-                    found=f"a lock on {part}",
-                    expected="one process a shard",
-                    hint="wait for it, or give the processes different --shard i/n",
-                ) from error
-            store = cls(part, n, width, dtype, plan)
-            try:
-                yield store
-            finally:
-                store.journal.close()
-
-    def add(self, number: int, batch: Batch) -> None:
-        """Rows first, journal second: what the journal names is there."""
-        with np.errstate(over="ignore"):
-            rows = batch.rows.astype(self.rows.dtype)
-        if not np.isfinite(rows).all():
-            raise FeatureError(
-                "The encoder's rows cannot be kept.",
-                found=f"a value of {np.abs(batch.rows).max():.3g} in {self.rows.dtype}",
-                expected="finite numbers",
-                hint="pass --dtype float32, or another encoder",
-            )
-        self.rows[batch.items] = rows
-        self.rows.flush()
-        entry = {
-            "batch": number,
-            "crc": zlib.crc32(rows.tobytes()),
-            "text": np.packbits(batch.has_text).tobytes().hex(),
-            "image": np.packbits(batch.has_image).tobytes().hex(),
-            "reasons": list(batch.reasons.values()),
-        }
-        self.journal.write(json.dumps(entry) + "\n")
-        self.journal.flush()
-        os.fsync(self.journal.fileno())
-        self._note(entry)
-
-    def _replay(self) -> None:
-        """Take over finished batches; a torn last line and batches of other rows are forgotten."""
-        good = []
-        lines = self.journal_path.read_text("utf-8").splitlines() if self._has_journal() else []
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, IndexError, TypeError):
-                entry = json.loads(line)
-                batch = self.plan.batches[entry["batch"]]
-                if zlib.crc32(np.ascontiguousarray(self.rows[batch]).tobytes()) == entry["crc"]:
-                    self._note(entry)
-                    good.append(line)
-        if len(good) < len(lines):
-            self.journal_path.write_text("".join(f"{line}\n" for line in good), "utf-8")
-
-    def _has_journal(self) -> bool:
-        return self.journal_path.is_file()
-
-    def _note(self, entry: dict[str, Any]) -> None:
-        batch = self.plan.batches[entry["batch"]]
-        for kind, target in (("text", self.has_text), ("image", self.has_image)):
-            bits = np.frombuffer(bytes.fromhex(entry[kind]), dtype=np.uint8)
-            target[batch] = np.unpackbits(bits, count=len(batch)).astype(bool)
-        self.reasons.update(entry["reasons"])
-        self.batches.add(entry["batch"])
+    if done := existing_output(spec.path, identity, spec.overwrite):
+        return done
+    encoded = encode_items(name, items, progress=spec.progress)
+    stored = replace(encoded, matrix=encoded.matrix.astype(spec.dtype))
+    return save_encoded(spec.path, stored, items, spec.name, identity=identity.digest)
 
 
 def merge_shards(
@@ -358,19 +292,49 @@ def merge_shards(
     """Join NAME.shard-i-of-n.npy into NAME.npy, in the order of the item table.
 
     Raises:
-        FeatureError: shards are missing or of several jobs, were made from different items or
-            settings, or do not hold every item once; or a NAME.npy of other ones is there and may
-            not be overwritten.
+        FeatureError: shards are missing or of different settings, were made from another item
+            table, or do not hold every item once; or a NAME.npy of others exists and may not be
+            overwritten.
     """
+    tables = [load_features(path) for path in _find_shards(folder, name)]
+    first = tables[0].manifest
+    reads_images = first.modality != "text"
+    _check_item_table(name, tables, items, reads_images)
+    blocks = _check_rows(name, tables, items)
+    identity = Identity(first.settings["identity"], first.settings["identity"], reads_images)
+    path = folder / f"{name}.npy"
+    if done := existing_output(path, identity, overwrite):
+        return done
+    images: Counter[str] = Counter()
+    for table in tables:
+        images.update(table.manifest.settings["images"])
+    settings = {k: v for k, v in first.settings.items() if k != "shard"}
+    part = folder / f".{name}-{_digest_of_files(tables)[:12]}.part"
+    n, f = len(items.ids), first.shape[1]
+    with FeatureWriter.open(part, blocks, n=n, f=f, dtype=first.dtype) as writer:
+        _copy_rows(tables, writer)
+        return writer.finish(
+            path,
+            items.ids,
+            modality=first.modality,
+            encoder=first.encoder,
+            settings={**settings, "images": dict(images)},
+            source=first.source,
+            notes=first.notes,
+        )
+
+
+def _find_shards(folder: Path, name: str) -> list[Path]:
+    """The shards 1 … n of the only complete set."""
     found: dict[int, dict[int, Path]] = {}
     for path in folder.glob(f"{name}.shard-*-of-*.npy"):
         if match := re.fullmatch(rf"{re.escape(name)}\.shard-(\d+)-of-(\d+)", path.stem):
             found.setdefault(int(match[2]), {})[int(match[1])] = path
-    complete = [of for of, parts in found.items() if parts.keys() >= set(range(1, of + 1))]
+    complete = sorted(of for of, parts in found.items() if parts.keys() >= set(range(1, of + 1)))
     if not complete:
         have = ", ".join(sorted(p.name for parts in found.values() for p in parts.values()))
         raise FeatureError(
-            f"The shards of {name!r} are not all there.",
+            f"Shards of {name!r} are missing.",
             found=have or f"none in {folder}",
             expected=f"{name}.shard-1-of-n.npy … {name}.shard-n-of-n.npy",
             hint="run the missing ones with --shard i/n",
@@ -378,79 +342,82 @@ def merge_shards(
     if len(complete) > 1:
         raise FeatureError(
             f"There are several sets of shards of {name!r}.",
-            found=" and ".join(f"all {of} of {of}" for of in sorted(complete)),
-            expected="the shards of one job",
+            found=" and ".join(f"all {of} of {of}" for of in complete),
+            expected="one set",
             hint="delete those that are not to be merged",
         )
-    of = complete[0]
-    tables = [load_features(found[of][i]) for i in range(1, of + 1)]
-    first = tables[0].manifest
-    ids = items.ids
-    place = {item: i for i, item in enumerate(ids)}
-    rows = np.concatenate(
-        [[place.get(item, -1) for item in t.manifest.items or []] for t in tables]
-    ).astype(np.int64)
+    return [found[complete[0]][i] for i in range(1, complete[0] + 1)]
+
+
+def _check_item_table(
+    name: str, tables: Sequence[FeatureTable], items: ItemTable, reads_images: bool
+) -> None:
+    """Refuse shards of another item table."""
+    now = items.content_hash(images=reads_images)
+    allowed = {now} if reads_images else {now, items.name_and_size_hash()}
+    for table in tables:
+        found = table.manifest.settings["items_table_sha256"]
+        if found not in allowed:
+            earlier = found == items.name_and_size_hash()
+            raise FeatureError(
+                f"The shards of {name!r} were made from another item table.",
+                found=f"items {found[:12]}…"
+                + (", a hash that did not cover the bytes of images" if earlier else ""),
+                expected=f"items {now[:12]}…, as {items.source} is now",
+                hint="run the shards again with --overwrite",
+            )
+
+
+def _check_rows(name: str, tables: Sequence[FeatureTable], items: ItemTable) -> list[np.ndarray]:
+    """The item indices of each shard's rows; refuses shards that are not parts of one file."""
+    index = {item: i for i, item in enumerate(items.ids)}
+    rows = [
+        np.array([index.get(item, -1) for item in table.manifest.items or []], dtype=np.int64)
+        for table in tables
+    ]
     same = {(t.manifest.settings["identity"], t.manifest.shape[1]) for t in tables}
-    if (old := first.settings["items_table_sha256"]) != (now := items.content_hash()):
-        raise FeatureError(
-            f"The shards of {name!r} were made from another item table.",
-            found=f"items {old[:12]}…",
-            expected=f"items {now[:12]}…, as {items.source} is now",
-            hint="run the shards again with --overwrite",
-        )
-    if len(same) > 1 or not np.array_equal(np.sort(rows), np.arange(len(ids))):
+    joined = np.concatenate(rows)
+    if len(same) > 1 or not np.array_equal(np.sort(joined), np.arange(len(items.ids))):
         raise FeatureError(
             f"The shards of {name!r} do not belong together.",
-            found=f"{len(same)} different jobs, {len(rows)} rows for {len(ids)} items",
-            expected="shards of one job that hold every item once",
-            hint="delete the shards of the other job and run them again",
+            found=f"{len(same)} different settings, {len(joined)} rows for {len(items.ids)} items",
+            expected="shards of the same settings that hold every item once",
+            hint="delete the shards of other settings and run them again",
         )
-    path = folder / f"{name}.npy"
-    if done := finished(path, first.settings["identity"], overwrite):
-        return done
-    part = folder / f".{name}.merging.npy"
-    matrix = np.lib.format.open_memmap(
-        part, "w+", dtype=first.dtype, shape=(len(ids), first.shape[1])
-    )
-    start = 0
-    for table in tables:
-        matrix[rows[start : start + len(table.matrix)]] = table.matrix
-        start += len(table.matrix)
-    images: Counter[str] = Counter()
-    for table in tables:
-        images.update(table.manifest.settings["images"])
-    settings = {k: v for k, v in first.settings.items() if k != "shard"}
+    return [block[start : start + BLOCK] for block in rows for start in range(0, len(block), BLOCK)]
 
-    def joined(kind: str) -> list[str]:
-        named = {item for table in tables for item in getattr(table.manifest, kind)}
-        return [item for item in ids if item in named]
 
-    save_features(
-        path,
-        matrix,
-        name=name,
-        modality=first.modality,
-        encoder=first.encoder,
-        settings={**settings, "images": dict(images)},
-        source=first.source,
-        items=list(ids),
-        missing=joined("missing"),
-        without_text=joined("without_text"),
-        without_image=joined("without_image"),
-        notes=first.notes,
-    )
-    part.unlink()
-    return load_features(path)
+def _copy_rows(tables: Sequence[FeatureTable], writer: FeatureWriter) -> None:
+    """All rows of the shards, in blocks."""
+    number = 0
+    for table in tables:
+        content = Content.of(table, table.manifest.items or [])
+        for start in range(0, len(table.matrix), BLOCK):
+            rows = slice(start, start + BLOCK)
+            if number not in writer.done:
+                writer.add(
+                    number, table.matrix[rows], content.has_text[rows], content.has_image[rows]
+                )
+            number += 1
+
+
+def _digest_of_files(tables: Sequence[FeatureTable]) -> str:
+    return _sha256([table.manifest.sha256 for table in tables])
 
 
 def mix_masked_rows(
-    whole: FeatureTable, masked: FeatureTable, path: Path, hide: Hide, ratio: float, seed: int
+    whole: FeatureTable,
+    masked: FeatureTable,
+    path: Path,
+    modality: MaskedModality,
+    ratio: float,
+    seed: int,
 ) -> FeatureTable:
-    """Rows of `whole`, those of a masked set of items replaced by `masked`'s.
+    """Rows of `whole`, those of the masked items replaced by `masked`'s.
 
     Args:
         whole: features of every item as it is.
-        masked: the same items, the modality hidden in each.
+        masked: the same items, the modality masked in each.
         path: .npy to write.
 
     Raises:
@@ -465,40 +432,31 @@ def mix_masked_rows(
             hint="make both again with --overwrite",
         )
     chosen = masked_items(["", *a.items], ratio, seed)[1:]
-    matrix = np.array(whole.matrix)
-    matrix[chosen] = masked.matrix[chosen]
-
-    def either(kind: str) -> list[str]:
-        one, other = set(getattr(a, kind)), set(getattr(b, kind))
-        picked = zip(a.items or [], chosen, strict=True)
-        return [item for item, from_b in picked if item in (other if from_b else one)]
-
-    save_features(
-        path,
-        matrix,
-        name=path.stem,
-        modality=a.modality,
-        encoder=a.encoder,
-        settings={
-            **a.settings,
-            "masked": {"modality": hide, "ratio": ratio, "seed": seed, "items": int(chosen.sum())},
-            "identity": _composed_identity(a, b, ratio, seed),
-        },
-        source=a.source,
-        items=a.items,
-        missing=either("missing"),
-        without_text=either("without_text"),
-        without_image=either("without_image"),
-        notes=a.notes,
-    )
-    return load_features(path)
+    identity = hashlib.sha256(f"{a.sha256} {b.sha256} {ratio!r} {seed}".encode()).hexdigest()
+    blocks = [np.flatnonzero(~chosen), np.flatnonzero(chosen)]
+    part = path.parent / f".{path.stem}-{identity[:12]}.part"
+    n, f = a.shape
+    with FeatureWriter.open(part, blocks, n=n, f=f, dtype=a.dtype) as writer:
+        for number, table in enumerate((whole, masked)):
+            content, rows = Content.of(table, a.items), blocks[number]
+            writer.add(number, table.matrix[rows], content.has_text[rows], content.has_image[rows])
+        return writer.finish(
+            path,
+            a.items,
+            modality=a.modality,
+            encoder=a.encoder,
+            settings={
+                **a.settings,
+                "masked": {
+                    "modality": modality, "ratio": ratio, "seed": seed, "items": int(chosen.sum()),
+                },
+                "identity": identity,
+            },
+            source=a.source,
+            notes=a.notes,
+        )  # fmt: skip
 
 
-def _composed_identity(a: FeatureManifest, b: FeatureManifest, ratio: float, seed: int) -> str:
-    return hashlib.sha256(f"{a.sha256} {b.sha256} {ratio!r} {seed}".encode()).hexdigest()
-
-
-def seen_images(table: FeatureTable) -> np.ndarray:
+def readable_images(table: FeatureTable) -> np.ndarray:
     """bool [n]: the items of a fused feature file that have a readable image."""
-    without = {*table.manifest.missing, *table.manifest.without_image}
-    return np.array([item not in without for item in table.manifest.items or []], dtype=bool)
+    return Content.of(table, table.manifest.items or []).has_image

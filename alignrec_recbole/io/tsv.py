@@ -25,7 +25,7 @@ def read_header(path: Path, separator: str = "\t") -> list[str]:
     except FileNotFoundError:
         raise DataError(f"There is no interaction file {path}.") from None
     except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from error
+        raise not_utf8(path, error) from error
     if not header.strip():
         raise DataError(
             f"{path.name} is empty.", found=str(path), expected="a header line and interactions"
@@ -51,7 +51,7 @@ def check_lines(path: Path, header: Sequence[str], separator: str = "\t") -> Non
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from error
+        raise not_utf8(path, error) from error
     mark, wanted = separator.encode(), len(header) - 1
     lines = data.split(b"\n")
     wrong = [i for i, line in enumerate(lines) if line.count(mark) != wanted and line.strip()]
@@ -66,7 +66,8 @@ def check_lines(path: Path, header: Sequence[str], separator: str = "\t") -> Non
         )
 
 
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+def not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+    """The error that a file is not UTF-8, with its first byte that is not."""
     return DataError(
         f"{path.name} is not UTF-8 text.",
         found=f"byte 0x{error.object[error.start]:02x} at position {error.start}",

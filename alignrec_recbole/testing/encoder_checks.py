@@ -1,7 +1,7 @@
 """Checks that every encoder passes, usable for an encoder of your own:
 
     from functools import partial
-    from alignrec_recbole.encoders import encode_items
+    from alignrec_recbole.encoders.encode import encode_items
     from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks, sample_items
 
     case = EncoderCase(partial(encode_items, "lsa", progress=False), sample_items(folder), folder)
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from alignrec_recbole.data.items import ItemTable
-from alignrec_recbole.encoders import EncodedItems
+from alignrec_recbole.encoders.base import EncodedItems
 from alignrec_recbole.features.table import Modality, align, load_features, save_features
 from alignrec_recbole.io.files import sha256_file
 

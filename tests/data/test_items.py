@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +154,7 @@ BROKEN = {
     "not UTF-8": (b"id\ttitle\n1\tCaf\xe9\n", "(?s)not UTF-8.*0xe9 at position 14"),
     "short row": (
         "id\ttitle\n1\tBike\n2\n",
-        "(?s)1 rows of another width, first in row 2: 1 cells",
+        "(?s)1 rows with another number of cells, first in row 2: 1 cells",
     ),
     "long row": ("id\ttitle\n1\tBike\tx\n", "(?s)first in row 1: 3 cells.*2 cells in every row"),
     "id twice": ("id\ttitle\n1\tA\n2\tB\n1\tC\n", "(?s)names an item twice.*'1'; 1 repeated"),
@@ -204,14 +206,37 @@ def test_the_hash_follows_the_content(tmp_path: Path) -> None:
 # Real tables -------------------------------------------------------------------------------------
 
 
-def test_an_image_is_known_by_its_path_and_size(tmp_path):
-    table, hashes = tmp_path / "items.tsv", set()
-    for folder in ("front", "back"):
-        (tmp_path / "images" / folder).mkdir(parents=True)
-        (tmp_path / "images" / folder / "1.bmp").write_bytes(b"same size " + folder[:1].encode())
-        table.write_text(f"id\ttitle\timage\n1\tcap\t{folder}/1.bmp\n")
-        hashes.add(read_item_table(table).content_hash())
-    assert len(hashes) == 2
+def test_an_exchanged_image_of_equal_name_size_and_time_changes_the_hash(tmp_path: Path) -> None:
+    image = written(tmp_path, b"one", "a.jpg")
+    table = ItemTable(["1"], ["red"], [image], "items.tsv", ["title"])
+    before, earlier = table.content_hash(), table.name_and_size_hash()
+    times = image.stat()
+    image.write_bytes(b"two")
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert table.content_hash() != before
+    assert table.content_hash(images=False) == replace(table, images=[None]).content_hash()
+    assert table.name_and_size_hash() == earlier
+
+
+def test_an_image_is_known_by_its_bytes_alone(tmp_path: Path) -> None:
+    images = [written(tmp_path, b"one", name) for name in ("a.jpg", "b.jpg")]
+    one, other = (ItemTable(["1"], ["red"], [i], "items.tsv", ["title"]) for i in images)
+    assert one.content_hash() == other.content_hash()
+
+
+def test_the_bytes_of_an_image_are_read_once(tmp_path: Path, monkeypatch) -> None:
+    image = written(tmp_path, b"one", "a.jpg")
+    table = ItemTable(["1"], ["red"], [image], "items.tsv", ["title"])
+    before = table.content_hash()
+    monkeypatch.setattr(items_module, "sha256_file", lambda path: pytest.fail("read again"))
+    assert table.content_hash() == before
+
+
+def test_tables_without_images_keep_the_hash_that_earlier_versions_stored() -> None:
+    table = ItemTable(["1", "2"], ["red", ""], [None, None], "items.tsv", ["title"])
+    stored = "bdcf376ceb3b4cf5c34020748b70ca2f39962788c07bb666697f5ccefc720419"
+    assert table.content_hash() == table.content_hash(images=False) == stored
+    assert table.name_and_size_hash() == stored
 
 
 def test_a_path_with_a_zero_byte_is_refused(tmp_path):

@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -23,22 +24,21 @@ import pytest
 import torch
 from PIL import Image
 
+import alignrec_recbole
 from alignrec_recbole.data.images import REASONS, centre_square
 from alignrec_recbole.data.items import ItemTable, find_item_table
-from alignrec_recbole.encoders import (
-    ENCODERS,
-    EncodedItems,
-    clip,
-    encode_items,
-    encoder_identity,
-    lsa,
-)
+from alignrec_recbole.encoders import clip, lsa
 from alignrec_recbole.encoders import efficientnet as lite0
 from alignrec_recbole.encoders import sentence as hf
+from alignrec_recbole.encoders.base import EncodedItems
+from alignrec_recbole.encoders.cache import find_or_encode
+from alignrec_recbole.encoders.encode import encode_items, encoder_identity
+from alignrec_recbole.encoders.registry import ENCODERS
 from alignrec_recbole.errors import (
     DataError,
     FeatureError,
     MissingDependencyError,
+    SettingError,
     UnknownNameError,
 )
 from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks, sample_items
@@ -318,8 +318,6 @@ def test_other_weights_under_the_same_name_are_encoded_again(tiny_bert: Path, tm
     """Kept features are found by items and encoder; the name alone would give the old rows."""
     from safetensors.torch import load_file, save_file
 
-    from alignrec_recbole.encoders.cache import find_or_encode
-
     model, shop = tmp_path / "models" / "mine", tmp_path / "shop"
     shutil.copytree(tiny_bert, model)
     shop.mkdir()
@@ -335,6 +333,59 @@ def test_other_weights_under_the_same_name_are_encoded_again(tiny_bert: Path, tm
     after = ask()
     assert after.path != before.path
     assert not np.allclose(after.matrix, before.matrix, atol=1e-3)
+
+
+def shop_with_images(tmp_path: Path) -> Path:
+    shop = tmp_path / "shop"
+    (shop / "images").mkdir(parents=True)
+    for i, colour in enumerate(("red", "blue")):
+        Image.new("RGB", (32, 32), colour).save(shop / "images" / f"{i}.bmp")
+    (shop / "items.tsv").write_text("id\ttitle\timage\n1\tred bike\t0.bmp\n2\tblue tent\t1.bmp\n")
+    return shop
+
+
+def test_an_exchanged_image_is_encoded_again(tiny_clip: Path, tmp_path: Path) -> None:
+    shop = shop_with_images(tmp_path)
+    ask = partial(find_or_encode, f"clip-image:{tiny_clip}", dataset_dir=shop, dataset="shop")
+    before = ask()
+    assert ask().path == before.path
+    Image.new("RGB", (32, 32), "green").save(shop / "images" / "0.bmp")  # the size stays
+    after = ask()
+    assert after.path != before.path
+    assert not np.allclose(after.matrix[0], before.matrix[0], atol=1e-3)
+    assert np.allclose(after.matrix[1], before.matrix[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["clip-text", "clip-image"])
+def test_rows_cached_by_earlier_versions(kind: str, tiny_clip: Path, tmp_path, caplog) -> None:
+    """Their name has the hash of the images' names and sizes: enough for texts alone."""
+    shop = shop_with_images(tmp_path)
+    ask = partial(find_or_encode, f"{kind}:{tiny_clip}", dataset_dir=shop, dataset="shop")
+    items, now = find_item_table(shop, "shop"), ask().path
+    current = items.content_hash(images=kind == "clip-image")[:12]
+    earlier = now.with_name(now.name.replace(current, items.name_and_size_hash()[:12]))
+    assert earlier != now
+    now.rename(earlier)
+    now.with_suffix(".json").rename(earlier.with_suffix(".json"))
+    assert ask().path == (earlier if kind == "clip-text" else now)
+    assert ("did not check the images' content" in caplog.text) == (kind == "clip-image")
+
+
+def test_an_encoder_whose_weights_are_to_be_chosen_is_explained(tmp_path: Path) -> None:
+    ask = partial(find_or_encode, "beit3", dataset_dir=tmp_path, dataset="shop")
+    says = r"(?s)no features 'beit3'.*prepare --dataset shop --encoder beit3 --weights base"
+    with pytest.raises(FeatureError, match=says):
+        ask()
+    with pytest.raises(SettingError, match="cannot be used by its name alone"):
+        encode_items("beit3", table("a"))
+
+
+def test_names_close_to_features_are_offered(tmp_path: Path) -> None:
+    (tmp_path / "posters.npy").write_bytes(b"")
+    ask = partial(find_or_encode, dataset_dir=tmp_path, dataset="shop")
+    for name, near in (("poster", "posters"), ("beit-3", "beit3"), ("Lsa", "lsa")):
+        with pytest.raises(UnknownNameError, match=f"Did you mean '{near}'"):
+            ask(name)
 
 
 @pytest.mark.parametrize("name", ["lsa", "hf", pytest.param("minilm", marks=needs_minilm),
@@ -493,7 +544,7 @@ BROKEN_MODELS = {
     "weights in a pickle": (pickled, "(?s)cannot be loaded.*safetensors"),
     "a layer without weights": (
         without_a_layer,
-        r"(?s)lacks weights.*absent, for example .*layer\.1",
+        r"(?s)is incomplete.*missing, for example .*layer\.1",
     ),
 }
 
@@ -535,8 +586,8 @@ def test_minilm_equals_sentence_transformers(shared_data: Path) -> None:
 
 def read_image(path: Path) -> np.ndarray | None:
     """What lite0 is given, [3, 224, 224]."""
-    pixels = centre_square(path, 224)
-    return None if isinstance(pixels, str) else lite0.scale(pixels[None])[0]
+    pixels = centre_square(path, 224).pixels
+    return None if pixels is None else lite0.scale(pixels[None])[0]
 
 
 def saved(path: Path, colour: object, mode: str = "RGB", size=(40, 30), **options) -> Path:
@@ -597,7 +648,7 @@ def bomb(path: Path) -> None:
     check = struct.pack(">I", zlib.crc32(header))
     data = struct.pack(">I4s", 46, b"IDAT") + bytes(50)
     path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + check + data)
-    assert centre_square(path, 224) == "too large"
+    assert centre_square(path, 224).reason == "too large"
 
 
 def cut_off(path: Path) -> None:
@@ -625,7 +676,7 @@ BROKEN_IMAGES: dict[str, Callable[[Path], object]] = {
 def test_images_that_cannot_be_trusted(tmp_path: Path, case: str) -> None:
     BROKEN_IMAGES[case](tmp_path / "a.jpg")
     assert read_image(tmp_path / "a.jpg") is None
-    assert centre_square(tmp_path / "a.jpg", 224) in REASONS
+    assert centre_square(tmp_path / "a.jpg", 224).reason in REASONS
 
 
 def test_an_image_that_is_only_narrow_is_read_in_little_memory(tmp_path: Path) -> None:
@@ -678,6 +729,28 @@ def test_every_poster_is_encoded(shared_data: Path) -> None:
     assert rows.settings["broken_images"] == 0
 
 
+LAZY = """
+import sys, types
+package = types.ModuleType("alignrec_recbole")  # its own imports are another test's
+package.__path__ = [sys.argv[1]]
+sys.modules["alignrec_recbole"] = package
+from alignrec_recbole.encoders.registry import ENCODERS
+assert all(e.description and e.missing_packages() is not None for e in ENCODERS.values())
+heavy = {"torch", "numpy", "transformers", "sklearn", "PIL"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+
+
+def test_the_registry_imports_no_library() -> None:
+    """Run in a fresh process, for here all is imported already."""
+    package = str(Path(alignrec_recbole.__file__).parent)
+    run = subprocess.run([sys.executable, "-c", LAZY, package], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_the_registry_names_modules_that_exist() -> None:
-    for module in ENCODERS.values():
-        assert find_spec(module) is not None, module
+    for entry in ENCODERS.values():
+        module = entry.load()
+        assert callable(module.encode if entry.kind == "whole_table" else module.open_encoder)
+        assert not entry.by_name or callable(module.identity)
+        assert (entry.extra is None) == (entry.packages == ())

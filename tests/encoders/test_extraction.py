@@ -23,12 +23,15 @@ from PIL import Image
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.data.images import stretched
 from alignrec_recbole.data.items import ItemTable, read_item_table
-from alignrec_recbole.encoders.base import ItemEncoder, Picture, make_plan
+from alignrec_recbole.encoders import extraction
+from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
+from alignrec_recbole.encoders.batches import encode_table, make_plan
 from alignrec_recbole.encoders.beit3 import checkpoints, weights
 from alignrec_recbole.encoders.beit3.architecture import Beit3, named
 from alignrec_recbole.encoders.beit3.encoder import POOLINGS, Beit3Encoder, normalise
 from alignrec_recbole.encoders.beit3.tokenizer import Tokenizer, train_tokenizer
-from alignrec_recbole.encoders.extraction import Job, extract, merge_shards
+from alignrec_recbole.encoders.encode import encode_items
+from alignrec_recbole.encoders.extraction import ExtractionSpec, extract, merge_shards
 from alignrec_recbole.errors import DataError, DownloadError, FeatureError, SettingError, WriteError
 from alignrec_recbole.features import mmrec
 from alignrec_recbole.features import table as table_module
@@ -67,8 +70,8 @@ def encoder(tokenizer: Tokenizer) -> Beit3Encoder:
     return Beit3Encoder(lively(tokenizer.vocabulary), tokenizer, precision="float32")
 
 
-def job(folder: Path, **other: object) -> Job:
-    return replace(Job(folder, "f", batch_size=4, progress=False), **other)  # type: ignore[arg-type]
+def job(folder: Path, **other: object) -> ExtractionSpec:
+    return replace(ExtractionSpec(folder, "f", batch_size=4, progress=False), **other)  # type: ignore[arg-type]
 
 
 class Counting(ItemEncoder):
@@ -81,11 +84,11 @@ class Counting(ItemEncoder):
         self.given = 0
         self.stop_after = stop_after
 
-    def rows(self, texts: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
+    def rows(self, texts: Sequence[str], images: Sequence[ImageInput]) -> np.ndarray:
         if self.stop_after is not None and self.given >= self.stop_after:
             raise KeyboardInterrupt
         self.given += len(texts)
-        means = [p.mean() if isinstance(p, np.ndarray) else 0 for p in pictures]
+        means = [p.mean() if isinstance(p, np.ndarray) else 0 for p in images]
         return np.array([[len(t), m, 1] for t, m in zip(texts, means, strict=True)], np.float32)
 
 
@@ -95,8 +98,6 @@ class Counting(ItemEncoder):
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("check", encoder_checks(), ids=lambda check: check.__name__[6:])
 def test_beit3_passes(check, pooling, items, tokenizer, tmp_path: Path) -> None:
-    from alignrec_recbole.encoders.base import encode_table
-
     made = Beit3Encoder(
         lively(tokenizer.vocabulary), tokenizer, pooling=pooling, precision="float32"
     )
@@ -118,7 +119,7 @@ def test_poolings_by_their_definitions(pooling, items, tokenizer, tmp_path: Path
         path = items.images[i]
         image = None
         if path is not None:
-            image = normalise(torch.from_numpy(stretched(path, 32)[None]))
+            image = normalise(torch.from_numpy(stretched(path, 32).pixels[None]))
         with torch.inference_mode():
             out = model(image, torch.tensor([ids]))
         text = out.text[0]
@@ -202,12 +203,13 @@ PARENT = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from alignrec_recbole.encoders.base import decoded
+from alignrec_recbole.data.images import Decoded
+from alignrec_recbole.encoders.batches import decode_ahead
 
 def large(path):  # more than a pipe holds, so that the worker waits for its reader
-    return np.zeros(1 << 20, dtype=np.uint8)
+    return Decoded(np.zeros(1 << 20, dtype=np.uint8))
 
-images = decoded(large, [[Path("a")]] * 9, workers=1)
+images = decode_ahead(large, [[Path("a")]] * 9, workers=1)
 next(images)
 print(images._workers[0].pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -278,10 +280,10 @@ def test_killed_outright_and_started_again(items: ItemTable, tmp_path: Path) -> 
 
 def test_two_processes_do_not_share_work(items: ItemTable, tmp_path: Path) -> None:
     class Second(Counting):
-        def rows(self, texts, pictures):
+        def rows(self, texts, images):
             with pytest.raises(WriteError, match="Another process"):
                 extract(Counting(), items, job(tmp_path))
-            return super().rows(texts, pictures)
+            return super().rows(texts, images)
 
     assert extract(Second(), items, job(tmp_path)).matrix.shape == (16, 3)
 
@@ -299,6 +301,60 @@ def test_other_settings_never_continue_or_replace(items: ItemTable, tmp_path: Pa
     assert table.manifest.settings["version"] == 1
 
 
+def swapped(image: Path) -> None:
+    """Other bytes under the same name, of the same size and time."""
+    times, content = image.stat(), bytearray(image.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    image.write_bytes(bytes(content))
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_an_exchanged_image_is_noticed(tmp_path: Path) -> None:
+    own = sample_items(tmp_path / "items", 8)
+    extract(Counting(), own, job(tmp_path))
+    swapped(next(image for image in own.images if image))
+    with pytest.raises(FeatureError, match="made from other items or settings"):
+        extract(Counting(), own, job(tmp_path))
+    again = Counting()
+    extract(again, own, job(tmp_path, overwrite=True))
+    assert again.given == 8
+
+
+class TextOnly(Counting):
+    """Counts letters; images do not matter."""
+
+    modality, decode = "text", None
+
+
+def made_before(encoder: ItemEncoder, items: ItemTable, folder: Path) -> FeatureTable:
+    """A finished file whose identity covers names and sizes of images, as it once did."""
+    identity = extraction._identity(encoder, items, job(folder))
+    table = extract(encoder, items, job(folder))
+    manifest = table.path.with_suffix(".json")
+    assert identity.digest != identity.by_image_size
+    text = manifest.read_text()
+    assert identity.digest in text
+    manifest.write_text(text.replace(identity.digest, identity.by_image_size))
+    return table
+
+
+def test_features_of_texts_made_before_images_were_hashed_are_recognised(items, tmp_path) -> None:
+    made_before(TextOnly(), items, tmp_path)
+    again = TextOnly()
+    extract(again, items, job(tmp_path))
+    assert again.given == 0
+
+
+def test_features_of_images_made_before_they_were_hashed_are_refused(items, tmp_path) -> None:
+    table = made_before(Counting(), items, tmp_path)
+    before = table.path.read_bytes()
+    with pytest.raises(FeatureError, match="earlier version, which did not check the images"):
+        extract(Counting(), items, job(tmp_path))
+    again = Counting()
+    assert extract(again, items, job(tmp_path, overwrite=True)).path.read_bytes() == before
+    assert again.given == 16
+
+
 # Same rows, whatever the way ---------------------------------------------------------------------
 
 
@@ -312,7 +368,7 @@ def test_shards_merge_to_the_whole(encoder, items: ItemTable, tmp_path: Path) ->
     whole = extract(encoder, items, job(tmp_path / "whole"))
     given = 0
     for number in (2, 3, 1):
-        with pytest.raises(FeatureError, match="not all there"):
+        with pytest.raises(FeatureError, match="Shards of 'f' are missing"):
             merge_shards(tmp_path, "f", items)
         given += extract(encoder, items, job(tmp_path, shard=(number, 3))).matrix.shape[0]
     assert given == 16
@@ -341,7 +397,7 @@ def test_shards_of_another_time_are_not_merged(encoder, items: ItemTable, tmp_pa
 
 
 def test_more_shards_than_batches_are_refused_at_once(encoder, items, tmp_path: Path) -> None:
-    with pytest.raises(FeatureError, match="more shards than batches"):
+    with pytest.raises(FeatureError, match="9 shards are more than there are batches"):
         extract(encoder, items, job(tmp_path, shard=(9, 9)))
     assert not list(tmp_path.iterdir())
 
@@ -349,12 +405,12 @@ def test_more_shards_than_batches_are_refused_at_once(encoder, items, tmp_path: 
 class Large(Counting):
     """Rows beyond half precision."""
 
-    def rows(self, texts: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
-        return np.float32(1e6) * super().rows(texts, pictures)
+    def rows(self, texts: Sequence[str], images: Sequence[ImageInput]) -> np.ndarray:
+        return np.float32(1e6) * super().rows(texts, images)
 
 
 def test_rows_beyond_half_precision_are_told_at_the_first_batch(items, tmp_path: Path) -> None:
-    with pytest.raises(FeatureError, match="in float16"):
+    with pytest.raises(FeatureError, match="overflows float16"):
         extract(Large(), items, job(tmp_path, dtype="float16"))
     assert not list(tmp_path.glob("*.npy"))
 
@@ -377,7 +433,7 @@ def test_merging_replaces_no_other_features(encoder, items: ItemTable, tmp_path:
     for number in (1, 2):
         extract(encoder, items, job(tmp_path, shard=(number, 2)))
     before = other.path.read_bytes()
-    with pytest.raises(FeatureError, match=r"f\.npy is there and was made from other"):
+    with pytest.raises(FeatureError, match=r"f\.npy was made from other"):
         merge_shards(tmp_path, "f", items)
     assert other.path.read_bytes() == before
     assert merge_shards(tmp_path, "f", items, overwrite=True).manifest != other.manifest
@@ -448,7 +504,8 @@ def test_a_masked_image_is_mask_tokens_and_tells_nothing(items, tokenizer, tmp_p
     model = lively(tokenizer.vocabulary)
     made = Beit3Encoder(model, tokenizer, precision="float32")
     twins = replace(items, texts=["red bike"] * 16)
-    rows = extract(made, twins, job(tmp_path, hide="image"), np.ones(16, dtype=bool)).matrix
+    spec = job(tmp_path, mask_modality="image")
+    rows = extract(made, twins, spec, np.ones(16, dtype=bool)).matrix
     assert np.allclose(rows, rows[0], atol=1e-5)
     everything = torch.ones(1, 4, dtype=torch.bool)
     with torch.inference_mode():
@@ -521,8 +578,6 @@ def test_other_encoders_by_the_same_command(name: str, items, tmp_path: Path) ->
         )
     )
     table = run_prepare(tmp_path, items, "--encoder", name)
-    from alignrec_recbole.encoders import encode_items
-
     stamp = table.path.stat().st_mtime_ns
     run_prepare(tmp_path, items, "--encoder", name)
     assert table.path.stat().st_mtime_ns == stamp  # finished already
@@ -544,9 +599,9 @@ def test_pickled_weights_are_converted_once(tmp_path: Path, monkeypatch, tokeniz
     sizes = named("toy", 32, vocabulary=tokenizer.vocabulary, layers=1, width=64, heads=1)
     state = weights.to_torchscale(Beit3(sizes).initialise(0))
     torch.save({"model": {f"beit3.{k}": v for k, v in state.items()}}, tmp_path / "b.pth")
-    first = checkpoints.choose(str(tmp_path / "b.pth"), random_init=False)
+    first = checkpoints.resolve_weights(str(tmp_path / "b.pth"), random_init=False)
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("the pickle was read again"))
-    second = checkpoints.choose(str(tmp_path / "b.pth"), random_init=False)
+    second = checkpoints.resolve_weights(str(tmp_path / "b.pth"), random_init=False)
     assert first.identity == second.identity
     assert torch.equal(first.model.patch_embed.weight, second.model.patch_embed.weight)
 
@@ -695,7 +750,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     class Wide(Counting):
         width = 20_000
 
-        def rows(self, texts, pictures):
+        def rows(self, texts, images):
             return np.ones((len(texts), self.width), dtype=np.float32)
 
     n = 1500  # 120 MB of rows

@@ -2,6 +2,8 @@
 
 import gzip
 import hashlib
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -197,6 +199,14 @@ def test_content_of_another_kind_is_refused_and_fetched_again(server, tmp_path):
     (tmp_path / "a.inter").write_bytes(b"<html>")
     fetch(f"{server}/good", tmp_path, sha256=None, starts=rb"PK|\x00\x01")
     assert (tmp_path / "a.inter").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("module", ["io.download", "encoders.extraction"])
+def test_locks_need_no_posix_module(module):
+    """Windows has no fcntl."""
+    check = f"import sys; sys.modules['fcntl'] = None; import alignrec_recbole.{module}"
+    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_name_cannot_leave_the_folder(server, tmp_path):

@@ -45,7 +45,22 @@ def cache_dir() -> Path:
     return Path(named_dir) if named_dir else Path.home() / ".cache" / "alignrec_recbole"
 
 
-def choose(
+def check_choice(given: str | None, random_init: bool) -> None:
+    """Refuse weights that are neither named nor random, or both.
+
+    Raises:
+        SettingError: so it is.
+    """
+    if random_init == (given is not None):
+        raise SettingError(
+            "BEiT-3 needs weights." if given is None else "Weights are either given or random.",
+            found="neither --weights nor --random-init" if given is None else "both",
+            expected=f"--weights PATH, or one of {', '.join(NAMES)} to fetch them",
+            hint="--random-init makes features without meaning, for tests; tables will say so",
+        )
+
+
+def resolve_weights(
     given: str | None,
     *,
     random_init: bool,
@@ -68,13 +83,7 @@ def choose(
         FeatureError: the file is not BEiT-3.
         DownloadError: the published file cannot be fetched.
     """
-    if random_init == (given is not None):
-        raise SettingError(
-            "BEiT-3 needs weights." if given is None else "Weights are either given or random.",
-            found="neither --weights nor --random-init" if given is None else "both",
-            expected=f"--weights PATH, or one of {', '.join(NAMES)} to fetch them",
-            hint="--random-init makes features without meaning, for tests; tables will say so",
-        )
+    check_choice(given, random_init)
     if given is None:
         model = Beit3(named(size, image_size or 224, vocabulary=vocabulary)).initialise(seed)
         return ResolvedWeights(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from alignrec_recbole.data.images import stretched
 from alignrec_recbole.data.items import ItemTable
-from alignrec_recbole.encoders.base import decoded
+from alignrec_recbole.encoders.batches import decode_ahead
 from alignrec_recbole.encoders.beit3.masking import generator
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings, logger
 from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, Tokenizer
@@ -106,11 +106,13 @@ def _decode(
         part, "w+", dtype=np.uint8, shape=(max(1, len(named)), side, side, 3)
     )
     read = 0
-    found_of = decoded(partial(stretched, side=side), [[items.images[i]] for i in named], workers)
-    bar = tqdm(found_of, total=len(named), desc="images", unit="image", disable=not progress)
+    decoded = decode_ahead(
+        partial(stretched, side=side), [[items.images[i]] for i in named], workers
+    )
+    bar = tqdm(decoded, total=len(named), desc="images", unit="image", disable=not progress)
     for i, (found,) in zip(named, bar, strict=True):
-        if not isinstance(found, str):
-            pixels[read], place[i] = found, read
+        if found.pixels is not None:
+            pixels[read], place[i] = found.pixels, read
             read += 1
     pixels.flush()
     del pixels  # closed

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from alignrec_recbole.data.images import stretched
-from alignrec_recbole.encoders.base import HIDDEN, ItemEncoder, Picture
+from alignrec_recbole.encoders.base import MASKED_IMAGE, ImageInput, ItemEncoder
 from alignrec_recbole.encoders.beit3.architecture import Beit3, Rows
 from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, UNK, Tokenizer, pad
 from alignrec_recbole.features.table import Modality
@@ -41,9 +41,9 @@ class Beit3Encoder(ItemEncoder):
         model: with or without heads; its weights become this encoder's own.
         tokenizer: the one the model was trained with.
         pooling: see the module.
-        precision: auto takes bfloat16 where the processor has units for it.
+        precision: auto chooses bfloat16 on processors that have units for it.
         device: where it runs.
-        identity: what tells these weights from others.
+        identity: what distinguishes these weights from others.
         notes: for the manifest.
 
     Raises:
@@ -84,7 +84,7 @@ class Beit3Encoder(ItemEncoder):
             **(identity or {}),
         }
 
-    def survey(self, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
+    def text_lengths(self, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
         """Tokens of each text, <s> and </s> included; 0 if there are no others."""
         tokens = np.zeros(len(texts), dtype=np.int64)
         unknown = cut = 0
@@ -94,29 +94,29 @@ class Beit3Encoder(ItemEncoder):
             unknown += ids.count(UNK)
             cut += len(ids) == self.tokenizer.max_tokens
         real = int(tokens.sum()) - SPECIAL * int((tokens > 0).sum())
-        facts = {"unknown_token_share": unknown / max(1, real), "texts_of_full_length": cut}
-        return tokens, facts
+        stats = {"unknown_token_share": unknown / max(1, real), "texts_of_full_length": cut}
+        return tokens, stats
 
     def _ids(self, text: str) -> list[int]:
         cleaned = text[:LONGEST].encode("utf-8", "replace").decode("utf-8")  # lone surrogates
         return self.tokenizer.encode(cleaned)
 
     @torch.inference_mode()
-    def rows(self, texts: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
+    def rows(self, texts: Sequence[str], images: Sequence[ImageInput]) -> np.ndarray:
         """Pooled rows; items with and without an image are two calls of the model."""
         out = np.empty((len(texts), self.width), dtype=np.float32)
-        with_image = [i for i, picture in enumerate(pictures) if picture is not None]
-        text_alone = [i for i, picture in enumerate(pictures) if picture is None]
+        with_image = [i for i, image in enumerate(images) if image is not None]
+        text_alone = [i for i, image in enumerate(images) if image is None]
         for members in (with_image, text_alone):
             if not members:
                 continue
             ids, padding = pad([self._ids(texts[i]) for i in members])
-            image = masked = None
+            pixels = masked = None
             if members is with_image:
-                image, masked = self._images([pictures[i] for i in members])
+                pixels, masked = self._images([images[i] for i in members])
             hidden = torch.from_numpy(padding).to(self.device)
             rows = self.model(
-                image,
+                pixels,
                 torch.from_numpy(ids).to(self.device),
                 hidden if padding.any() else None,
                 masked,
@@ -125,17 +125,17 @@ class Beit3Encoder(ItemEncoder):
             out[members] = self._pool(rows, ids, hidden).float().cpu().numpy()
         return out
 
-    def _images(self, pictures: Sequence[Picture]) -> tuple[Tensor, Tensor | None]:
+    def _images(self, images: Sequence[ImageInput]) -> tuple[Tensor, Tensor | None]:
         side = self.model.sizes.image_size
-        batch = np.zeros((len(pictures), side, side, 3), dtype=np.uint8)
-        masked = np.zeros((len(pictures), self.model.sizes.patches), dtype=bool)
-        for i, picture in enumerate(pictures):
-            if isinstance(picture, np.ndarray):
-                batch[i] = picture
+        batch = np.zeros((len(images), side, side, 3), dtype=np.uint8)
+        masked = np.zeros((len(images), self.model.sizes.patches), dtype=bool)
+        for i, image in enumerate(images):
+            if isinstance(image, np.ndarray):
+                batch[i] = image
             else:
-                masked[i] = picture == HIDDEN
-        image = normalise(torch.from_numpy(batch).to(self.device)).to(self.dtype)
-        return image, torch.from_numpy(masked).to(self.device) if masked.any() else None
+                masked[i] = image is MASKED_IMAGE
+        pixels = normalise(torch.from_numpy(batch).to(self.device)).to(self.dtype)
+        return pixels, torch.from_numpy(masked).to(self.device) if masked.any() else None
 
     def _pool(self, rows: Rows, ids: np.ndarray, padding: Tensor) -> Tensor:
         text, vision = rows.text, rows.vision

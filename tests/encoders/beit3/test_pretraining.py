@@ -395,7 +395,7 @@ def test_half_decoded_pixels_are_not_taken_for_whole_ones(items, tmp_path, monke
     (path,) = tmp_path.glob("pixels*.npy")
     whole = path.read_bytes()
     path.unlink()
-    decoded = corpus_module.decoded
+    decoded = corpus_module.decode_ahead
 
     def dying(*given: object):
         for n, found in enumerate(decoded(*given)):
@@ -403,10 +403,10 @@ def test_half_decoded_pixels_are_not_taken_for_whole_ones(items, tmp_path, monke
                 raise KeyboardInterrupt
             yield found
 
-    monkeypatch.setattr(corpus_module, "decoded", dying)
+    monkeypatch.setattr(corpus_module, "decode_ahead", dying)
     with pytest.raises(KeyboardInterrupt):
         _decode(items, tmp_path, 32, 0, False)
-    monkeypatch.setattr(corpus_module, "decoded", decoded)
+    monkeypatch.setattr(corpus_module, "decode_ahead", decoded)
     _decode(items, tmp_path, 32, 0, False)
     assert path.read_bytes() == whole
     assert len(list(tmp_path.iterdir())) == 2

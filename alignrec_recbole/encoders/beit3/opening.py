@@ -1,0 +1,83 @@
+"""BEiT-3 as an encoder, with the weights and the tokenizer that its options name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignrec_recbole.encoders.beit3 import checkpoints
+from alignrec_recbole.encoders.beit3.encoder import Beit3Encoder, Pooling, Precision
+from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
+
+FITTED_PIECES = 8000  # of a tokenizer fitted for random weights
+
+
+@dataclass(frozen=True)
+class Beit3Options:
+    """What the command line names.
+
+    Attributes:
+        weights: a file, or a published name that is downloaded.
+        random_init: instead of `weights`: untrained ones; tables will say so.
+        size: of random weights.
+        image_size: other than the weights'; None: theirs.
+        tokenizer: a SentencePiece file; None: beside the weights, or published with them.
+        max_tokens: longer texts are truncated.
+        pooling, precision: see `Beit3Encoder`.
+    """
+
+    weights: str | None = None
+    random_init: bool = False
+    size: str = "base"
+    image_size: int | None = None
+    tokenizer: str | None = None
+    max_tokens: int = MAX_TOKENS
+    pooling: Pooling = "cls"
+    precision: Precision = "auto"
+
+
+def open_encoder(
+    options: Beit3Options,
+    texts: Sequence[str],
+    fitted_tokenizer: Path,
+    device: str,
+    *,
+    progress: bool = True,
+) -> Beit3Encoder:
+    """The encoder that the options describe.
+
+    Args:
+        texts: that a tokenizer is fitted to, if weights are random and none is named.
+        fitted_tokenizer: where that tokenizer is stored.
+
+    Raises:
+        SettingError: weights or tokenizer are not named, or do not belong together.
+        FeatureError: a file cannot be used.
+        DownloadError: a published file cannot be fetched.
+        MissingDependencyError: the extra 'beit3' is not installed.
+    """
+    checkpoints.check_choice(options.weights, options.random_init)
+    if options.random_init and options.tokenizer is None:
+        if not fitted_tokenizer.is_file():
+            train_tokenizer(texts, fitted_tokenizer, FITTED_PIECES)
+        path = fitted_tokenizer
+    else:
+        path = checkpoints.find_tokenizer(options.tokenizer, options.weights, progress)
+    tokenizer = Tokenizer(path, options.max_tokens)
+    chosen = checkpoints.resolve_weights(
+        options.weights,
+        random_init=options.random_init,
+        size=options.size,
+        image_size=options.image_size,
+        progress=progress,
+    )
+    return Beit3Encoder(
+        chosen.model,
+        tokenizer,
+        pooling=options.pooling,
+        precision=options.precision,
+        device=device,
+        identity=chosen.identity,
+        notes=chosen.notes,
+    )
