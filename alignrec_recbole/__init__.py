@@ -1,15 +1,94 @@
 """AlignRec and multimodal baselines as RecBole models.
 
-Importing this package repairs RecBole 1.2.1 for the installed stack (compat.py) and makes its
-models known to it (register.py).
+Importing this package imports neither torch nor RecBole. When RecBole is imported, it is patched
+for the installed packages (alignrec_recbole/compat) and finds the models of this package
+(alignrec_recbole/registry). The names below are imported when they are first used.
 """
 
-from alignrec_recbole.compat import patches
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignrec_recbole.compat.patching import before_import
+
+if TYPE_CHECKING:
+    from alignrec_recbole.dataset import MultimodalDataset
+    from alignrec_recbole.features.table import load_features, save_features
+    from alignrec_recbole.models._base import PairwiseRecommender
+    from alignrec_recbole.models._content import ContentRecommender
+    from alignrec_recbole.registry.models import list_models
+    from alignrec_recbole.runs.record import RunRecord
+    from alignrec_recbole.runs.run import run_one as run
+    from alignrec_recbole.runs.spec import RunSpec
 
 __version__ = "0.1.0"
 
-patches.apply()
+__all__ = [
+    "ContentRecommender",
+    "MultimodalDataset",
+    "PairwiseRecommender",
+    "RunRecord",
+    "RunSpec",
+    "__version__",
+    "list_models",
+    "load_features",
+    "load_results",
+    "run",
+    "save_features",
+]
 
-from alignrec_recbole.registry import stock_recbole  # noqa: E402 (reads RecBole, so it comes after the repairs)
+_DEFINED_IN = {
+    "ContentRecommender": "models._content:ContentRecommender",
+    "MultimodalDataset": "dataset:MultimodalDataset",
+    "PairwiseRecommender": "models._base:PairwiseRecommender",
+    "RunRecord": "runs.record:RunRecord",
+    "RunSpec": "runs.spec:RunSpec",
+    "list_models": "registry.models:list_models",
+    "load_features": "features.table:load_features",
+    "run": "runs.run:run_one",
+    "save_features": "features.table:save_features",
+}
 
-stock_recbole.install()
+
+def load_results(folder: str | Path) -> list[RunRecord]:
+    """The records of finished runs in an output folder, in the order of their paths.
+
+    Raises:
+        RecordError: one of them is damaged.
+    """
+    from alignrec_recbole.runs.record import read_runs
+
+    return [run.record for run in read_runs(Path(folder) / "runs")]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DEFINED_IN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _DEFINED_IN[name].partition(":")
+    try:
+        value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "recbole":
+            from alignrec_recbole.compat.imports import require_recbole
+
+            require_recbole()
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _extend_recbole() -> None:
+    from alignrec_recbole.compat import patches
+    from alignrec_recbole.registry import stock_recbole
+
+    patches.register()
+    stock_recbole.register()
+
+
+before_import("recbole", _extend_recbole)

@@ -1,4 +1,4 @@
-"""How RecBole reads atomic files: missing cells and cells taken verbatim."""
+"""How RecBole reads atomic files: missing cells, and cells read verbatim."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from alignrec_recbole.compat.patching import View
+from alignrec_recbole.compat.patching import ModuleProxy
 
 
-def patch_fill_nan() -> bool:
+def patch_fill_nan(dataset: Any) -> bool:
     """pandas 3 makes chained `feat[c].fillna(inplace=True)` do nothing.
 
-    A missing token then becomes the smallest int64 and a missing float stays NaN, silently; an
-    empty sequence cell fails in `split`. No upstream report known.
+    A missing token then becomes the smallest int64 and a missing float stays NaN, without a word;
+    an empty sequence cell fails in `split`. No upstream report known.
     """
     import numpy as np
     import pandas as pd
-    from recbole.data.dataset import Dataset
-    from recbole.data.dataset import dataset as module
     from recbole.utils import FeatureType
 
-    if isinstance(module.pd, View):
-        return False
     frame = pd.DataFrame({"a": [1.0, np.nan]})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -48,25 +44,26 @@ def patch_fill_nan() -> bool:
                     )
 
     def read_csv(*arguments: Any, **keywords: Any) -> Any:
-        frame = pd.read_csv(*arguments, **keywords)
+        frame = outer.read_csv(*arguments, **keywords)
         for column in frame.columns:
             if str(column).endswith("_seq"):  # the header's "name:token_seq"
                 frame[column] = frame[column].fillna("")
         return frame
 
-    Dataset._fill_nan = _fill_nan
-    module.pd = View(module.pd, read_csv=read_csv)
+    outer = dataset.pd
+    dataset.Dataset._fill_nan = _fill_nan
+    dataset.pd = ModuleProxy(outer, read_csv=read_csv)
     return True
 
 
-_NO_NUMBER = ["", "nan", "NaN", "NA", "N/A", "null", "None"]
+_MISSING_NUMBERS = ["", "nan", "NaN", "NA", "N/A", "null", "None"]
 
 
 @contextlib.contextmanager
 def read_cells_verbatim() -> Iterator[None]:
-    """RecBole reads atomic files as they are: "NA" is a token, a quotation mark a character.
+    """RecBole reads the cells of atomic files verbatim: "NA" is a token, `"` a character.
 
-    pandas' defaults would take some names for absent values and join lines between two marks.
+    pandas' defaults would read some names as missing values and join lines between two marks.
     """
     from recbole.data.dataset import dataset as module
 
@@ -76,10 +73,10 @@ def read_cells_verbatim() -> Iterator[None]:
 
     def read_csv(*arguments: Any, **keywords: Any) -> Any:
         types = keywords.get("dtype") or {}
-        absent = {name: [""] if kind is str else _NO_NUMBER for name, kind in types.items()}
-        return outer.read_csv(*arguments, **keywords, **AS_WRITTEN, na_values=absent)
+        missing = {name: [""] if kind is str else _MISSING_NUMBERS for name, kind in types.items()}
+        return outer.read_csv(*arguments, **keywords, **AS_WRITTEN, na_values=missing)
 
-    module.pd = View(outer, read_csv=read_csv)
+    module.pd = ModuleProxy(outer, read_csv=read_csv)
     try:
         yield
     finally:

@@ -10,25 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alignrec_recbole.compat.patching import View
-
-# Configuration ----------------------------------------------------------------------------------
+from alignrec_recbole.compat.patching import ModuleProxy
 
 
-def patch_config_strings() -> bool:
+def patch_config_strings(configurator: Any) -> bool:
     """Config runs `eval` on every string of config_dict and of the command line.
 
     Strings become values through ast.literal_eval, and the caller's dict stays as it was.
     """
-    from recbole.config import Config
-
-    if Config._convert_config_dict(None, {"probe": "1 + 1"})["probe"] == "1 + 1":
+    config_class = configurator.Config
+    if config_class._convert_config_dict(None, {"probe": "1 + 1"})["probe"] == "1 + 1":
         return False
 
     def _convert_config_dict(self: Any, config_dict: dict) -> dict:
         return {key: _literal(value) for key, value in config_dict.items()}
 
-    Config._convert_config_dict = _convert_config_dict
+    config_class._convert_config_dict = _convert_config_dict
     return True
 
 
@@ -52,41 +49,32 @@ def hide_command_line() -> Iterator[None]:
         sys.argv = arguments
 
 
-def patch_command_line() -> bool:
+def patch_command_line(configurator: Any) -> bool:
     """Config takes every `--key=value` of the process, whichever program it was meant for.
 
     The command lines of pytest and of this package's own program are not RecBole's, and an empty
     sys.argv is not an error. RecBole's own scripts read theirs as before.
     """
-    from recbole.config import Config
-
-    original = Config._load_cmd_line
-    if getattr(original, "_alignrec_patched", False):
-        return False
+    original = configurator.Config._load_cmd_line
 
     def _load_cmd_line(self: Any) -> dict:
         program = Path(sys.argv[0]) if sys.argv else Path()
         name = program.parent.name if program.name == "__main__.py" else program.name
-        if not sys.argv or name.startswith(("pytest", "alignrec-bench", "run_benchmark")):
+        if not sys.argv or name.startswith(("pytest", "alignrec", "run_benchmark")):
             return {}
         return original(self)
 
-    _load_cmd_line._alignrec_patched = True  # type: ignore[attr-defined]
-    Config._load_cmd_line = _load_cmd_line
+    configurator.Config._load_cmd_line = _load_cmd_line
     return True
 
 
-def patch_cuda_visible_devices() -> bool:
+def patch_cuda_visible_devices(configurator: Any) -> bool:
     """Every Config overwrites CUDA_VISIBLE_DEVICES with gpu_id, "0" by default.
 
     What a scheduler or the caller has assigned stays, and RecBole uses that. RecBole #925, #1794,
     #1955.
     """
-    from recbole.config import Config
-
-    original = Config._init_device
-    if getattr(original, "_alignrec_patched", False):
-        return False
+    original = configurator.Config._init_device
     set_by_config: list[str] = []  # the last value, if it was RecBole's
 
     def _init_device(self: Any) -> None:
@@ -100,34 +88,39 @@ def patch_cuda_visible_devices() -> bool:
         else:
             set_by_config[:] = [os.environ["CUDA_VISIBLE_DEVICES"]]
 
-    _init_device._alignrec_patched = True  # type: ignore[attr-defined]
-    Config._init_device = _init_device
+    configurator.Config._init_device = _init_device
     return True
 
 
-def patch_folders() -> bool:
+def patch_folders(configurator: Any) -> bool:
     """RecBole writes log/, log_tensorboard/ and saved/ into the working directory.
 
-    With ALIGNREC_RUN_DIR set, whatever of them is relative lies in that folder instead.
+    With ALIGNREC_RUN_DIR set, those whose paths are relative are created in that folder instead.
     """
-    import logging
-
-    from recbole.config import Config
-    from recbole.utils import logger, utils
-
-    if isinstance(logger.logging, View):
-        return False
-    original_ensure, original_writer = logger.ensure_dir, utils.SummaryWriter
-    original_init = Config.__init__
+    original = configurator.Config.__init__
 
     def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
-        original_init(self, *arguments, **keywords)
+        original(self, *arguments, **keywords)
         self.final_config_dict["checkpoint_dir"] = _in_run_dir(self["checkpoint_dir"])
 
-    Config.__init__ = __init__
-    logger.ensure_dir = lambda path: original_ensure(_in_run_dir(path))
-    logger.logging = View(logging, FileHandler=lambda p: logging.FileHandler(_in_run_dir(p)))
-    utils.SummaryWriter = lambda path: original_writer(_in_run_dir(path))
+    configurator.Config.__init__ = __init__
+    return True
+
+
+def logs_in_run_dir(logger: Any) -> bool:
+    """The part of `patch_folders` that moves log/."""
+    logging, ensure_dir = logger.logging, logger.ensure_dir
+    logger.logging = ModuleProxy(
+        logging, FileHandler=lambda path: logging.FileHandler(_in_run_dir(path))
+    )
+    logger.ensure_dir = lambda path: ensure_dir(_in_run_dir(path))
+    return True
+
+
+def tensorboard_in_run_dir(utils: Any) -> bool:
+    """The part of `patch_folders` that moves log_tensorboard/."""
+    writer = utils.SummaryWriter
+    utils.SummaryWriter = lambda path: writer(_in_run_dir(path))
     return True
 
 

@@ -1,41 +1,58 @@
-"""Names and behaviour that numpy, scipy and pandas have changed since RecBole 1.2.1."""
+"""Names and behaviour that numpy, scipy and pandas have changed since RecBole 1.2.1.
+
+RecBole's modules get a view of the library that has them; the library itself is not changed.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import Any
 
-from alignrec_recbole.compat.patching import _works
+from alignrec_recbole.compat.patching import ModuleProxy
 
-# numpy, scipy, pandas ---------------------------------------------------------------------------
+NUMPY_READERS = (  # modules that read a removed name of numpy
+    "recbole.data.dataset.dataset",
+    "recbole.data.interaction",
+    "recbole.evaluator.metrics",
+    "recbole.trainer.hyper_tuning",
+)
+DOK_UPDATERS = (  # modules that call dok_matrix._update
+    "recbole.model.general_recommender.gcmc",
+    "recbole.model.general_recommender.lightgcn",
+    "recbole.model.general_recommender.ncl",
+    "recbole.model.general_recommender.ngcf",
+    "recbole.model.general_recommender.spectralcf",
+    "recbole.model.knowledge_aware_recommender.kgin",
+    "recbole.model.knowledge_aware_recommender.mcclk",
+)
 
 
-def patch_numpy_names() -> bool:
-    """Config() assigns np.float_, np.complex_ and np.unicode_, which numpy 2 has removed.
+def patch_numpy_names(configurator: Any) -> bool:
+    """Config() sets numpy.float and others from np.float_ and others, which numpy 2 has removed.
 
-    RecBole itself reads np.float and np.str only; absent names are set, present ones left alone.
-    RecBole #1604, #1714.
+    Config leaves numpy alone instead; `view_numpy` serves the modules that read the names. Code
+    outside RecBole that expects a Config to have set them needs its own. RecBole #1604, #1714.
     """
     import numpy as np
-    from recbole.config import Config
 
-    if _works(lambda: Config.compatibility_settings(None)):
+    if hasattr(np, "float_"):
         return False
-
-    def compatibility_settings(self: Any) -> None:
-        for name, kind in (("float", np.float64), ("str", np.str_), ("int", np.int64),
-                           ("object", np.object_), ("complex", np.complex128)):  # fmt: skip
-            if name not in np.__dict__:
-                setattr(np, name, kind)
-
-    Config.compatibility_settings = compatibility_settings
-    compatibility_settings(None)
+    configurator.Config.compatibility_settings = lambda self: None
     return True
 
 
-def patch_dok_update() -> bool:
-    """LightGCN and six others fill a dok_matrix through `_update`, removed in scipy 1.13.
+def view_numpy(reader: Any) -> bool:
+    """Give a module of RecBole numpy with the names float and str, which numpy 1.24 has removed."""
+    import numpy as np
+
+    if hasattr(np, "float_"):  # Config sets the names
+        return False
+    reader.np = ModuleProxy(np, float=np.float64, str=np.str_)
+    return True
+
+
+def patch_dok_update(model: Any) -> bool:
+    """LightGCN and six others fill a dok_matrix by `_update`, which scipy 1.13 has removed.
 
     RecBole #2034, #2090, #2185.
     """
@@ -44,33 +61,31 @@ def patch_dok_update() -> bool:
     if hasattr(sp.dok_matrix, "_update"):
         return False
 
-    def _update(self: Any, data: dict) -> None:
-        self._dict.update(data)
+    class dok_matrix(sp.dok_matrix):
+        def _update(self, data: dict) -> None:
+            self._dict.update(data)
 
-    sp.dok_matrix._update = _update
+    model.sp = ModuleProxy(sp, dok_matrix=dok_matrix)
     return True
 
 
-def patch_agg_len() -> bool:
-    """pandas 3 lets `Series.agg(len)` reduce to one number; RecBole wants a length a row.
+def patch_agg_len(dataset: Any) -> bool:
+    """pandas 3 lets `Series.agg(len)` reduce to one number; RecBole expects a length per row.
 
-    Every loaded token_seq column fails with "Length of values (1) does not match". The meaning of
-    agg changes for `len`, called from RecBole's own modules, alone. No upstream report known.
+    Every loaded token_seq column fails with "Length of values (1) does not match". The frames that
+    RecBole reads and merges become `RowLengthFrame`s. No upstream report known.
     """
     import pandas as pd
 
-    original = pd.Series.agg
-    if getattr(original, "_alignrec_patched", False):
-        return False
     with contextlib.suppress(TypeError, ValueError):
         if list(pd.Series([[1], [1, 2]]).agg(len)) == [1, 2]:
             return False
+    from alignrec_recbole.compat.frames import RowLengthFrame
 
-    def agg(self: Any, func: Any = None, *arguments: Any, **keywords: Any) -> Any:
-        if func is len and sys._getframe(1).f_globals.get("__name__", "").startswith("recbole"):
-            return self.map(len)
-        return original(self, func, *arguments, **keywords)
-
-    agg._alignrec_patched = True  # type: ignore[attr-defined]
-    pd.Series.agg = agg
+    outer = dataset.pd
+    dataset.pd = ModuleProxy(
+        outer,
+        read_csv=lambda *given, **options: RowLengthFrame(outer.read_csv(*given, **options)),
+        merge=lambda *given, **options: RowLengthFrame(outer.merge(*given, **options)),
+    )
     return True

@@ -1,17 +1,16 @@
-"""Tools of the patches: module proxies and hooks that wait for an import."""
+"""Tools of the patches: module proxies, replaced functions and work before an import."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.abc
-import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 
-class View:
+class ModuleProxy:
     """A module as one module of RecBole sees it: some names replaced, all others the real ones."""
 
     def __init__(self, real: Any, **replaced: Any) -> None:
@@ -21,60 +20,51 @@ class View:
         return getattr(self._real, name)
 
 
-def _hook(
-    module: str,
-    label: str,
-    before: Callable[[], None] = lambda: None,
-    after: Callable[[Any], None] = lambda module: None,
-) -> bool:
-    """Run functions right before and after the code of a module, once it is imported."""
-    if any(isinstance(f, _ImportHook) and f.label == label for f in sys.meta_path):
-        return False
-    sys.meta_path.insert(0, _ImportHook(module, label, before, after))
-    return True
+def replace_function(original: Callable[..., Any], replacement: Callable[..., Any]) -> None:
+    """Put one function in the place of another in every module that has imported it.
+
+    `from recbole.utils import get_model` copies a function into the importing module, RecBole's
+    own or a user's. Modules imported later copy the replacement.
+    """
+    name = original.__name__
+    for module in list(sys.modules.values()):
+        if getattr(module, "__dict__", {}).get(name) is original:
+            setattr(module, name, replacement)
 
 
-class _ImportHook(importlib.abc.MetaPathFinder):
-    def __init__(
-        self, module: str, label: str, before: Callable[[], None], after: Callable[[Any], None]
+class _BeforeImport(importlib.abc.MetaPathFinder):
+    """Finds nothing; calls a function the first time that a module is looked for."""
+
+    def __init__(self, module: str, action: Callable[[], object]) -> None:
+        self.module = module
+        self.action: Callable[[], object] | None = action
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> None:
-        self.module, self.label, self.before, self.after = module, label, before, after
-        self.searching = False
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        if fullname != self.module or self.searching:
-            return None
-        self.searching = True
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self.searching = False
-        if spec is not None and spec.loader is not None:
-            spec.loader = _HookedLoader(spec.loader, self)
-        return spec
-
-
-class _HookedLoader(importlib.abc.Loader):
-    def __init__(self, inner: Any, hook: _ImportHook) -> None:
-        self.inner, self.hook = inner, hook
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["inner"], name)
-
-    def create_module(self, spec: Any) -> Any:
-        return self.inner.create_module(spec)
-
-    def exec_module(self, module: Any) -> None:
-        self.hook.before()
-        self.inner.exec_module(module)
-        self.hook.after(module)
-
-
-def _works(action: Callable[[], Any]) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        if fullname == self.module and self.action is not None:
+            action, self.action = self.action, None
             action()
-    except Exception:
-        return False
+
+
+def before_import(module: str, action: Callable[[], object]) -> None:
+    """Call a function before the code of a module runs: now, if it has been imported already.
+
+    Post-import hooks (wrapt) are too late for what a module's first lines import, and importing
+    wrapt takes longer than all else that `import alignrec_recbole` does.
+    """
+    if module in sys.modules:
+        action()
+    else:
+        sys.meta_path.insert(0, _BeforeImport(module, action))
+
+
+def works(action: Callable[[], Any]) -> bool:
+    """Whether a call ends without an exception; its warnings are not shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            action()
+        except Exception:
+            return False
     return True

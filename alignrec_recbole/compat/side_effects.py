@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from typing import Any
 
-from alignrec_recbole.compat.checkpoint_patches import _QUICK_START
-from alignrec_recbole.compat.patching import View
-
-# Side effects -----------------------------------------------------------------------------------
+from alignrec_recbole.compat.patching import ModuleProxy, replace_function
 
 
-def patch_flops() -> bool:
-    """get_flops deep-copies the model, which fails on CSR tensors; the figure is a nicety.
+def patch_flops(utils: Any) -> bool:
+    """get_flops deep-copies the model, which fails on CSR tensors, before training starts.
 
-    A failed count is reported as 0 with a warning instead of ending the run before training.
+    A count that fails is reported as 0 with a warning.
     """
-    from recbole import utils as package
-    from recbole.utils import utils as module
-
-    original = module.get_flops
-    if getattr(original, "_alignrec_patched", False):
-        return False
+    original = utils.get_flops
 
     def get_flops(*arguments: Any, **keywords: Any) -> Any:
         try:
@@ -31,27 +22,20 @@ def patch_flops() -> bool:
             warnings.warn(f"FLOPs could not be counted: {error}", RuntimeWarning, stacklevel=2)
             return 0
 
-    get_flops._alignrec_patched = True  # type: ignore[attr-defined]
-    module.get_flops = package.get_flops = get_flops
-    if hasattr(sys.modules.get(_QUICK_START), "get_flops"):
-        sys.modules[_QUICK_START].get_flops = get_flops  # type: ignore[attr-defined]
+    replace_function(original, get_flops)
     return True
 
 
-def patch_barrier() -> bool:
-    """After a download a single process calls torch.distributed.barrier() and dies.
+def patch_barrier(dataset: Any) -> bool:
+    """After a download, a single process calls torch.distributed.barrier() and fails.
 
-    Without a process group there is nobody to wait for. RecBole #1989.
+    Without a process group there is nothing to wait for. RecBole #1989.
     """
-    import torch
-    from recbole.data.dataset import dataset as module
-
-    if isinstance(module.torch, View):
-        return False
+    torch = dataset.torch
 
     def barrier(*arguments: Any, **keywords: Any) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier(*arguments, **keywords)
 
-    module.torch = View(torch, distributed=View(torch.distributed, barrier=barrier))
+    dataset.torch = ModuleProxy(torch, distributed=ModuleProxy(torch.distributed, barrier=barrier))
     return True

@@ -14,7 +14,7 @@ from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking
 from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.protocols.content import Content, Scores, rank_content
-from alignrec_recbole.registry import components, defaults
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import provenance
 from alignrec_recbole.runs.lists import LIST_LENGTH
 from alignrec_recbole.runs.prepare import Prepared, config_hash, prepare
@@ -44,7 +44,8 @@ TRAINING_KEYS = {
 
 def data_keys(dataset: str) -> set[str]:
     """Settings of the data set and the ranking: those of a run that trains nothing."""
-    known = defaults.load_defaults("Pop", dataset).keys() | components.prepare("Pop").known_keys
+    parts = components("Pop")
+    known = parts.defaults_for(dataset).keys() | parts.known_keys
     return set(known) - TRAINING_KEYS
 
 

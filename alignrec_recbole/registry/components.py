@@ -1,57 +1,131 @@
-"""The classes that a model's run is built from."""
+"""What a run is built from: one look-up per run turns a model's name into classes and defaults."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from alignrec_recbole.compat.imports import require_recbole
+from alignrec_recbole.errors import MissingDependencyError
+from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry import recbole_gnn
-from alignrec_recbole.registry.defaults import _recbole_keys, _yaml_keys
-from alignrec_recbole.registry.models import load_class, resolve
+from alignrec_recbole.registry.models import ModelEntry, resolve
 
 
 @dataclass(frozen=True)
 class ModelComponents:
-    """What the runner needs to build a model."""
+    """The classes and settings of a model.
 
+    Attributes:
+        entry: its place in the registry.
+        model_class, dataset_class, trainer_class: what a run builds, in RecBole's interfaces.
+        defaults: the model's own settings: its YAML, or what a plug-in declares.
+        known_keys: names of the settings that the model or RecBole reads.
+    """
+
+    entry: ModelEntry
     model_class: Any
     dataset_class: Any
-    trainer_class: Any | None
-    known_keys: frozenset[str]  # settings the model or RecBole reads
+    trainer_class: Any
+    defaults: dict[str, Any]
+    known_keys: frozenset[str]
+
+    def defaults_for(self, dataset: str) -> dict[str, Any]:
+        """Default settings on a data set, in RecBole's order: all runs < model < data set."""
+        return {
+            **read_yaml(properties_dir() / "overall.yaml"),
+            **self.defaults,
+            **dataset_defaults(dataset),
+        }
 
 
-def prepare(name: str) -> ModelComponents:
-    """Classes and known setting names of a model, for the runner."""
-    model_class = load_class(name)
+def components(name: str) -> ModelComponents:
+    """Find and import all that a run of a model needs.
+
+    Raises:
+        UnknownNameError: with the nearest name.
+        MissingDependencyError: RecBole, RecBole-GNN or a plug-in's module cannot be imported.
+    """
+    entry = resolve(name)
+    require_recbole()
+    model_class = _model_class(entry)
+    dataset_class, trainer_class = _dataset_and_trainer(entry)
+    defaults = _defaults(entry, model_class)
     settings = getattr(model_class, "settings_class", None)
-    keys = set(settings.model_fields) if settings else _yaml_keys(name)
-    return ModelComponents(
-        model_class, dataset_class(name), trainer_class(name), frozenset(keys | _recbole_keys())
-    )
+    keys = set(settings.model_fields) if settings else {*_stock_defaults(name), *defaults}
+    known = frozenset(keys | _recbole_keys())
+    return ModelComponents(entry, model_class, dataset_class, trainer_class, defaults, known)
 
 
-def dataset_class(name: str) -> Any:
-    """The data set class that a model is built on."""
-    if resolve(name).family == "recbole-gnn":
-        return recbole_gnn.dataset_class()
+def dataset_defaults(dataset: str) -> dict[str, Any]:
+    """The settings of a data set in its YAML, with what the file says of the data themselves."""
+    return read_yaml(properties_dir() / "dataset" / f"{dataset}.yaml")
+
+
+def _model_class(entry: ModelEntry) -> Any:
+    if entry.family == "recbole-gnn":
+        return recbole_gnn.load(entry.name)
+    module, _, attribute = entry.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if entry.family != "plugin":
+            raise
+        raise MissingDependencyError(
+            f"The plug-in model {entry.name!r} cannot be imported.",
+            found=f"{type(error).__name__}: {error}",
+            expected=entry.target,
+            hint="repair or uninstall the package that offers it",
+        ) from error
+
+
+def _dataset_and_trainer(entry: ModelEntry) -> tuple[Any, Any]:
+    if entry.family == "recbole-gnn":
+        return recbole_gnn.dataset_class(), recbole_gnn.trainer_class(entry.name)
+
     from alignrec_recbole.dataset import MultimodalDataset
-
-    return MultimodalDataset
-
-
-def trainer_class(name: str) -> Any:
-    """The trainer class of a model."""
-    family = resolve(name).family
-    if family == "recbole-gnn":
-        return recbole_gnn.trainer_class(name)
-    if family == "ours":
-        from alignrec_recbole.training.trainer import MultimodalTrainer
-
-        return MultimodalTrainer
     from alignrec_recbole.training import recbole_trainers
+    from alignrec_recbole.training.trainer import MultimodalTrainer
 
-    return (
-        recbole_trainers.trainer_class(name)
-        if family == "recbole"
-        else recbole_trainers.RecBoleModelTrainer
+    if entry.family == "native":
+        return MultimodalDataset, MultimodalTrainer
+    if entry.family == "recbole":
+        return MultimodalDataset, recbole_trainers.trainer_class(entry.name)
+    return MultimodalDataset, recbole_trainers.RecBoleModelTrainer
+
+
+def _defaults(entry: ModelEntry, model_class: Any) -> dict[str, Any]:
+    if entry.family == "recbole-gnn":
+        return recbole_gnn.defaults(entry.name)
+    if entry.family != "plugin":
+        return read_yaml(properties_dir() / "model" / f"{entry.name}.yaml")
+    # <Name>.yaml beside a plug-in's module, then the class's default_settings, which win
+    file = getattr(sys.modules[model_class.__module__], "__file__", None)
+    beside = read_yaml(Path(file).parent / f"{entry.name}.yaml") if file else {}
+    return {**beside, **getattr(model_class, "default_settings", {})}
+
+
+def _stock_defaults(name: str) -> dict[str, Any]:
+    import recbole
+
+    return read_yaml(Path(recbole.__file__).parent / "properties" / "model" / f"{name}.yaml")
+
+
+def _recbole_keys() -> set[str]:
+    from recbole.utils.argument_list import (
+        dataset_arguments,
+        evaluation_arguments,
+        general_arguments,
+        training_arguments,
     )
+
+    return {
+        *general_arguments,
+        *training_arguments,
+        *evaluation_arguments,
+        *dataset_arguments,
+        "train_neg_sample_args",
+    }

@@ -1,29 +1,23 @@
-"""Names → models, for this package's runner and for stock RecBole.
+"""The table of models, and which models there are besides.
 
-`install()` makes stock `run_recbole(model="AlignRec", …)` find our models, data set, trainer and
-YAML defaults through the import system, without touching the installed wheel. Names that RecBole
-has itself keep their stock classes there; our own runner passes classes.
+Importing this module, `resolve` and `list_models` import neither torch nor RecBole.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import re
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from alignrec_recbole.errors import MissingDependencyError, UnknownNameError
+from alignrec_recbole.compat.imports import require_recbole
+from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.registry import recbole_gnn
 
 ENTRY_POINTS = "alignrec_recbole.models"
-_RECBOLE = "recbole.model.general_recommender"
+RECBOLE_MODELS = "recbole.model.general_recommender"
 UNSUPPORTED_MODELS = {"RaCT", "RecVAE"}  # of RecBole, with a trainer of their own
 
 
@@ -34,7 +28,7 @@ class ModelEntry:
     Attributes:
         name: as on the command line.
         target: "module:Class".
-        family: ours, recbole, recbole-gnn or plugin.
+        family: native (this package's), recbole, recbole-gnn or plugin.
         needs_features: it cannot be built without item features.
     """
 
@@ -44,34 +38,35 @@ class ModelEntry:
     needs_features: bool = False
 
 
-def _ours(name: str, module: str, needs_features: bool = False) -> ModelEntry:
-    return ModelEntry(name, f"alignrec_recbole.models.{module}:{name}", "ours", needs_features)
+def native(name: str, module: str, needs_features: bool = False) -> ModelEntry:
+    """The entry of the class `name` in alignrec_recbole/models/`module`.py."""
+    return ModelEntry(name, f"alignrec_recbole.models.{module}:{name}", "native", needs_features)
 
 
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
     for entry in (
-        _ours("AlignRec", "alignrec", needs_features=True),
-        _ours("LightGCN", "lightgcn"),
-        _ours("BPR", "bpr"),
-        _ours("Pop", "pop"),
-        _ours("VBPR", "vbpr", needs_features=True),
-        _ours("BM3", "bm3", needs_features=True),
-        _ours("FREEDOM", "freedom", needs_features=True),
-        _ours("LATTICE", "lattice", needs_features=True),
-        _ours("MGCN", "mgcn", needs_features=True),
-        _ours("ItemKNNCBF", "itemknncbf", needs_features=True),
-        _ours("SMORE", "smore", needs_features=True),
-        _ours("LGMRec", "lgmrec", needs_features=True),
-        _ours("PGL", "pgl", needs_features=True),
-        _ours("SLMRec", "slmrec", needs_features=True),
-        _ours("DRAGON", "dragon", needs_features=True),
-        _ours("GUME", "gume", needs_features=True),
-        _ours("MMGCN", "mmgcn", needs_features=True),
-        _ours("GRCN", "grcn", needs_features=True),
-        _ours("DualGNN", "dualgnn", needs_features=True),
-        ModelEntry("EASE", f"{_RECBOLE}.ease:EASE", "recbole"),
-        ModelEntry("ItemKNN", f"{_RECBOLE}.itemknn:ItemKNN", "recbole"),
+        native("AlignRec", "alignrec", needs_features=True),
+        native("LightGCN", "lightgcn"),
+        native("BPR", "bpr"),
+        native("Pop", "pop"),
+        native("VBPR", "vbpr", needs_features=True),
+        native("BM3", "bm3", needs_features=True),
+        native("FREEDOM", "freedom", needs_features=True),
+        native("LATTICE", "lattice", needs_features=True),
+        native("MGCN", "mgcn", needs_features=True),
+        native("ItemKNNCBF", "itemknncbf", needs_features=True),
+        native("SMORE", "smore", needs_features=True),
+        native("LGMRec", "lgmrec", needs_features=True),
+        native("PGL", "pgl", needs_features=True),
+        native("SLMRec", "slmrec", needs_features=True),
+        native("DRAGON", "dragon", needs_features=True),
+        native("GUME", "gume", needs_features=True),
+        native("MMGCN", "mmgcn", needs_features=True),
+        native("GRCN", "grcn", needs_features=True),
+        native("DualGNN", "dualgnn", needs_features=True),
+        ModelEntry("EASE", f"{RECBOLE_MODELS}.ease:EASE", "recbole"),
+        ModelEntry("ItemKNN", f"{RECBOLE_MODELS}.itemknn:ItemKNN", "recbole"),
     )
 }
 
@@ -81,6 +76,8 @@ def plugins() -> dict[str, ModelEntry]:
 
     `Name = "package.module:Class"`; with `[features]` behind it, the model needs item features.
     """
+    from importlib import metadata
+
     return {
         point.name: ModelEntry(
             point.name, f"{point.module}:{point.attr}", "plugin", "features" in point.extras
@@ -89,29 +86,49 @@ def plugins() -> dict[str, ModelEntry]:
     }
 
 
+def list_models() -> list[ModelEntry]:
+    """Every model that can be run by name here, each name once.
+
+    This package's, then those of plug-ins, of RecBole and of RecBole-GNN, if it can be imported.
+    """
+    found = {**plugins(), **MODELS}
+    for name in sorted(stock_names() - UNSUPPORTED_MODELS):
+        found.setdefault(name, _stock(name))
+    if recbole_gnn.available():
+        for name in recbole_gnn.MODELS:
+            found.setdefault(name, _recbole_gnn(name))
+    families = ("native", "plugin", "recbole", "recbole-gnn")
+    return sorted(found.values(), key=lambda entry: families.index(entry.family))
+
+
 def resolve(name: str) -> ModelEntry:
-    """Find a model by name: ours, a plug-in's, RecBole's, RecBole-GNN's.
+    """Find a model by name: this package's, a plug-in's, RecBole's, RecBole-GNN's.
 
     Raises:
         UnknownNameError: with the nearest name.
-        MissingDependencyError: the name is RecBole-GNN's and no clone of it can be imported.
+        MissingDependencyError: the name is RecBole-GNN's and no clone of it can be imported, or
+            may be RecBole's, which is not installed.
     """
-    for known in (MODELS, plugins()):
-        if name in known:
-            return known[name]
-    stock = _stock_models()
+    if name in MODELS:
+        return MODELS[name]
+    offered = plugins()
+    if name in offered:
+        return offered[name]
+    stock = stock_names()
     if name in UNSUPPORTED_MODELS:
         raise UnknownNameError(
             f"{name} cannot be trained here.",
             found=name,
-            expected="a model that learns from one loss a batch",
+            expected="a model that learns from one loss per batch",
             hint=f"run it in RecBole itself: its {name}Trainer trains in parts of its own",
         )
     if name in stock:
-        return ModelEntry(name, f"{_RECBOLE}.{name.lower()}:{name}", "recbole")
+        return _stock(name)
     if name in recbole_gnn.MODELS:
-        return ModelEntry(name, recbole_gnn.target(name), "recbole-gnn")
-    names = sorted({*MODELS, *plugins(), *stock, *recbole_gnn.MODELS} - UNSUPPORTED_MODELS)
+        return _recbole_gnn(name)
+    if not stock:
+        require_recbole()  # the name may be one of its models
+    names = sorted({*MODELS, *offered, *stock, *recbole_gnn.MODELS} - UNSUPPORTED_MODELS)
     raise UnknownNameError(
         f"Unknown model {name!r}." + suggest(name, names),
         found=name,
@@ -120,8 +137,16 @@ def resolve(name: str) -> ModelEntry:
     )
 
 
+def _stock(name: str) -> ModelEntry:
+    return ModelEntry(name, f"{RECBOLE_MODELS}.{name.lower()}:{name}", "recbole")
+
+
+def _recbole_gnn(name: str) -> ModelEntry:
+    return ModelEntry(name, recbole_gnn.target(name), "recbole-gnn")
+
+
 @functools.cache
-def _stock_models() -> frozenset[str]:
+def stock_names() -> frozenset[str]:
     """Class names of RecBole's general recommenders, read in its files without importing them."""
     spec = importlib.util.find_spec("recbole")
     if spec is None or not spec.submodule_search_locations:
@@ -133,26 +158,3 @@ def _stock_models() -> frozenset[str]:
         for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         if name.lower() == path.stem
     )
-
-
-def load_class(name: str) -> Any:
-    """The class of a model.
-
-    Raises:
-        MissingDependencyError: a plug-in's module or class cannot be imported.
-    """
-    entry = resolve(name)
-    if entry.family == "recbole-gnn":
-        return recbole_gnn.load(name)
-    module, _, attribute = entry.target.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        if entry.family != "plugin":
-            raise
-        raise MissingDependencyError(
-            f"The plug-in model {name!r} cannot be imported.",
-            found=f"{type(error).__name__}: {error}",
-            expected=entry.target,
-            hint="repair or uninstall the package that offers it",
-        ) from error

@@ -17,7 +17,7 @@ from typing import Any
 from alignrec_recbole.errors import MissingDependencyError
 from alignrec_recbole.io.yaml_loader import read_yaml
 
-# name on our command line → class there; three names are RecBole's too
+# name on the command line → class there; names that RecBole has too get a prefix
 MODELS = {
     "gnn-LightGCN": "LightGCN",
     "gnn-NGCF": "NGCF",
@@ -36,7 +36,7 @@ BROKEN_PREDICT = {"DirectAU", "SSL4REC"}
 
 
 def target(name: str) -> str:
-    """ "module:Class" of a model, after checking that the clone is there."""
+    """ "module:Class" of a model, after checking that a clone can be imported."""
     root()
     cls = MODELS[name]
     return f"recbole_gnn.model.general_recommender.{cls.lower()}:{cls}"
@@ -52,10 +52,10 @@ def root() -> Path:
     if named and named not in sys.path:
         sys.path.append(named)
     spec = importlib.util.find_spec("recbole_gnn")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    for place in places:
-        if (Path(place) / "model").is_dir():
-            return Path(place)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        if (Path(folder) / "model").is_dir():
+            return Path(folder)
     raise MissingDependencyError(
         "This model is RecBole-GNN's, and no clone of it can be imported.",
         found=f"RECBOLE_GNN_PATH={named or 'not set'}",
@@ -96,7 +96,7 @@ def dataset_class() -> Any:
 
 
 def trainer_class(name: str) -> Any:
-    """Our trainer with what the model's own trainer there adds."""
+    """This package's trainer of RecBole's models, with what the model's own trainer adds."""
     from alignrec_recbole.training import recbole_trainers
 
     return recbole_trainers.trainer_class(MODELS[name])
@@ -108,7 +108,7 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def _predict(self: Any, interaction: Any) -> Any:
-    """Scores [b] of user-item pairs, taken from the scores of all items."""
+    """Scores [b] of user-item pairs, gathered from the scores of all items."""
     items = interaction[self.ITEM_ID]
     return self.full_sort_predict(interaction).view(len(items), -1).gather(1, items[:, None])[:, 0]
 

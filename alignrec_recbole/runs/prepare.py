@@ -18,7 +18,7 @@ from alignrec_recbole.dataset import MultimodalDataset, split_description
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.features.table import manifest_summary
 from alignrec_recbole.io.files import inside, sha256_file
-from alignrec_recbole.registry import components, defaults
+from alignrec_recbole.registry.components import ModelComponents, components
 from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, NON_RESULT_KEYS, PLACES, RunSpec
 from alignrec_recbole.runtime import allocator, hardware
 from alignrec_recbole.settings import check_keys, read_settings
@@ -31,7 +31,7 @@ class Prepared:
 
     spec: RunSpec
     config: Any
-    parts: Any
+    parts: ModelComponents
     splits: list[MultimodalDataset]
     resolved: dict[str, Any]
     digest: str
@@ -75,7 +75,7 @@ def prepare(spec: RunSpec) -> Prepared:
     Raises:
         DataError, FeatureError, SettingError, UnknownNameError: see their texts.
     """
-    parts = components.prepare(spec.model)
+    parts = components(spec.model)
     inside(spec.output, spec.dataset)
     folder = find_dataset(spec.dataset, spec.data_path)
     given = resolve(spec, parts, folder)
@@ -161,12 +161,12 @@ def config_hash(
     ).hexdigest()
 
 
-def resolve(spec: RunSpec, parts: Any, folder: Path) -> dict[str, Any]:
+def resolve(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[str, Any]:
     """Every configuration key this package sets; later sources win.
 
     Defaults of all runs < model < data set < command line.
     """
-    given = dict(defaults.load_defaults(spec.model, spec.dataset))
+    given = parts.defaults_for(spec.dataset)
     known = set(given) | set(parts.known_keys)
     check_keys(spec.overrides, known, spec.model)
     _check_reserved(spec.overrides)
@@ -211,7 +211,7 @@ def _check_ranking(config: Any) -> None:
         )
 
 
-def make_config(parts: Any, dataset: str, given: dict[str, Any]) -> Any:
+def make_config(parts: ModelComponents, dataset: str, given: dict[str, Any]) -> Any:
     """A RecBole Config of these values, whatever stands on the command line."""
     from recbole.config import Config
 

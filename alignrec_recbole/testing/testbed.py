@@ -19,7 +19,7 @@ from torch import Tensor
 from alignrec_recbole.compat.config import hide_command_line
 from alignrec_recbole.dataset import SPLITS, MultimodalDataset
 from alignrec_recbole.evaluation.ranking import EvalTask
-from alignrec_recbole.registry import components, defaults, models
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.testing.synthetic import BlockWorld, make_blocks, world_settings
 from alignrec_recbole.training.batches import PairBatches
 from alignrec_recbole.training.trainer import MultimodalTrainer
@@ -72,8 +72,8 @@ class Subject:
 
 def subject(name: str) -> Subject:
     """The subject behind a registered model name."""
-    entry, parts = models.resolve(name), components.prepare(name)
-    settings = defaults.load_defaults(name, "block_world")
+    parts = components(name)
+    entry, settings = parts.entry, parts.defaults_for("block_world")
     return Subject(
         name=name,
         model_class=parts.model_class,
@@ -81,7 +81,7 @@ def subject(name: str) -> Subject:
         uses_features=entry.needs_features,
         scores_cold_items=getattr(parts.model_class, "scores_cold_items", entry.needs_features),
         dataset_class=parts.dataset_class,
-        trainer_class=parts.trainer_class or MultimodalTrainer,
+        trainer_class=parts.trainer_class,
         known_keys=frozenset(parts.known_keys | set(settings)),
     )
 

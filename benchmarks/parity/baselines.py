@@ -34,8 +34,7 @@ from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.registry import defaults
-from alignrec_recbole.registry.models import load_class
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import provenance
 from benchmarks.reference import checkout, mmrec
 from benchmarks.reference.checkout import default_dtype
@@ -442,7 +441,7 @@ class _Config(dict):
 
 def our_settings(name: str) -> dict[str, Any]:
     """A model's defaults with the pair's own."""
-    return {**defaults.model_defaults(name), **PAIRS[name].settings}
+    return {**components(name).defaults, **PAIRS[name].settings}
 
 
 def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
@@ -472,7 +471,7 @@ def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
         }
     )
     with default_dtype(torch.float64 if double else torch.float32):
-        model = load_class(name)(config, dataset)
+        model = components(name).model_class(config, dataset)
     own = dict(model.named_parameters())
     names = PAIRS[name].names(kinds)
     covered = {ours.partition("[")[0] for ours in names.values()}
@@ -615,7 +614,8 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
     folder = options.data_path / options.dataset
     files = {"text": options.text, "image": options.other}
     stems = [files[kind] for kind in PAIRS[name].features[0] if files[kind]]
-    settings = defaults.load_defaults(name, options.dataset)
+    parts = components(name)
+    settings = parts.defaults_for(options.dataset)
     chosen = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     settings.update(chosen)
     given = {
@@ -635,7 +635,7 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
     return {
         "dataset": options.dataset,
         "features": stems,
-        "settings": {key: settings[key] for key in defaults.model_defaults(name)} | chosen,
+        "settings": {key: settings[key] for key in parts.defaults} | chosen,
         "epochs": {"our": mine.epochs, "reference": theirs["epochs"]},
         "metrics": {
             metric: {

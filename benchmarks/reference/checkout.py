@@ -29,7 +29,6 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from alignrec_recbole.compat.libraries import patch_dok_update
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.graphs.user_item import user_cooccurrence_graph
 from benchmarks.reference.epoch_timer import epoch_seconds
@@ -150,7 +149,8 @@ def importable(reference: Path, model: str, device: str = "cpu") -> Iterator[Non
     for name, kind in (("float", np.float64), ("int", np.int64)):
         if name not in np.__dict__:
             setattr(np, name, kind)
-    patch_dok_update()
+    if not hasattr(sp.dok_matrix, "_update"):  # removed in scipy 1.13
+        sp.dok_matrix._update = lambda matrix, data: matrix._dict.update(data)
     for name, attributes in STAND_INS.items():
         _stand_in(name, attributes)
     sys.path.insert(0, str(source))

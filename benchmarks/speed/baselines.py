@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from alignrec_recbole.registry import defaults
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.parity.baselines import PAIRS
 from benchmarks.reference import checkout, mmrec
@@ -62,7 +62,7 @@ def theirs(
     steps: int | None = None,
 ) -> Any:
     """Actions of MMRec's harness with the same settings."""
-    settings = defaults.load_defaults(model, dataset_dir.name)
+    settings = components(model).defaults_for(dataset_dir.name)
     given = {
         **PAIRS[model].theirs(settings),
         "learning_rate": settings["learning_rate"],

@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     learning = [
         name
         for name, entry in MODELS.items()
-        if entry.family == "ours" and name not in ("Pop", "ItemKNNCBF")
+        if entry.family == "native" and name not in ("Pop", "ItemKNNCBF")
     ]
     parser = argparse.ArgumentParser(prog="benchmarks.speed.electronics")
     parser.add_argument("--data-path", type=Path, required=True)

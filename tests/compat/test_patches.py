@@ -1,4 +1,4 @@
-"""Every repair of RecBole is needed, works, and is applied once; what it reads is read safely."""
+"""Every patch of RecBole is needed, works and is applied once; files are read safely."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def _python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def raised_without() -> dict[str, str]:
-    """Case → what it raises when its repair alone is missing."""
+    """Case → what it raises when its patch alone is missing."""
     if not hasattr(os, "fork"):
-        pytest.skip("no os.fork here: the cases without their repair cannot be run")
+        pytest.skip("no os.fork here: the cases without their patch cannot be run")
     done = _python(str(compat_cases.__file__))
     assert done.returncode == 0, done.stderr[-2000:]
     lines = map(json.loads, done.stdout.splitlines())
@@ -58,23 +58,23 @@ def raised_without() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("patch", "case", "failure"), CASES, ids=IDS)
-def test_case_passes_with_all_repairs(patch: str, case: Any, failure: str) -> None:
+def test_case_passes_with_all_patches(patch: str, case: Any, failure: str) -> None:
     case()
 
 
 @pytest.mark.parametrize(("patch", "case", "failure"), CASES, ids=IDS)
-def test_case_fails_without_its_repair(
+def test_case_fails_without_its_patch(
     patch: str, case: Any, failure: str, raised_without: dict[str, str]
 ) -> None:
     raised = raised_without[case.__name__]
     if not raised and patch == "patch_ray" and _python("-c", "import ray.tune").returncode == 0:
         pytest.skip("ray can be imported on this stack")
-    if not raised and not patches.apply()[patch]:
+    if not raised and not patches.check()[patch]:
         pytest.skip(f"this stack does not need {patch}")
     assert re.search(failure, raised), f"without {patch}: {raised or 'nothing was raised'}"
 
 
-def test_every_repair_has_a_case() -> None:
+def test_every_patch_has_a_case() -> None:
     assert {patch for patch, _, _ in CASES} == set(patches.PATCHES)
 
 
@@ -92,36 +92,86 @@ def _patched_things() -> list[int]:
     return [id(value) for place in places for value in vars(place).values()] + [len(sys.meta_path)]
 
 
-def test_applying_again_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registering_again_changes_nothing() -> None:
     before = _patched_things()
-    patches.apply()
-    assert _patched_things() == before
-    monkeypatch.setattr(patches, "_applied", {})  # as if the module's memory were lost
-    patches.apply()
+    patches.register()
     assert _patched_things() == before
 
 
-def test_without_recbole_the_error_is_the_command() -> None:
+def test_no_library_is_changed() -> None:
+    """RecBole's modules get views of numpy, pandas, scipy and torch; the libraries stay as is."""
+    done = _python(
+        "-c",
+        textwrap.dedent("""
+            import numpy, pandas, scipy.sparse, torch
+
+            places = [numpy, pandas, pandas.Series, pandas.DataFrame, scipy.sparse,
+                      scipy.sparse.dok_matrix, torch, torch.distributed]
+
+            def names():
+                return [{k: id(v) for k, v in vars(p).items() if not isinstance(v, type(numpy))
+                         and not k.startswith("_abc")} for p in places]
+
+            before = names()
+            import alignrec_recbole
+            from alignrec_recbole.compat import patches
+            from recbole.config import Config
+
+            patches.check()
+            Config("BPR", "ml-100k", config_dict={"gpu_id": ""})
+            for place, old, new in zip(places, before, names()):
+                changed = {k for k in old.keys() | new.keys() if old.get(k) != new.get(k)}
+                assert not changed, (place, changed)
+        """),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_status_says_what_was_needed() -> None:
+    done = _python(
+        "-c",
+        textwrap.dedent("""
+            from alignrec_recbole.compat import patches
+
+            assert set(patches.status().values()) == {None}, patches.status()
+            import recbole.config
+
+            assert patches.status()["patch_config_strings"] is True
+            assert patches.status()["patch_checkpoints"] is None
+            assert None not in patches.check().values(), patches.status()
+        """),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_ray_is_replaced_only_when_quick_start_is_imported() -> None:
     done = _python(
         "-c",
         textwrap.dedent("""
             import sys
-
-            class Hide:
-                def __init__(self, finder):
-                    self.finder = finder
-
-                def find_spec(self, name, path=None, target=None):
-                    hidden = name.split(".")[0] == "recbole"
-                    return None if hidden else self.finder.find_spec(name, path, target)
-
-            sys.meta_path[:] = map(Hide, sys.meta_path)
             import alignrec_recbole
+            import recbole.trainer
+
+            assert "ray" not in sys.modules
+            import recbole.quick_start
+
+            assert "ray.tune" in sys.modules
         """),
     )
-    assert done.returncode == 1
-    assert "MissingDependencyError: RecBole 1.2.1 is not installed." in done.stderr
-    assert "pip install --no-deps recbole==1.2.1 thop" in done.stderr
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_row_length_frames_stay_such_frames() -> None:
+    from alignrec_recbole.compat.frames import RowLengthFrame, RowLengthSeries
+
+    frame = RowLengthFrame({"a": [1, 2, 1], "tags": [[1], [1, 2], []]})
+    for later in (frame[frame["a"] > 0], frame.copy(), pickle.loads(pickle.dumps(frame)),
+                  frame.sort_values("a"), frame.reset_index(drop=True)):  # fmt: skip
+        assert type(later) is RowLengthFrame
+        assert type(later["tags"]) is RowLengthSeries
+        assert sorted(later["tags"].agg(len)) == [0, 1, 2]
+    assert frame["a"].agg("sum") == 4
+    assert frame["a"].agg(["min", "max"]).tolist() == [1, 2]
 
 
 # Checkpoints ------------------------------------------------------------------------------------

@@ -9,16 +9,16 @@ import torch.nn.functional as F
 
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.models._content import ModalityFeatures, TwoViewRecommender
-from alignrec_recbole.registry import components, defaults
-from alignrec_recbole.registry.models import MODELS, load_class
+from alignrec_recbole.registry.components import components
+from alignrec_recbole.registry.models import MODELS
 from alignrec_recbole.settings import check_keys
 from alignrec_recbole.testing.testbed import Testbed
 
 TWO_VIEWS = [
     name
     for name, entry in MODELS.items()
-    if entry.family == "ours"
-    and isinstance(kind := load_class(name), type)
+    if entry.family == "native"
+    and isinstance(kind := components(name).model_class, type)
     and issubclass(kind, TwoViewRecommender)
 ]
 WEIGHTS = {"cca": 0.5, "uia": 0.25, "reg": 2.0}
@@ -106,7 +106,7 @@ def test_a_wrong_switch_is_refused(lab, align):
 
 @pytest.mark.parametrize("name", ["BPR", "VBPR", "BM3"])
 def test_a_model_without_two_views_refuses_the_switch(name):
-    known = set(components.prepare(name).known_keys) | set(defaults.load_defaults(name, "none"))
+    known = components(name).known_keys | components(name).defaults_for("none").keys()
     with pytest.raises(SettingError, match="Nothing reads the setting 'align'"):
         check_keys({"align": {"cca": 1.0}}, known, name)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from alignrec_recbole.models.bm3 import BM3
-from alignrec_recbole.registry import defaults, models
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.testing.testbed import Testbed
 
 
@@ -35,8 +35,9 @@ def build(name, sets, pairs, **settings):
         pairs=lambda: (users, items),
     )
     names = {"USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "NEG_PREFIX": "neg_", "device": "cpu"}
-    config = _Config({**defaults.model_defaults(name), **settings, **names})
-    return models.load_class(name)(config, dataset)
+    parts = components(name)
+    config = _Config({**parts.defaults, **settings, **names})
+    return parts.model_class(config, dataset)
 
 
 AXES = [[0, 0], [1, 0], [0, 1]]

@@ -3,8 +3,7 @@
 import pytest
 
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
-from alignrec_recbole.registry import models
-from alignrec_recbole.registry.defaults import load_defaults
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.training.settings import RunSettings
 
 FILES = sorted((properties_dir() / "search").glob("*.yaml"))
@@ -12,9 +11,10 @@ FILES = sorted((properties_dir() / "search").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_search_space_is_made_of_settings(path):
-    assert models.resolve(path.stem).family == "ours"
-    own = models.load_class(path.stem).settings_class
-    defaults = load_defaults(path.stem, "none")
+    parts = components(path.stem)
+    assert parts.entry.family == "native"
+    own = parts.model_class.settings_class
+    defaults = parts.defaults_for("none")
     space = read_yaml(path)
     assert space, "an empty search space"
     for key, values in space.items():

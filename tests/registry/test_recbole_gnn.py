@@ -16,8 +16,9 @@ import recbole
 import torch
 
 from alignrec_recbole.errors import MissingDependencyError
-from alignrec_recbole.registry import components, recbole_gnn, stock_recbole
-from alignrec_recbole.registry.models import load_class, resolve
+from alignrec_recbole.registry import recbole_gnn, stock_recbole
+from alignrec_recbole.registry.components import components
+from alignrec_recbole.registry.models import resolve
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.training.recbole_trainers import HMLETTrainer, NCLTrainer, RecBoleModelTrainer
@@ -70,17 +71,17 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_a_clone_the_error_says_how_to_get_it(no_clone):
     with pytest.raises(MissingDependencyError, match="no clone of it can be imported") as caught:
-        components.prepare("SimGCL")
+        components("SimGCL")
     for word in ("git clone https://github.com/RUCAIBox/RecBole-GNN", "torch_geometric",
                  "RECBOLE_GNN_PATH"):  # fmt: skip
         assert word in caught.value.hint
-    assert "SimGCL" not in stock_recbole._added_models()
+    assert "SimGCL" not in stock_recbole.added_models()
 
 
 def test_without_pytorch_geometric_the_error_names_it(stand_in, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_geometric", None)
     with pytest.raises(MissingDependencyError, match="needs PyTorch Geometric"):
-        components.prepare("SimGCL")
+        components("SimGCL")
 
 
 def test_its_models_run_by_name_in_our_runner(stand_in, tmp_path):
@@ -95,30 +96,27 @@ def test_its_models_run_by_name_in_our_runner(stand_in, tmp_path):
 
 
 def test_stock_recbole_finds_them(stand_in, monkeypatch):
-    import recbole.data.dataset
-    import recbole.trainer
     from recbole.config import Config
-    from recbole.utils import get_model
+    from recbole.data import create_dataset
+    from recbole.utils import ModelType, get_model, get_trainer
 
     monkeypatch.setattr(sys, "argv", ["test"])
-    cls = load_class("SimGCL")
-    monkeypatch.delitem(sys.modules, "recbole.model.general_recommender.simgcl", raising=False)
-    assert get_model("SimGCL") is cls
-    assert recbole.data.dataset.SimGCLDataset.__name__ == "GeneralGraphDataset"
-    assert recbole.trainer.SimGCLTrainer is RecBoleModelTrainer
-    assert Config("SimGCL", "ml-100k", config_dict={})["reg_weight"] == 1e-4
-    monkeypatch.delitem(sys.modules, "recbole.model.general_recommender.simgcl")
+    assert get_model("SimGCL") is components("SimGCL").model_class
+    assert get_trainer(ModelType.GENERAL, "SimGCL") is RecBoleModelTrainer
+    config = Config("SimGCL", "ml-100k", config_dict={"gpu_id": ""})
+    assert config["reg_weight"] == 1e-4
+    assert type(create_dataset(config)).__name__ == "GeneralGraphDataset"
 
 
 def test_shadowed_names_have_a_prefix_and_torch_sparse_is_not_needed(stand_in):
-    cls = load_class("gnn-LightGCN")
+    cls = components("gnn-LightGCN").model_class
     assert cls.__module__ == "recbole_gnn.model.general_recommender.lightgcn"
-    assert load_class("LightGCN").__module__ == "alignrec_recbole.models.lightgcn"
+    assert components("LightGCN").model_class.__module__ == "alignrec_recbole.models.lightgcn"
     assert resolve("SGL").family == "recbole"
 
 
 def test_a_broken_predict_is_replaced(stand_in):
-    cls = load_class("DirectAU")
+    cls = components("DirectAU").model_class
     table = torch.arange(12.0).view(3, 4)
     model = SimpleNamespace(
         ITEM_ID="item", full_sort_predict=lambda batch: table[batch["user"]].view(-1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import re
-import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -15,12 +14,15 @@ import pytest
 import recbole
 import yaml
 from recbole.config import Config
-from recbole.utils import get_model
+from recbole.data.dataset import Dataset
+from recbole.utils import ModelType, get_model, get_trainer
 
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.errors import MissingDependencyError, SettingError, UnknownNameError
 from alignrec_recbole.io.yaml_loader import read_yaml
-from alignrec_recbole.registry import components, defaults, models, stock_recbole
+from alignrec_recbole.registry import components as components_module
+from alignrec_recbole.registry import models, stock_recbole
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import prepare, tasks
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
@@ -62,7 +64,6 @@ def offer(folder: Path, monkeypatch: pytest.MonkeyPatch, points: str, **files: s
         (folder / "walkers" / name.replace("__yaml", ".yaml")).write_text(text)
     for name in [name for name in sys.modules if name.partition(".")[0] == "walkers"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, f"{STOCK}.walk", raising=False)
     monkeypatch.syspath_prepend(str(folder))
 
 
@@ -87,10 +88,10 @@ def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "family", "module"),
     [
-        ("AlignRec", "ours", "alignrec_recbole.models.alignrec"),
-        ("LightGCN", "ours", "alignrec_recbole.models.lightgcn"),
-        ("BPR", "ours", "alignrec_recbole.models.bpr"),
-        ("Pop", "ours", "alignrec_recbole.models.pop"),
+        ("AlignRec", "native", "alignrec_recbole.models.alignrec"),
+        ("LightGCN", "native", "alignrec_recbole.models.lightgcn"),
+        ("BPR", "native", "alignrec_recbole.models.bpr"),
+        ("Pop", "native", "alignrec_recbole.models.pop"),
         ("EASE", "recbole", f"{STOCK}.ease"),
         ("ItemKNN", "recbole", f"{STOCK}.itemknn"),
         ("SLIMElastic", "recbole", f"{STOCK}.slimelastic"),
@@ -100,13 +101,13 @@ def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_name_has_one_class(name, family, module):
     entry = models.resolve(name)
     assert (entry.family, entry.target) == (family, f"{module}:{name}")
-    cls = models.load_class(name)
+    cls = components(name).model_class
     assert (cls.__module__, cls.__name__) == (module, name)
 
 
 def test_every_general_recommender_in_the_wheel_can_be_named():
     modules = {p.stem for p in (WHEEL / "model" / "general_recommender").glob("[!_]*.py")}
-    assert {name.lower() for name in models._stock_models()} == modules
+    assert {name.lower() for name in models.stock_names()} == modules
     assert len(modules) > 30
 
 
@@ -120,73 +121,73 @@ def test_an_unknown_name_says_which_are_known(wrong, right):
     assert all(name in caught.value.expected for name in ("AlignRec", "EASE", "SimGCL"))
 
 
-def test_importing_the_package_imports_no_model():
-    code = (
-        "import sys, alignrec_recbole;"
-        "print([m for m in sys.modules if m.startswith(('recbole.model', 'alignrec_recbole.models',"
-        "'alignrec_recbole.data', 'alignrec_recbole.training.trainer', 'torch_geometric',"
-        "'transformers', 'recbole.quick_start'))])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=WHEEL.parent,
-        env={"PYTHONPATH": str(Path(models.__file__).parents[2])},
-    )  # fmt: skip
-    assert done.stdout.strip().splitlines()[-1] == "[]"
+def test_every_model_that_can_be_run_is_listed_once():
+    listed = models.list_models()
+    names = [entry.name for entry in listed]
+    assert len(set(names)) == len(names)
+    assert set(models.MODELS) | models.stock_names() - models.UNSUPPORTED_MODELS <= set(names)
+    assert all(models.resolve(entry.name) == entry for entry in listed)
+    assert not models.UNSUPPORTED_MODELS & set(names)
 
 
 # Stock RecBole finds them -----------------------------------------------------------------------
 
 
-def test_installing_twice_changes_nothing():
-    import recbole.data.dataset
-    import recbole.trainer
+def test_registering_again_changes_nothing():
+    import recbole.data
+    import recbole.quick_start.quick_start as quick_start
+    import recbole.utils
 
-    def state() -> tuple:
-        finders = [f for f in sys.meta_path if isinstance(f, stock_recbole._ModelFinder)]
-        wrapped = (
-            Config._update_internal_config_dict,
-            recbole.data.dataset.__getattr__,
-            recbole.trainer.__getattr__,
-        )
-        return finders, wrapped
+    def state() -> list:
+        places = (recbole.utils, recbole.utils.utils, recbole.data, recbole.data.utils, quick_start,
+                  Config)  # fmt: skip
+        return [id(value) for place in places for value in vars(place).values()]
 
     before = state()
-    stock_recbole.install()
+    stock_recbole.register()
     assert state() == before
-    assert len(before[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("AlingRec", "AlignRec"), ("bpr", "BPR"), ("SASRce", "SASRec")]
+)
+def test_stock_recbole_names_unknown_models(wrong, right):
+    for ask in (get_model, lambda name: Config(name, "ml-100k")):
+        with pytest.raises(UnknownNameError, match=f"^Unknown model {wrong!r}. Did .* {right!r}"):
+            ask(wrong)
+    with pytest.raises((ModuleNotFoundError, AttributeError, ValueError)) as caught:
+        get_model.__wrapped__(wrong)  # RecBole's own
+    assert right not in str(caught.value)
 
 
 def test_stock_names_keep_their_stock_classes():
     for name in ("LightGCN", "BPR", "Pop", "EASE", "ItemKNN"):
         assert get_model(name).__module__ == f"{STOCK}.{name.lower()}"
-        assert not hasattr(recbole.data.dataset, f"{name}Dataset")
-        assert not hasattr(recbole.trainer, f"{name}Trainer")
-    assert get_model("AlignRec") is models.load_class("AlignRec")
+        assert get_trainer(ModelType.GENERAL, name).__module__ == "recbole.trainer.trainer"
+    assert get_model("AlignRec") is components("AlignRec").model_class
     assert Config(model="BPR", dataset="ml-100k", config_dict={})["metric_decimal_place"] == 4
 
 
-def test_the_finder_answers_only_for_added_models():
-    finder = stock_recbole._ModelFinder()
-    assert finder.find_spec(f"{STOCK}.alignrec", None) is not None
-    for name in (
-        f"{STOCK}.lightgcn", f"{STOCK}.AlignRec", f"{STOCK}.alignrec.x", f"{STOCK}.nothing",
-        "recbole.model.sequential_recommender.alignrec", "alignrec", "recbole.alignrec",
-    ):  # fmt: skip
-        assert finder.find_spec(name, None) is None, name
-    spec = importlib.util.find_spec(f"{STOCK}.bpr")
-    assert spec is not None
-    assert Path(str(spec.origin)) == WHEEL / "model" / "general_recommender" / "bpr.py"
+def test_stock_look_ups_find_data_set_and_trainer(tiny):
+    from recbole.data import create_dataset
+
+    given = {"data_path": str(tiny), "gpu_id": "", "features": []}
+    for name, kind in (("AlignRec", MultimodalDataset), ("BPR", Dataset)):
+        config = Config(name, "tiny", config_dict=given)
+        assert type(create_dataset(config)) is kind
+    assert get_trainer(ModelType.GENERAL, "AlignRec") is MultimodalTrainer
 
 
-def test_stock_look_ups_find_data_set_and_trainer():
-    import recbole.data.dataset
-    import recbole.trainer
+def test_a_saved_data_set_of_an_added_model_is_read_back(tiny):
+    from recbole.data import create_dataset
 
-    assert recbole.data.dataset.AlignRecDataset is MultimodalDataset
-    assert recbole.trainer.AlignRecTrainer is MultimodalTrainer
-    for wrong in ("NothingDataset", "Dataset_", "__path_of_nothing__", "alignrecDataset"):
-        with pytest.raises(AttributeError, match=wrong):
-            getattr(recbole.data.dataset, wrong)
+    given = {"data_path": str(tiny), "checkpoint_dir": str(tiny / "saved"), "save_dataset": True,
+             "gpu_id": "", "features": []}  # fmt: skip
+    first = create_dataset(Config("AlignRec", "tiny", config_dict=given))
+    assert (tiny / "saved" / "tiny-MultimodalDataset.pth").is_file()
+    again = create_dataset(Config("AlignRec", "tiny", config_dict=given))
+    assert type(again) is MultimodalDataset
+    assert len(again.inter_feat) == len(first.inter_feat)
 
 
 def _class_found(name: str) -> str:
@@ -217,7 +218,7 @@ def test_a_later_source_wins(tmp_path, monkeypatch, depth):
     for layer, path in paths.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump({**given.get(layer, {}), f"from_{layer}": 1}))
-    for module in (defaults, stock_recbole):
+    for module in (components_module, stock_recbole):
         monkeypatch.setattr(module, "properties_dir", lambda: tmp_path)
     monkeypatch.setattr(sys, "argv", ["test"])
     config = Config(
@@ -226,7 +227,7 @@ def test_a_later_source_wins(tmp_path, monkeypatch, depth):
     )  # fmt: skip
     assert config["learning_rate"] == depth
     assert all(config[f"from_{layer}"] == 1 for layer in paths)
-    merged = defaults.load_defaults("AlignRec", "ml-100k")
+    merged = components("AlignRec").defaults_for("ml-100k")
     assert merged["learning_rate"] == min(depth, 3)
 
 
@@ -246,12 +247,12 @@ def test_yaml_numbers_are_recboles_and_broken_files_are_named(tmp_path):
 
 def test_a_plugin_is_found_with_its_defaults(walk):
     assert models.resolve("Walk") == models.ModelEntry("Walk", "walkers:Walk", "plugin")
-    assert defaults.model_defaults("Walk") == {
+    parts = components("Walk")
+    assert parts.defaults == {
         "embedding_size": 8,  # the class wins over the file beside it
         "learning_rate": 0.01,
         "walk_length": 1e-3,
     }
-    parts = components.prepare("Walk")
     assert (parts.dataset_class, parts.trainer_class) == (MultimodalDataset, RecBoleModelTrainer)
     assert {"walk_length", "embedding_size", "epochs"} <= parts.known_keys
 
@@ -268,14 +269,14 @@ def test_the_readmes_model_runs_word_for_word(tmp_path, tiny, monkeypatch):
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     section = readme.split("### Add a model")[1].split("\n### ")[0]
     code, line, values = re.findall(r"```(?:python|yaml)\n(.*?)```", section, re.DOTALL)
-    entry = models._ours(*re.findall(r'"(\w+)"', line), "needs_features=True" in line)
+    entry = models.native(*re.findall(r'"(\w+)"', line), "needs_features=True" in line)
     (tmp_path / "blend.py").write_text(code, encoding="utf-8")
     loader = importlib.util.spec_from_file_location("blend", tmp_path / "blend.py")
     module = importlib.util.module_from_spec(loader)
     loader.loader.exec_module(module)
     monkeypatch.setitem(sys.modules, entry.target.partition(":")[0], module)
     monkeypatch.setitem(models.MODELS, entry.name, entry)
-    monkeypatch.setattr(defaults, "model_defaults", lambda name: yaml.safe_load(values))
+    monkeypatch.setattr(components_module, "_defaults", lambda *_: yaml.safe_load(values))
     spec = RunSpec(
         "Blend", "tiny", ("lsa",), data_path=tiny, output=tiny / "out", epochs=2, progress=False
     )
@@ -289,14 +290,14 @@ def test_the_readmes_model_runs_word_for_word(tmp_path, tiny, monkeypatch):
 def test_a_plugin_may_need_features(tmp_path, monkeypatch):
     offer(tmp_path, monkeypatch, "Walk = walkers.deep:Walk [features]", **{"deep.py": WALK})
     assert models.resolve("Walk").needs_features
-    assert models.load_class("Walk").__module__ == "walkers.deep"
+    assert components("Walk").model_class.__module__ == "walkers.deep"
 
 
 @pytest.mark.parametrize("target", ["walkers:Missing", "walkers.missing:Walk"])
 def test_a_broken_plugin_is_named_and_harms_no_other_model(tmp_path, monkeypatch, target):
     offer(tmp_path, monkeypatch, f"Walk = {target}")
     with pytest.raises(MissingDependencyError, match="plug-in model 'Walk' cannot be imported"):
-        components.prepare("Walk")
+        components("Walk")
     assert get_model("AlignRec").__name__ == "AlignRec"
 
 
@@ -316,10 +317,11 @@ def test_stock_recbole_trains_reloads_and_recommends(walk, tiny, name):
     (file,) = (tiny / "saved").glob(f"{name}-*.pth")
 
     config, model, dataset, _, _, test = load_data_and_model(str(file))
-    assert type(model) is models.load_class(name)
+    parts = components(name)
+    assert type(model) is parts.model_class
     assert isinstance(dataset, MultimodalDataset)
-    assert config["learning_rate"] == defaults.load_defaults(name, "tiny")["learning_rate"]
-    trainer = components.trainer_class(name)(config, model)
+    assert config["learning_rate"] == parts.defaults_for("tiny")["learning_rate"]
+    trainer = parts.trainer_class(config, model)
     assert trainer.evaluate(test, load_best_model=False) == pytest.approx(result["test_result"])
 
     users = test.uid_list[:3].numpy()

@@ -15,7 +15,7 @@ import pytest
 from records import METRICS, record, store
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.registry import defaults
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.reports import build, plots, reference_results
 from alignrec_recbole.reports.grouping import Block, blocks, groups, plain
 from alignrec_recbole.reports.tables import (
@@ -172,7 +172,7 @@ def test_variants_are_named_by_what_differs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("digests", ["01", "10"])
 def test_of_two_variants_the_default_one_has_the_plain_name(tmp_path: Path, digests: str) -> None:
-    default = {"reg_weight": defaults.load_defaults("LightGCN", "toy")["reg_weight"]}
+    default = {"reg_weight": components("LightGCN").defaults["reg_weight"]}
     aligned = {"reg_weight": 0.5, "align": {"cca": 0.1}}
     for digest, config in zip(digests, (default, aligned), strict=True):
         store(tmp_path, record(config=config, config_sha256=digest * 8))

@@ -20,8 +20,8 @@ from alignrec_recbole.cli.main import main
 from alignrec_recbole.cli.run import parser
 from alignrec_recbole.errors import RecordError, SettingError, UnknownNameError
 from alignrec_recbole.protocols import PROTOCOLS
-from alignrec_recbole.registry import components, models
-from alignrec_recbole.registry.defaults import load_defaults
+from alignrec_recbole.registry import models
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.settings import check_keys, read_settings
 from alignrec_recbole.suites import scheduler, schema
 from alignrec_recbole.suites.status import CellStatus, read_cell, read_status, write_status
@@ -60,15 +60,15 @@ def test_the_settings_of_every_cell_are_read_by_its_model(name: str) -> None:
     """A wrong key, or a value that is not allowed, would only be found hours into a suite."""
     for group in schema.read_suite(name).cells:
         for model in group.models if group.protocols == ["full"] else []:
-            parts = components.prepare(model)
-            known = set(load_defaults(model, group.datasets[0])) | set(parts.known_keys)
+            parts = components(model)
+            defaults = parts.defaults_for(group.datasets[0])
+            known = defaults.keys() | parts.known_keys
             for values in itertools.product(*group.grid.values()):
                 pairs = [*group.set.items(), *zip(group.grid, values, strict=True)]
                 overrides = run._merge(pairs)
                 check_keys(overrides, known, model)
                 kind = getattr(parts.model_class, "settings_class", None)
                 if kind is not None:
-                    defaults = load_defaults(model, group.datasets[0])
                     read_settings({**defaults, **overrides}, kind, model)
 
 
