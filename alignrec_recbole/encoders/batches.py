@@ -133,7 +133,7 @@ def run_batches(
     decode = encoder.decode if mask_modality != "image" else None
     paths = [[items.images[i] for i in plan.batches[k]] for k in numbers]
     decoded = decode_ahead(decode, paths, workers)
-    allocator.keep_freed_memory()  # here, not in the workers
+    allocator.phase("train")  # here, not in the workers
     for number, found in zip(numbers, decoded, strict=True):
         batch = plan.batches[number]
         reasons = {int(i): d.reason for i, d in zip(batch, found, strict=True) if d.reason}

@@ -88,7 +88,7 @@ def prepare(spec: RunSpec) -> Prepared:
         torch.cuda.set_device(device)
     _check_ranking(config)
     hardware.set_threads(config["threads"])
-    allocator.return_freed_memory()
+    allocator.phase("load")
     logging.getLogger("recbole").setLevel(logging.WARNING)
 
     dataset = parts.dataset_class(config)

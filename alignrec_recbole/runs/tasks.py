@@ -22,14 +22,14 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
     from recbole.utils import init_seed
 
     init_seed(prepared.spec.seed, True)
-    allocator.return_freed_memory()  # anew: encoders and an earlier run's training kept theirs
+    allocator.phase("load")  # encoders, or the training of an earlier run, have left it
     kept = prepared.config["features_cache"]
     with knn_cache.use_cache_folder(Path(kept) if kept else None):
         model = prepared.parts.model_class(prepared.config, prepared.splits[0])
     if isinstance(prepared.splits[0], MultimodalDataset):
         prepared.splits[0].release_features()  # the model has its own copy
     model = model.to(prepared.config["device"])
-    allocator.keep_freed_memory()  # from here on
+    allocator.phase("train")
     trainer_class = prepared.parts.trainer_class or MultimodalTrainer
     return trainer_class(prepared.config, model, state_file)
 

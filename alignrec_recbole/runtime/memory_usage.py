@@ -1,4 +1,4 @@
-"""Peak memory of this process and of the GPU."""
+"""Peak memory of this process and of its tensors on the GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import contextlib
 import sys
 from pathlib import Path
 
+import psutil
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
 
 
 def reset_peaks() -> None:
@@ -22,7 +28,7 @@ def peak_gpu_bytes() -> int:
 
 
 def reset_peak_rss() -> bool:
-    """Start a new measurement of the peak resident memory; False where the system can't."""
+    """Start a new measurement of the peak resident memory; False where the system has no way to."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -31,12 +37,17 @@ def reset_peak_rss() -> bool:
 
 
 def peak_rss_bytes() -> int:
-    """Peak resident memory since the start or the last reset_peak_rss()."""
+    """Peak resident memory since the last reset_peak_rss(); where that is False, since the start.
+
+    Of Linux's /proc, else getrusage (macOS), else psutil: the peak on Windows, and the present
+    memory on a system that reports no peak.
+    """
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if resource is not None:
+        peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return peak if sys.platform == "darwin" else peak * 1024
+    memory = psutil.Process().memory_info()
+    return int(getattr(memory, "peak_wset", memory.rss))

@@ -28,7 +28,7 @@ from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.ops.matmul import precision
 from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredAdamW
-from alignrec_recbole.runtime import allocator, hardware
+from alignrec_recbole.runtime import hardware
 from alignrec_recbole.training import memory_estimate
 from alignrec_recbole.training.batches import PairBatches, draws_pairs
 
@@ -138,8 +138,6 @@ class MultimodalTrainer(Trainer):
                 break
             self._set_learning_rate(epoch)
             entry = self._run_epoch(batches, epoch)
-            if epoch == self.start_epoch:
-                allocator.use_huge_pages()
             if task is not None and (epoch + 1) % self.eval_step == 0:
                 started = time.perf_counter()
                 result = self._metrics(self.rank(task, max(self.cutoffs)))

@@ -7,7 +7,6 @@ from typing import Any
 
 from alignrec_recbole.runs import prepare, tasks
 from alignrec_recbole.runs.spec import RunSpec
-from alignrec_recbole.runtime import allocator
 from benchmarks.reference.epoch_timer import epoch_seconds
 
 
@@ -22,19 +21,7 @@ def actions(spec: RunSpec, steps: int | None = None) -> dict[str, Callable[[], A
     trainer = tasks.build_trainer(prepared, None)
     batches = trainer._batches(tasks.train_data(prepared))
     task = tasks.valid_task(prepared)
-    settled: list[int] = []
-
-    def settle() -> None:  # as the trainer does after its first epoch, before it ranks
-        if not settled:
-            settled.append(allocator.use_huge_pages())
-
-    def epoch() -> float:
-        seconds = epoch_seconds(lambda part: trainer._run_epoch(part, 0), batches, steps)
-        settle()
-        return seconds
-
-    def evaluation() -> None:
-        settle()
-        trainer._metrics(trainer.rank(task, max(trainer.cutoffs)))
-
-    return {"epoch": epoch, "evaluation": evaluation}
+    return {
+        "epoch": lambda: epoch_seconds(lambda part: trainer._run_epoch(part, 0), batches, steps),
+        "evaluation": lambda: trainer._metrics(trainer.rank(task, max(trainer.cutoffs))),
+    }

@@ -85,7 +85,7 @@ def ours(reference: Path | None, bf16: bool, texts: Texts) -> dict[str, Any]:
     del model
     own = own.to(torch.bfloat16 if bf16 else torch.float32)
     prepack_linears(own)
-    allocator.keep_freed_memory()  # as extraction does
+    allocator.phase("train")  # as extraction does
     return _actions(partial(our_rows, own), texts)
 
 

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--memory-mb", type=int, default=256, help="the block of similarities")
     options = parser.parse_args(arguments)
     hardware.set_threads(None)
-    allocator.keep_freed_memory()
+    allocator.phase("train")
     paired_timing.warn_if_busy()
     features = torch.randn(options.items, options.width, generator=torch.Generator().manual_seed(0))
     memory_usage.reset_peak_rss()

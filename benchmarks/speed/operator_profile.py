@@ -24,7 +24,7 @@ from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
 from alignrec_recbole.runs import prepare, tasks
-from alignrec_recbole.runtime import allocator, hardware
+from alignrec_recbole.runtime import hardware
 from benchmarks.speed import baselines, paired_timing
 
 KINDS = {  # kind → parts of operators' names, the first that is found counts
@@ -70,7 +70,6 @@ def measure(
     trainer = tasks.build_trainer(prepared, None)
     batches = iter(trainer._batches(tasks.train_data(prepared)))
     trainer._run_epoch(itertools.islice(batches, WARM_UP), 0)
-    allocator.use_huge_pages()
     given = list(itertools.islice(batches, steps))
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         started = time.perf_counter()

@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=2048)
     options = parser.parse_args(arguments)
     hardware.set_threads(None)
-    allocator.keep_freed_memory()
+    allocator.phase("train")
     paired_timing.warn_if_busy()
     machine = limits()
     print(

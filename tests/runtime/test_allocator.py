@@ -1,4 +1,4 @@
-"""Large freed blocks go back to the kernel, or stay, as the phase of a run asks."""
+"""Large freed blocks go back to the kernel while loading, and stay while training."""
 
 import os
 import platform
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from alignrec_recbole.runtime import allocator
 
 # glibc's per-thread cache of small blocks would pin some of the large ones around them
 NO_TCACHE = "glibc.malloc.tcache_count=0"
@@ -28,25 +30,44 @@ def freed():
     del blocks
     return resident() - before
 
-assert allocator.return_freed_memory()
-returning = freed()
-assert allocator.keep_freed_memory()
-keeping = freed()
-assert allocator.return_freed_memory()
-print(returning, keeping, freed())
+for name in ("load", "train", "load"):
+    print(allocator.phase(name), freed())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's options")
-def test_freed_blocks_go_back_until_training_keeps_them():
-    if platform.libc_ver()[0] != "glibc":
-        pytest.skip("another libc than glibc")
+def measured(**environment):
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        pytest.skip("glibc's options")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MEASURED],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": NO_TCACHE},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "GLIBC_TUNABLES": NO_TCACHE,
+            **environment,
+        },
         capture_output=True,
         text=True,
         check=True,
     )
-    returning, keeping, again = map(int, done.stdout.split())
-    assert max(returning, again) <= 110 < 250 <= keeping  # MiB of 260
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return [line[0] == "True" for line in lines], [int(line[1]) for line in lines]
+
+
+def test_freed_blocks_go_back_while_loading_and_stay_while_training():
+    was_set, (loading, training, again) = measured()
+    assert all(was_set)
+    assert max(loading, again) <= 110 < 250 <= training  # MiB of 260
+
+
+def test_the_environment_switches_it_off():
+    was_set, (_, training, _) = measured(ALIGNREC_ALLOCATOR="default")
+    assert not any(was_set)
+    assert training <= 110
+
+
+@pytest.mark.parametrize("platform_name", ["darwin", "win32"])
+def test_other_systems_are_left_alone(platform_name, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform_name)
+    monkeypatch.setattr(allocator.ctypes, "CDLL", None)  # would fail if it were called
+    assert not allocator.phase("load")
