@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors, in forms that build no more than they need."""
+"""Losses as pure functions of tensors, without the large matrices of their formulas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignrec_recbole.ops.matmul import column_major_is_fast, matmul_nt, product_dtype
-from alignrec_recbole.ops.rows import gather_rows
+from alignrec_recbole.ops.rows import gather_rows, row_blocks
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -87,13 +87,13 @@ def cosine_distance(left: Tensor, right: Tensor) -> Tensor:
 DISTINCT_BLOCK_ROWS = 64
 
 
-def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """One row for each different id, and how many rows have it.
+def unique_with_counts(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The first row of each different id, and how many rows have that id.
 
-    A batch names popular items many times. Losses over all pairs of its rows cost the square of
-    their number, so equal rows are better counted. Rows of count 0 pad to DISTINCT_BLOCK_ROWS, if b
-    is not less: oneDNN prepares for each new shape. On a GPU, where counting would make each step
-    wait, every row stands for itself.
+    Popular items occur many times in a batch, and losses over all pairs of its rows cost the square
+    of their number, so equal rows are computed once and counted. Their number is padded by rows of
+    count 0 to a multiple of DISTINCT_BLOCK_ROWS, at most to b: oneDNN prepares for each new shape.
+    On a GPU, where counting would make each step wait, every row counts once.
 
     Args:
         ids: [b].
@@ -101,7 +101,7 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Indices of rows [u] and counts [u] in torch's default type, in ascending order of ids.
 
-    >>> distinct(torch.tensor([7, 3, 7]))
+    >>> unique_with_counts(torch.tensor([7, 3, 7]))
     (tensor([1, 0, 0]), tensor([1., 2., 0.]))
     """
     if ids.device.type != "cpu":
@@ -112,13 +112,13 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(first), torch.from_numpy(count).to(torch.get_default_dtype())
 
 
-CONTRAST_BLOCK_ROWS = 1024  # rows of the b × b scores held at once
+CONTRAST_BLOCK_ROWS = 1024  # of the b × b scores
 
 
 class _Contrast(torch.autograd.Function):
     """Mean over rows of logsumexp_j(x·y_j/τ) − x·y/τ; at most CONTRAST_BLOCK_ROWS × b scores.
 
-    A block of rows has its whole softmax, so the gradients are made on the way. Row i counts c_i
+    A block of rows has its whole softmax, so the gradients are computed with it. Row i counts c_i
     times, b = Σ c: with s_ij = exp(x_i·y_j/τ) and t_i = Σ_j c_j s_ij,
     ∂x_i = c_i (Σ_j c_j s_ij y_j / t_i − y_i)/(bτ), ∂y_j = c_j (Σ_i c_i s_ij x_i / t_i − x_j)/(bτ).
     """
@@ -127,24 +127,23 @@ class _Contrast(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, count: Tensor, temperature: float, bounded: bool
     ) -> Tensor:
-        kind = product_dtype(x)
-        scaled, y_low = (x / temperature).to(kind), y.to(kind)
-        turned = (y * count[:, None]).to(kind).T
+        dtype = product_dtype(x)
+        scaled, y_low = (x / temperature).to(dtype), y.to(dtype)
+        counted = (y * count[:, None]).to(dtype).T
         grad_x, grad_y = torch.empty_like(x), torch.zeros_like(x.T)
         log_total = x.new_empty(len(x))
-        rows = CONTRAST_BLOCK_ROWS if x.device.type == "cpu" else len(x)
-        for start in range(0, len(x), rows):
-            cut = slice(start, start + rows)
-            share = matmul_nt(scaled[cut], y_low)  # [rows, b]
+        height = CONTRAST_BLOCK_ROWS if x.device.type == "cpu" else len(x)
+        for rows in row_blocks(len(x), 1, height):
+            share = matmul_nt(scaled[rows], y_low)  # [height, b]
             if bounded:  # unit rows: |score| ≤ 1/τ, exp cannot overflow
                 top = None
             else:
                 top = share.max(1).values
                 share.sub_(top[:, None])
             total = share.exp_().to(x.dtype) @ count
-            log_total[cut] = total.log() if top is None else total.log() + top
-            grad_x[cut] = matmul_nt(share, turned) / total[:, None]
-            weighted = (x[cut] * (count[cut] / total)[:, None]).to(kind)
+            log_total[rows] = total.log() if top is None else total.log() + top
+            grad_x[rows] = matmul_nt(share, counted) / total[:, None]
+            weighted = (x[rows] * (count[rows] / total)[:, None]).to(dtype)
             grad_y += matmul_nt(weighted.T, share.T)
         diagonal = (x * y).sum(1) / temperature
         batch = count.sum()
@@ -174,7 +173,7 @@ def info_nce(
         x, y: [b, d].
         temperature: τ > 0.
         normalise: L2-normalise the rows first (AlignRec's code); False: inner products (its paper).
-        ids: [b], where rows of one id are equal; they are then computed once and counted.
+        ids: [b]; rows of one id are equal, so they are computed once and counted.
 
     >>> one = torch.eye(2)
     >>> info_nce(one, one, 1.0)
@@ -183,7 +182,7 @@ def info_nce(
     if ids is None:
         count = x.new_ones(len(x))
     else:
-        first, count = distinct(ids)
+        first, count = unique_with_counts(ids)
         x, y, count = gather_rows(x, first), gather_rows(y, first), count.to(x.dtype)
     if normalise:
         x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
@@ -198,8 +197,8 @@ def similarity_matrix_distance(left: Tensor, right: Tensor, count: Tensor | None
     Args:
         left: [b, d].
         right: [b, f], no gradient flows into it; may be in a lower type already.
-        count: [b], row i stands for c_i equal ones, and b for Σ c; None: every row for itself.
-            If all are 0, so is the distance.
+        count: [b]: row i counts c_i times, and b is Σ c; None: every row once. The distance is 0 if
+            all are 0.
 
     >>> similarity_matrix_distance(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))
     tensor(0.7071)
@@ -214,9 +213,9 @@ class _GramDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
         low = right.to(product_dtype(right))
-        turned = low.T if column_major_is_fast(low.dtype) else low.T.contiguous()
-        own, cross = left.T @ left, matmul_nt(turned, left.to(low.dtype).T)  # [f, d]
-        squared = _square_sum(own) - 2 * _square_sum(cross.to(left.dtype)) + _gram_squares(turned)
+        right_t = low.T if column_major_is_fast(low.dtype) else low.T.contiguous()
+        own, cross = left.T @ left, matmul_nt(right_t, left.to(low.dtype).T)  # [f, d]
+        squared = _square_sum(own) - 2 * _square_sum(cross.to(left.dtype)) + _gram_squares(right_t)
         norm = squared.clamp(min=0).sqrt()
         ctx.save_for_backward(left, low, own, cross, norm)
         return norm.to(left.dtype)
@@ -232,14 +231,14 @@ class _GramDistance(torch.autograd.Function):
 SIMILARITY_BLOCK_COLUMNS = 192
 
 
-def _gram_squares(turned: Tensor) -> Tensor:
-    """‖T Tᵀ‖² of T [f, b] from its upper triangle, in strips of SIMILARITY_BLOCK_COLUMNS."""
-    total = torch.zeros((), dtype=torch.float64, device=turned.device)
-    columns = SIMILARITY_BLOCK_COLUMNS if turned.device.type == "cpu" else len(turned)
-    for start in range(0, len(turned), columns):
-        strip = matmul_nt(turned[start : start + columns], turned[start:])
+def _gram_squares(matrix: Tensor) -> Tensor:
+    """‖M Mᵀ‖² of M [f, b] from its upper triangle, in strips of SIMILARITY_BLOCK_COLUMNS."""
+    total = torch.zeros((), dtype=torch.float64, device=matrix.device)
+    width = SIMILARITY_BLOCK_COLUMNS if matrix.device.type == "cpu" else len(matrix)
+    for rows in row_blocks(len(matrix), 1, width):
+        strip = matmul_nt(matrix[rows], matrix[rows.start :])
         strip = strip.to(torch.promote_types(strip.dtype, torch.float32))
-        total += 2 * _square_sum(strip) - _square_sum(strip[:, :columns])
+        total += 2 * _square_sum(strip) - _square_sum(strip[:, :width])
     return total
 
 
@@ -248,7 +247,7 @@ def _square_sum(matrix: Tensor) -> Tensor:
 
 
 def masked_cosine_distance(left: Tensor, right: Tensor, rows: Tensor) -> Tensor:
-    """Mean of 1 − cos(left, right) over the rows [b, d] that a mask [b] keeps; 0 if it keeps none.
+    """Mean of 1 − cos(left, right) over the rows [b, d] in a mask [b]; 0 if there are none.
 
     >>> ones, mask = torch.eye(2), torch.tensor([True, False])
     >>> masked_cosine_distance(ones, ones.flip(0), mask)
@@ -258,7 +257,7 @@ def masked_cosine_distance(left: Tensor, right: Tensor, rows: Tensor) -> Tensor:
     return distance.sum() / rows.sum().clamp(min=1)
 
 
-CONTRAST_BYTES = 16 << 20  # scores with a whole table held at once; more leaves the cache
+CONTRAST_BLOCK_BYTES = 16 << 20  # of scores with a whole table; more does not fit into the cache
 
 
 class _TableContrast(torch.autograd.Function):
@@ -268,15 +267,13 @@ class _TableContrast(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, table: Tensor, rows: Tensor, temperature: float) -> Tensor:
         grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table.T)
         total = x.new_zeros(())
-        held = CONTRAST_BYTES if x.device.type == "cpu" else 16 * CONTRAST_BYTES
-        block = max(1, held // (len(table) * x.element_size()))
-        for start in range(0, len(x), block):
-            cut = slice(start, start + block)
-            share = matmul_nt(x[cut] / temperature, table).exp_()  # [block, n]
+        budget = CONTRAST_BLOCK_BYTES if x.device.type == "cpu" else 16 * CONTRAST_BLOCK_BYTES
+        for block in row_blocks(len(x), len(table) * x.element_size(), budget):
+            share = matmul_nt(x[block] / temperature, table).exp_()  # [height, n]
             sums = share.sum(1, keepdim=True)
             total += sums.log().sum()
-            grad_x[cut] = matmul_nt(share, table.T) / sums
-            grad_table += matmul_nt((x[cut] / sums).T, share.T)
+            grad_x[block] = matmul_nt(share, table.T) / sums
+            grad_table += matmul_nt((x[block] / sums).T, share.T)
         grad_table = grad_table.T.contiguous()
         own = table[rows]
         total -= (x * own).sum() / temperature

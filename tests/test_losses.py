@@ -47,14 +47,14 @@ def test_repeated_rows_are_counted_not_computed_again(normalise):
 
 def test_distinct_rows_are_filled_up_with_rows_that_do_not_count():
     ids = torch.arange(300) % 100
-    first, count = losses.distinct(ids)
+    first, count = losses.unique_with_counts(ids)
     assert len(first) == len(count) == 128
     assert torch.equal(ids[first[:100]], torch.arange(100))
     assert torch.equal(count, torch.tensor([3.0] * 100 + [0.0] * 28))
 
 
 def counted_gram(left, right):
-    first, count = losses.distinct(IDS)
+    first, count = losses.unique_with_counts(IDS)
     assert (count > 0).sum() == 5
     return losses.similarity_matrix_distance(left[first], right[first], count)
 
@@ -102,7 +102,7 @@ def test_embedding_norms_equal_recbole():
 
 @pytest.mark.parametrize("bytes_at_once", [1, 1 << 20])
 def test_info_nce_table_is_cross_entropy_over_the_table(bytes_at_once, monkeypatch):
-    monkeypatch.setattr(losses, "CONTRAST_BYTES", bytes_at_once)
+    monkeypatch.setattr(losses, "CONTRAST_BLOCK_BYTES", bytes_at_once)
     rows = torch.tensor([8, 0, 3, 3])
     x = A[:4]
     logits = F.normalize(x) @ F.normalize(B).T / 0.2

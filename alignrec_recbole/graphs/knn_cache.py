@@ -1,7 +1,7 @@
-"""Neighbour lists kept on disk by what they were made from, so that many runs search once.
+"""k-nearest-neighbour lists cached on disk, so that many runs on the same features search once.
 
 A file's name is the SHA-256 of the feature values, their shape and type, k and the search's
-version: other features never meet these lists. Nothing is kept outside `use_cache_folder`.
+version, so other features never get these lists. Nothing is cached outside `use_cache_folder`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from alignrec_recbole.io.files import atomic_write
 
-VERSION = 2  # of the search in item_graphs.nearest_neighbours
+VERSION = 2  # of the search in item_item.nearest_neighbours
 
 logger = logging.getLogger(__name__)
 _folder: ContextVar[Path | None] = ContextVar("neighbour folder", default=None)
@@ -30,7 +30,7 @@ Lists = tuple[Tensor, Tensor]
 
 @contextlib.contextmanager
 def use_cache_folder(folder: Path | None) -> Iterator[None]:
-    """Inside, neighbour lists are read from and kept in `folder`; None: made anew."""
+    """Inside, neighbour lists are cached in `folder`; None: always computed."""
     token = _folder.set(folder)
     try:
         yield
@@ -38,23 +38,23 @@ def use_cache_folder(folder: Path | None) -> Iterator[None]:
         _folder.reset(token)
 
 
-def get_or_compute(features: Tensor, k: int, make: Callable[[], Lists]) -> Lists:
-    """The kept lists of these features, or those that `make` gives, which are then kept.
+def get_or_compute(features: Tensor, k: int, compute: Callable[[], Lists]) -> Lists:
+    """The cached lists of these features, or those of `compute`, which are then cached.
 
     Args:
         features: [n, f].
-        k: neighbours a row.
-        make: gives similarities [n, k'] and indices [n, k'], k' ≤ k, −1 for none.
+        k: neighbours per row.
+        compute: gives similarities [n, k'] and indices [n, k'], k' ≤ k, −1 for none.
     """
     folder = _folder.get()
     if folder is None:
-        return make()
+        return compute()
     path = folder / f"neighbours-{_digest(features, k)}.safetensors"
     if path.is_file():
         lists = _read(path, len(features))
         if lists is not None:
             return lists[0].to(features), lists[1].to(features.device)
-    values, indices = make()
+    values, indices = compute()
     lists_bytes = save({"values": values.cpu().contiguous(), "indices": indices.cpu().contiguous()})
     with atomic_write(path) as file:
         file.write(lists_bytes)
@@ -69,14 +69,14 @@ def _digest(features: Tensor, k: int) -> str:
 
 
 def _read(path: Path, n: int) -> Lists | None:
-    """The lists of a file, or None if it is damaged, which is said."""
+    """The lists of a file; None, with a warning, if it is damaged."""
     try:
-        kept = load_file(path)
-        values, indices = kept["values"], kept["indices"]
+        stored = load_file(path)
+        values, indices = stored["values"], stored["indices"]
         fits = indices.dtype == torch.int64 and values.shape == indices.shape and len(indices) == n
         if fits and (not indices.numel() or -1 <= indices.min() <= indices.max() < n):
             return values, indices
     except (OSError, KeyError, safetensors.SafetensorError):
         pass
-    logger.warning("%s is damaged: the neighbours are searched again", path)
+    logger.warning("%s is damaged; the neighbours are searched again", path)
     return None

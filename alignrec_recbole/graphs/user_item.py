@@ -1,7 +1,7 @@
-"""Graphs as constant sparse operators: propagation with an exact, cheap backward.
+"""User–item and user–user graphs as constant sparse matrices.
 
-Nothing here is dense in items × items or users × items. Row 0 of every table is RecBole's PAD;
-it never gets an edge. Graphs from features are in `item_graphs`, learnt weights in `edges`.
+No users × items matrix is formed. Row 0 of every table is RecBole's PAD and never gets an edge.
+Graphs from features are in `item_item`, learnt edge weights in `ops.edge_weights`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def normalised_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[i
 
 
 def inverse_root(degrees: Any) -> np.ndarray:
-    """d^-½ as a vector, 0 where d is."""
+    """d^-½ as a vector, 0 where d is 0."""
     degrees = np.asarray(degrees, dtype=np.float64).ravel()
     root = np.zeros_like(degrees)
     np.power(degrees, -0.5, out=root, where=degrees > 0)
@@ -48,8 +48,8 @@ def random_walk_adjacency(
 ) -> Any:
     """D⁻¹ (A + I) of the user-item graph with self-loops, [U + I, U + I]; rows sum to 1.
 
-    PAD rows keep their self-loop, and nothing else. Without `loops` it is D⁻¹ A, the mean of a
-    node's neighbours, and zero for a node that has none.
+    PAD rows have their self-loop alone. Without `loops` it is D⁻¹ A, the mean over a node's
+    neighbours, and zero for a node without any.
 
     >>> graph = random_walk_adjacency((np.array([1]), np.array([1])), (2, 2))
     >>> graph.csr.toarray()[1]
@@ -62,21 +62,21 @@ def random_walk_adjacency(
     return SparseOperator(sp.diags(1 / np.maximum(np.asarray(graph.sum(1)).ravel(), 1)) @ graph)
 
 
-def sample_edges(interactions: Any, share: float, generator: torch.Generator) -> Any:
-    """Â of a drawn share of the edges, normalised by the degrees that are left.
+def sample_edges(interactions: Any, keep_share: float, generator: torch.Generator) -> Any:
+    """Â of a random share of the edges, normalised by the degrees among these.
 
-    Edges are drawn without replacement with probability ∝ their value in R̂, (d_u d_i)^-½: those of
-    popular users and items leave first.
+    Edges are sampled without replacement with probability ∝ their value in R̂, (d_u d_i)^-½: those
+    of popular users and items are dropped most often.
 
     Args:
         interactions: R̂ [U, I], scipy.
-        share: 0 < share ≤ 1; rounded down to whole edges, at least one.
+        keep_share: of the edges, 0 < share ≤ 1; rounded down to whole edges, at least one.
 
     Source: Zhou and Shen, FREEDOM, MM 2023, equations 4-6.
     """
     edges = interactions.tocoo()
-    kept = max(1, int(edges.nnz * share))
-    chosen = torch.multinomial(torch.from_numpy(edges.data), kept, generator=generator).numpy()
+    count = max(1, int(edges.nnz * keep_share))
+    chosen = torch.multinomial(torch.from_numpy(edges.data), count, generator=generator).numpy()
     pairs = edges.row[chosen], edges.col[chosen]
     return bipartite_adjacency(normalised_interactions(pairs, edges.shape))
 
@@ -84,16 +84,15 @@ def sample_edges(interactions: Any, share: float, generator: torch.Generator) ->
 def user_cooccurrence_graph(
     pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], k: int, *, entries: int = 1 << 22
 ) -> Any:
-    """The k users that have most items in common with a user, by their number: CSR [U, U].
+    """For every user the k others with most items in common, weighted by their number: CSR [U, U].
 
-    Among equals the smaller id is taken; nobody is his own neighbour. A user has fewer than k
-    neighbours if fewer share an item with him.
+    Ties go to the smaller id. A user has fewer than k neighbours if fewer share an item with them.
 
     Args:
         pairs: users and items of the interactions; a repeated pair counts once.
         shape: (U, I).
-        k: neighbours a user.
-        entries: bound on the counts held at once, beyond those of one user.
+        k: neighbours per user.
+        entries: bound on the counts in memory, beyond those of one user.
 
     Source: Wang et al., DualGNN, IEEE Transactions on Multimedia 2021: its graph of users.
 
@@ -104,21 +103,21 @@ def user_cooccurrence_graph(
            [0, 2, 0, 0],
            [0, 1, 0, 0]])
     """
-    has = _binary(pairs, shape)
-    had_by = has.T.tocsr()
-    most = np.cumsum(has @ np.diff(had_by.indptr))  # bounds the entries of the first rows of R Rᵀ
-    cuts = [0, *(np.flatnonzero(np.diff(most // entries)) + 1).tolist(), shape[0]]
+    items_of = _binary(pairs, shape)
+    users_of = items_of.T.tocsr()
+    most = np.cumsum(items_of @ np.diff(users_of.indptr))  # bounds the entries of R Rᵀ up to a row
+    bounds = [0, *(np.flatnonzero(np.diff(most // entries)) + 1).tolist(), shape[0]]
     parts = []
-    for start, stop in itertools.pairwise(cuts):
-        counts = (has[start:stop] @ had_by).tocoo()
+    for start, stop in itertools.pairwise(bounds):
+        counts = (items_of[start:stop] @ users_of).tocoo()
         other = counts.row + start != counts.col
         row, column, number = counts.row[other], counts.col[other], counts.data[other]
         order = np.lexsort((column, -number, row))
         row, column, number = row[order], column[order], number[order]
         first = np.searchsorted(row, np.arange(stop - start))
-        kept = np.arange(len(row)) - first[row] < k
+        best = np.arange(len(row)) - first[row] < k
         parts.append(
-            sp.csr_matrix((number[kept], (row[kept], column[kept])), shape=(stop - start, shape[0]))
+            sp.csr_matrix((number[best], (row[best], column[best])), shape=(stop - start, shape[0]))
         )
     return sp.vstack(parts, format="csr")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.graphs.item_item import unweighted_item_graph
+from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import normalised_interactions
 from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding, pair_scores
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
@@ -150,7 +150,7 @@ class ModalityFeatures(nn.Module):
         """Mean of the tables' unweighted kNN graphs [item_num]², weighted by `modality_weights`."""
         return SparseOperator(
             sum(
-                weight * unweighted_item_graph(table.detach(), k, memory_bytes=memory_mb << 20)
+                weight * item_graph(table.detach(), k, weighted=False, memory_bytes=memory_mb << 20)
                 for weight, table in zip(self.modality_weights(non_text_weight), self, strict=True)
             )
         )

@@ -198,7 +198,7 @@ class AlignRec(ContentRecommender):
                 mm_user, id_user, ids=users
             )
         if self.weights["reg"]:
-            first, count = losses.distinct(positives)
+            first, count = losses.unique_with_counts(positives)
             own = gather_rows(mm_positive, first)
             if keys.reg_left == "cosine":
                 own = l2_normalize_rows(own)

@@ -1,4 +1,4 @@
-"""This process: threads, allocator, memory. The one place that decides them."""
+"""Threads, devices and processor features: the one place that decides or detects them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from alignrec_recbole.errors import SettingError
 
 
 def set_threads(threads: int | None, jobs: int = 1) -> int:
-    """Set the number of CPU threads and return it; default: the process's share of the cores.
+    """Set the number of CPU threads and return it.
 
-    Processes that spin on the same cores slow each other down many times over, so parallel jobs get
-    cores / jobs each. OMP_NUM_THREADS, when set, is respected.
+    Default: OMP_NUM_THREADS where it is set, else cores / jobs: processes that share cores slow
+    each other down many times over.
     """
     if threads is None:
         wanted = os.environ.get("OMP_NUM_THREADS", "")
@@ -33,17 +33,15 @@ def choose_device(name: str) -> str:
     """cpu, cuda or cuda:N; auto is cuda where torch finds it.
 
     Raises:
-        SettingError: another name, or a device that is not there.
+        SettingError: another name, or a device that is not available.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     number = name.removeprefix("cuda").removeprefix(":") or "0"
-    there = (
-        name.startswith("cuda") and number.isdecimal() and int(number) < torch.cuda.device_count()
-    )
-    if name != "cpu" and not there:
+    is_gpu = name.startswith("cuda") and number.isdecimal()
+    if name != "cpu" and not (is_gpu and int(number) < torch.cuda.device_count()):
         raise SettingError(
-            f"There is no device {name!r} here.",
+            f"Device {name!r} is not available.",
             found=f"{torch.cuda.device_count()} CUDA devices",
             expected="auto, cpu, cuda or cuda:N",
         )
@@ -51,7 +49,7 @@ def choose_device(name: str) -> str:
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether the processor multiplies bfloat16 in hardware: elsewhere float32 is faster."""
+    """Whether the device has bfloat16 products in hardware; without, float32 is faster."""
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.backends.cpu.get_cpu_capability() if device == "cpu" else ""
@@ -59,7 +57,7 @@ def has_bfloat16(device: str) -> bool:
 
 
 def has_amx_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 in tiles (AMX)."""
+    """Whether the processor has bfloat16 matrix tiles (AMX)."""
     return _flag("amx_bf16")
 
 

@@ -796,7 +796,7 @@ def test_devices(tmp_path: Path) -> None:
 
     assert choose_device("cpu") == "cpu"
     for wrong in ("gpu", "cuda:99", "cuda:x"):
-        with pytest.raises(SettingError, match="no device"):
+        with pytest.raises(SettingError, match="not available"):
             choose_device(wrong)
 
 

@@ -71,7 +71,7 @@ def test_no_dense_item_matrix():
 def test_unweighted_item_graph_by_hand():
     # PAD, two equal items, one at 60 degrees to them, one without features
     features = torch.tensor([[0.0, 0], [1, 0], [2, 0], [0.5, 3**0.5 / 2], [0, 0]])
-    graph = item_item.unweighted_item_graph(features.double(), 2).toarray()
+    graph = item_item.item_graph(features.double(), 2, weighted=False).toarray()
     assert not graph[0].any()  # PAD has no edge
     assert graph[4].tolist() == [0, 0, 0, 0, 1]  # nothing known: itself alone
     np.testing.assert_allclose(graph[1], [0, 0.5, 0.5, 0, 0])  # every degree is k = 2
