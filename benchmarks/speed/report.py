@@ -167,7 +167,7 @@ def _largest(found: dict[str, dict[str, Any]], model: str) -> str:
 
 
 def _told(entry: dict[str, Any]) -> str:
-    return f" (told from {entry['steps']} steps)" if entry.get("steps") else ""
+    return f" (extrapolated from {entry['steps']} steps)" if entry.get("steps") else ""
 
 
 def machines(found: dict[str, dict[str, Any]]) -> dict[str, str]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
-import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -263,28 +260,6 @@ def test_a_plugin_runs_in_our_runner(walk, tiny):
     assert record.config["embedding_size"] == 8
     assert (record.model, record.epochs) == ("Walk", 2)
     assert record.history[1]["loss"] < record.history[0]["loss"]
-
-
-def test_the_readmes_model_runs_word_for_word(tmp_path, tiny, monkeypatch):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = readme.split("### Add a model")[1].split("\n### ")[0]
-    code, line, values = re.findall(r"```(?:python|yaml)\n(.*?)```", section, re.DOTALL)
-    entry = models.native(*re.findall(r'"(\w+)"', line), "needs_features=True" in line)
-    (tmp_path / "blend.py").write_text(code, encoding="utf-8")
-    loader = importlib.util.spec_from_file_location("blend", tmp_path / "blend.py")
-    module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
-    monkeypatch.setitem(sys.modules, entry.target.partition(":")[0], module)
-    monkeypatch.setitem(models.MODELS, entry.name, entry)
-    monkeypatch.setattr(components_module, "_defaults", lambda *_: yaml.safe_load(values))
-    spec = RunSpec(
-        "Blend", "tiny", ("lsa",), data_path=tiny, output=tiny / "out", epochs=2, progress=False
-    )
-    record = run_one(spec)
-    assert record.config["reg_weight"] == 1e-4
-    assert record.history[1]["loss"] < record.history[0]["loss"]
-    with pytest.raises(SettingError, match="reg_weight = -3"):
-        run_one(replace(spec, overrides={"reg_weight": -3}))
 
 
 def test_a_plugin_may_need_features(tmp_path, monkeypatch):

@@ -1,10 +1,9 @@
-"""Tables, plots, site and README are views of records: marked, escaped, complete, never stale."""
+"""Tables, plots and site are views of records: marked, escaped, complete."""
 
 from __future__ import annotations
 
 import ast
 import re
-import shutil
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -31,7 +30,6 @@ from alignrec_recbole.reports.tables import (
     variant_comparisons,
 )
 from alignrec_recbole.runs.record import read_runs
-from benchmarks import readme_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -429,30 +427,3 @@ def test_reports_import_no_torch(module: str) -> None:
             "alignrec_recbole.cli.run",
             "alignrec_recbole.runs.provenance",
         ), name
-
-
-# README ------------------------------------------------------------------------------------------
-
-
-def test_readme_is_fresh(capsys: pytest.CaptureFixture[str]) -> None:
-    assert readme_tables.main(["--check"]) == 0, capsys.readouterr().out
-
-
-def test_a_stale_readme_is_found_and_rebuilt(tmp_path: Path) -> None:
-    (tmp_path / "results" / "shipped").mkdir(parents=True)
-    for name in readme_tables.FILES:
-        shutil.copy(ROOT / name, tmp_path / name)
-    store(tmp_path / "results" / "shipped", record(dataset="baby", value=0.0754))
-    assert readme_tables.main(["--check"], tmp_path) == 1
-    assert readme_tables.main([], tmp_path) == 0
-    assert readme_tables.main(["--check"], tmp_path) == 0
-    text = (tmp_path / "README.md").read_text("utf-8")
-    assert "0.0754" in text
-    assert text.startswith((ROOT / "README.md").read_text("utf-8")[:200])  # the rest is untouched
-    store(tmp_path / "results" / "shipped", record(dataset="baby", seed=1000, value=0.0764))
-    assert readme_tables.main(["--check"], tmp_path) == 1
-
-
-def test_runs_of_uncommitted_code_are_not_in_a_readme(tmp_path: Path) -> None:
-    store(tmp_path, record(code={"dirty": True}))
-    assert not readme_tables.clean(read_runs(tmp_path / "runs"))

@@ -1,0 +1,342 @@
+"""The tables of the Markdown files, each a view of committed results (see readme_tables.py)."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
+
+from alignrec_recbole.reports.grouping import Block, Group, blocks
+from alignrec_recbole.reports.reference_results import PRIMARY_METRIC, published, verdict
+from alignrec_recbole.reports.tables import COLUMNS, Table, comparisons, leaderboard, marked
+from alignrec_recbole.runs.record import Run, RunRecord, read_runs
+from benchmarks.speed import report as speed
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ROOT / "results" / "shipped"
+SHORT = ("model", "features", "seeds", *COLUMNS, "over best baseline", "reproduction")
+SIDES = "ours", "reference"
+USUAL_RATE = 0.001  # RecBole's and MMRec's, of models whose YAML names none
+NDCG = "NDCG@20"
+BEST = 4  # models with features in README's table, beside all those without
+
+
+class Results(NamedTuple):
+    """The committed results of a folder.
+
+    Attributes:
+        tested: groups of test results by block.
+        tuning: grid points, scored on validation alone.
+        folder: where parity, speed and pre-training files are stored.
+    """
+
+    tested: dict[Block, list[Group]]
+    tuning: list[RunRecord]
+    folder: Path = SHIPPED
+
+
+def read(folder: Path) -> Results:
+    """The results of committed code; runs of modified code are not shown in a README."""
+    tuning = clean(read_runs(folder / "tuning")) if (folder / "tuning").is_dir() else []
+    return Results(
+        blocks(clean(read_runs(folder / "runs"))), [run.record for run in tuning], SHIPPED
+    )
+
+
+def clean(runs: Iterable[Run]) -> list[Run]:
+    """Runs of committed code."""
+    return [run for run in runs if not run.record.code.get("dirty")]
+
+
+# Trained models ----------------------------------------------------------------------------------
+
+
+def leaderboards(results: Results) -> str:
+    """The leaderboard of every data set's trained models, in few columns."""
+    parts = []
+    for block, members in results.tested.items():
+        if block.protocol == "full":
+            table = leaderboard(block, members, comparisons(members))
+            shown = [i for i, name in enumerate(table.header) if name in SHORT]
+            rows = [[row[i] for i in shown] for row in table.rows]
+            header = [table.header[i] for i in shown]
+            parts.append(f"**{table.title}**\n\n{_markdown(Table(table.title, header, rows))}")
+    return "\n\n".join(parts)
+
+
+def best_on_sports(results: Results) -> str:
+    """The best models as they are, those without features and what was published for the latter."""
+    members = [
+        group
+        for block, several in results.tested.items()
+        if block.dataset == "sports" and block.protocol == "full"
+        for group in several
+        if not group.odd
+    ]
+    members.sort(key=lambda group: -group.values(PRIMARY_METRIC).mean())
+    with_features = [group for group in members if group.first.features != "none"][:BEST]
+    without = [group for group in members if group.first.features == "none"]
+    anchors = {row.model: row for row in published("sports")}
+    rows = []
+    for group in with_features + without:
+        anchor = anchors.get(group.first.model) if group in without else None
+        rows.append(
+            [
+                group.label,
+                group.first.features,
+                len(group.runs),
+                _spread(group, PRIMARY_METRIC),
+                _spread(group, NDCG),
+                f"{anchor.values[PRIMARY_METRIC]:.4f}" if anchor else "—",
+            ]
+        )
+    return _github(
+        ["model", "features", "seeds", PRIMARY_METRIC, NDCG, f"reference {PRIMARY_METRIC}"], rows
+    )
+
+
+def reproduction(results: Results) -> str:
+    """Our means beside the reference figures, each seed in brackets."""
+    rows = []
+    for block, members in results.tested.items():
+        anchors = {row.model: row for row in published(block.dataset)}
+        for group in members:
+            anchor = anchors.get(group.first.model)
+            judged = verdict(group, list(anchors.values()))
+            if anchor and judged:
+                recall, ndcg = group.values(PRIMARY_METRIC), group.values(NDCG)
+                each = f" ({', '.join(f'{v:.4f}' for v in recall)})" if len(recall) > 1 else ""
+                rows.append(
+                    [
+                        group.label,
+                        block.dataset,
+                        len(recall),
+                        f"{recall.mean():.4f}{each}",
+                        f"{anchor.values[PRIMARY_METRIC]:.4f}",
+                        judged,
+                        f"{ndcg.mean():.4f}",
+                        f"{anchor.values[NDCG]:.4f}",
+                    ]
+                )
+    header = ["model", "data set", "seeds", PRIMARY_METRIC, "reference", "verdict", NDCG]
+    return _github([*header, "reference"], rows)
+
+
+def features_of_alignrec(results: Results) -> str:
+    """AlignRec on ml-100k, trained alike with each feature set."""
+    rows = [
+        [group.first.features, _spread(group, PRIMARY_METRIC), _spread(group, NDCG)]
+        for block, members in results.tested.items()
+        if (block.dataset, block.protocol) == ("ml-100k", "full")
+        for group in members
+        if group.first.model == "AlignRec" and len(group.runs) > 1
+    ]
+    rows.sort(key=lambda row: row[1], reverse=True)
+    return _github(["features", PRIMARY_METRIC, NDCG], rows)
+
+
+# Protocols ---------------------------------------------------------------------------------------
+
+
+def before_training(dataset: str) -> Callable[[Results], str]:
+    """The figures of protocols that train nothing, one row per feature set of a data set."""
+
+    def table(results: Results) -> str:
+        found: dict[str, dict[str, Group]] = {}
+        for block, members in results.tested.items():
+            if block.dataset != dataset:
+                continue
+            for group in members:
+                column = block.protocol
+                if column == "cold-start" and group.first.model != "item-cf":
+                    continue
+                found.setdefault(group.first.features, {})[column] = group
+        rows = []
+        for features, by_protocol in found.items():
+            if "zero-shot" in by_protocol:
+                pairs = [
+                    " / ".join(_mean(by_protocol.get(name), m) for m in (PRIMARY_METRIC, NDCG))
+                    for name in ("zero-shot", "item-cf")
+                ]
+                rows.append(
+                    [features, *pairs, _mean(by_protocol.get("cold-start"), PRIMARY_METRIC)]
+                )
+        rows.sort(key=lambda row: (row[0].startswith(("random", "shuffled")), row[0]))
+        both = f"{PRIMARY_METRIC} / {NDCG}"
+        return _github(
+            ["features", f"zero-shot {both}", f"item-cf {both}", f"cold-start {PRIMARY_METRIC}"],
+            rows,
+        )
+
+    return table
+
+
+# AlignRec's terms in other models ----------------------------------------------------------------
+
+
+def alignment_grid(results: Results) -> str:
+    """Validation scores of the grid points of AlignRec's terms, and of the models as they are."""
+    chosen = {("lfm2k", "FREEDOM"): 0.001, ("lfm2k", "LATTICE"): 0.001, ("lfm2k", "MGCN"): 0.0001,
+              ("sports", "FREEDOM"): 0.001, ("sports", "LATTICE"): 0.0001,
+              ("sports", "MGCN"): 0.0001}  # fmt: skip
+    rows: dict[tuple[str, str, Any], dict[Any, float]] = {}
+    plain: dict[tuple[str, str], float] = {}
+    for record in results.tuning:
+        key, config = (record.dataset, record.model), record.config
+        if key not in chosen or config.get("reg_weight") != chosen[key]:
+            continue
+        score, terms = record.selection["best_score"], config.get("align")
+        if terms:
+            point = terms["uia"], terms["reg"]
+            rows.setdefault((*key, terms["cca"]), {})[point] = score
+        else:
+            plain[key] = max(score, plain.get(key, 0.0))
+    points = [(0.001, 0.001), (0.001, 0.1), (0.1, 0.001), (0.1, 0.1)]
+    cells = [
+        [model, dataset, cca, f"{plain[dataset, model]:.4f}"]
+        + [f"{scores[point]:.4f}" if point in scores else "—" for point in points]
+        for (dataset, model, cca), scores in sorted(rows.items())
+    ]
+    header = ["model", "data set", "CCA", "without terms"]
+    return _github([*header, *(f"UIA {uia}, REG {reg}" for uia, reg in points)], cells)
+
+
+# Reference code ----------------------------------------------------------------------------------
+
+
+def official(results: Results) -> str:
+    """AlignRec trained by the official code and by ours, seed by seed."""
+    entry = json.loads((results.folder / "parity" / "alignrec_lfm2k.json").read_text())
+    rows: list[list[object]] = [
+        [side, *(" ".join(f"{v:.4f}" for v in entry[side][m]) for m in (PRIMARY_METRIC, NDCG))]
+        for side in ("official", "ours")
+    ]
+    off = [f"{100 * entry['relative_difference'][m]:+.1f} %" for m in (PRIMARY_METRIC, NDCG)]
+    return _github(["", PRIMARY_METRIC, NDCG], [*rows, ["means, ours against official", *off]])
+
+
+def trained(results: Results) -> str:
+    """Recall@20 of each seed of both sides, from `benchmarks.parity.baselines`."""
+    rows = []
+    stored = json.loads((results.folder / "parity" / "baselines_lfm2k.json").read_text())
+    for model, entry in stored.items():
+        off = entry["relative_difference"]
+        rows.append(
+            [
+                model,
+                entry["settings"].get("learning_rate", USUAL_RATE),
+                *(
+                    " ".join(f"{v:.4f}" for v in entry[f"{side} {PRIMARY_METRIC}"])
+                    for side in SIDES
+                ),
+                *(f"{100 * off[metric]:+.1f} %" for metric in (PRIMARY_METRIC, NDCG)),
+                ", ".join(map(str, entry["our_epochs"])),
+                ", ".join(map(str, entry["reference_epochs"])),
+            ]
+        )
+    header = ["model", "learning rate", f"{PRIMARY_METRIC}, ours", "reference", "difference"]
+    return _github([*header, f"{NDCG} difference", "epochs, ours", "reference"], rows)
+
+
+def pretraining(stem: str) -> Callable[[Results], str]:
+    """Held-out losses of a pre-training run, next to its controls."""
+
+    def table(results: Results) -> str:
+        seen = json.loads((results.folder / "pretraining" / f"{stem}.json").read_text())
+        first, last = seen["validation"][0], seen["validation"][-1]
+        rows = [
+            [
+                name,
+                *(f"{look[f'{loss} {kind}']:.3f}" if f"{loss} {kind}" in look else "—"
+                  for look, kind in ((first, "true"), (last, "true"), (last, "shuffled"),
+                                     (last, "blind"))),
+            ]
+            for loss, name in (("mlm", "words (MLM)"), ("mim", "patches (MIM)"))
+        ]  # fmt: skip
+        header = ["held-out loss", "untrained", "trained", "mismatched pair", "without image"]
+        return _github(header, rows)
+
+    return table
+
+
+# Speed -------------------------------------------------------------------------------------------
+
+
+def speed_table(results: Results) -> str:
+    """Every committed timing."""
+    folder = results.folder / "speed"
+    return f"{speed.table(folder)}\n\nMeasured on: {speed.machine(folder)}."
+
+
+def speed_short(results: Results) -> str:
+    """Five comparisons on one machine, which stands below them."""
+    found = speed.read(results.folder / "speed")
+    named = {
+        "alignrec": ("AlignRec, training epoch", "official code"),
+        "lightgcn": ("LightGCN, training epoch", "RecBole"),
+        "evaluation": ("full ranking of all users", "RecBole, its best batch size"),
+        "beit3": ("BEiT-3 base, 8 items", "torchscale"),
+    }
+    rows = []
+    for name, (what, peer) in named.items():
+        entry = found[name]
+        ours, theirs = f"{entry['ours_seconds']:.2f} s", f"{entry['peer_seconds']:.1f} s, {peer}"
+        rows.append([what, ours, theirs, f"{entry['ratio']:.1f}×", _memory(entry)])
+    models = list(found["baselines"]["models"].values())
+    ratios = [entry["ratio"] for entry in models]
+    peaks = statistics.median(e["ours_peak_bytes"] / e["peer_peak_bytes"] for e in models)
+    times = f"{min(ratios):.1f}–{max(ratios):.1f}×, median {statistics.median(ratios):.1f}×"
+    what = f"{len(models)} multimodal models, training epoch"
+    rows.insert(2, [what, "", "MMRec", times, f"median {peaks:.2f} of MMRec's"])
+    machines = {speed.machines(found)[name] for name in named}
+    header = ["on Sports' size, 2 cores", "ours", "peer", "ratio", "peak memory, ours / peer"]
+    return f"{_github(header, rows)}\n\nMeasured on {'; '.join(sorted(machines))}."
+
+
+def _memory(entry: dict[str, Any]) -> str:
+    peaks = (f"{entry[f'{side}_peak_bytes'] / 2**30:.2f}" for side in ("ours", "peer"))
+    return f"{' / '.join(peaks)} GiB"
+
+
+# Cells -------------------------------------------------------------------------------------------
+
+
+def _spread(group: Group, metric: str) -> str:
+    values = group.values(metric)
+    spread = f" ± {values.std():.4f}" if len(values) > 1 else ""
+    return f"{values.mean():.4f}{spread}"
+
+
+def _mean(group: Group | None, metric: str) -> str:
+    return f"{group.values(metric).mean():.4f}" if group is not None else "—"
+
+
+def _markdown(table: Table) -> str:
+    return _github(table.header, marked(table, "github"))
+
+
+def _github(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    text = [[str(cell) for cell in row] for row in rows]
+    return tabulate(text, headers=list(header), tablefmt="github", disable_numparse=True)
+
+
+TABLES: dict[str, Callable[[Results], str]] = {
+    "results": best_on_sports,
+    "leaderboards": leaderboards,
+    "reproduction": reproduction,
+    "before-training-lfm2k": before_training("lfm2k"),
+    "before-training-ml-100k": before_training("ml-100k"),
+    "before-training-sports": before_training("sports"),
+    "features-of-alignrec": features_of_alignrec,
+    "alignment-grid": alignment_grid,
+    "official": official,
+    "trained": trained,
+    "pretraining": pretraining("history"),
+    "pretraining-teacher": pretraining("teacher_history"),
+    "speed": speed_table,
+    "speed-short": speed_short,
+}

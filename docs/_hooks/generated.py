@@ -1,0 +1,112 @@
+"""mkdocs hook: fills the `<!-- generated: NAME -->` places of the pages from the source.
+
+Modules are parsed, not imported, except the registry and the command line; neither needs RecBole.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "alignrec_recbole"
+PLACE = re.compile(r"<!-- generated: ([\w-]+) -->")
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+
+def docstring(path: Path) -> str:
+    """The docstring of a module's file."""
+    return ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+
+
+def markdown(text: str) -> str:
+    """A docstring as Markdown: indented paragraphs are code, hanging ones definitions."""
+    out: list[str] = []
+    for paragraph in text.split("\n\n"):
+        lines = paragraph.split("\n")
+        if all(line.startswith("    ") for line in lines):
+            out.append("```text\n" + "\n".join(line[4:] for line in lines) + "\n```")
+        elif any(line.startswith("    ") for line in lines):
+            out.append(_definitions(lines))
+        else:
+            out.append(paragraph)
+    return "\n\n".join(out)
+
+
+def _definitions(lines: list[str]) -> str:
+    entries: list[tuple[str, list[str]]] = []
+    for line in lines:
+        if line.startswith("    ") and entries:
+            entries[-1][1].append(line.strip())
+        else:
+            entries.append((line, []))
+    return "\n".join(f"- **{term}**: {' '.join(words)}" for term, words in entries)
+
+
+def _untitled(text: str) -> str:
+    """A docstring without the name that its first line begins with."""
+    _, colon, rest = text.partition(": ")
+    return rest[:1].upper() + rest[1:] if colon else text
+
+
+def protocols() -> str:
+    """Every protocol's question and definition, then what the training-free ones share."""
+    from alignrec_recbole.protocols import PROTOCOLS
+
+    parts = []
+    for name, (ranked, question) in PROTOCOLS.items():
+        path = PACKAGE / "protocols" / f"{name.replace('-', '_')}.py"
+        definition = (
+            markdown(_untitled(docstring(path)))
+            if path.exists()
+            else "A trained model ranks all items; masking and targets are those of the evaluation "
+            "convention. Hyper-parameters and early stopping see validation only."
+        )
+        title = question[0].upper() + question[1:]
+        parts.append(f"## {name}\n\n*{title}* Ranks with: {ranked}.\n\n{definition}")
+    shared = markdown(docstring(PACKAGE / "protocols" / "content.py"))
+    return "\n\n".join([*parts, f"## What the training-free protocols share\n\n{shared}"])
+
+
+def models() -> str:
+    """A table of this package's models, then each one's header and defaults."""
+    from alignrec_recbole.registry.models import MODELS
+
+    rows = ["| model | features | what it is |", "|---|---|---|"]
+    parts = []
+    for entry in MODELS.values():
+        module = entry.target.partition(":")[0]
+        path = ROOT / (module.replace(".", "/") + ".py")
+        needs = "needed" if entry.needs_features else "none"
+        defaults = ROOT / "properties" / "model" / f"{entry.name}.yaml"
+        if not path.exists():
+            rows.append(f"| {entry.name} | {needs} | RecBole's own |")
+            continue
+        first, _, rest = docstring(path).partition("\n\n")
+        what = _untitled(" ".join(first.split()))
+        rows.append(f"| [{entry.name}](#{entry.name.lower()}) | {needs} | {what} |")
+        part = f"## {entry.name}\n\n{what}\n\n```text\n{rest}\n```"
+        if defaults.exists():
+            part += f"\n\nDefaults:\n\n```yaml\n{defaults.read_text('utf-8').rstrip()}\n```"
+        parts.append(part)
+    return "\n".join(rows) + "\n\n" + "\n\n".join(parts)
+
+
+def layers() -> str:
+    """The import contract of pyproject.toml."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    found = text[text.index("layers = [") :]
+    names = re.findall(r'"([^"]+)"', found[: found.index("\n]")])
+    return "```text\n" + "\n".join(names) + "\n```"
+
+
+PARTS: dict[str, Callable[[], str]] = {"protocols": protocols, "models": models, "layers": layers}
+
+
+def on_page_markdown(text: str, **_: object) -> str:
+    """mkdocs calls this with each page's Markdown."""
+    return PLACE.sub(lambda match: PARTS[match[1]](), text)

@@ -1,0 +1,60 @@
+"""The generated tables of the Markdown files are views of committed results, and never stale."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from records import record, store
+
+from alignrec_recbole.errors import RecordError
+from alignrec_recbole.runs.record import read_runs
+from benchmarks import readme_blocks, readme_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def copy_pages(folder: Path) -> None:
+    """The Markdown files that hold generated tables."""
+    for name in readme_tables.FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+
+
+def test_no_generated_table_is_stale(capsys: pytest.CaptureFixture[str]) -> None:
+    assert readme_tables.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_a_stale_table_is_found_and_rebuilt(tmp_path: Path) -> None:
+    copy_pages(tmp_path)
+    store(tmp_path / "results" / "shipped", record(dataset="baby", value=0.0754))
+    assert readme_tables.main(["--check"], tmp_path) == 1
+    assert readme_tables.main([], tmp_path) == 0
+    assert readme_tables.main(["--check"], tmp_path) == 0
+    text = (tmp_path / "results" / "README.md").read_text("utf-8")
+    assert "0.0754" in text
+    assert text.startswith((ROOT / "results/README.md").read_text("utf-8")[:200])
+    store(tmp_path / "results" / "shipped", record(dataset="baby", seed=1000, value=0.0764))
+    assert readme_tables.main(["--check"], tmp_path) == 1
+
+
+def test_runs_of_uncommitted_code_are_not_shown(tmp_path: Path) -> None:
+    store(tmp_path, record(code={"dirty": True}))
+    assert not readme_blocks.clean(read_runs(tmp_path / "runs"))
+
+
+def test_the_readme_shows_eight_rows_of_results_and_five_of_speed() -> None:
+    results = readme_blocks.read(ROOT / "results" / "shipped")
+    head = 2
+    assert len(readme_blocks.best_on_sports(results).splitlines()) == head + 8
+    rows = [line for line in readme_blocks.speed_short(results).splitlines() if line[:1] == "|"]
+    assert len(rows) == head + 5
+
+
+def test_an_unknown_table_is_an_error() -> None:
+    results = readme_blocks.Results({}, [])
+    with pytest.raises(RecordError, match="unknown table"):
+        readme_tables.rebuilt("<!-- table: nothing -->\n<!-- end table -->", results, "a page")
+    with pytest.raises(RecordError, match="has no generated table"):
+        readme_tables.rebuilt("text", results, "a page")
