@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 if TYPE_CHECKING:
     pass
 
@@ -29,10 +27,10 @@ def _download(options: argparse.Namespace) -> int:
     from alignrec_recbole.errors import DownloadError
     from alignrec_recbole.io.download import fetch_published
     from alignrec_recbole.io.files import inside
-    from alignrec_recbole.io.yaml_loader import properties_dir
+    from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 
     path = inside(properties_dir() / "dataset", f"{options.dataset}.yaml")
-    entries = yaml.safe_load(path.read_text("utf-8")).get("downloads") if path.is_file() else None
+    entries = read_yaml(path).get("downloads")
     if not entries:
         raise DownloadError(
             f"No address is known for data set {options.dataset!r}.",

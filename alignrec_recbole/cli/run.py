@@ -15,6 +15,7 @@ import yaml
 if TYPE_CHECKING:
     from alignrec_recbole.runs.record import RunRecord
 
+from alignrec_recbole.io.yaml_loader import parse_yaml
 from alignrec_recbole.registry.models import resolve
 
 
@@ -331,17 +332,11 @@ def _choices(text: str) -> tuple[str, list[Any]]:
 
 
 def _value(text: str) -> Any:
-    """A YAML scalar; 1e-5 is a number here too (plain YAML 1.1 takes it as text)."""
+    """A YAML value."""
     try:
-        value = yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a YAML value") from None
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _merge(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from alignrec_recbole.io.yaml_loader import properties_dir
+from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.reports.grouping import Group
 
 PRIMARY_METRIC = "Recall@20"
@@ -40,9 +39,7 @@ class PublishedRow(BaseModel):
 
 def published(dataset: str) -> list[PublishedRow]:
     """The rows of a data set, from published.yaml."""
-    table = yaml.safe_load(
-        (properties_dir() / "reference_results.yaml").read_text(encoding="utf-8")
-    )
+    table = read_yaml(properties_dir() / "reference_results.yaml")
     return [
         PublishedRow(**{**row, "values": dict(zip(table["columns"], row["values"], strict=True))})
         for row in table["rows"]

@@ -11,12 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignrec_recbole.errors import SettingError, UnknownNameError
 from alignrec_recbole.io.files import inside
-from alignrec_recbole.io.yaml_loader import properties_dir
+from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 
 FOLDER = properties_dir() / "suite"
 LATER = {"mask-modality", "long-tail"}  # they read what the protocol `full` left
@@ -124,6 +123,6 @@ def read_suite(name: str) -> Suite:
             expected=f"one of {', '.join(suite_names())}, or a .yaml file",
         )
     try:
-        return Suite.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
+        return Suite.model_validate(read_yaml(path))
+    except ValidationError as error:
         raise SettingError(f"Suite {name!r} cannot be read.", found=str(error)) from error

@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-import yaml
 from tabulate import tabulate
 
 from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.io.yaml_loader import properties_dir
+from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from benchmarks.reference import alignrec_official
 from benchmarks.reference.checkout import default_dtype
 from benchmarks.reference.our_training import train_ours
@@ -81,7 +80,7 @@ def build_ours(case: Case, inputs: dict[str, Any], double: bool) -> Any:
     """Our model, variant official, on the case's inputs; row 0 of every table is PAD."""
     from alignrec_recbole.models.alignrec import AlignRec
 
-    defaults = yaml.safe_load((properties_dir() / "model" / "AlignRec.yaml").read_text())
+    defaults = read_yaml(properties_dir() / "model" / "AlignRec.yaml")
     config = _Config(
         {
             **defaults,
