@@ -145,7 +145,7 @@ def _raw(options: argparse.Namespace) -> None:
     """Turn raw files into a data set's folder: items.tsv, NAME.inter, features, images."""
     files = amazon.find_raw(options.raw)
     folder = inside(data_folders(options.data_path)[0], options.dataset)
-    given, there = amazon.find_numbering(options.raw), amazon.find_numbering(folder)
+    given, there = amazon.find_id_mapping(options.raw), amazon.find_id_mapping(folder)
     if given and there and given != there:
         raise DataError(
             "Two mappings number the items differently.",
@@ -153,13 +153,13 @@ def _raw(options: argparse.Namespace) -> None:
             expected="one, or the same in both",
             hint="take away the one that the data set is not numbered by",
         )
-    rated = amazon.Read()
+    rated = amazon.ParseStats()
     chunks = amazon.read_interactions(files["interactions"], rated)
     frame, numbering = amazon.load_interactions(chunks, given or there, rated)
     inter = folder / f"{options.dataset}.inter"
     if inter.exists():
-        amazon.check_numbering(inter, frame)
-    read = amazon.Read()
+        amazon.check_ids(inter, frame)
+    read = amazon.ParseStats()
     meta = amazon.read_meta(files["meta"], read)
     urls, unknown = amazon.write_items(meta, numbering, folder / "items.tsv")
     rows: list[list[Any]] = [

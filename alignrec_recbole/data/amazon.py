@@ -1,12 +1,12 @@
 """The public Amazon 2014 files, as they are downloaded, to an item table, interactions, features.
 
-    meta_*.json.gz           one Python literal (or JSON object) a line
+    meta_*.json.gz           one Python literal (or JSON object) per line
     ratings_*.csv            user,item,rating,timestamp; or reviews_*_5.json.gz
     image_features_*.b       records of a 10-byte ASIN and 4096 float32
-    i_id_mapping.csv, u_id_mapping.csv   MMRec's numbering, where it is there
+    i_id_mapping.csv, u_id_mapping.csv   MMRec's numbers, optional
 
 Everything is read as a stream; lines are parsed as literals and never executed. Features and texts
-meet a released split through MMRec's mapping, by ASIN.
+are joined with a released split by ASIN, through MMRec's mapping.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ CORE = 5  # interactions that every user and item has at least
 LONGEST_LINE = 1 << 20  # bytes; the longest real description has some ten thousand
 ASIN_BYTES, IMAGE_WIDTH = 10, 4096
 TEXT_COLUMNS = ("title", "brand", "categories", "description")
-CHUNK = 1 << 20  # rows of a rating file looked at together
+CHUNK = 1 << 20  # rows of a rating file read at a time
 ID = re.compile(r"[!#-~]{1,100}")  # no white space or quotation mark: ids become cells and names
-OWN = "numbered_by"  # a third column tells this tool's mapping files from MMRec's
+GENERATED_BY_US = "numbered_by"  # a third column marks mapping files written here; MMRec's have two
 
 
 @dataclass
 class MetaItem:
-    """What a line of the metadata says of an item; "" where it says nothing."""
+    """A line of the metadata; "" for what it does not say."""
 
     asin: str
     title: str = ""
@@ -55,7 +55,7 @@ class MetaItem:
 
 
 @dataclass
-class Numbering:
+class IdMapping:
     """Tokens of users and items by their original ids; insertion order is the table's order."""
 
     users: dict[str, int]
@@ -64,32 +64,32 @@ class Numbering:
 
 
 @dataclass
-class Read:
+class ParseStats:
     """Lines that were read and lines that were not, by reason."""
 
     good: int = 0
     bad: Counter[str] = field(default_factory=Counter)
 
 
-def read_meta(path: Path, read: Read | None = None) -> Iterator[MetaItem]:
-    """Items of a meta_*.json.gz. A line that is no literal is counted and left out.
+def read_meta(path: Path, stats: ParseStats | None = None) -> Iterator[MetaItem]:
+    """Items of a meta_*.json.gz. A line that is no literal is counted and skipped.
 
     Raises:
         DataError: the file is missing, is not gzip or ends early.
     """
-    read = Read() if read is None else read
-    for line in _lines(path, read):
-        entry = _literal(line, read)
+    stats = ParseStats() if stats is None else stats
+    for line in _lines(path, stats):
+        entry = _literal(line, stats)
         if entry is None:
             continue
         asin = entry.get("asin")
         if not isinstance(asin, str) or not asin.strip():
-            read.bad["no asin"] += 1
+            stats.bad["no asin"] += 1
             continue
         if not ID.fullmatch(asin.strip()):
-            read.bad["bad asin"] += 1
+            stats.bad["bad asin"] += 1
             continue
-        read.good += 1
+        stats.good += 1
         yield MetaItem(
             asin.strip(),
             _text(entry.get("title")),
@@ -100,8 +100,8 @@ def read_meta(path: Path, read: Read | None = None) -> Iterator[MetaItem]:
         )
 
 
-def _lines(path: Path, read: Read) -> Iterator[bytes]:
-    """Lines of a gzip file; longer ones than LONGEST_LINE are counted, never held whole."""
+def _lines(path: Path, stats: ParseStats) -> Iterator[bytes]:
+    """Lines of a gzip file; longer ones than LONGEST_LINE are counted, never held in memory."""
     try:
         with gzip.open(path, "rb") as handle:
             while line := handle.readline(LONGEST_LINE):
@@ -109,7 +109,7 @@ def _lines(path: Path, read: Read) -> Iterator[bytes]:
                     if line.strip():
                         yield line
                     continue
-                read.bad["too long"] += 1
+                stats.bad["too long"] += 1
                 while line and not line.endswith(b"\n"):
                     line = handle.readline(LONGEST_LINE)
     except FileNotFoundError:
@@ -117,24 +117,24 @@ def _lines(path: Path, read: Read) -> Iterator[bytes]:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path.name} is not a whole gzip file.",
-            found=f"{type(error).__name__}: {error}, after {read.good} items",
+            found=f"{type(error).__name__}: {error}, after {stats.good} items",
             expected="the file as it is published",
-            hint="fetch it again",
+            hint="download it again",
         ) from error
 
 
-def _literal(line: bytes, read: Read) -> dict[str, Any] | None:
+def _literal(line: bytes, stats: ParseStats) -> dict[str, Any] | None:
     try:
         text = line.decode("utf-8")
         entry = json.loads(text) if text.startswith('{"') else ast.literal_eval(text.strip())
     except UnicodeDecodeError:
-        read.bad["not UTF-8"] += 1
+        stats.bad["not UTF-8"] += 1
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        read.bad["not a literal"] += 1
+        stats.bad["not a literal"] += 1
     else:
         if isinstance(entry, dict):
             return entry
-        read.bad["not an object"] += 1
+        stats.bad["not an object"] += 1
     return None
 
 
@@ -155,7 +155,7 @@ def _text(value: Any) -> str:
 
 
 def _categories(value: Any) -> str:
-    """The first path, as MMRec takes it.
+    """The first path, as in MMRec.
 
     >>> _categories([["Sports", "Cycling"], ["Other"]]), _categories("x"), _categories([])
     ('Sports, Cycling', '', '')
@@ -166,10 +166,10 @@ def _categories(value: Any) -> str:
     return ", ".join(_text(part) for part in first if isinstance(part, str))
 
 
-def read_interactions(path: Path, read: Read | None = None) -> Iterator[pd.DataFrame]:
+def read_interactions(path: Path, stats: ParseStats | None = None) -> Iterator[pd.DataFrame]:
     """Chunks with user, item, rating, timestamp of a ratings_*.csv or reviews_*.json.gz.
 
-    Lines of reviews that are left out are counted.
+    Skipped lines of reviews are counted.
 
     Raises:
         DataError: the file is missing or has other columns.
@@ -192,17 +192,17 @@ def read_interactions(path: Path, read: Read | None = None) -> Iterator[pd.DataF
                 expected="user,item,rating,timestamp in every row, without a header",
             ) from error
         return
-    read, rows = Read() if read is None else read, []
-    for line in _lines(path, read):
-        entry = _literal(line, read)
+    stats, rows = ParseStats() if stats is None else stats, []
+    for line in _lines(path, stats):
+        entry = _literal(line, stats)
         if entry is None:
             continue
         user, item = entry.get("reviewerID"), entry.get("asin")
         if not isinstance(user, str) or not isinstance(item, str):
-            read.bad["no user or item"] += 1
+            stats.bad["no user or item"] += 1
             continue
         if not (ID.fullmatch(user) and ID.fullmatch(item)):
-            read.bad["bad user or item id"] += 1
+            stats.bad["bad user or item id"] += 1
             continue
         rows.append((user, item, entry.get("overall"), entry.get("unixReviewTime")))
         if len(rows) == CHUNK:
@@ -212,64 +212,64 @@ def read_interactions(path: Path, read: Read | None = None) -> Iterator[pd.DataF
 
 
 def load_interactions(
-    chunks: Iterable[pd.DataFrame], numbering: Numbering | None, read: Read | None = None
-) -> tuple[pd.DataFrame, Numbering]:
+    chunks: Iterable[pd.DataFrame], mapping: IdMapping | None, stats: ParseStats | None = None
+) -> tuple[pd.DataFrame, IdMapping]:
     """The 5-core of the interactions, users and items numbered by first appearance.
 
-    With a released numbering, its users and items are kept instead and their numbers used. Of the
-    rows of a pair the earliest is kept; rows without a time are left out and counted.
+    With a released mapping, its users and items are selected instead, under their numbers. Of the
+    rows of a pair the earliest is kept; rows without a timestamp are skipped and counted.
 
     Raises:
-        DataError: nothing is left.
+        DataError: no interaction remains.
     """
-    read = Read() if read is None else read
-    users: dict[str, int] = numbering.users if numbering else {}
-    items: dict[str, int] = numbering.items if numbering else {}
+    stats = ParseStats() if stats is None else stats
+    users: dict[str, int] = mapping.users if mapping else {}
+    items: dict[str, int] = mapping.items if mapping else {}
     parts = []
     for chunk in chunks:
         times = pd.to_numeric(chunk["timestamp"], errors="coerce")
-        told = times.abs() < 2**53  # NaN is not
-        if not told.all():
-            read.bad["no time"] += int((~told).sum())
-        known = chunk[told]
+        has_timestamp = times.abs() < 2**53  # False for NaN
+        if not has_timestamp.all():
+            stats.bad["no time"] += int((~has_timestamp).sum())
+        known = chunk[has_timestamp]
         codes = pd.DataFrame(
             {
-                "userID": _codes(known["user"], users, numbering is None),
-                "itemID": _codes(known["item"], items, numbering is None),
+                "userID": _codes(known["user"], users, mapping is None),
+                "itemID": _codes(known["item"], items, mapping is None),
                 "rating": pd.to_numeric(known["rating"], errors="coerce").to_numpy(np.float32),
-                "timestamp": times[told].to_numpy(np.int64),
+                "timestamp": times[has_timestamp].to_numpy(np.int64),
             }
         )
         numbered = (codes["userID"] >= 0) & (codes["itemID"] >= 0)
-        if numbering is None and not numbered.all():  # else they are merely not of its data
-            read.bad["bad user or item id"] += int((~numbered).sum())
+        if mapping is None and not numbered.all():  # otherwise they are only not in its data set
+            stats.bad["bad user or item id"] += int((~numbered).sum())
         parts.append(codes[numbered])
     frame = pd.concat(parts, ignore_index=True)
     earliest = frame.sort_values("timestamp", kind="stable").drop_duplicates(["userID", "itemID"])
     frame = earliest.sort_index(ignore_index=True)  # in the file's order again
-    if numbering is None:
+    if mapping is None:
         frame = _core(frame)
     if frame.empty:
         raise DataError(
-            "No interactions are left.",
-            found="no user and item with five each"
-            if numbering is None
-            else "no user and item of MMRec's mapping",
+            "No interactions remain.",
+            found="no users and items with five interactions each"
+            if mapping is None
+            else "no users and items of MMRec's mapping",
             expected="the ratings of one category",
         )
-    if numbering is not None:
-        return frame, numbering
+    if mapping is not None:
+        return frame, mapping
     names = [list(users), list(items)]
     numbers = []
     for column, all_names in zip(("userID", "itemID"), names, strict=True):
         new, kept = pd.factorize(frame[column])
         frame[column] = new
         numbers.append({all_names[old]: i for i, old in enumerate(kept)})
-    return frame, Numbering(numbers[0], numbers[1], released=False)
+    return frame, IdMapping(numbers[0], numbers[1], released=False)
 
 
 def _codes(values: pd.Series, table: dict[str, int], grow: bool) -> np.ndarray:
-    """Numbers of ids; new ids get the next one, or −1, as what is no id does."""
+    """Numbers of ids; a new id gets the next number, or −1, as does a value that is no id."""
     local, names = pd.factorize(values)
     if grow:
         numbers = [
@@ -281,7 +281,7 @@ def _codes(values: pd.Series, table: dict[str, int], grow: bool) -> np.ndarray:
 
 
 def _core(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose user and item have CORE rows at least, when all others are gone."""
+    """The largest set of rows in which every user and item has at least CORE rows."""
     while len(frame):
         enough = np.ones(len(frame), dtype=bool)
         for column in ("userID", "itemID"):
@@ -293,14 +293,14 @@ def _core(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def find_numbering(folder: Path) -> Numbering | None:
-    """MMRec's mapping files of a folder, both or neither; this tool's own ones do not count.
+def find_id_mapping(folder: Path) -> IdMapping | None:
+    """MMRec's mapping files of a folder; None if it has none, or only some that were written here.
 
     Raises:
-        DataError: there is one alone, or it is damaged.
+        DataError: there is only one, or one is damaged.
     """
     paths = [folder / f"{kind}_id_mapping.csv" for kind in "ui"]
-    there = [path.is_file() and not _own(path) for path in paths]
+    there = [path.is_file() and not _generated_by_us(path) for path in paths]
     if not any(there):
         return None
     if not all(there):
@@ -310,19 +310,19 @@ def find_numbering(folder: Path) -> Numbering | None:
             expected="u_id_mapping.csv and i_id_mapping.csv",
         )
     users, items = (read_mapping(path) for path in paths)
-    return Numbering(users, items, released=True)
+    return IdMapping(users, items, released=True)
 
 
-def _own(path: Path) -> bool:
+def _generated_by_us(path: Path) -> bool:
     with open(path, encoding="utf-8", errors="replace") as handle:
-        return handle.readline().rstrip("\n").endswith(f"\t{OWN}")
+        return handle.readline().rstrip("\n").endswith(f"\t{GENERATED_BY_US}")
 
 
-def check_numbering(path: Path, frame: pd.DataFrame) -> None:
-    """Check that a `NAME.inter` that stays has the numbers of the items and users in `frame`.
+def check_ids(path: Path, frame: pd.DataFrame) -> None:
+    """Check that an existing `NAME.inter` uses the user and item numbers of `frame`.
 
-    Its rows must be rows of `frame`; with the same timestamps, if its timestamps are the raw
-    file's at all (released files may have counted instead).
+    Its rows must be rows of `frame`; with the same timestamps, if its timestamps are those of the
+    raw file at all (released files may have ranks instead).
 
     Raises:
         DataError: rows do not fit, or the file is not a table of users and items.
@@ -336,7 +336,7 @@ def check_numbering(path: Path, frame: pd.DataFrame) -> None:
             f"{path.name} has no users or no items.",
             found=f"columns {', '.join(header)}",
             expected=f"one of {', '.join(USER_COLUMNS)} and one of {', '.join(ITEM_COLUMNS)}",
-            hint="prepare into another --dataset, or move the file away",
+            hint="choose another --dataset, or move the file away",
         )
     rows = pd.read_csv(
         path, sep="\t", header=0, names=names, usecols=lambda name: name in (*keys, "timestamp"),
@@ -347,41 +347,41 @@ def check_numbering(path: Path, frame: pd.DataFrame) -> None:
     rows = rows.merge(own, on=keys, how="left")
     fits = rows["when"].notna()
     if "timestamp" in names:
-        told = pd.to_numeric(rows["timestamp"], errors="coerce")
-        if told.isin(frame["timestamp"]).all():
-            fits &= told == rows["when"]
+        given = pd.to_numeric(rows["timestamp"], errors="coerce")
+        if given.isin(frame["timestamp"]).all():
+            fits &= given == rows["when"]
     if not fits.all():
         user, item = rows.loc[~fits, keys].iloc[0]
         raise DataError(
-            f"{path.name} is there and has other numbers than the items would get.",
-            found=f"{int((~fits).sum())} of its {len(rows)} rows are not in the raw files so "
-            f"numbered, first user {user!r} with item {item!r}",
-            expected="the numbers that it was made with",
-            hint="put its u_id_mapping.csv and i_id_mapping.csv beside the raw files (take others "
-            "away), prepare into another --dataset, or move it away",
+            f"The existing {path.name} uses different item ids.",
+            found=f"{int((~fits).sum())} of its {len(rows)} rows are not in the raw files under "
+            f"these ids, first user {user!r} with item {item!r}",
+            expected="the ids that it was made with",
+            hint="put its u_id_mapping.csv and i_id_mapping.csv beside the raw files in place of "
+            "others, choose another --dataset, or move the file away",
         )
 
 
 def write_items(
-    meta: Iterable[MetaItem], numbering: Numbering, path: Path
+    meta: Iterable[MetaItem], mapping: IdMapping, path: Path
 ) -> tuple[dict[str, str], list[str]]:
-    """Write `items.tsv`: a row for each numbered item, in the order of the numbers.
+    """Write `items.tsv`: a row per item of the mapping, in the order of the numbers.
 
     Returns:
-        Image address by ASIN, and the ASINs that the metadata does not know.
+        Image URL by ASIN, and the ASINs without metadata.
     """
     found: dict[str, MetaItem] = {}
     for item in meta:
-        if item.asin in numbering.items and item.asin not in found:
+        if item.asin in mapping.items and item.asin not in found:
             found[item.asin] = item
-    order = sorted(numbering.items, key=numbering.items.__getitem__)
+    order = sorted(mapping.items, key=mapping.items.__getitem__)
     with atomic_write(path, "w") as handle:
         handle.write("\t".join(["itemID", "asin", *TEXT_COLUMNS, "image"]) + "\n")
         for asin in order:
             item = found.get(asin, MetaItem(asin))
             cells = [_cell(getattr(item, column)) for column in TEXT_COLUMNS]
             image = image_name(asin) if item.image_url else ""
-            row = [str(numbering.items[asin]), asin, *cells, image]
+            row = [str(mapping.items[asin]), asin, *cells, image]
             handle.write("\t".join(row) + "\n")
     urls = {
         asin: found[asin].image_url for asin in order if asin in found and found[asin].image_url
@@ -390,14 +390,14 @@ def write_items(
 
 
 def _cell(text: str) -> str:
-    """A cell that is read back as it is: one that looks quoted as a whole is quoted."""
+    """A cell that is read back unchanged: one that looks quoted as a whole is quoted again."""
     if len(text) > 1 and text[0] == text[-1] == '"':
         return '"' + text.replace('"', '""') + '"'
     return text
 
 
 def image_name(asin: str) -> str:
-    """File name of an item's image; anything but letters and digits is spelt out.
+    """File name of an item's image; anything but letters and digits is written in hexadecimal.
 
     >>> image_name("B00001W0DI"), image_name("../x")
     ('B00001W0DI.jpg', '2e2e2f78-x.jpg')
@@ -408,20 +408,20 @@ def image_name(asin: str) -> str:
 
 
 def write_interactions(frame: pd.DataFrame, path: Path) -> None:
-    """Write `NAME.inter` without a split; the harness draws it."""
+    """Write `NAME.inter` without a split; the harness draws one."""
     with atomic_write(path, "w") as handle:
         frame.to_csv(handle, sep="\t", index=False, lineterminator="\n")
 
 
-def write_mapping(numbering: Numbering, folder: Path) -> None:
-    """Write MMRec's two mapping files; a third column says where the numbers are our own."""
-    mark = ("", "") if numbering.released else (f"\t{OWN}", "\tprepare")
-    for name, own, column, table in (
-        ("u_id_mapping.csv", "user_id", "userID", numbering.users),
-        ("i_id_mapping.csv", "asin", "itemID", numbering.items),
+def write_mapping(mapping: IdMapping, folder: Path) -> None:
+    """Write MMRec's two mapping files; a third column marks numbers that were assigned here."""
+    mark = ("", "") if mapping.released else (f"\t{GENERATED_BY_US}", "\tprepare")
+    for name, key_column, column, table in (
+        ("u_id_mapping.csv", "user_id", "userID", mapping.users),
+        ("i_id_mapping.csv", "asin", "itemID", mapping.items),
     ):
         with atomic_write(folder / name, "w") as handle:
-            handle.write(f"{own}\t{column}{mark[0]}\n")
+            handle.write(f"{key_column}\t{column}{mark[0]}\n")
             handle.writelines(f"{key}\t{number}{mark[1]}\n" for key, number in table.items())
 
 
@@ -444,23 +444,23 @@ def read_image_features(handle: IO[bytes], name: str) -> Iterator[tuple[str, np.
                 f"{name} is not a file of image features.",
                 found=f"record {number + 1}: {len(record)} bytes, starting {head!r}",
                 expected=f"records of {size} bytes, a 10-letter ASIN first",
-                hint="fetch it again",
+                hint="download it again",
             )
         number += 1
         yield head.decode("ascii"), np.frombuffer(record, "<f4", offset=ASIN_BYTES)
 
 
 def write_image_features(
-    path: Path, numbering: Numbering, out: Path, name: str = "image-4096"
+    path: Path, mapping: IdMapping, out: Path, name: str = "image-4096"
 ) -> FeatureManifest:
-    """The published 4096-d features as a feature file.
+    """Write the published 4096-d image features as a feature file.
 
-    Items without one get the mean of the others, as in MMRec; the manifest counts and names them.
+    Items without one get the mean of the others, as in MMRec; the manifest names them.
 
     Raises:
-        DataError: the file is damaged or holds none of the items.
+        DataError: the file is damaged or has none of the items.
     """
-    order = sorted(numbering.items, key=numbering.items.__getitem__)
+    order = sorted(mapping.items, key=mapping.items.__getitem__)
     part = out.with_name(f".{out.name}.part.npy")
     part.parent.mkdir(parents=True, exist_ok=True)
     matrix = np.lib.format.open_memmap(
@@ -496,11 +496,11 @@ def write_image_features(
             encoder="Amazon 2014 image features (CNN, 4096)",
             settings={
                 "absent": "mean of the others, as in MMRec",
-                "filled_with_mean": [str(numbering.items[order[i]]) for i in without],
+                "filled_with_mean": [str(mapping.items[order[i]]) for i in without],
                 "not_finite_or_zero": broken,
             },
             source=path.name,
-            items=[str(numbering.items[asin]) for asin in order],
+            items=[str(mapping.items[asin]) for asin in order],
             notes=[f"{len(without)} items have the mean vector"] if len(without) else [],
         )
     finally:
@@ -508,10 +508,10 @@ def write_image_features(
 
 
 def find_raw(folder: Path) -> dict[str, Path]:
-    """The raw files of a folder: meta, interactions and, where they are there, image_features.
+    """The raw files of a folder: meta, interactions and, if there are any, image_features.
 
     Raises:
-        DataError: one is missing that is needed, or there are two of a kind.
+        DataError: a required one is missing, or there are two of a kind.
     """
     kinds: dict[str, Sequence[str]] = {
         "meta": ("meta_*.json.gz",),
@@ -523,10 +523,9 @@ def find_raw(folder: Path) -> dict[str, Path]:
         found = next((f for p in patterns if (f := sorted(folder.glob(p)))), [])
         if len(found) > 1 or (not found and kind != "image_features"):
             raise DataError(
-                f"The raw files in {folder} do not say which {kind} to take.",
+                f"Expected exactly one {' or '.join(patterns)} in {folder}; found {len(found)}.",
                 found=", ".join(path.name for path in found) or "none",
-                expected=f"one of {' or '.join(patterns)}",
-                hint="keep one category a folder",
+                hint="use one folder per category",
             )
         if found:
             out[kind] = found[0]

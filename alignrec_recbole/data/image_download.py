@@ -1,9 +1,9 @@
-"""Item images from their addresses: in parallel, politely, resumed, with checksums.
+"""Download item images: in parallel, at a limited rate, resumed, with checksums.
 
-A ledger beside the images, one JSON line a try, says what came of each address. What is there and
-has its checksum is not fetched again; what failed for good (404, not an image) is not tried again.
-Only hosts that the caller names are asked, redirects included: the addresses come from a file that
-anyone could have written.
+A ledger beside the images, one JSON line per attempt, records the outcome for each URL. A file with
+its recorded checksum is not downloaded again, nor is a URL that failed permanently (404, not an
+image). Only hosts that the caller names are contacted, redirects included: the URLs come from a
+file that anyone could have written.
 """
 
 from __future__ import annotations
@@ -31,28 +31,29 @@ from urllib3.exceptions import HTTPError
 
 from alignrec_recbole.data.images import FORMATS, MAX_PIXELS
 from alignrec_recbole.io.files import atomic_write, inside, sha256_file
+from alignrec_recbole.io.http import make_session
 
 HOSTS = ("images-amazon.com", "ssl-images-amazon.com", "media-amazon.com")
 LARGEST = 20 << 20  # bytes of an image
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and without a byte
 REDIRECTS = 3
 TRIES = 3
-LONGEST_WAIT = 60.0  # seconds that a server may ask for
+LONGEST_WAIT = 60.0  # seconds that a server may ask to wait
 LEDGER = "fetched.jsonl"
-FOR_GOOD = ("gone", "not an image", "too large")
-REFUSED = "address refused"  # not for good: another call may name other hosts
+PERMANENT_FAILURES = ("gone", "not an image", "too large")
+ADDRESS_REFUSED = "address refused"  # not permanent: another call may name other hosts
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """How hard a host is asked.
+    """How often the hosts are asked.
 
     Attributes:
         connections: at the same time.
         pause: seconds between two requests of one connection.
-        backoff: seconds before the second try; doubled for each further one.
+        backoff: seconds before the second attempt; doubled for each further one.
     """
 
     connections: int = 8
@@ -68,10 +69,11 @@ def fetch_images(
     polite: RateLimit | None = None,
     progress: bool = True,
 ) -> Counter[str]:
-    """Fetch images into a folder; returns how many came ("fetched", "had") or failed, by reason.
+    """Download images into a folder; returns how many are there ("fetched", "had") or failed, by
+    reason.
 
     Args:
-        urls: file name → address.
+        urls: file name → URL.
         hosts: names, each with its subdomains, that may be asked.
     """
     polite = polite or RateLimit()
@@ -86,7 +88,7 @@ def fetch_images(
             if before["status"] == "fetched" and _unchanged(path, before):
                 outcome["had"] += 1
                 continue
-            if before["status"] in FOR_GOOD:
+            if before["status"] in PERMANENT_FAILURES:
                 outcome[before["status"]] += 1
                 continue
         todo.append((name, url))
@@ -94,8 +96,7 @@ def fetch_images(
 
     def one(name: str, url: str) -> dict[str, Any]:
         if not hasattr(local, "session"):
-            local.session = requests.Session()
-            local.session.headers["Accept"] = "image/*"
+            local.session = make_session(accept="image/*")  # _fetch repeats, bodies included
         entry = {"name": name, "url": url}
         entry.update(_fetch(local.session, url, inside(folder, name), hosts, polite))
         time.sleep(polite.pause)
@@ -139,8 +140,8 @@ def _fetch(
         except requests.RequestException:
             status = "no answer"
             continue
-        except ValueError:  # no address at all: a host that nothing resolves, a redirect to "[bad"
-            return {"status": REFUSED}
+        except ValueError:  # no URL at all: a host that cannot be resolved, a redirect to "[bad"
+            return {"status": ADDRESS_REFUSED}
         except HTTPError:  # of urllib3; requests lets some through
             status = "no answer"
             continue
@@ -149,7 +150,7 @@ def _fetch(
                 handle.write(answer)
             return {"status": "fetched", "sha256": sha256(answer).hexdigest(), "bytes": len(answer)}
         status = answer
-        if status in FOR_GOOD or status == REFUSED:
+        if status in PERMANENT_FAILURES or status == ADDRESS_REFUSED:
             break
         if pause and attempt + 1 < TRIES:
             time.sleep(pause)
@@ -159,11 +160,11 @@ def _fetch(
 def _attempt(
     session: requests.Session, url: str, hosts: tuple[str, ...]
 ) -> tuple[bytes | str, float]:
-    """The bytes of an image, or why there are none; and the seconds the server asks to wait."""
+    """The bytes of an image, or the reason why not; and the seconds the server asks to wait."""
     asked = address(url, hosts)
     for _ in range(REDIRECTS + 1):
         if asked is None:
-            return REFUSED, 0.0
+            return ADDRESS_REFUSED, 0.0
         with session.get(asked, stream=True, timeout=TIMEOUT, allow_redirects=False) as response:
             if response.is_redirect:
                 asked = address(response.headers["Location"], hosts, asked)
@@ -208,10 +209,11 @@ def is_image(content: bytes) -> bool:
 
 
 def address(url: str, hosts: tuple[str, ...], base: str = "") -> str | None:
-    """The address as requests will ask for it; None if that is not http(s) on one of the hosts.
+    """The URL as requests will send it; None if that is not http(s) on one of the hosts.
 
-    Parsers differ in what they take for the host, so what is checked is what requests made of it,
-    and what invites them to differ is refused: backslashes, white space, user names.
+    Parsers disagree about which part of a URL is the host. Therefore the URL that requests has
+    parsed is checked, and characters that parsers disagree about are refused: backslashes, white
+    space, user names.
 
     >>> address("http://ecx.images-amazon.com/a.jpg", HOSTS)
     'http://ecx.images-amazon.com/a.jpg'
@@ -232,7 +234,7 @@ def address(url: str, hosts: tuple[str, ...], base: str = "") -> str | None:
 
 
 def _read_ledger(path: Path) -> dict[str, dict[str, Any]]:
-    """The last entry of each name; a torn line is forgotten."""
+    """The last entry of each name; a torn line is skipped."""
     out = {}
     if path.is_file():
         for line in path.read_text("utf-8", errors="replace").splitlines():
@@ -245,5 +247,5 @@ def _read_ledger(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _unchanged(path: Path, entry: Mapping[str, Any]) -> bool:
-    there = path.is_file() and path.stat().st_size == entry.get("bytes")
-    return there and sha256_file(path) == entry.get("sha256")
+    same_size = path.is_file() and path.stat().st_size == entry.get("bytes")
+    return same_size and sha256_file(path) == entry.get("sha256")

@@ -1,6 +1,6 @@
-"""Published files fetched on request: resumed, verified, and in place only when whole.
+"""Download published files: resumed, verified, and in place only when complete.
 
-pooch has no resume, so the transfer is requests with a Range header; Google Drive goes by gdown.
+pooch cannot resume, so the transfer is requests with a Range header; Google Drive uses gdown.
 """
 
 from __future__ import annotations
@@ -16,33 +16,32 @@ from typing import Any
 
 import requests
 from filelock import FileLock, Timeout
-from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3.util import Retry
 
 from alignrec_recbole.errors import DownloadError
 from alignrec_recbole.io.files import inside, sha256_file
+from alignrec_recbole.io.http import make_session
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 16
 RETRIES = 3
-TIMEOUT = 30.0  # seconds without a byte; then the transfer is continued
+TIMEOUT = 30.0  # seconds without a byte; then the transfer is resumed
 
 
 def fetch_published(
     downloads: list[dict[str, Any]], folder: Path, *, progress: bool = True
 ) -> None:
-    """Fetch the files of a data set's YAML block `downloads` into a folder.
+    """Download the files of a data set's YAML block `downloads` into a folder.
 
-    An entry has `file`, one of `url` and `gdrive` (a file id), and `sha256` or `git_blob` (the
-    object id that a git host gives the file) or neither, where no checksum is published: its sha256
-    is then logged for comparison, and a part of an earlier call is not continued, because the two
-    could be parts of different files. `starts`, a pattern of bytes, is what the file must begin
-    with. Files that are there and verified are left alone; of several processes one fetches.
+    An entry has `file`, one of `url` and `gdrive` (a file id), and `sha256` or `git_blob` (git's
+    object id of the file). If neither checksum is published, the sha256 is logged for comparison,
+    and a partial file of an earlier call is not resumed: the two parts could belong to different
+    files. `starts` is a pattern that the first bytes must match. Verified files are not downloaded
+    again; of several processes one downloads.
 
     Raises:
-        DownloadError: an address fails or the content is not the published one.
+        DownloadError: a URL fails or the content is not the published one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for entry in downloads:
@@ -50,7 +49,7 @@ def fetch_published(
         if _is_there(target, entry):
             continue
         with _locked(target):
-            if not _is_there(target, entry):  # another process may have fetched it meanwhile
+            if not _is_there(target, entry):  # another process may have downloaded it meanwhile
                 _fetch(entry, target, progress)
 
 
@@ -65,12 +64,12 @@ def _fetch(entry: dict[str, Any], target: Path, progress: bool) -> None:
         _fetch_drive(entry["gdrive"], part, progress)
     if wrong := _what_is_wrong(part, entry):
         part.unlink()
-        came, expected = wrong
+        found, expected = wrong
         raise DownloadError(
             f"{entry['file']} is not the published file.",
-            found=came,
+            found=found,
             expected=expected,
-            hint="try again; if it stays so, the address now serves something else",
+            hint="try again; if the result is the same, the URL now serves another file",
         )
     if not known:
         logger.warning("%s: no checksum published; sha256 %s", target, sha256_file(part))
@@ -85,7 +84,7 @@ def _locked(target: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            logger.info("waiting for another process that fetches %s", target)
+            logger.info("waiting for another process that downloads %s", target)
             lock.acquire()
     except OSError as error:
         raise DownloadError(
@@ -104,12 +103,12 @@ def _is_there(target: Path, entry: dict[str, Any]) -> bool:
 
 
 def _what_is_wrong(path: Path, entry: dict[str, Any]) -> tuple[str, str] | None:
-    """What came and what was expected, if a file is not the published one."""
+    """What was found and what was expected, if a file is not the published one."""
     with open(path, "rb") as handle:
         head = handle.read(40)
     if not re.match(entry.get("starts", b""), head):
         return f"bytes that start {head!r}", "another kind of file"
-    for kind, digest in (("sha256", sha256_file), ("git_blob", git_blob)):
+    for kind, digest in (("sha256", sha256_file), ("git_blob", git_blob_sha1)):
         if entry.get(kind):
             right = digest(path) == entry[kind]
             words = f"{kind.replace('_', ' ')} {entry[kind]}"
@@ -117,7 +116,7 @@ def _what_is_wrong(path: Path, entry: dict[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def git_blob(path: Path) -> str:
+def git_blob_sha1(path: Path) -> str:
     """The object id git gives a file's content: SHA-1 of "blob SIZE\\0" and the bytes."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with open(path, "rb") as handle:
@@ -127,10 +126,7 @@ def git_blob(path: Path) -> str:
 
 
 def _fetch_url(url: str, part: Path, progress: bool) -> None:
-    session = requests.Session()
-    retry = Retry(RETRIES, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504))
-    session.mount("http://", HTTPAdapter(max_retries=retry))
-    session.mount("https://", HTTPAdapter(max_retries=retry))
+    session = make_session(RETRIES)
     failure: Exception | None = None
     for _ in range(RETRIES):
         try:
@@ -142,21 +138,23 @@ def _fetch_url(url: str, part: Path, progress: bool) -> None:
             if response is not None and 400 <= response.status_code < 500:
                 break
     raise DownloadError(
-        f"{url} could not be fetched.",
+        f"{url} could not be downloaded.",
         found=str(failure) if failure else "the connection ended early each time",
         expected="the whole file",
-        hint="run the same command again: what has arrived is kept and continued",
+        hint="run the same command again: it resumes the partial file",
     ) from failure
 
 
 def _transfer(session: requests.Session, url: str, part: Path, progress: bool) -> bool:
-    """One attempt; True if the file is whole."""
+    """One attempt; True if the file is complete."""
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity"}  # a compressed transfer has no offsets to continue at
+    headers = {
+        "Accept-Encoding": "identity"
+    }  # a compressed transfer cannot be resumed at an offset
     if have:
         headers["Range"] = f"bytes={have}-"
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == 416:  # nothing after what we have: the checksum decides
+        if response.status_code == 416:  # the server has no further bytes: the checksum decides
             return True
         response.raise_for_status()
         resumed = response.status_code == 206 and _range_start(response) == have
@@ -191,9 +189,9 @@ def _fetch_drive(file_id: str, part: Path, progress: bool) -> None:
         done = gdown.download(id=file_id, output=str(part), quiet=not progress, resume=True)
     except Exception as error:
         raise DownloadError(
-            f"The Google Drive file {file_id} could not be fetched.",
+            f"The Google Drive file {file_id} could not be downloaded.",
             found=str(error).splitlines()[0],
-            hint=f"fetch it with a browser and save it as {part.with_suffix('').name}",
+            hint=f"download it with a browser and save it as {part.with_suffix('').name}",
         ) from error
     if not done:
-        raise DownloadError(f"The Google Drive file {file_id} could not be fetched.")
+        raise DownloadError(f"The Google Drive file {file_id} could not be downloaded.")

@@ -87,7 +87,7 @@ def write_raw(folder: Path, port: int = 1, bad: bool = True) -> Path:
 
 def test_metadata_is_parsed_and_never_executed(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    read = raw.Read()
+    read = raw.ParseStats()
     items = list(raw.read_meta(next(write_raw(tmp_path).glob("meta*")), read))
     assert not (tmp_path / "HACKED").exists()
     assert [item.asin for item in items] == [a for a in ASINS if a != ASINS[4]]
@@ -195,7 +195,7 @@ def test_ids_that_would_forge_rows_are_dropped_and_counted(odd: str) -> None:
     rows += [(u, f"B{odd}", 1.0, 3) for u in USERS[:6]]
     rows += [(f"A{odd}1", i, 1.0, 3) for i in ASINS[:6]] + [("", ASINS[0], 1.0, 3)]
     table = pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
-    read = raw.Read()
+    read = raw.ParseStats()
     frame, numbers = raw.load_interactions([table], None, read)
     assert (list(numbers.users), list(numbers.items)) == (USERS[:6], ASINS[:6])
     assert len(frame) == 36
@@ -207,7 +207,7 @@ def test_reviews_with_ids_that_would_forge_rows(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "reviews_x_5.json.gz", "wt") as handle:
         for item, user in [*odd, *[(i, u) for u in USERS[:5] for i in ASINS[:5]]]:
             handle.write(json.dumps({"reviewerID": user, "asin": item, "unixReviewTime": 1}) + "\n")
-    read = raw.Read()
+    read = raw.ParseStats()
     chunks = raw.read_interactions(tmp_path / "reviews_x_5.json.gz", read)
     assert len(raw.load_interactions(chunks, None, read)[0]) == 25
     assert read.bad == {"bad user or item id": 2, "no user or item": 1}
@@ -221,7 +221,7 @@ def test_a_review_without_a_time_is_counted(tmp_path: Path, time) -> None:
             handle.write(repr(entry) + "\n")
         entry = {"reviewerID": USERS[6], "asin": ASINS[0], "unixReviewTime": time}
         handle.write(repr(entry).replace("nan", "1e999") + "\n")
-    read = raw.Read()
+    read = raw.ParseStats()
     frame, numbers = raw.load_interactions(
         raw.read_interactions(tmp_path / "reviews_x_5.json.gz", read), None, read
     )
@@ -238,25 +238,25 @@ def test_halves_of_surrogate_pairs_in_texts(tmp_path: Path) -> None:
     items = list(raw.read_meta(tmp_path / "m.json.gz"))
     assert [item.title for item in items] == ["smile \U0001f600", "cut \ufffd"]
     assert (items[0].brand, items[1].categories) == ("a\ufffdb", "\ufffd")
-    raw.write_items(items, raw.Numbering({}, {"B1": 0, "B2": 1}, False), tmp_path / "items.tsv")
+    raw.write_items(items, raw.IdMapping({}, {"B1": 0, "B2": 1}, False), tmp_path / "items.tsv")
 
 
 def test_a_released_numbering_is_kept() -> None:
     table = pd.DataFrame(ratings(), columns=["user", "item", "rating", "timestamp"])
-    given = raw.Numbering({USERS[1]: 0, USERS[0]: 1}, {ASINS[6]: 0, ASINS[0]: 1}, True)
+    given = raw.IdMapping({USERS[1]: 0, USERS[0]: 1}, {ASINS[6]: 0, ASINS[0]: 1}, True)
     frame, numbers = raw.load_interactions([table], given)
     assert numbers is given
     assert sorted(zip(frame.userID, frame.itemID, strict=True)) == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    with pytest.raises(DataError, match=r"No interactions are left"):
-        raw.load_interactions([table], raw.Numbering({"nobody": 0}, {"nothing": 0}, True))
-    with pytest.raises(DataError, match=r"No interactions are left"):
+    with pytest.raises(DataError, match=r"No interactions remain"):
+        raw.load_interactions([table], raw.IdMapping({"nobody": 0}, {"nothing": 0}, True))
+    with pytest.raises(DataError, match=r"No interactions remain"):
         raw.load_interactions([table[:20]], None)
 
 
 @pytest.mark.parametrize("content", ["a,b,c,d\n", "u,i,5.0\nx\n", "u,i,5.0,12,7\n" * 2])
 def test_damaged_ratings(tmp_path: Path, content: str) -> None:
     (tmp_path / "ratings_x.csv").write_text(content)
-    with pytest.raises(DataError, match=r"not a rating file|No interactions are left"):
+    with pytest.raises(DataError, match=r"not a rating file|No interactions remain"):
         raw.load_interactions(raw.read_interactions(tmp_path / "ratings_x.csv"), None)
 
 
@@ -265,7 +265,7 @@ def test_damaged_ratings(tmp_path: Path, content: str) -> None:
 
 def test_image_features_by_asin_with_mmrecs_mean(tmp_path: Path) -> None:
     path = next(write_raw(tmp_path).glob("*.b"))
-    numbers = raw.Numbering({}, {a: n for n, a in enumerate(reversed(ASINS[:5]))}, True)
+    numbers = raw.IdMapping({}, {a: n for n, a in enumerate(reversed(ASINS[:5]))}, True)
     raw.write_image_features(path, numbers, tmp_path / "f" / "image-4096.npy")
     table = load_features(tmp_path / "f" / "image-4096.npy")
     assert table.matrix.shape == (5, 4096)
@@ -283,7 +283,7 @@ def test_damaged_image_features(tmp_path: Path, damage: str) -> None:
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "other bytes":
         path.write_bytes(b"\x00" * 40_000)
-    numbers = raw.Numbering(
+    numbers = raw.IdMapping(
         {}, {"B777777777": 0} if damage == "other items" else {ASINS[0]: 0}, True
     )
     with pytest.raises(DataError, match=r"not a file of image features|none of the items"):
@@ -505,7 +505,7 @@ def test_from_raw_files_to_features(server: str, tmp_path: Path, capsys) -> None
     assert load_features(shop / "features" / "image-4096.npy").matrix.shape == (6, 4096)
     assert load_features(shop / "features" / "lsa.npy").manifest.missing == ["3", "4"]
     assert list(read_mapping(shop / "i_id_mapping.csv")) == ASINS[:6]
-    assert raw.find_numbering(shop) is None, "its own mapping is not MMRec's"
+    assert raw.find_id_mapping(shop) is None, "its own mapping is not MMRec's"
     few = "userID\titemID\n0\t0\n5\t5\n"
     (shop / "shop.inter").write_text(few)
     assert main(command) == 0
@@ -581,12 +581,12 @@ def test_a_mapping_that_comes_later_does_not_renumber(tmp_path: Path, capsys) ->
     before = {path: path.read_bytes() for path in shop.iterdir() if path.is_file()}
     mapping_files(tmp_path / "raw", USERS[6::-1], ASINS)
     assert prepare_shop(tmp_path) == 2
-    assert "other numbers" in capsys.readouterr().err
+    assert "uses different item ids" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in shop.iterdir() if path.is_file()}
     (shop / "shop.inter").unlink()
     assert prepare_shop(tmp_path) == 0
-    given = raw.find_numbering(tmp_path / "raw")
-    assert raw.find_numbering(shop) == given, "its own mapping made way"
+    given = raw.find_id_mapping(tmp_path / "raw")
+    assert raw.find_id_mapping(shop) == given, "its own mapping made way"
     mapping_files(tmp_path / "raw", USERS, ASINS)
     assert prepare_shop(tmp_path) == 2
     assert "Two mappings" in capsys.readouterr().err
@@ -606,13 +606,13 @@ def test_raw_folders_that_do_not_say_what_to_take(tmp_path: Path, capsys) -> Non
     (folder / "ratings_Baby.csv").write_text("")
     command = ["prepare", "--dataset", "shop", "--data-path", str(tmp_path), "--raw", str(folder)]
     assert main(command) == 2
-    assert "do not say which interactions" in capsys.readouterr().err
+    assert "Expected exactly one ratings_*.csv" in capsys.readouterr().err
     for path in folder.glob("ratings*"):
         path.unlink()
     assert main(command) == 2
     (folder / "i_id_mapping.csv").write_text("asin\titemID\nB1\t0\n")
     with pytest.raises(DataError, match=r"only i_id_mapping\.csv"):
-        raw.find_numbering(folder)
+        raw.find_id_mapping(folder)
 
 
 @pytest.mark.data
@@ -620,12 +620,12 @@ def test_real_asins_meet_the_released_split(shared_data: Path, tmp_path: Path) -
     """Published features are keyed by ASIN, the released split by number."""
     rows = [line.split("\t")[:2] for line in
             (shared_data / "sports" / "items.tsv").read_text().splitlines()[1:]]  # fmt: skip
-    numbers = raw.Numbering({}, {asin: int(number) for number, asin in rows}, True)
+    numbers = raw.IdMapping({}, {asin: int(number) for number, asin in rows}, True)
     with open(tmp_path / "image_features_x.b", "wb") as handle:
         for number, asin in rows[5:0:-1]:
             handle.write(asin.encode() + np.full(4096, int(number) + 1, "<f4").tobytes())
     (tmp_path / "f").mkdir()
-    few = raw.Numbering({}, dict(list(numbers.items.items())[:6]), True)
+    few = raw.IdMapping({}, dict(list(numbers.items.items())[:6]), True)
     raw.write_image_features(tmp_path / "image_features_x.b", few, tmp_path / "f" / "x.npy")
     table = load_features(tmp_path / "f" / "x.npy")
     assert table.matrix[1:, 0].tolist() == [2, 3, 4, 5, 6]

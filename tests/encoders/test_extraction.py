@@ -632,7 +632,7 @@ def test_a_page_is_not_taken_for_published_files(cached: bool, tmp_path: Path, m
         checkpoints._fetched(file, progress=False)
         assert len(asked) == 2
     content[".pth"] = b"Sorry"
-    with pytest.raises(DownloadError, match=r"beit3_large.* could not be fetched"):
+    with pytest.raises(DownloadError, match=r"beit3_large.* could not be downloaded"):
         checkpoints._fetched(checkpoints.NAMES["large"], progress=False)
     assert not list(folder.glob("beit3_large*"))
 

@@ -106,7 +106,7 @@ def test_a_server_that_stays_down_is_given_up(server, tmp_path, monkeypatch):
 
 def test_a_server_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "RETRIES", 1)
-    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:1/a could not be fetched"):
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:1/a could not be downloaded"):
         fetch("http://127.0.0.1:1/a", tmp_path)
 
 

@@ -81,7 +81,7 @@ def resolve_weights(
     Raises:
         SettingError: neither or both were asked for.
         FeatureError: the file is not BEiT-3.
-        DownloadError: the published file cannot be fetched.
+        DownloadError: the published file cannot be downloaded.
     """
     check_choice(given, random_init)
     if given is None:
@@ -120,7 +120,7 @@ def find_tokenizer(given: str | None, weights_given: str | None, progress: bool 
 
     Raises:
         SettingError: a file of weights was named and has none beside it.
-        DownloadError: the published one cannot be fetched.
+        DownloadError: the published one cannot be downloaded.
     """
     if given is not None:
         return Path(given)
@@ -149,7 +149,7 @@ def _fetched(file: str, progress: bool) -> Path:
         except DownloadError as error:
             failures.append(f"{url}: {error.found}")
     raise DownloadError(
-        f"{file} could not be fetched.",
+        f"{file} could not be downloaded.",
         found="; ".join(failures),
         expected="one of the two published addresses to answer",
         hint=f"fetch it by other means and pass its path, or put it into {folder}",

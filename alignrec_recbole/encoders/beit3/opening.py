@@ -54,7 +54,7 @@ def open_encoder(
     Raises:
         SettingError: weights or tokenizer are not named, or do not belong together.
         FeatureError: a file cannot be used.
-        DownloadError: a published file cannot be fetched.
+        DownloadError: a published file cannot be downloaded.
         MissingDependencyError: the extra 'beit3' is not installed.
     """
     checkpoints.check_choice(options.weights, options.random_init)
