@@ -550,7 +550,7 @@ def test_a_split_of_other_numbers_is_refused_and_nothing_written(
     shop.mkdir(parents=True)
     (shop / "shop.inter").write_text(released(*OTHERS[differ]))
     assert prepare_shop(tmp_path) == 2
-    assert "other numbers than the items would get" in capsys.readouterr().err
+    assert "uses different item ids" in capsys.readouterr().err
     assert [path.name for path in shop.iterdir()] == ["shop.inter"]
 
 
