@@ -8,8 +8,8 @@ from alignrec_recbole.testing.testbed import Testbed
 
 @pytest.mark.parametrize("first", ["features", "splits"])
 def test_splits_share_the_features_in_either_order(tmp_path, first):
-    lab = Testbed("AlignRec", tmp_path)
-    dataset = MultimodalDataset(lab.config(lab.world, 1, {}))
+    testbed = Testbed("AlignRec", tmp_path)
+    dataset = MultimodalDataset(testbed.config(testbed.world, 1, {}))
     if first == "features":
         assert dataset.features
     train, valid, test = dataset.build()
@@ -19,8 +19,8 @@ def test_splits_share_the_features_in_either_order(tmp_path, first):
 
 
 def test_released_features_are_read_again(tmp_path):
-    lab = Testbed("AlignRec", tmp_path)
-    train, valid, _ = MultimodalDataset(lab.config(lab.world, 1, {})).build()
+    testbed = Testbed("AlignRec", tmp_path)
+    train, valid, _ = MultimodalDataset(testbed.config(testbed.world, 1, {})).build()
     before = dict(train.features)
     valid.release_features()
     for name, again in train.features.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +30,7 @@ class PairwiseRecommender(GeneralRecommender):
         super().__init__(config, dataset)
         self._scoring_cache: tuple[Tensor, Tensor] | None = None
         self._frozen_items = FrozenMatrix()
-        self.register_load_state_dict_post_hook(lambda module, _: module._forget())
+        self.register_load_state_dict_post_hook(lambda module, _: module._clear_cache())
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Final user [user_num, d] and item [item_num, d] vectors."""
@@ -38,12 +40,19 @@ class PairwiseRecommender(GeneralRecommender):
         """Unweighted loss terms by name, scalars; negatives are [b] or [b, s]."""
         raise NotImplementedError
 
+    def weighted_losses(
+        self, users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> dict[str, Tensor]:
+        """The loss terms by name times their weights; the sum is minimised."""
+        terms = self.loss_terms(users, positives, negatives)
+        return {name: self.weights[name] * value for name, value in terms.items()}
+
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
-        """Weighted loss terms in the order of `weights`; their sum is minimised."""
-        terms = self.loss_terms(
+        """`weighted_losses` as RecBole asks for them: a tuple, here a named one."""
+        losses = self.weighted_losses(
             interaction[self.USER_ID], interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]
         )
-        return tuple(self.weights[name] * value for name, value in terms.items())
+        return _named_tuple(*losses)(*losses.values())
 
     def predict(self, interaction: Any) -> Tensor:
         """Scores [b] of user-item pairs."""
@@ -57,11 +66,11 @@ class PairwiseRecommender(GeneralRecommender):
         return self._frozen_items.matmul_nt(users[interaction[self.USER_ID]], items)
 
     def train(self, mode: bool = True) -> PairwiseRecommender:
-        """Switch the mode and forget the vectors kept for scoring."""
-        self._forget()
+        """Switch the mode and drop the vectors cached for scoring."""
+        self._clear_cache()
         return super().train(mode)
 
-    def _forget(self) -> None:
+    def _clear_cache(self) -> None:
         self._scoring_cache, self._frozen_items = None, FrozenMatrix()
 
     @torch.no_grad()
@@ -71,6 +80,11 @@ class PairwiseRecommender(GeneralRecommender):
         if self._scoring_cache is None:
             self._scoring_cache = self.embeddings()
         return self._scoring_cache
+
+
+@functools.cache
+def _named_tuple(*names: str) -> Any:
+    return namedtuple("Losses", names)
 
 
 class UserItemEmbedding(nn.Module):

@@ -6,7 +6,7 @@ treats each as a modality.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -230,52 +230,63 @@ class Views(NamedTuple):
 
 
 class TwoViewRecommender(ContentRecommender):
-    """A model that forms an ID view and a content view, which `align.*` can pull together.
+    """A model with an ID view and a content view, which the settings `align.*` can align.
 
-    Its `loss_terms` calls `expose`. The terms are AlignRec's (alignrec.py): CCA by cosine from
-    content to ID, UIA on the fused vectors, REG against the features as given, of items with any.
+    A subclass gives `terms_and_views` in place of `loss_terms`. The alignment terms are AlignRec's
+    (alignrec.py): CCA by cosine from content to ID, UIA of the fused vectors, REG against the
+    features as given, of items that have any.
+
+    Attributes:
+        needs_views: `terms_and_views` has to return the views.
+        resamples_dropout_per_row: dropout gives an item that is twice in a batch two vectors.
     """
 
-    resamples_dropout_per_row = (
-        False  # whether an item twice in a batch has two vectors, by dropout
-    )
+    resamples_dropout_per_row = False
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.align: AlignSettings = self.settings.align
-        self._views: Callable[[], Views] | None = None
+        self.needs_views = bool(self.align.cca or self.align.uia or self.align.reg)
         if self.align.reg:
             self.given_features = ModalityFeatures(dataset, train=False, unit=True, fuse=True)
 
-    def expose(self, views: Callable[[], Views]) -> None:
-        """Offer the batch's views; they are made only if something aligns them."""
-        self._views = views
+    def terms_and_views(
+        self, users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[dict[str, Tensor], Views | None]:
+        """Unweighted loss terms by name, and the batch's views; None unless `needs_views`."""
+        raise NotImplementedError
 
-    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
-        """The model's terms, then the alignment terms with a non-zero weight, all weighted."""
-        terms = super().calculate_loss(interaction)
-        views, self._views = self._views, None
-        if not (self.align.cca or self.align.uia or self.align.reg):
-            return terms
-        assert views is not None, "loss_terms did not expose its views"
-        batch = interaction[self.USER_ID], interaction[self.ITEM_ID]
-        return (*terms, *self._alignment(views(), *batch))
+    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """The model's own terms, without alignment."""
+        return self.terms_and_views(users, positives, negatives)[0]
 
-    def _alignment(self, views: Views, users: Tensor, positives: Tensor) -> list[Tensor]:
-        keys, out = self.align, []
+    def weighted_losses(
+        self, users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> dict[str, Tensor]:
+        """The model's own terms, then align_cca, align_uia and align_reg where they have weight."""
+        terms, views = self.terms_and_views(users, positives, negatives)
+        out = {name: self.weights[name] * value for name, value in terms.items()}
+        if self.needs_views:
+            assert views is not None
+            out |= self._alignment(views, users, positives)
+        return out
+
+    def _alignment(self, views: Views, users: Tensor, positives: Tensor) -> dict[str, Tensor]:
+        keys, out = self.align, {}
         if keys.cca:
-            out.append(keys.cca * self._views_agree(views, users, positives, keys.temperature))
+            contrast = self._contrast(views, users, positives, keys.temperature)
+            out["align_cca"] = keys.cca * contrast
         if keys.uia:
-            out.append(keys.uia * losses.cosine_distance(views.user, views.item))
+            out["align_uia"] = keys.uia * losses.cosine_distance(views.user, views.item)
         if keys.reg:
             target = self.given_features[0][positives]
             present = self.given_features.present(0)[positives].to(target.dtype)
             own = l2_normalize_rows(views.item_content)
             distance = losses.similarity_matrix_distance(own, target, present)
-            out.append(keys.reg * distance)
+            out["align_reg"] = keys.reg * distance
         return out
 
-    def _views_agree(
+    def _contrast(
         self, views: Views, users: Tensor, positives: Tensor, temperature: float
     ) -> Tensor:
         """InfoNCE from the content view to the ID view, of the batch's items and users."""
@@ -289,14 +300,14 @@ class GatedPass(NamedTuple):
 
     Attributes:
         ids: ID vectors of the batch's users, then items [n, d].
-        side: their content view [n, d].
-        content: content vectors of all items.
-        user_content: content vectors of all users, where asked for.
+        content_view: of the same rows [n, d].
+        item_content: content vectors of all items.
+        user_content: content vectors of all users, or None.
     """
 
     ids: Tensor
-    side: Tensor
-    content: Tensor
+    content_view: Tensor
+    item_content: Tensor
     user_content: Tensor | None
 
 
@@ -304,8 +315,8 @@ class GatedTwoView(TwoViewRecommender):
     """A model whose content view starts from the items' ID vectors and is added to the ID view.
 
     A subclass sets `nodes`, `graph` (Â), `user_item` (R̂), `l2_divisor` and the weights of bpr, l2
-    and contrast, and gives `_content_items` (of all items, from their ID vectors) and `_side` (the
-    content view of some rows, from both).
+    and contrast, and gives `_content_items` (of all items, from their ID vectors) and
+    `_content_view` (of some rows, from their ID and content vectors).
     """
 
     nodes: UserItemEmbedding
@@ -324,14 +335,16 @@ class GatedTwoView(TwoViewRecommender):
         )
 
     def _fused(self, ids: Tensor, content: Tensor) -> Tensor:
-        """Both views added, block by block: what `_side` makes on the way stays small."""
+        """Both views added, in blocks of rows, which bounds the memory of `_content_view`."""
         blocks = zip(ids.split(self.ROWS), content.split(self.ROWS), strict=True)
-        return torch.cat([rows + self._side(rows, own) for rows, own in blocks])
+        return torch.cat([rows + self._content_view(rows, own) for rows, own in blocks])
 
-    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def terms_and_views(
+        self, users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[dict[str, Tensor], Views]:
         """BPR, squares of the batch's vectors, contrast of content and ID view."""
-        made = self._forward(users, torch.cat([positives, negatives.ravel()]))
-        return self._gated_terms(made, users, positives)[0]
+        forward = self._forward(users, torch.cat([positives, negatives.ravel()]))
+        return self._gated_terms(forward, users, positives)
 
     def _forward(self, users: Tensor, items: Tensor, *, all_users: bool = False) -> GatedPass:
         ids, own = layer_mean(
@@ -342,37 +355,36 @@ class GatedTwoView(TwoViewRecommender):
             slice(self.n_users, None),
         )
         content = self._content_items(own)
-        everyone = self.user_item @ content if all_users else None
-        if everyone is None:
+        user_content = self.user_item @ content if all_users else None
+        if user_content is None:
             user_rows = self.user_item.rows(users, content)
         else:
-            user_rows = gather_rows(everyone, users)
-        side = self._side(ids, torch.cat([user_rows, gather_rows(content, items)]))
-        return GatedPass(ids, side, content, everyone)
+            user_rows = gather_rows(user_content, users)
+        content_view = self._content_view(ids, torch.cat([user_rows, gather_rows(content, items)]))
+        return GatedPass(ids, content_view, content, user_content)
 
     def _gated_terms(
-        self, made: GatedPass, users: Tensor, positives: Tensor
+        self, forward: GatedPass, users: Tensor, positives: Tensor
     ) -> tuple[dict[str, Tensor], Views]:
         batch = len(users)
-        sizes = [batch, batch, len(made.ids) - 2 * batch]
-        user, positive, negative = (made.ids + made.side).split(sizes)
-        id_user, id_item, _ = made.ids.split(sizes)
-        side_user, side_item, _ = made.side.split(sizes)
+        sizes = [batch, batch, len(forward.ids) - 2 * batch]
+        user, positive, negative = (forward.ids + forward.content_view).split(sizes)
+        id_user, id_item, _ = forward.ids.split(sizes)
+        content_user, content_item, _ = forward.content_view.split(sizes)
 
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
             terms["l2"] = losses.l2_squared_penalty(
                 user, positive, negative, divisor=self.l2_divisor
             )
-        views = Views(id_user, side_user, id_item, side_item, user, positive)
+        views = Views(id_user, content_user, id_item, content_item, user, positive)
         if self.weights["contrast"]:
             tau = self.settings.temperature
-            terms["contrast"] = self._views_agree(views, users, positives, tau)
-        self.expose(lambda: views)
+            terms["contrast"] = self._contrast(views, users, positives, tau)
         return terms, views
 
     def _content_items(self, ids: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _side(self, ids: Tensor, content: Tensor) -> Tensor:
+    def _content_view(self, ids: Tensor, content: Tensor) -> Tensor:
         raise NotImplementedError

@@ -90,7 +90,9 @@ class FREEDOM(TwoViewRecommender):
         content = self._content_items(self.nodes.items)
         return nodes[: self.n_users], nodes[self.n_users :] + content
 
-    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def terms_and_views(
+        self, users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[dict[str, Tensor], Views | None]:
         """BPR on the vectors and on the projected features."""
         batch, drawn = len(users), negatives.ravel()
         items = torch.cat([positives, drawn])
@@ -110,17 +112,16 @@ class FREEDOM(TwoViewRecommender):
             terms["content"] = torch.stack(
                 [self._content_loss(n, user, items) for n in range(len(self.tables))]
             ).sum()
-        self.expose(
-            lambda: Views(
-                user_id=user,
-                user_content=self.user_item.rows(users, content),
-                item_id=id_item[:batch],
-                item_content=content_item[:batch],
-                user=user,
-                item=positive,
-            )
+        if not self.needs_views:
+            return terms, None
+        return terms, Views(
+            user_id=user,
+            user_content=self.user_item.rows(users, content),
+            item_id=id_item[:batch],
+            item_content=content_item[:batch],
+            user=user,
+            item=positive,
         )
-        return terms
 
     def _content_loss(self, number: int, user: Tensor, items: Tensor) -> Tensor:
         content = self.tables.project(number, self.projections[number], items=items)

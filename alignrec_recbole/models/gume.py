@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import extended_adjacency
 from alignrec_recbole.models._base import padded
+from alignrec_recbole.models._content import Views
 from alignrec_recbole.models.mgcn import MGCN, MGCNSettings
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.sparse import SparseOperator
@@ -82,20 +83,23 @@ class GUME(MGCN):
         graph = extended_adjacency(pairs, (self.n_users, self.n_items), links)
         return SparseOperator(graph), SparseOperator(graph[: self.n_users, self.n_users :])
 
-    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def terms_and_views(
+        self, users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[dict[str, Tensor], Views]:
         """bpr, l2, contrast of content and ID view, vt, um, l2_user."""
         batch, items = len(users), torch.cat([positives, negatives.ravel()])
-        made = self._forward(users, items, all_users=True)
-        terms, views = self._gated_terms(made, users, positives)
-        assert made.user_content is not None
+        forward = self._forward(users, items, all_users=True)
+        terms, views = self._gated_terms(forward, users, positives)
+        assert forward.user_content is not None
         if self.weights["vt"] and len(self.tables) > 1:
-            terms["vt"] = self._moments(torch.cat([made.user_content[1:], made.content[1:]]))
+            contents = torch.cat([forward.user_content[1:], forward.item_content[1:]])
+            terms["vt"] = self._moments(contents)
         if self.weights["um"] or self.weights["l2_user"]:
             rows = torch.cat([users, positives + self.n_users])
-            own_user, own_item = self._extended(made.content, rows).split(batch)
+            own_user, own_item = self._extended(forward.item_content, rows).split(batch)
             terms["um"] = self._agree(own_user, views.user_content, users)
             terms["l2_user"] = losses.l2_squared_penalty(own_item, divisor=self.l2_divisor)
-        return terms
+        return terms, views
 
     def _extended(self, content: Tensor, rows: Tensor) -> Tensor:
         """X[rows] from h_m^i of all items side by side [item_num, M d]."""
@@ -110,12 +114,12 @@ class GUME(MGCN):
         pairs = itertools.combinations(moments.unbind(1), 2)
         return torch.stack([(one - other).abs().sum() for one, other in pairs]).sum()
 
-    def _agree(self, own: Tensor, side: Tensor, users: Tensor) -> Tensor:
-        """UM of the batch's X_u and side_u [b, d]."""
+    def _agree(self, own: Tensor, content: Tensor, users: Tensor) -> Tensor:
+        """UM of the batch's X_u and content views side_u [b, d]."""
         agree = functools.partial(losses.info_nce, temperature=self.settings.um_temp)
         return (
-            agree(own, side, ids=users)
-            + agree(_perturbed(side), _perturbed(side))
+            agree(own, content, ids=users)
+            + agree(_perturbed(content), _perturbed(content))
             + agree(_perturbed(own), _perturbed(own))
         )
 

@@ -101,7 +101,9 @@ class LATTICE(TwoViewRecommender):
         content = self._through(self._learn(), self.nodes.items)
         return nodes[: self.n_users], nodes[self.n_users :] + l2_normalize_rows(content)
 
-    def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def terms_and_views(
+        self, users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[dict[str, Tensor], Views | None]:
         """BPR and the squares of the batch's vectors."""
         batch, drawn = len(users), negatives.ravel()
         items = torch.cat([positives, drawn])
@@ -127,17 +129,16 @@ class LATTICE(TwoViewRecommender):
             terms["l2"] = losses.l2_squared_penalty(
                 user, positive, negative, divisor=self.l2_divisor
             )
-        self.expose(
-            lambda: Views(
-                user_id=user,
-                user_content=self.user_item.rows(users, l2_normalize_rows(content)),
-                item_id=id_item[:batch],
-                item_content=content_item[:batch],
-                user=user,
-                item=positive,
-            )
+        if not self.needs_views:
+            return terms, None
+        return terms, Views(
+            user_id=user,
+            user_content=self.user_item.rows(users, l2_normalize_rows(content)),
+            item_id=id_item[:batch],
+            item_content=content_item[:batch],
+            user=user,
+            item=positive,
         )
-        return terms
 
     def _learn(self) -> tuple[Tensor, Tensor, Tensor]:
         """(1 − λ) L(Σ α_m Ã_m) as weights and neighbours [I, M k], and λ α [M]."""

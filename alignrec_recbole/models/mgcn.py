@@ -95,7 +95,7 @@ class MGCN(GatedTwoView):
             out.append(content)
         return torch.cat(out, 1)
 
-    def _side(self, ids: Tensor, content: Tensor) -> Tensor:
+    def _content_view(self, ids: Tensor, content: Tensor) -> Tensor:
         """The content view [n, d] of rows with ID vectors [n, d] and contents [n, M d]."""
         views = content.view(len(content), -1, ids.shape[1])  # [n, M, d]
         if views.shape[1] == 1:

@@ -111,7 +111,7 @@ class SMORE(GatedTwoView):
             out.append(content)
         return torch.cat(out, 1)
 
-    def _side(self, ids: Tensor, content: Tensor) -> Tensor:
+    def _content_view(self, ids: Tensor, content: Tensor) -> Tensor:
         """The content view [n, d] of rows with ID vectors [n, d] and contents [n, (M + 1) d]."""
         views = list(content.split(ids.shape[1], dim=1))
         fusion = views[-1]

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recbole.utils import ModelType
 
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.graphs import knn_cache
 from alignrec_recbole.runs.prepare import Prepared
 from alignrec_recbole.runtime import allocator
-from alignrec_recbole.training.batches import draws_pairs
+from alignrec_recbole.training.batches import train_loader
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 
@@ -35,15 +34,8 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
 
 
 def train_data(prepared: Prepared) -> Any:
-    """The training split for pair models; RecBole's own loader for the others."""
-    from recbole.data.utils import create_samplers, get_dataloader
-
-    kind = prepared.parts.model_class
-    config, splits = prepared.config, prepared.splits
-    if kind.type == ModelType.TRADITIONAL or draws_pairs(kind, config):
-        return splits[0]
-    samplers = create_samplers(config, prepared.splits[0], splits)
-    return get_dataloader(config, "train")(config, splits[0], samplers[0], shuffle=True)
+    """Training batches, see `train_loader`."""
+    return train_loader(prepared.parts.model_class, prepared.config, prepared.splits)
 
 
 def valid_task(prepared: Prepared) -> EvalTask:

@@ -1,4 +1,4 @@
-"""Where checks get their trained models: a subject, a world, and each fit made once."""
+"""Where checks get trained models from: a model, a synthetic data set, and each fit cached."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from alignrec_recbole.dataset import SPLITS, MultimodalDataset
 from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.testing.synthetic import BlockWorld, make_blocks, world_settings
-from alignrec_recbole.training.batches import PairBatches
+from alignrec_recbole.training.batches import train_loader
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
-EPOCHS = 60  # three batches each: right answers in about a second
-SHORT = 3  # epochs where two fits are compared bit by bit
+EPOCHS = 60  # of three batches: enough for the right answers, in about a second
+SMOKE_EPOCHS = 3  # where two fits are compared bit by bit
 TEST_CONFIG: dict[str, Any] = {
     "train_batch_size": 256,
     "learning_rate": 0.02,
@@ -33,26 +33,26 @@ TEST_CONFIG: dict[str, Any] = {
     "stopping_step": 10**6,
     "setting": "mmrec",
 }
-# class → what it is checked with instead
-OWN_CHEAP_SETTINGS: dict[str, dict[str, Any]] = {
-    # its published grid ends at 0.01; at 0.02 the loss leaps, at 0.005 rounding still moves the end
+# class → the values it is tested with instead
+MODEL_TEST_CONFIG: dict[str, dict[str, Any]] = {
+    # its published grid ends at 0.01; 0.02 diverges, and at 0.005 rounding changes the final ranks
     "MMGCN": {"learning_rate": 0.003},
 }
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model under test with everything it is run with.
+class ModelUnderTest:
+    """A model class with its configuration, data set and trainer.
 
     Attributes:
-        name: as in the registry, or any name for a class that is not in it.
+        name: as in the registry, or any name for a class that is not registered.
         model_class: the RecBole model.
         settings: its configuration defaults.
         uses_features: its scores depend on item features.
-        scores_cold_items: features alone place an item that nobody has; taken from the class
-            attribute of this name where it has one.
-        dataset_class, trainer_class: what it is run with.
-        known_keys: every configuration key that something reads; empty: not known.
+        scores_cold_items: its scores of items without interactions follow their features; the class
+            attribute of this name, if it exists, says so.
+        dataset_class, trainer_class: it is built and trained with these.
+        known_keys: every configuration key that is read; empty: unknown.
     """
 
     name: str
@@ -66,15 +66,15 @@ class Subject:
 
     @property
     def learns(self) -> bool:
-        """Whether it has an optimiser's work to do."""
+        """Whether it is trained by an optimizer."""
         return self.model_class.type != ModelType.TRADITIONAL
 
 
-def subject(name: str) -> Subject:
-    """The subject behind a registered model name."""
+def model_under_test(name: str) -> ModelUnderTest:
+    """A registered model by its name."""
     parts = components(name)
     entry, settings = parts.entry, parts.defaults_for("block_world")
-    return Subject(
+    return ModelUnderTest(
         name=name,
         model_class=parts.model_class,
         settings=settings,
@@ -87,10 +87,10 @@ def subject(name: str) -> Subject:
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
-    """A model built on a world and, mostly, trained."""
+class FittedModel:
+    """A model built on a world; trained unless it comes from `Testbed.build`."""
 
-    subject: Subject
+    under_test: ModelUnderTest
     world: BlockWorld
     config: Any
     splits: list[Any]
@@ -125,7 +125,7 @@ class Fit:
             return self.model.full_sort_predict(batch).view(len(ids), -1).clone().cpu()
 
     def scores_by_position(self) -> Tensor:
-        """Scores [users, items] in the world's own numbering."""
+        """Scores [users, items] by the world's positions."""
         return self.scores()[:, torch.from_numpy(self.item_ids)]
 
     def pairs(self, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -133,65 +133,69 @@ class Fit:
         return self.splits[SPLITS.index(split)].pairs()
 
     def task(self, target: str, masked: Iterable[str]) -> EvalTask:
-        """Ranking of the users of `target` with the items of the splits `masked` hidden."""
+        """Ranking for the users of split `target`, without the items of the splits `masked`."""
         train = self.splits[0]
-        hidden = [self.pairs(split) for split in masked]
-        return EvalTask.from_pairs(self.pairs(target), hidden, (train.user_num, train.item_num))
+        seen = [self.pairs(split) for split in masked]
+        return EvalTask.from_pairs(self.pairs(target), seen, (train.user_num, train.item_num))
+
+    def batches(self) -> Any:
+        """The training batches."""
+        return train_loader(self.under_test.model_class, self.config, self.splits)
 
     def batch(self) -> Any:
-        """A first batch (user, item, negative) on the model's device."""
-        return next(iter(PairBatches(self.splits[0], self.config)))
+        """A first training batch on the model's device."""
+        return next(iter(self.batches())).to(self.config["device"])
 
 
-def _own_settings(subject: Subject) -> dict[str, Any]:
-    names = [kind.__name__ for kind in subject.model_class.__mro__]
-    return next((OWN_CHEAP_SETTINGS[name] for name in names if name in OWN_CHEAP_SETTINGS), {})
+def _own_settings(under_test: ModelUnderTest) -> dict[str, Any]:
+    names = [kind.__name__ for kind in under_test.model_class.__mro__]
+    return next((MODEL_TEST_CONFIG[name] for name in names if name in MODEL_TEST_CONFIG), {})
 
 
 class Testbed:
-    """Fits of one subject, each made once.
+    """Builds and trains one model on synthetic data sets; equal fits are computed once.
 
     Args:
-        model: a registered name or a subject.
-        folder: for the written worlds.
-        world: the world that checks start from; default: `make_blocks()`.
+        model: a registered name, or a model of your own.
+        folder: gets the data sets.
+        world: that checks start from; default: `make_blocks()`.
         device: cpu or cuda.
     """
 
     def __init__(
         self,
-        model: str | Subject,
+        model: str | ModelUnderTest,
         folder: Path,
         world: BlockWorld | None = None,
         device: str = "cpu",
     ) -> None:
-        self.subject = subject(model) if isinstance(model, str) else model
+        self.under_test = model_under_test(model) if isinstance(model, str) else model
         self.folder = Path(folder)
         self.world = world or make_blocks()
         self.device = device
-        self._places: dict[BlockWorld, Path] = {}
-        self._fits: dict[Any, Fit] = {}
+        self._folders: dict[BlockWorld, Path] = {}
+        self._fits: dict[Any, FittedModel] = {}
         self._numbers = itertools.count()
 
-    def place(self, world: BlockWorld) -> Path:
-        """Folder of the data set of a world, written at first use."""
-        if world not in self._places:
-            self._places[world] = world.write(self.folder / f"world{next(self._numbers)}")
-        return self._places[world]
+    def folder_of(self, world: BlockWorld) -> Path:
+        """Folder of a world's data set, written at first use."""
+        if world not in self._folders:
+            self._folders[world] = world.write(self.folder / f"world{next(self._numbers)}")
+        return self._folders[world]
 
     def config(self, world: BlockWorld, seed: int, settings: Mapping[str, Any]) -> Any:
         """A RecBole configuration for a world; later sources win."""
-        place = self.place(world)
+        folder = self.folder_of(world)
         given = {
-            **self.subject.settings,
+            **self.under_test.settings,
             **world_settings(),
             **TEST_CONFIG,
-            **_own_settings(self.subject),
+            **_own_settings(self.under_test),
             "features": list(world.features),
             "epochs": EPOCHS,
             **settings,
             "seed": seed,
-            "data_path": str(place.parent),
+            "data_path": str(folder.parent),
             "checkpoint_dir": str(self.folder / "checkpoints"),
             "gpu_id": "" if self.device == "cpu" else "0",
             "show_progress": False,
@@ -200,24 +204,31 @@ class Testbed:
             given.pop(harness_only, None)
         with hide_command_line():
             config = Config(
-                model=self.subject.model_class, dataset=world.name, config_dict=dict(given)
+                model=self.under_test.model_class, dataset=world.name, config_dict=dict(given)
             )
-        config["data_path"] = str(place)
+        config["data_path"] = str(folder)
         return config
 
     def splits(self, config: Any) -> list[Any]:
         """Training, validation and test split."""
-        return self.subject.dataset_class(config).build()
+        return self.under_test.dataset_class(config).build()
 
-    def build(self, world: BlockWorld | None = None, *, seed: int = 1, **settings: Any) -> Fit:
+    def build(
+        self, world: BlockWorld | None = None, *, seed: int = 1, **settings: Any
+    ) -> FittedModel:
         """An untrained model with its trainer."""
         world = world or self.world
         config = self.config(world, seed, settings)
         splits = self.splits(config)
         init_seed(seed, True)
-        model = self.subject.model_class(config, splits[0]).to(config["device"])
-        return Fit(
-            self.subject, world, config, splits, model, self.subject.trainer_class(config, model)
+        model = self.under_test.model_class(config, splits[0]).to(config["device"])
+        return FittedModel(
+            self.under_test,
+            world,
+            config,
+            splits,
+            model,
+            self.under_test.trainer_class(config, model),
         )
 
     def fit(
@@ -227,13 +238,17 @@ class Testbed:
         seed: int = 1,
         validate: bool = False,
         **settings: Any,
-    ) -> Fit:
-        """A model trained to the last epoch, without selection unless `validate` is set."""
+    ) -> FittedModel:
+        """A trained model; of the last epoch, or of the best one where `validate` is set."""
         world = world or self.world
         key = (world, seed, validate, repr(sorted(settings.items())))
         if key not in self._fits:
             self._fits[key] = self.fresh_fit(world, seed=seed, validate=validate, **settings)
         return self._fits[key]
+
+    def smoke_fit(self, world: BlockWorld | None = None, **settings: Any) -> FittedModel:
+        """`fit` for a few epochs."""
+        return self.fit(world, epochs=SMOKE_EPOCHS, **settings)
 
     def fresh_fit(
         self,
@@ -242,9 +257,9 @@ class Testbed:
         seed: int = 1,
         validate: bool = False,
         **settings: Any,
-    ) -> Fit:
-        """The same, made anew."""
+    ) -> FittedModel:
+        """The same, not from the cache."""
         fit = self.build(world, seed=seed, **settings)
         task = fit.task("valid", ["train"]) if validate else None
-        fit.trainer.fit(fit.splits[0], task, saved=False, show_progress=False)
+        fit.trainer.fit(fit.batches(), task, saved=False, show_progress=False)
         return fit

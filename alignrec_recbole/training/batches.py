@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import InputType, ModelType
 
@@ -47,8 +48,36 @@ class PairBatches:
             yield Interaction(dict(zip(self.fields, batch, strict=True)))
 
 
+def train_loader(model_class: Any, config: Any, splits: Sequence[Any]) -> Iterable[Interaction]:
+    """The training batches of a model, an epoch each time they are iterated.
+
+    Pairs with uniform negatives are drawn by PairBatches; all else (points, whole user rows, other
+    negatives) by RecBole's loader. A model that does not learn has none.
+
+    Args:
+        model_class: its `type` and `input_type` decide.
+        config: of the run.
+        splits: training, validation and test split.
+    """
+    from recbole.data.utils import create_samplers, get_dataloader
+
+    if model_class.type == ModelType.TRADITIONAL:
+        return ()
+    if draws_pairs(model_class, config):
+        return PairBatches(splits[0], config)
+    sampler = create_samplers(config, splits[0], splits)[0]
+    return get_dataloader(config, "train")(config, splits[0], sampler, shuffle=True)
+
+
+def replace_loader(loader: Any, model_class: Any, config: Any) -> Any:
+    """The batches that stock RecBole hands to a trainer, with its pair loader replaced by ours."""
+    if isinstance(loader, AbstractDataLoader) and draws_pairs(model_class, config):
+        return PairBatches(loader._dataset, config)
+    return loader
+
+
 def draws_pairs(model_class: Any, config: Any) -> bool:
-    """Whether PairBatches draws a model's batches; else RecBole's loader does."""
+    """Whether a model learns from pairs with uniform negatives, which PairBatches draws."""
     return bool(
         model_class.type == ModelType.GENERAL
         and model_class.input_type == InputType.PAIRWISE

@@ -30,7 +30,7 @@ from alignrec_recbole.ops.matmul import precision
 from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredAdamW
 from alignrec_recbole.runtime import hardware
 from alignrec_recbole.training import memory_estimate
-from alignrec_recbole.training.batches import PairBatches, draws_pairs
+from alignrec_recbole.training.batches import PairBatches, replace_loader
 
 SAVE_EVERY_SECONDS = 60.0
 
@@ -45,7 +45,8 @@ class MultimodalTrainer(Trainer):
     bring no improvement. `lr_decay: [g, every]`: the learning rate of epoch e is lr·g^(e/every).
 
     Attributes:
-        history: one dict an epoch: epoch, seconds, loss, losses by name, valid score.
+        history: one dict per epoch: epoch, seconds, loss (mean over the batches), losses (its
+            terms by name), and valid and evaluate_seconds where the epoch was evaluated.
         stop_requested: set it (from a signal handler) to stop after the running epoch.
     """
 
@@ -113,7 +114,10 @@ class MultimodalTrainer(Trainer):
         memory_estimate.check(
             self.model, self.learner, self.config["train_batch_size"], self.device
         )
-        batches = self._batches(train_data)
+        batches = replace_loader(train_data, type(self.model), self.config)
+        self._pair_batches = batches if isinstance(batches, PairBatches) else None
+        rng = getattr(batches, "generator", None)
+        self._loader_rng = rng if isinstance(rng, torch.Generator) else None
         task = as_task(valid_data)
         if self.state_file and self.state_file.is_file():
             self._resume(self._pair_batches)
@@ -187,9 +191,8 @@ class MultimodalTrainer(Trainer):
             batch = batch.to(self.device)
             self.optimizer.zero_grad()
             with precision(self.precision):
-                parts = self.model.calculate_loss(batch)
-                parts = parts if isinstance(parts, tuple) else (parts,)
-                terms = torch.stack([part.reshape(()) for part in parts])
+                parts = losses_by_name(self.model.calculate_loss(batch))
+                terms = torch.stack([part.reshape(()) for part in parts.values()])
                 terms.sum().backward()
             if self.clip_grad_norm:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
@@ -200,30 +203,22 @@ class MultimodalTrainer(Trainer):
             total = values if total is None else total + values  # no sync with the device here
             count += 1
         assert total is not None
-        losses = [value / count for value in total.tolist()]
-        if not all(map(math.isfinite, losses)):
+        means = (value / count for value in total.tolist())
+        losses = dict(zip(parts, means, strict=True))
+        if not all(map(math.isfinite, losses.values())):
             raise DivergedError(
                 f"The training loss is not finite in epoch {epoch}.",
-                found=f"loss terms {losses}",
+                found=", ".join(f"{name} = {value}" for name, value in losses.items()),
                 expected="finite numbers",
                 hint="lower learning_rate or a loss weight",
             )
-        self.train_loss_dict[epoch] = sum(losses)
+        self.train_loss_dict[epoch] = sum(losses.values())
         return {
             "epoch": epoch,
             "seconds": time.perf_counter() - started,
-            "loss": sum(losses),
+            "loss": self.train_loss_dict[epoch],
             "losses": losses,
         }
-
-    def _batches(self, train_data: Any) -> Any:
-        if draws_pairs(type(self.model), self.config):  # an instance may have its own `type`
-            dataset = train_data if hasattr(train_data, "inter_feat") else train_data._dataset
-            train_data = PairBatches(dataset, self.config)
-        self._pair_batches = train_data if isinstance(train_data, PairBatches) else None
-        rng = getattr(train_data, "generator", None)
-        self._loader_rng = rng if isinstance(rng, torch.Generator) else None
-        return train_data
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         """Adam or AdamW of ours, by the config's `learner`; RecBole's for every other.
@@ -368,6 +363,20 @@ class MultimodalTrainer(Trainer):
         self.best_valid_score = plain["best_valid_score"]
         self.best_valid_result, self.best_epoch = plain["best_valid_result"], plain["best_epoch"]
         self.history, self.seconds_before = plain["history"], plain["seconds"]
+
+
+def losses_by_name(losses: Any) -> dict[str, torch.Tensor]:
+    """The loss terms that a model's `calculate_loss` returns.
+
+    Names are those of a named tuple; loss0, loss1 … for another tuple; loss for one tensor.
+
+    >>> losses_by_name((torch.tensor(1.0), torch.tensor(2.0)))
+    {'loss0': tensor(1.), 'loss1': tensor(2.)}
+    """
+    if not isinstance(losses, tuple):
+        return {"loss": losses}
+    names = getattr(losses, "_fields", [f"loss{number}" for number in range(len(losses))])
+    return dict(zip(names, losses, strict=True))
 
 
 def cutoffs(config: Any) -> list[int]:

@@ -19,7 +19,7 @@ def actions(spec: RunSpec, steps: int | None = None) -> dict[str, Callable[[], A
     """
     prepared = prepare.prepare(spec)
     trainer = tasks.build_trainer(prepared, None)
-    batches = trainer._batches(tasks.train_data(prepared))
+    batches = tasks.train_data(prepared)
     task = tasks.valid_task(prepared)
     return {
         "epoch": lambda: epoch_seconds(lambda part: trainer._run_epoch(part, 0), batches, steps),

@@ -62,7 +62,7 @@ def epoch(model: str, folder: Path, steps: int | None) -> dict[str, Callable[[],
     )  # fmt: skip
     prepared = prepare.prepare(spec)
     trainer = tasks.build_trainer(prepared, None)
-    batches = trainer._batches(tasks.train_data(prepared))
+    batches = tasks.train_data(prepared)
     return {
         "epoch": lambda: epoch_seconds(lambda part: trainer._run_epoch(part, 0), batches, steps)
     }

@@ -68,7 +68,7 @@ def measure(
     hardware.set_threads(None)
     prepared = prepare.prepare(baselines.spec(model, dataset, data_path, features))
     trainer = tasks.build_trainer(prepared, None)
-    batches = iter(trainer._batches(tasks.train_data(prepared)))
+    batches = iter(tasks.train_data(prepared))
     trainer._run_epoch(itertools.islice(batches, WARM_UP), 0)
     given = list(itertools.islice(batches, steps))
     with profile(activities=[ProfilerActivity.CPU]) as seen:

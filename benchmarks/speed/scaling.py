@@ -103,7 +103,7 @@ def steps(model: str, folder: Path) -> dict[str, Callable[[], Any]]:
     )
     prepared = prepare.prepare(spec)
     trainer = tasks.build_trainer(prepared, None)
-    batches = trainer._batches(tasks.train_data(prepared))
+    batches = tasks.train_data(prepared)
     drawn: list[Any] = []
     for batch in batches:
         drawn.append(batch)

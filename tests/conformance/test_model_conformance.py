@@ -9,25 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from broken_models import BROKEN, Broken
+from broken_models import BROKEN, BrokenModel
 
 from alignrec_recbole.registry import models
 from alignrec_recbole.testing import model_checks as suite
 from alignrec_recbole.testing.model_checks import EXPECTED_FAILURES, model_checks
 from alignrec_recbole.testing.synthetic import make_blocks, world_settings
-from alignrec_recbole.testing.testbed import Testbed, subject
+from alignrec_recbole.testing.testbed import Testbed, model_under_test
 
 
 @pytest.fixture(scope="session")
-def labs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Testbed]:
-    """One lab a registered model, so that its fits are made once."""
+def testbeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Testbed]:
+    """One testbed a registered model, so that its fits are made once."""
     return {name: Testbed(name, tmp_path_factory.mktemp(name)) for name in models.MODELS}
 
 
 def cases() -> list:
     out = []
     for name in models.MODELS:
-        for check in model_checks(subject(name)):
+        for check in model_checks(model_under_test(name)):
             reason = EXPECTED_FAILURES.get((name, check.__name__))
             marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
             label = check.__name__.removeprefix("check_")
@@ -36,12 +36,12 @@ def cases() -> list:
 
 
 @pytest.mark.parametrize(("name", "check"), cases())
-def test_registered_model(labs: dict[str, Testbed], name: str, check) -> None:
-    check(labs[name])
+def test_registered_model(testbeds: dict[str, Testbed], name: str, check) -> None:
+    check(testbeds[name])
 
 
 def test_expected_failures_name_real_cases() -> None:
-    real = {(n, c.__name__) for n in models.MODELS for c in model_checks(subject(n))}
+    real = {(n, c.__name__) for n in models.MODELS for c in model_checks(model_under_test(n))}
     assert set(EXPECTED_FAILURES) <= real
     assert set(suite.CHECK_SETTINGS) <= real
     assert {(name, "check_loss_falls") for name in suite.LOSS_FLOORS} <= real
@@ -71,44 +71,44 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_alignrec(tmp_path: Path, form: str) -> None:
-    base = subject("AlignRec")
-    lab = Testbed(suite.replace(base, settings={**base.settings, **FORMS[form]}), tmp_path)
-    suite.check_right_top_item(lab)
-    suite.check_loss_falls(lab)
-    suite.check_gradients(lab)
+    base = model_under_test("AlignRec")
+    testbed = Testbed(suite.replace(base, settings={**base.settings, **FORMS[form]}), tmp_path)
+    suite.check_right_top_item(testbed)
+    suite.check_loss_falls(testbed)
+    suite.check_gradients(testbed)
 
 
 # Proof that checks can fail ---------------------------------------------------------------------
 
 
-def ids(case: Broken) -> str:
-    return f"{case.subject.name}-{case.check.removeprefix('check_')}"
+def ids(case: BrokenModel) -> str:
+    return f"{case.under_test.name}-{case.check.removeprefix('check_')}"
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=ids)
-def test_a_broken_model_fails_its_check(tmp_path: Path, case: Broken) -> None:
+def test_a_broken_model_fails_its_check(tmp_path: Path, case: BrokenModel) -> None:
     check = getattr(suite, case.check)
     with pytest.raises((AssertionError, ValueError), match=case.says):
-        check(Testbed(case.subject, tmp_path))
+        check(Testbed(case.under_test, tmp_path))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN, ids=ids)
-def test_a_broken_model_fails_no_other_check(tmp_path: Path, case: Broken) -> None:
-    lab = Testbed(case.subject, tmp_path)
-    base = case.subject.model_class.__mro__
+def test_a_broken_model_fails_no_other_check(tmp_path: Path, case: BrokenModel) -> None:
+    testbed = Testbed(case.under_test, tmp_path)
+    base = case.under_test.model_class.__mro__
     known = {c for (name, c) in EXPECTED_FAILURES if name in {kind.__name__ for kind in base}}
     failed = set()
-    for check in model_checks(case.subject):
+    for check in model_checks(case.under_test):
         try:
-            check(lab)
+            check(testbed)
         except (AssertionError, ValueError):
             failed.add(check.__name__)
     assert failed - known - {case.check} <= case.also
 
 
 def test_every_check_has_a_broken_model() -> None:
-    applied = {c.__name__ for n in models.MODELS for c in model_checks(subject(n))}
+    applied = {c.__name__ for n in models.MODELS for c in model_checks(model_under_test(n))}
     assert applied == {case.check for case in BROKEN}
     for_other_devices = {"check_scores_as_on_cpu"}
     assert set(suite.checks_by_name()) == applied | for_other_devices
@@ -118,8 +118,8 @@ def test_every_check_has_a_broken_model() -> None:
 
 
 def test_scores_survive_a_new_process(tmp_path: Path) -> None:
-    lab = Testbed("AlignRec", tmp_path)
-    fit = lab.fit(epochs=2)
+    testbed = Testbed("AlignRec", tmp_path)
+    fit = testbed.fit(epochs=2)
     torch.save(fit.model.state_dict(), tmp_path / "weights.pt")
     np.save(tmp_path / "scores.npy", fit.scores_by_position().numpy())
     program = f"""
@@ -135,21 +135,21 @@ assert np.array_equal(fit.scores_by_position().numpy(), np.load({str(tmp_path / 
 
 
 def test_both_layouts_give_one_model(tmp_path: Path) -> None:
-    lab = Testbed("AlignRec", tmp_path)
-    world = lab.world
-    mmrec = lab.fit(epochs=2)
+    testbed = Testbed("AlignRec", tmp_path)
+    world = testbed.world
+    mmrec = testbed.fit(epochs=2)
     other = Testbed("AlignRec", tmp_path / "atomic")
-    other._places[world] = world.write(tmp_path / "atomic" / "data", "atomic")
+    other._folders[world] = world.write(tmp_path / "atomic" / "data", "atomic")
     atomic = other.fit(world, epochs=2, **world_settings("atomic"))
     suite.assert_equal_fits(mmrec, atomic, "RecBole's atomic files")
 
 
-@pytest.mark.parametrize("name", [n for n in models.MODELS if subject(n).learns])
+@pytest.mark.parametrize("name", [n for n in models.MODELS if model_under_test(n).learns])
 def test_other_devices(tmp_path: Path, name: str, device: str) -> None:
-    lab = Testbed(name, tmp_path, device=device)
-    suite.check_scores_as_on_cpu(lab)
-    suite.check_device_is_followed(lab)
-    suite.check_right_top_item(lab)
+    testbed = Testbed(name, tmp_path, device=device)
+    suite.check_scores_as_on_cpu(testbed)
+    suite.check_device_is_followed(testbed)
+    suite.check_right_top_item(testbed)
 
 
 # The world itself -------------------------------------------------------------------------------

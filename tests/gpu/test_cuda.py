@@ -120,14 +120,14 @@ def test_lists_are_the_cpus(width: int, k: int) -> None:
 @pytest.mark.parametrize("model", ["AlignRec", "FREEDOM", "LATTICE"])
 def test_a_resumed_training_goes_on(tmp_path: Path, model: str) -> None:
     """Sums on a GPU come in no fixed order, so the runs agree to rounding."""
-    lab = Testbed(model, tmp_path, device="cuda")
-    whole = lab.fresh_fit(epochs=4)
-    half = lab.build(epochs=2)
+    testbed = Testbed(model, tmp_path, device="cuda")
+    whole = testbed.fresh_fit(epochs=4)
+    half = testbed.build(epochs=2)
     half.trainer.state_file = tmp_path / "state.pt"
-    half.trainer.fit(half.splits[0], None, saved=False)
-    rest = lab.build(epochs=4)
+    half.trainer.fit(half.batches(), None, saved=False)
+    rest = testbed.build(epochs=4)
     rest.trainer.state_file = tmp_path / "state.pt"
-    rest.trainer.fit(rest.splits[0], None, saved=False)
+    rest.trainer.fit(rest.batches(), None, saved=False)
     assert [entry["epoch"] for entry in rest.trainer.history] == [0, 1, 2, 3]
     for one, other in zip(whole.trainer.history, rest.trainer.history, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
@@ -136,16 +136,16 @@ def test_a_resumed_training_goes_on(tmp_path: Path, model: str) -> None:
 @pytest.mark.parametrize("model", ["AlignRec", "FREEDOM", "MGCN"])
 def test_bfloat16_is_near_float32(tmp_path: Path, model: str) -> None:
     assert hardware.has_bfloat16("cuda")
-    lab = Testbed(model, tmp_path, device="cuda")
+    testbed = Testbed(model, tmp_path, device="cuda")
     found = {}
     for precision in ("float32", "bfloat16"):
-        found[precision] = lab.fit(epochs=3, precision=precision).trainer.history[-1]["loss"]
+        found[precision] = testbed.fit(epochs=3, precision=precision).trainer.history[-1]["loss"]
     assert found["bfloat16"] == pytest.approx(found["float32"], rel=2e-2)
 
 
 def test_repeated_trainings_differ_by_rounding_only(tmp_path: Path) -> None:
-    lab = Testbed("AlignRec", tmp_path, device="cuda")
-    one, other = (lab.fresh_fit(epochs=2).scores().cpu() for _ in range(2))
+    testbed = Testbed("AlignRec", tmp_path, device="cuda")
+    one, other = (testbed.fresh_fit(epochs=2).scores().cpu() for _ in range(2))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 

@@ -17,28 +17,27 @@ from alignrec_recbole.models.alignrec import AlignRec
 from alignrec_recbole.models.bpr import BPR
 from alignrec_recbole.models.lightgcn import LightGCN
 from alignrec_recbole.models.pop import Pop
-from alignrec_recbole.testing import testbed as lab_module
-from alignrec_recbole.testing.testbed import Subject
+from alignrec_recbole.testing.testbed import ModelUnderTest, model_under_test
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A subject, the check that must fail, what it must say, and checks that fail with it."""
+class BrokenModel:
+    """A model, the check that must fail, what it must say, and checks that also fail."""
 
-    subject: Subject
+    under_test: ModelUnderTest
     check: str
     says: str
     also: frozenset[str] = frozenset()
 
 
-def broken(model: Any, check: str, says: str, also: str = "", **parts: Any) -> Broken:
+def broken(model: Any, check: str, says: str, also: str = "", **parts: Any) -> BrokenModel:
     """Break a registered model: its class, or with `parts` what it is run with."""
     base = {AlignRec: "AlignRec", BPR: "BPR", LightGCN: "LightGCN", Pop: "Pop"}
     name = next(base[kind] for kind in model.__mro__ if kind in base)
     label = next(iter(parts.values())).__name__ if parts else model.__name__
-    subject = replace(lab_module.subject(name), name=label, model_class=model, **parts)
-    return Broken(subject, check, says, frozenset(also.split()))
+    under_test = replace(model_under_test(name), name=label, model_class=model, **parts)
+    return BrokenModel(under_test, check, says, frozenset(also.split()))
 
 
 # The answer -------------------------------------------------------------------------------------

@@ -128,12 +128,12 @@ def test_several_sets_are_normalised_and_concatenated(world, tmp_path):
 
 
 def test_one_modality_is_fused_as_it_is_and_several_as_unit_rows(tmp_path):
-    lab = Testbed("AlignRec", tmp_path)
-    dataset = lab.build(features=["text"]).splits[0]
+    testbed = Testbed("AlignRec", tmp_path)
+    dataset = testbed.build(features=["text"]).splits[0]
     alone = torch.from_numpy(dataset.features["text"].values)
     assert torch.equal(ModalityFeatures(dataset, train=False, fuse=True)[0], alone)
     assert (alone[1:].norm(dim=1) - 1).abs().max() > 0.1
-    dataset = lab.build(features=["text", "image"]).splits[0]
+    dataset = testbed.build(features=["text", "image"]).splits[0]
     sets = [torch.from_numpy(table.values) for table in dataset.features.values()]
     expected = torch.cat([F.normalize(values, dim=1) for values in sets], 1)
     assert torch.equal(ModalityFeatures(dataset, train=False, fuse=True)[0], expected)

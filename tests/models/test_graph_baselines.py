@@ -79,8 +79,8 @@ def test_grcn_cuts_an_edge_whose_sender_is_not_trusted():
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_mmgcn_trains_its_vectors_only_when_asked(tmp_path, trained):
-    lab = Testbed("MMGCN", tmp_path)
-    fit = lab.build(train_vectors=trained)
+    testbed = Testbed("MMGCN", tmp_path)
+    fit = testbed.build(train_vectors=trained)
     vectors = [fit.model.nodes.weight, *(branch.users for branch in fit.model.branches)]
     before = [table.detach().clone() for table in vectors]
     fit.model.train()

@@ -12,7 +12,7 @@ TRAINED = ["AlignRec", "BM3", "FREEDOM", "GUME", "LATTICE", "MGCN", "PGL", "SMOR
 MASKED = ["BM3", "DRAGON", "DualGNN", "GRCN", "LATTICE", "MMGCN", "PGL", "SLMRec"]
 
 
-def lab_with_gaps(name, folder):
+def with_missing_features(name, folder):
     """Images of a quarter of the items gone, texts of another; some have neither."""
     world = (
         Testbed(name, folder).world.with_missing("image", 0.25).with_missing("text", 0.25, seed=2)
@@ -31,7 +31,7 @@ def tables_and_gaps(fit):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_an_item_lacks_is_not_learnt(tmp_path, name):
-    fit = lab_with_gaps(name, tmp_path).fit(epochs=3, train_features=True)
+    fit = with_missing_features(name, tmp_path).fit(epochs=3, train_features=True)
     for number, (table, gone) in enumerate(tables_and_gaps(fit)):
         first = list(fit.splits[0].features.values())[number]
         assert gone.sum() > 1
@@ -42,10 +42,10 @@ def test_what_an_item_lacks_is_not_learnt(tmp_path, name):
 @pytest.mark.parametrize("name", MASKED)
 def test_an_absent_row_says_nothing(tmp_path, name):
     """Whatever stands in it, and though an affine layer makes something of nothing."""
-    lab = lab_with_gaps(name, tmp_path)
+    testbed = with_missing_features(name, tmp_path)
 
     def outcome(noise: float):
-        fit = lab.build()
+        fit = testbed.build()
         assert isinstance(fit.model.tables, ModalityFeatures)
         with torch.no_grad():
             for bias in (p for n, p in fit.model.named_parameters() if n.endswith("bias")):
@@ -71,7 +71,7 @@ def cosines(rows):
 
 @pytest.mark.parametrize("train", [True, False])
 def test_reg_leaves_out_what_has_no_features(tmp_path, train):
-    fit = lab_with_gaps("AlignRec", tmp_path).build(train_features=train, reg_left="cosine")
+    fit = with_missing_features("AlignRec", tmp_path).build(train_features=train, reg_left="cosine")
     model, batch = fit.model, fit.batch()
     positives = batch[model.ITEM_ID]
     content = model._content_items(model.nodes.items).detach()
@@ -85,12 +85,12 @@ def test_reg_leaves_out_what_has_no_features(tmp_path, train):
 
 def test_aligned_models_leave_it_out_too(tmp_path):
     align = {"cca": 0.0, "uia": 0.0, "reg": 1.0, "temperature": 0.2}
-    fit = lab_with_gaps("MGCN", tmp_path).build(align=align)
+    fit = with_missing_features("MGCN", tmp_path).build(align=align)
     model, batch = fit.model, fit.batch()
     positives = batch[model.ITEM_ID]
-    loss = model.calculate_loss(batch)[-1].detach()
-    model.loss_terms(batch[model.USER_ID], positives, batch[model.NEG_ITEM_ID])
-    rows = model._views().item_content.detach()
+    ids = batch[model.USER_ID], positives, batch[model.NEG_ITEM_ID]
+    loss = model.weighted_losses(*ids)["align_reg"].detach()
+    rows = model.terms_and_views(*ids)[1].item_content.detach()
     target = ModalityFeatures(fit.splits[0], train=False, fuse=True)[0]
     kept = target.norm(dim=1)[positives] > 0
     assert 0 < kept.sum() < len(kept)

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recbole.data.dataloader import TrainDataLoader
+from recbole.data.utils import create_samplers
+from recbole.model.general_recommender.ngcf import NGCF
 from records import record
 
 from alignrec_recbole import losses
@@ -18,7 +21,7 @@ from alignrec_recbole.runs import prepare, run, tasks
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import Interrupted, RunSpec
 from alignrec_recbole.runtime import hardware
-from alignrec_recbole.training.batches import PairBatches
+from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.trainer import epoch_generator
 
 
@@ -150,6 +153,64 @@ def test_pairs_are_drawn_from_the_seed(world, tmp_path):
     assert first(1) != first(2)
 
 
+def test_losses_are_recorded_by_name(world, tmp_path):
+    given = {"features": ("vectors",), "epochs": 2}
+    record = run_one(spec(world, tmp_path, model="AlignRec", **given))
+    for entry in record.history:
+        assert list(entry["losses"]) == ["rec", "l2", "cca", "reg", "uia"]
+        assert sum(entry["losses"].values()) == entry["loss"]
+    stored = json.loads(next((tmp_path / "runs").rglob("*.json")).read_text())
+    assert stored["history"] == record.history
+    aligned = {**spec(world, tmp_path).overrides, "align": {"cca": 0.1, "uia": 0.0, "reg": 0.1}}
+    record = run_one(spec(world, tmp_path, model="MGCN", overrides=aligned, **given))
+    own = ["bpr", "l2", "contrast"]
+    assert list(record.history[0]["losses"]) == [*own, "align_cca", "align_reg"]
+
+
+def test_losses_without_names_are_numbered(world, tmp_path, monkeypatch):
+    made = spec(world, tmp_path, model="NGCF", epochs=1)  # RecBole's: one tensor
+    one = run_one(made).history[0]
+    assert one["losses"] == {"loss": one["loss"]}
+    whole = NGCF.calculate_loss
+    monkeypatch.setattr(
+        NGCF, "calculate_loss", lambda self, b: (whole(self, b), 0 * whole(self, b))
+    )
+    two = run_one(made, overwrite=True).history[0]
+    assert list(two["losses"]) == ["loss0", "loss1"]
+    assert two["losses"]["loss1"] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "negatives", "expected"),
+    [
+        ("BPR", "uniform", PairBatches),
+        ("NGCF", "uniform", PairBatches),  # RecBole's
+        ("BPR", "popularity", TrainDataLoader),
+        ("NeuMF", "uniform", TrainDataLoader),  # points, not pairs
+        ("Pop", "uniform", tuple),
+    ],
+)
+def test_who_draws_the_batches(world, tmp_path, model, negatives, expected):
+    overrides = {
+        **spec(world, tmp_path).overrides,
+        "train_neg_sample_args": {
+            "distribution": negatives, "sample_num": 1, "alpha": 1.0, "dynamic": False,
+            "candidate_num": 0,
+        },
+    }  # fmt: skip
+    prepared = prepare.prepare(spec(world, tmp_path, model=model, overrides=overrides))
+    batches = tasks.train_data(prepared)
+    assert type(batches) is expected
+    if expected is not tuple:
+        batch = next(iter(batches))
+        assert {prepared.splits[0].uid_field, prepared.splits[0].iid_field} <= set(batch.columns)
+        # stock RecBole's loader is replaced where, and only where, the pairs would be ours
+        samplers = create_samplers(prepared.config, prepared.splits[0], prepared.splits)
+        loader = TrainDataLoader(prepared.config, prepared.splits[0], samplers[0], shuffle=True)
+        again = replace_loader(loader, prepared.parts.model_class, prepared.config)
+        assert type(again) is expected
+
+
 def test_lists_are_as_long_as_the_longest_metric_asks(world, tmp_path):
     more = {"topk": [20, 100], "valid_metric": "Recall@20"}
     overrides = {**spec(world, tmp_path).overrides, **more}
@@ -218,7 +279,7 @@ def test_clipped_gradients_are_formed(world, tmp_path, monkeypatch):
         return clip(parameters, **limits)
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
-    trainer._run_epoch(trainer._batches(tasks.train_data(prepared)), 0)
+    trainer._run_epoch(tasks.train_data(prepared), 0)
     assert seen
     assert all(seen)
 
