@@ -171,7 +171,7 @@ class StaleCache(LightGCN):
 
     def train(self, mode: bool = True) -> Any:
         if mode:
-            self._forget()
+            self._clear_cache()
         return torch.nn.Module.train(self, mode)
 
 
