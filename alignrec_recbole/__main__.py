@@ -1,5 +1,9 @@
-"""`python -m alignrec_recbole` is the command line of `alignrec-bench`."""
+"""`python -m alignrec_recbole`: the command line."""
+
+import sys
 
 from alignrec_recbole.cli.main import main
 
-raise SystemExit(main())
+if __name__ == "__main__":
+    sys.argv[0] = "alignrec-bench"  # the command that run records name
+    raise SystemExit(main())

@@ -73,3 +73,7 @@ class WriteError(AlignRecError, OSError):
 
 class RecordError(AlignRecError):
     """A run record that cannot be read or must not be overwritten."""
+
+
+class Interrupted(Exception):
+    """A run was asked to stop; its state is saved."""

@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
+import cloup
 
-
-def download_parser() -> argparse.ArgumentParser:
-    """Options of `run_benchmark.py download`."""
-    out = argparse.ArgumentParser(
-        prog="run_benchmark.py download", description="Fetch the published files of a data set."
-    )
-    out.add_argument("--dataset", required=True)
-    out.add_argument(
-        "--data-path", type=Path, help="folder of data sets (or $ALIGNREC_DATA, ./data)"
-    )
-    return out
+from alignrec_recbole.cli import _names, _options
+from alignrec_recbole.cli._options import option
+from alignrec_recbole.errors import DownloadError
 
 
-def _download(options: argparse.Namespace) -> int:
-    from alignrec_recbole.data.dataset_paths import data_folders
-    from alignrec_recbole.errors import DownloadError
+@_options.verb(
+    examples=(
+        "download --dataset baby",
+        "download --dataset sports --data-path data",
+    ),
+)
+@cloup.option_group(
+    "Data set",
+    option(
+        "--dataset",
+        required=True,
+        type=_options.Text("name", str, _names.dataset_names),
+        metavar="NAME",
+        help="Data set (`list datasets`).",
+    ),
+    _options.data_path(),
+)
+def download(dataset: str, data_path: Path | None) -> int:
+    """Download the published files of a data set and verify them."""
+    from alignrec_recbole.data.dataset_paths import data_folders, dataset_defaults
     from alignrec_recbole.io.download import fetch_published
     from alignrec_recbole.io.files import inside
-    from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 
-    path = inside(properties_dir() / "dataset", f"{options.dataset}.yaml")
-    entries = read_yaml(path).get("downloads")
+    entries = dataset_defaults(dataset).get("downloads")
     if not entries:
         raise DownloadError(
-            f"No address is known for data set {options.dataset!r}.",
-            found=f"no 'downloads' in properties/dataset/{options.dataset}.yaml",
-            hint="put the files there yourself"
-            + (f"; {path.name} says more of them" if path.is_file() else ""),
+            f"Data set {dataset!r} has no known address.",
+            found=f"no 'downloads' in properties/dataset/{dataset}.yaml",
+            hint="copy its files into the data folder yourself; see "
+            f"properties/dataset/{dataset}.yaml, if it exists",
         )
-    folder = inside(data_folders(options.data_path)[0], options.dataset)
+    folder = inside(data_folders(data_path)[0], dataset)
     fetch_published(entries, folder)
-    print(f"{options.dataset}: {', '.join(e['file'] for e in entries)} in {folder}")
+    print(f"{dataset}: {', '.join(entry['file'] for entry in entries)} in {folder}")
     return 0

@@ -1,50 +1,118 @@
-"""Entry point: picks the verb and turns errors into exit statuses."""
+"""Entry point of the command line: its verbs, the default verb, and errors as exit statuses."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
-from alignrec_recbole.cli.download import _download, download_parser
-from alignrec_recbole.cli.run import _run, parser
+import click
+import cloup
+from click.shell_completion import CompletionItem
+
+import alignrec_recbole
+from alignrec_recbole.cli import _options
+from alignrec_recbole.cli.doctor import doctor
+from alignrec_recbole.cli.download import download
+from alignrec_recbole.cli.import_amazon import import_amazon
+from alignrec_recbole.cli.list_names import list_names
+from alignrec_recbole.cli.merge_shards import merge_shards
+from alignrec_recbole.cli.prepare import prepare
+from alignrec_recbole.cli.pretrain import pretrain
+from alignrec_recbole.cli.report import report
+from alignrec_recbole.cli.run import run
+from alignrec_recbole.cli.suite import suite
+from alignrec_recbole.cli.suite_cell import suite_cell
+from alignrec_recbole.errors import AlignRecError, Interrupted
+
+EXAMPLES = (
+    "--model AlignRec,LightGCN,BPR --dataset ml-100k --epochs 20",
+    "list models",
+)
+IGNORED_WARNINGS = (  # of RecBole's own code
+    "The given NumPy array is not writable",
+    "A value is trying to be set on a copy",
+)
 
 
-def program() -> int:
-    """The command line as a program of its own: `run_benchmark.py`, `alignrec-bench`."""
-    return main()
+class Program(cloup.Group):
+    """The verbs; arguments without a verb are those of `run`, or of `suite` with `--suite`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default verb before options that are not the program's own."""
+        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        if args and args[0].startswith("-") and args[0] not in own:
+            suite = any(argument.partition("=")[0] == "--suite" for argument in args)
+            args = ["suite" if suite else "run", *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The two forms of a command."""
+        formatter.write_usage(ctx.command_path, "--model M[,M…] --dataset NAME [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "VERB [OPTIONS]", "       ")
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Completion and the examples."""
+        formatter.write_paragraph()
+        formatter.write("Shell completion: see `doctor`.\n")
+        _options.format_examples(EXAMPLES, ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs, and the options of the default verb."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            found += run.shell_complete(ctx, incomplete)
+        return found
+
+
+@cloup.group(
+    cls=Program,
+    sections=[
+        cloup.Section("Experiments", [run, suite, report]),
+        cloup.Section(
+            "Data and features", [download, import_amazon, prepare, merge_shards, pretrain]
+        ),
+        cloup.Section("Information", [list_names, doctor]),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(alignrec_recbole.__version__, prog_name="alignrec-recbole")
+def program() -> None:
+    """Train, evaluate and compare multimodal recommenders.
+
+    Without a verb, the options are those of `run`: see `run --help`.
+    """
+
+
+program.add_command(suite_cell)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 done, 2 refused, 130 interrupted)."""
-    for noise in ("The given NumPy array is not writable", "A value is trying to be set on a copy"):
-        warnings.filterwarnings("ignore", message=noise)  # RecBole's, not the user's
-    try:
-        from alignrec_recbole.errors import AlignRecError
-    except ImportError as error:  # RecBole or another requirement is not installed
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+    """Run the command line; returns the exit status.
+
+    0: done; 1: a check of the verb failed; 2: refused; 130: interrupted.
+    """
+    for message in IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given[:1] == ["download"]:
-            return _download(download_parser().parse_args(given[1:]))
-        if given[:1] == ["pretrain"]:
-            from alignrec_recbole.cli import pretrain
-
-            return pretrain.main(given[1:])
-        if given[:1] == ["prepare"]:
-            from alignrec_recbole.cli import prepare
-
-            return prepare.main(given[1:])
-        if given[:1] == ["report"]:
-            from alignrec_recbole.reports.build import main as report
-
-            return report(given[1:])
-        if any(argument.partition("=")[0] == "--suite" for argument in given):
-            from alignrec_recbole.cli.suite import main as suite
-
-            return suite(given)
-        return _run(parser().parse_args(given))
+        status: Any = program.main(given, prog_name=_name(), standalone_mode=False)
+        return int(status or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except AlignRecError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    except (click.Abort, KeyboardInterrupt):
+        print("stopped; the last saved state is kept", file=sys.stderr)
+        return 130
+
+
+def _name() -> str:
+    """The program's name in help and errors."""
+    return "run_benchmark.py" if "run_benchmark" in sys.argv[0] else "alignrec-bench"

@@ -1,17 +1,20 @@
-"""Where the data sets lie."""
+"""Where data sets are searched, and which are found."""
 
 from __future__ import annotations
 
-import difflib
+import importlib.util
 import os
 from pathlib import Path
 
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 
+SHIPPED = "ml-100k"  # part of the recbole package
 
-def data_folders(data_path: Path | None) -> list[Path]:
+
+def data_folders(data_path: Path | None = None) -> list[Path]:
     """Folders searched for data sets: --data-path, else $ALIGNREC_DATA, else ./data."""
     if data_path is not None:
         return [Path(data_path)]
@@ -22,39 +25,57 @@ def data_folders(data_path: Path | None) -> list[Path]:
 def find_dataset(name: str, data_path: Path | None = None) -> Path:
     """The folder of a data set.
 
-    ml-100k, which ships inside the recbole package, is found there if nowhere else.
+    ml-100k is also found inside the recbole package, if in none of the folders.
 
     Raises:
-        UnknownNameError: with the places searched and the remedies.
+        UnknownNameError: with the folders searched and the remedies.
     """
     folders = data_folders(data_path)
+    if path := locate_dataset(name, folders):
+        return path
+    registered = registered_datasets()
+    present = sorted({SHIPPED, *present_datasets(folders)})
+    known = name in registered
+    problem = "is known, but its files were not found" if known else "is unknown"
+    published = known and "downloads" in dataset_defaults(name)
+    raise UnknownNameError(
+        f"Data set {name!r} {problem}." + suggest(name, {*registered, *present}),
+        found=f"no {name}.inter in {', '.join(str(folder / name) for folder in folders)}",
+        expected=f"a folder {name}/ with {name}.inter; present: {', '.join(present)}",
+        hint="pass --data-path FOLDER or set ALIGNREC_DATA"
+        + (f"; to download it: run_benchmark.py download --dataset {name}" if published else ""),
+    )
+
+
+def locate_dataset(name: str, folders: list[Path]) -> Path | None:
+    """The folder of a data set's interactions, or None if there are none."""
     for folder in folders:
         path = inside(folder, name)
         if any(path.glob(f"{name}*.inter")):
             return path.resolve()
-    if name == "ml-100k":
-        shipped = _recbole_examples() / name
-        if shipped.is_dir():
-            return shipped
-    registered = sorted(path.stem for path in (properties_dir() / "dataset").glob("*.yaml"))
-    present = sorted(
-        {path.parent.name for folder in folders for path in folder.glob("*/*.inter")} | {"ml-100k"}
-    )
-    near = difflib.get_close_matches(name, {*registered, *present}, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
-    known = name in registered
-    published = "downloads" in read_yaml(inside(properties_dir() / "dataset", f"{name}.yaml"))
-    raise UnknownNameError(
-        f"Data set {name!r} {'is known but its files are not here' if known else 'is unknown'}."
-        + hint,
-        found=f"no {name}.inter in {', '.join(str(folder / name) for folder in folders)}",
-        expected=f"a folder {name}/ with {name}.inter; found here: {', '.join(present)}",
-        hint="pass --data-path FOLDER or set ALIGNREC_DATA"
-        + (f"; to fetch it: run_benchmark.py download --dataset {name}" if published else ""),
-    )
+    shipped = recbole_examples()
+    if name == SHIPPED and shipped is not None and (shipped / name).is_dir():
+        return shipped / name
+    return None
 
 
-def _recbole_examples() -> Path:
-    import recbole
+def registered_datasets() -> list[str]:
+    """Names of the data sets that have a file in properties/dataset."""
+    return sorted(path.stem for path in (properties_dir() / "dataset").glob("*.yaml"))
 
-    return Path(recbole.__file__).parent / "dataset_example"
+
+def present_datasets(folders: list[Path]) -> list[str]:
+    """Names of the data sets whose interactions are in one of the folders."""
+    return sorted({path.parent.name for folder in folders for path in folder.glob("*/*.inter")})
+
+
+def dataset_defaults(name: str) -> dict:
+    """The settings of a registered data set; empty for others."""
+    return read_yaml(inside(properties_dir() / "dataset", f"{name}.yaml"))
+
+
+def recbole_examples() -> Path | None:
+    """RecBole's folder of example data, found without importing RecBole; None if not installed."""
+    spec = importlib.util.find_spec("recbole")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(places[0]) / "dataset_example" if places else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from alignrec_recbole.errors import UnknownNameError
+from alignrec_recbole.errors import SettingError, UnknownNameError
 
 # name → (what it ranks with, the question it answers)
 PROTOCOLS: dict[str, tuple[str, str]] = {
@@ -24,6 +24,7 @@ PROTOCOLS: dict[str, tuple[str, str]] = {
 
 USE_MODELS = ("full", "mask-modality", "long-tail", "cold-start")  # --model means something
 USE_SEEDS = ("full", "mask-modality")
+RANKER_NAMES = ("zero-shot", "item-cf")  # rank by features alone; `rankers.RANKERS` holds them
 
 
 def check_protocols(names: Sequence[str]) -> None:
@@ -40,3 +41,27 @@ def check_protocols(names: Sequence[str]) -> None:
                 found=name,
                 expected=f"one of {', '.join(PROTOCOLS)}",
             )
+
+
+def check_use(protocol: str, models: Sequence[str], seeds: Sequence[int] | None) -> None:
+    """Refuse models and seeds that a protocol (any but full) does not use.
+
+    Raises:
+        SettingError: with what the protocol uses.
+    """
+    trained = [name for name in models if name not in RANKER_NAMES]
+    if seeds is not None and not (protocol == "mask-modality" and trained):
+        raise SettingError(
+            f"Protocol {protocol!r} draws nothing from --seeds.",
+            found=f"--seeds {','.join(map(str, seeds))}",
+            expected="--seeds with a model that is trained",
+        )
+    takes_rankers = protocol == "cold-start"
+    if protocol not in ("long-tail", "mask-modality") and (trained if takes_rankers else models):
+        raise SettingError(
+            f"Protocol {protocol!r} trains no model.",
+            found=f"--model {','.join(trained or models)}",
+            expected=f"--model {' or '.join(RANKER_NAMES)}, or none"
+            if takes_rankers
+            else "no --model",
+        )

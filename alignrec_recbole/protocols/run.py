@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from alignrec_recbole.errors import SettingError
-from alignrec_recbole.protocols import cold_start, diagnostics, long_tail, mask_modality
+from alignrec_recbole.protocols import (
+    check_use,
+    cold_start,
+    diagnostics,
+    long_tail,
+    mask_modality,
+)
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.settings import Settings
 
 
 def run_protocol(
@@ -31,22 +37,10 @@ def run_protocol(
     name = spec.protocol
     rankers = [model for model in models if model in RANKERS]
     trained = [model for model in models if model not in RANKERS]
-    if seeds is not None and not (name == mask_modality.NAME and trained):
-        raise SettingError(
-            f"Protocol {name!r} draws nothing from --seeds.",
-            found=f"--seeds {','.join(map(str, seeds))}",
-            expected="--seeds with a model that is trained",
-        )
+    check_use(name, models, seeds)
     if name == long_tail.NAME:
         yield from long_tail.long_tails(spec, models, overwrite)
         return
-    alone = name in RANKERS or name == diagnostics.NAME
-    if refused := models if alone else trained if name == cold_start.NAME else []:
-        raise SettingError(
-            f"Protocol {name!r} trains no model.",
-            found=f"--model {','.join(refused)}",
-            expected="no --model" if alone else f"--model {' or '.join(RANKERS)}, or none",
-        )
     if name in RANKERS:
         yield rank_by_features(spec, overwrite)
     elif name == diagnostics.NAME:
@@ -60,3 +54,18 @@ def run_protocol(
             yield from mask_modality.mask_and_train(
                 replace(spec, model=model), seeds or (999, 1000, 1001), overwrite
             )
+
+
+def setting_names(protocol: str, model: str | None = None) -> set[str]:
+    """The protocol's own settings; of mask-modality other ones where a model is trained."""
+    if protocol == mask_modality.NAME:
+        kind: type[Settings] = (
+            mask_modality.RetrainSettings if model else mask_modality.MaskSettings
+        )
+    elif protocol == cold_start.NAME:
+        kind = cold_start.ColdStartSettings
+    elif protocol in RANKERS:
+        kind = RANKERS[protocol].settings_class
+    else:
+        kind = Settings
+    return set(kind.model_fields)

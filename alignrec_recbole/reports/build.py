@@ -1,8 +1,7 @@
-"""`run_benchmark.py report`: tables, plots and a site from stored records alone; nothing is run."""
+"""Tables, plots and a site from stored records; nothing is run."""
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports import plots, protocol_tables, site
 from alignrec_recbole.reports.grouping import blocks
-from alignrec_recbole.reports.significance import SCIPY_SIDE, TESTS, Side
+from alignrec_recbole.reports.significance import Side
 from alignrec_recbole.reports.tables import (
     Table,
     comparisons,
@@ -20,31 +19,6 @@ from alignrec_recbole.reports.tables import (
     write_tables,
 )
 from alignrec_recbole.runs.record import Run, read_runs
-
-
-def parser() -> argparse.ArgumentParser:
-    """Options of `run_benchmark.py report`."""
-    out = argparse.ArgumentParser(
-        prog="run_benchmark.py report",
-        description="Tables, plots and a site from the records under OUTPUT/runs.",
-    )
-    out.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
-    out.add_argument(
-        "--target",
-        help="model or feature set tested against the others (default: AlignRec, else the row with "
-        "the best validation score)",
-    )
-    out.add_argument("--side", choices=list(SCIPY_SIDE), default="two-sided", help="of the tests")
-    out.add_argument("--test", choices=list(TESTS), default="t", help="paired test")
-    return out
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Build all; returns the exit status."""
-    options = parser().parse_args(arguments)
-    for path in build(options.output, options.target, options.side, options.test):
-        print(path)
-    return 0
 
 
 def build(

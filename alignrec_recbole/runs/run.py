@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from recbole.utils import ModelType
 
-from alignrec_recbole.errors import DataError, RecordError, SettingError
+from alignrec_recbole.errors import DataError, Interrupted, RecordError, SettingError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.runs import provenance
 from alignrec_recbole.runs.lists import LIST_LENGTH, save_lists
 from alignrec_recbole.runs.prepare import Prepared, prepare
 from alignrec_recbole.runs.record import RunRecord, read_record, write_record
-from alignrec_recbole.runs.spec import Interrupted, RunSpec
+from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
 from alignrec_recbole.runtime import memory_usage
 from alignrec_recbole.training.trainer import MultimodalTrainer

@@ -17,7 +17,7 @@ CLI_ONLY_KEYS = {  # --set can't change these: the option would win without a wo
     "checkpoint_dir": "--output",
     "data_path": "--data-path",
     "gpu_id": "--device",
-    "show_progress": "--quiet",
+    "show_progress": "--no-progress",
 }
 NON_RESULT_KEYS = {"gpu_id", "show_progress", "threads", "seed"}  # can't change a result
 
@@ -42,7 +42,3 @@ class RunSpec:
     tuned_on: str | None = None
     mask: FeatureMask | None = None  # a modality hidden from the model
     progress: bool = True
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its state is saved."""

@@ -1,13 +1,12 @@
-"""`run_benchmark.py --suite NAME`: many runs from one YAML file, cell by cell, in processes.
+"""Run the cells of a suite in processes of their own, several at a time.
 
-A cell is one command line of run_benchmark.py. Its status is a file of its own, so that a suite
-that was stopped, even killed, goes on with the cells that are left, and a run inside a cell from
-its last saved epoch. A failed cell is recorded with its traceback and the others go on.
+A cell is one command line of the verb `run`. Its status is a file of its own, so that a suite that
+was stopped or killed continues with the cells that remain, and a run inside a cell continues from
+its last saved epoch. A failed cell is recorded with its traceback; the others still run.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import json
@@ -19,6 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -28,132 +28,185 @@ from alignrec_recbole.encoders.cache import find_file
 from alignrec_recbole.errors import AlignRecError
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.runs.record import Run, read_runs
-from alignrec_recbole.suites.schema import GROWING, LATER, Cell, Suite
+from alignrec_recbole.suites.schema import AFTER_TRAINING, ALWAYS_RERUN, Cell, Suite
 from alignrec_recbole.suites.status import CellStatus, Key, read_cell, write_status
 
-CHILD = "from alignrec_recbole.cli.suite import child; child()"
-RECORDED = 3  # exit status of a child that wrote down its own failure
-SHOWN_ERROR = 12_000  # last characters of a cell's output that are kept
+CHILD = ("-m", "alignrec_recbole", "suite-cell")  # arguments of Python that run one cell
+EXIT_RECORDED = 3  # exit status of a child that has recorded its own failure
+EXIT_INTERRUPTED = 130
+SHOWN_ERROR = 12_000  # last characters of a cell's output that its status holds
 
 
-def _written_down(todo: list[Cell], suite: Suite, folder: Path) -> list[Cell]:
-    """All cells to run, each with a status file; those of cells the suite no longer has go."""
-    for path in folder.glob("*.json"):
-        if path.stem not in {cell.stem for cell in suite.expanded}:
-            path.unlink()
-    if todo:
-        todo = [cell for cell in suite.expanded if cell in todo or cell.protocol in GROWING]
-    for cell in todo:
-        write_status(folder / f"{cell.stem}.json", _status(cell, folder, again=True))
-    return todo
+@dataclass(frozen=True)
+class SuiteOptions:
+    """Where and how a suite runs.
+
+    Attributes:
+        name: folder of the statuses under `<output>/suites`.
+        jobs: processes at a time.
+        overwrite: whether finished cells run again.
+    """
+
+    name: str
+    output: Path
+    jobs: int = 1
+    data_path: Path | None = None
+    features_path: Path | None = None
+    device: str = "auto"
+    overwrite: bool = False
+    progress: bool = True
 
 
-def _status(cell: Cell, folder: Path, again: bool) -> CellStatus:
-    """What the cell's file says; missing without one, or if a finished cell is to run again."""
-    path = folder / f"{cell.stem}.json"
-    found = read_cell(path) if path.is_file() else None
-    if found is None or (again and found.status == "finished"):
-        return CellStatus(name=cell.name, arguments=cell.arguments, status="missing")
-    return found
+class Scheduler:
+    """The cells of a suite: which are finished, and running the others."""
 
+    def __init__(self, suite: Suite, options: SuiteOptions) -> None:
+        self.suite, self.options = suite, options
+        self.folder = options.output / "suites" / options.name
+        self._sha256 = functools.cache(sha256_file)  # many cells share their files
 
-def _done(cell: Cell, options: argparse.Namespace) -> bool:
-    """Whether the cell's records are all there, made on the data and features that lie here."""
-    path = options.output / "suites" / options.suite / f"{cell.stem}.json"
-    if not path.is_file():
-        return False
-    status = read_cell(path)
-    if status.status != "finished":
-        return False
-    if not hasattr(options, "records"):
-        options.records = {key_of(run): run for run in read_runs(options.output / "runs")}
-        options.sha256 = functools.cache(sha256_file)  # many cells share their files
-    found = [options.records.get(key) for key in status.records]
-    return bool(found) and all(run is not None and _same_data(run, options) for run in found)
+    def pending(self) -> list[Cell]:
+        """The cells to run: all with `overwrite`, else those that are not complete."""
+        overwrite = self.options.overwrite
+        return [cell for cell in self.suite.expanded if overwrite or not self._is_complete(cell)]
+
+    def status(self, cell: Cell, again: bool = False) -> CellStatus:
+        """What the cell's file says; missing without one, or if a finished cell is to run again."""
+        path = self._status_path(cell)
+        found = read_cell(path) if path.is_file() else None
+        if found is None or (again and found.status == "finished"):
+            return CellStatus(name=cell.name, arguments=cell.arguments, status="missing")
+        return found
+
+    def run(self, pending: Sequence[Cell]) -> bool:
+        """Run the cells; returns whether it was interrupted."""
+        options, stop = self.options, threading.Event()
+        todo = self._reset_status(pending)
+        with (
+            tqdm(
+                total=len(todo), desc=options.name, unit="cell", disable=not options.progress
+            ) as bar,
+            ThreadPoolExecutor(options.jobs) as pool,
+        ):
+
+            def work(cell: Cell) -> None:
+                if not stop.is_set():
+                    self._run_in_process(cell)
+                    bar.update()
+
+            try:
+                for after in (False, True):
+                    cells = [cell for cell in todo if (cell.protocol in AFTER_TRAINING) == after]
+                    list(pool.map(work, cells))
+            except KeyboardInterrupt:  # the processes get the signal too, save their state and end
+                stop.set()
+                print("\nstopping; the same command continues", file=sys.stderr)
+        return stop.is_set()
+
+    def _status_path(self, cell: Cell) -> Path:
+        return self.folder / f"{cell.stem}.json"
+
+    def _reset_status(self, pending: Sequence[Cell]) -> list[Cell]:
+        """All cells to run, each with a status file; files of cells no longer in the suite go."""
+        for path in self.folder.glob("*.json"):
+            if path.stem not in {cell.stem for cell in self.suite.expanded}:
+                path.unlink()
+        todo = list(pending)
+        if todo:
+            todo = [
+                cell
+                for cell in self.suite.expanded
+                if cell in todo or cell.protocol in ALWAYS_RERUN
+            ]
+        for cell in todo:
+            write_status(self._status_path(cell), self.status(cell, again=True))
+        return todo
+
+    def _is_complete(self, cell: Cell) -> bool:
+        """Whether all records of the cell exist, made with the present data and features."""
+        path = self._status_path(cell)
+        if not path.is_file():
+            return False
+        status = read_cell(path)
+        if status.status != "finished":
+            return False
+        found = [self._records.get(key) for key in status.records]
+        return bool(found) and all(run is not None and self._same_data(run) for run in found)
+
+    @functools.cached_property
+    def _records(self) -> dict[Key, Run]:
+        return {key_of(run): run for run in read_runs(self.options.output / "runs")}
+
+    def _same_data(self, run: Run) -> bool:
+        try:
+            folder = find_dataset(run.record.dataset, self.options.data_path)
+            features = {
+                find_file(name, folder, self.options.features_path): file["sha256"]
+                for name, file in run.record.feature_files.items()
+            }
+        except AlignRecError:
+            return False
+        files = {folder / name: digest for name, digest in run.record.data["files"].items()}
+        files |= {path: digest for path, digest in features.items() if path}  # others are encoded
+        return all(path.is_file() and self._sha256(path) == h for path, h in files.items())
+
+    def _arguments(self, cell: Cell) -> list[str]:
+        options = self.options
+        given = {
+            "--data-path": options.data_path,
+            "--features-path": options.features_path,
+            "--output": options.output,
+            "--device": options.device,
+        }
+        arguments = cell.arguments + [f"{k}={v}" for k, v in given.items() if v is not None]
+        return [*arguments, "--quiet", *(["--overwrite"] if options.overwrite else [])]
+
+    def _run_in_process(self, cell: Cell) -> None:
+        """Run a cell with its share of the cores; a process that dies is a failed cell."""
+        from alignrec_recbole.runtime.hardware import available_cores
+
+        path, log = self._status_path(cell), self.folder / f"{cell.stem}.log"
+        order = {
+            "cell": cell.model_dump(),
+            "arguments": self._arguments(cell),
+            "status": str(path),
+        }
+        share = str(max(1, available_cores() // self.options.jobs))
+        started = time.perf_counter()
+        with log.open("w", encoding="utf-8") as handle:
+            child = subprocess.Popen(
+                [sys.executable, *CHILD],
+                stdin=subprocess.PIPE,
+                stdout=handle,
+                stderr=subprocess.STDOUT,
+                env={
+                    "OMP_NUM_THREADS": share,
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(sys.path),
+                },
+                text=True,
+            )
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it died before: see its exit status
+                child.stdin.write(json.dumps(order) + "\n")
+                child.stdin.flush()  # and stays open: the child ends when it closes
+            code = child.wait()
+        if code not in (0, EXIT_RECORDED, EXIT_INTERRUPTED):
+            reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            tail = log.read_text("utf-8", errors="replace")[-SHOWN_ERROR:]
+            write_status(
+                path,
+                CellStatus(
+                    name=cell.name,
+                    arguments=cell.arguments,
+                    status="failed",
+                    error=f"{tail}\nthe process ended: {reason}",
+                    seconds=time.perf_counter() - started,
+                ),
+            )
 
 
 def key_of(run: Run) -> Key:
-    """What tells a record from every other."""
+    """What distinguishes a record from every other."""
     record = run.record
     return (record.dataset, record.protocol, record.model, record.config_sha256, record.seed)
-
-
-def _same_data(run: Run, options: argparse.Namespace) -> bool:
-    try:
-        folder = find_dataset(run.record.dataset, options.data_path)
-        features = {
-            find_file(name, folder, options.features_path): file["sha256"]
-            for name, file in run.record.feature_files.items()
-        }
-    except AlignRecError:
-        return False
-    files = {folder / name: digest for name, digest in run.record.data["files"].items()}
-    files |= {path: digest for path, digest in features.items() if path}  # the rest is encoded
-    return all(path.is_file() and options.sha256(path) == h for path, h in files.items())
-
-
-def _run_all(todo: Sequence[Cell], folder: Path, options: argparse.Namespace) -> bool:
-    """Run the cells; whether it was interrupted."""
-    stop = threading.Event()
-    with (
-        tqdm(total=len(todo), desc=options.suite, unit="cell", disable=options.quiet) as bar,
-        ThreadPoolExecutor(options.jobs) as pool,
-    ):
-
-        def work(cell: Cell) -> None:
-            if not stop.is_set():
-                _in_process(cell, folder, options)
-                bar.update()
-
-        try:
-            for later in (False, True):
-                list(pool.map(work, [c for c in todo if (c.protocol in LATER) == later]))
-        except KeyboardInterrupt:  # the processes got it too: they save their state and end
-            stop.set()
-            print("\nstopping; the same command goes on", file=sys.stderr)
-    return stop.is_set()
-
-
-def _in_process(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
-    """Run a cell in a process with its share of the cores; a dead process is a failed cell."""
-    from alignrec_recbole.runtime.hardware import available_cores
-
-    path, log = folder / f"{cell.stem}.json", folder / f"{cell.stem}.log"
-    given = {
-        "--data-path": options.data_path,
-        "--features-path": options.features_path,
-        "--output": options.output,
-        "--device": options.device,
-    }
-    arguments = cell.arguments + [f"{k}={v}" for k, v in given.items() if v is not None]
-    arguments += ["--quiet", *(["--overwrite"] if options.overwrite else [])]
-    order = {"cell": cell.model_dump(), "arguments": arguments, "status": str(path)}
-    share = str(max(1, available_cores() // options.jobs))
-    begun = time.perf_counter()
-    with log.open("w", encoding="utf-8") as handle:
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD],
-            stdin=subprocess.PIPE,
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            env={"OMP_NUM_THREADS": share, **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            text=True,
-        )
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # dead before it could listen: see its code
-            child.stdin.write(json.dumps(order) + "\n")
-            child.stdin.flush()  # and kept open: the child ends when it closes
-        code = child.wait()
-    if code not in (0, RECORDED, 130):
-        reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        tail = log.read_text("utf-8", errors="replace")[-SHOWN_ERROR:]
-        write_status(
-            path,
-            CellStatus(
-                name=cell.name,
-                arguments=cell.arguments,
-                status="failed",
-                error=f"{tail}\nthe process ended: {reason}",
-                seconds=time.perf_counter() - begun,
-            ),
-        )

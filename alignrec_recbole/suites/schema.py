@@ -15,30 +15,31 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignrec_recbole.errors import SettingError, UnknownNameError
 from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 
 FOLDER = properties_dir() / "suite"
-LATER = {"mask-modality", "long-tail"}  # they read what the protocol `full` left
-GROWING = {"long-tail"}  # has more to do whenever there are more rankings
+AFTER_TRAINING = {"mask-modality", "long-tail"}  # they read records of the protocol `full`
+ALWAYS_RERUN = {"long-tail"}  # more rankings to analyse after every run
 
 
 class CellGroup(BaseModel):
-    """Models × data sets × features × protocols × seeds with the same settings."""
+    """Models × data sets × feature sets × protocols × seeds with the same settings."""
 
     model_config = ConfigDict(extra="forbid")
 
     models: list[str] = []  # empty: the protocols train nothing
     datasets: list[str] = Field(min_length=1)
-    features: list[str] = []  # "a,b" is one set of two; empty: the default
+    features: list[str] = []  # "a,b": both together; empty: the default
     protocols: list[str] = ["full"]
     seeds: list[int] = []
     setting: str | None = None
     epochs: int | None = None
     set: dict[str, Any] = {}
-    grid: dict[str, list[Any]] = {}  # chosen on validation with the first seed
+    grid: dict[str, list[Any]] = {}  # selected on validation with the first seed
 
     def cells(self) -> Iterator[Cell]:
-        """One cell a combination; with a grid the seeds stay together, since the first chooses."""
+        """One cell per combination; with a grid all seeds in one, as the first one selects."""
         seeds = [",".join(map(str, self.seeds))] if self.grid else [str(s) for s in self.seeds]
         for protocol, dataset, model, features, seed in itertools.product(
             self.protocols,
@@ -80,13 +81,13 @@ class Cell(BaseModel):
 
     @property
     def stem(self) -> str:
-        """File name of the status: readable, and one for each command line."""
+        """File name of the status: readable, and unique per command line."""
         digest = hashlib.sha256("\n".join(self.arguments).encode()).hexdigest()[:8]
         return f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', self.name)[:80]}-{digest}"
 
 
 class Suite(BaseModel):
-    """A YAML file of benchmarks/suites."""
+    """A YAML file of properties/suite."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -95,9 +96,9 @@ class Suite(BaseModel):
 
     @cached_property
     def expanded(self) -> list[Cell]:
-        """All cells, those that read what others leave last."""
+        """All cells; those that read the records of others come last."""
         cells = [cell for group in self.cells for cell in group.cells()]
-        return sorted(cells, key=lambda cell: cell.protocol in LATER)
+        return sorted(cells, key=lambda cell: cell.protocol in AFTER_TRAINING)
 
 
 def _plain(value: Any) -> str:
@@ -105,24 +106,24 @@ def _plain(value: Any) -> str:
 
 
 def suite_names() -> list[str]:
-    """The suites there are."""
+    """Names of the suites that are part of the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def read_suite(name: str) -> Suite:
-    """Read a suite by name, or one's own from a YAML file.
+    """Read a suite by name, or from a YAML file of your own.
 
     Raises:
-        UnknownNameError, SettingError: there is no such suite, or its file is wrong.
+        UnknownNameError, SettingError: the suite is unknown, or its file is invalid.
     """
     path = Path(name) if name.endswith(".yaml") else inside(FOLDER, f"{name}.yaml")
     if not path.is_file():
         raise UnknownNameError(
-            f"There is no suite {name!r}.",
+            f"Unknown suite {name!r}." + suggest(name, suite_names()),
             found=name,
             expected=f"one of {', '.join(suite_names())}, or a .yaml file",
         )
     try:
         return Suite.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise SettingError(f"Suite {name!r} cannot be read.", found=str(error)) from error
+        raise SettingError(f"Suite {name!r} is not valid.", found=str(error)) from error

@@ -1,4 +1,4 @@
-"""What became of a suite's cells: one JSON file a cell under `<output>/suites/<suite>/`."""
+"""The outcome of a suite's cells: one JSON file per cell under `<output>/suites/<suite>/`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Key = tuple[str, str, str, str, int]  # dataset, protocol, model, config_sha256,
 
 
 class CellStatus(BaseModel):
-    """One cell. `records` are the keys of what it made; `error` ends with the traceback."""
+    """One cell. `records` are the keys of its records; `error` ends with the traceback."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,12 +44,12 @@ def read_cell(path: Path) -> CellStatus:
         raise RecordError(
             f"{path.name} is not the status of a suite's cell.",
             found=str(error).splitlines()[0],
-            hint="delete it; the cell is then looked at again",
+            hint="delete the file; the cell is then checked again",
         ) from error
 
 
 def read_status(folder: Path) -> dict[str, list[CellStatus]]:
-    """Suite → its cells, of all suites that ran into an output folder."""
+    """Suite → its cells, for every suite in an output folder."""
     out: dict[str, list[CellStatus]] = {}
     for path in sorted(folder.glob("*/*.json")):
         out.setdefault(path.parent.name, []).append(read_cell(path))

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alignrec_recbole.cli import run
+from alignrec_recbole.cli._overrides import nested
 from alignrec_recbole.cli.main import main
-from alignrec_recbole.cli.run import parser
+from alignrec_recbole.cli.run import parse
 from alignrec_recbole.errors import RecordError, SettingError, UnknownNameError
 from alignrec_recbole.protocols import PROTOCOLS
 from alignrec_recbole.registry import models
@@ -46,12 +46,12 @@ def test_every_cell_is_a_command_line(name: str) -> None:
     cells = schema.read_suite(name).expanded
     assert len({cell.stem for cell in cells}) == len(cells)
     for cell in cells:
-        options = parser().parse_args(cell.arguments)
+        options = parse(cell.arguments)
         assert options.protocol[0] in PROTOCOLS
         for model in options.model:
             models.resolve(model)
         assert options.model or options.protocol != ("full",)
-    later = [cell.protocol in schema.LATER for cell in cells]
+    later = [cell.protocol in schema.AFTER_TRAINING for cell in cells]
     assert later == sorted(later)  # long-tail reads what the others leave
 
 
@@ -65,7 +65,7 @@ def test_the_settings_of_every_cell_are_read_by_its_model(name: str) -> None:
             known = defaults.keys() | parts.known_keys
             for values in itertools.product(*group.grid.values()):
                 pairs = [*group.set.items(), *zip(group.grid, values, strict=True)]
-                overrides = run._merge(pairs)
+                overrides = nested(pairs)
                 check_keys(overrides, known, model)
                 kind = getattr(parts.model_class, "settings_class", None)
                 if kind is not None:
@@ -83,7 +83,7 @@ def test_cells_are_the_product_and_a_grid_keeps_its_seeds() -> None:
 
 
 def test_an_unknown_suite_and_a_wrong_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnknownNameError, match="no suite"):
+    with pytest.raises(UnknownNameError, match="Unknown suite"):
         schema.read_suite("smoky")
     monkeypatch.setattr(schema, "FOLDER", tmp_path)
     (tmp_path / "odd.yaml").write_text("cells: [{model: [BPR], datasets: [x]}]")
@@ -163,7 +163,7 @@ def test_a_failed_cell_is_recorded_and_the_rest_goes_on(
 def test_a_cell_whose_process_dies_at_once_is_a_failed_cell(
     place: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    monkeypatch.setattr(scheduler, "CHILD", f"print('gone'); {code}")
+    monkeypatch.setattr(scheduler, "CHILD", ("-c", f"print('gone'); {code}"))
     assert main(place) == 1
     cells = read_status(tmp_path / "out" / "suites")["tiny"]
     assert {cell.status for cell in cells} == {"failed"}

@@ -13,13 +13,13 @@ from recbole.model.general_recommender.ngcf import NGCF
 from records import record
 
 from alignrec_recbole import losses
-from alignrec_recbole.errors import RecordError
+from alignrec_recbole.errors import Interrupted, RecordError
 from alignrec_recbole.ops import matmul
 from alignrec_recbole.ops.optimizers import FactoredAdam
 from alignrec_recbole.registry import models
 from alignrec_recbole.runs import prepare, run, tasks
 from alignrec_recbole.runs.run import run_one
-from alignrec_recbole.runs.spec import Interrupted, RunSpec
+from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import hardware
 from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.trainer import epoch_generator

@@ -15,27 +15,52 @@ logger = logging.getLogger(__name__)
 class PretrainSettings(Settings):
     """How to pre-train; recorded in the weights. Sources beside the defaults."""
 
-    epochs: int = Field(default=5, gt=0)  # BEiT-3's intermediate tuning
-    batch_size: int = Field(default=256, gt=0)  # items a step, over all processes
-    micro_batch: int = Field(default=32, gt=0)  # items a forward pass
-    learning_rate: float = Field(default=3e-5, ge=0)  # BEiT-3's intermediate tuning
-    warmup_epochs: float = Field(default=1.0, ge=0)  # same
-    weight_decay: float = Field(default=0.05, ge=0)  # same
-    betas: tuple[float, float] = (0.9, 0.999)  # same
-    layer_decay: float = Field(default=0.95, gt=0, le=1)  # same
-    clip_norm: float = Field(default=3.0, gt=0)  # BEiT-3's pre-training
-    text_mask: float = Field(default=0.5, gt=0, lt=1)  # same, of pairs
-    image_mask: float = Field(default=0.4, gt=0, lt=1)  # same
-    crop: float = Field(default=1.0, gt=0, le=1)  # least area of random crops, mirrored by halves
-    mim_weight: float = Field(default=1.0, ge=0)  # λ
-    mode: Literal["separate", "joint"] = "separate"
-    target: str = "pixels"
-    drop_path: float = Field(default=0.0, ge=0, lt=1)  # of the last layer, from 0 at the first
-    ema: float | None = Field(default=None, gt=0, lt=1)
-    freeze_layers: int = Field(default=0, ge=0)  # the first so many
-    freeze_embeddings: bool = False
-    recompute: bool = False  # gradient checkpointing
-    bfloat16: bool = False  # autocast
-    validation: float = Field(default=0.1, gt=0, lt=1)  # share of the items held out
-    seed: int = Field(default=0, ge=0)
-    save_every: int = Field(default=200, gt=0)  # steps
+    # epochs, learning rate, warm-up, decay, betas: BEiT-3's intermediate tuning
+    epochs: int = Field(default=5, gt=0, description="epochs")
+    batch_size: int = Field(default=256, gt=0, description="items per step, over all processes")
+    micro_batch: int = Field(default=32, gt=0, description="items per forward pass")
+    learning_rate: float = Field(default=3e-5, ge=0, description="peak learning rate of AdamW")
+    warmup_epochs: float = Field(default=1.0, ge=0, description="epochs of linear warm-up")
+    weight_decay: float = Field(default=0.05, ge=0, description="weight decay of AdamW")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="betas of AdamW")
+    layer_decay: float = Field(
+        default=0.95, gt=0, le=1, description="factor of the learning rate per layer, downwards"
+    )
+    # clipping and mask ratios (of pairs): BEiT-3's pre-training
+    clip_norm: float = Field(default=3.0, gt=0, description="largest norm of the gradient")
+    text_mask: float = Field(default=0.5, gt=0, lt=1, description="share of tokens masked")
+    image_mask: float = Field(default=0.4, gt=0, lt=1, description="share of patches masked")
+    crop: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="smallest area of random crops, half of them mirrored; 1: whole images",
+    )
+    mim_weight: float = Field(default=1.0, ge=0, description="weight of the image loss")  # λ
+    mode: Literal["separate", "joint"] = Field(
+        default="separate", description="mask text and image in separate passes, or jointly"
+    )
+    target: str = Field(
+        default="pixels", description="prediction target: pixels, teacher:PATH or codes:PATH"
+    )
+    drop_path: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="stochastic depth of the last layer; linear from 0",
+    )
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights",
+    )
+    freeze_layers: int = Field(default=0, ge=0, description="first layers that are not trained")
+    freeze_embeddings: bool = Field(default=False, description="do not train the embeddings")
+    recompute: bool = Field(
+        default=False, description="gradient checkpointing: less memory, more time"
+    )
+    bfloat16: bool = Field(default=False, description="autocast to bfloat16")
+    validation: float = Field(default=0.1, gt=0, lt=1, description="share of items held out")
+    seed: int = Field(default=0, ge=0, description="seed of initial heads, masks and order")
+    save_every: int = Field(default=200, gt=0, description="steps between saved states")

@@ -1,0 +1,105 @@
+"""Names on the command line: checked before heavy imports, and offered to the shell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from alignrec_recbole.data.dataset_paths import (
+    data_folders,
+    find_dataset,
+    present_datasets,
+    registered_datasets,
+)
+from alignrec_recbole.errors import SettingError
+from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.yaml_loader import properties_dir
+from alignrec_recbole.protocols import (
+    RANKER_NAMES,
+    USE_MODELS,
+    USE_SEEDS,
+    check_protocols,
+    check_use,
+)
+
+if TYPE_CHECKING:
+    from alignrec_recbole.cli.run import RunOptions
+
+
+def check(options: RunOptions) -> None:
+    """Check every name of a command line, and that each option is read by some protocol.
+
+    Raises:
+        UnknownNameError, SettingError: with the nearest name, or what was expected.
+    """
+    from alignrec_recbole.registry.models import resolve
+
+    check_protocols(options.protocol)
+    _check_use(options)
+    for model in models_to_train(options):
+        resolve(model)
+    inside(options.output, options.dataset)
+    find_dataset(options.dataset, options.data_path)
+
+
+def _check_use(options: RunOptions) -> None:
+    if "full" in options.protocol and not options.model:
+        raise SettingError(
+            "Protocol full needs a model.",
+            found="no --model",
+            expected="--model M[,M…], or --protocol with one that trains nothing",
+        )
+    given = {
+        "--model": (options.model, USE_MODELS),
+        "--seeds": (options.seeds, USE_SEEDS),
+        "--epochs": (options.epochs, USE_SEEDS),
+    }
+    for option, (value, users) in given.items():
+        if value not in (None, ()) and not set(users) & set(options.protocol):
+            raise SettingError(
+                f"Protocol {','.join(options.protocol)} does not use {option}.",
+                found=f"{option} {value}",
+                expected=f"{option} with {' or '.join(users)}",
+            )
+    for protocol in options.protocol:
+        if protocol == "full":
+            continue
+        models = options.model if protocol in USE_MODELS else ()
+        check_use(protocol, models, options.seeds if protocol in USE_SEEDS else None)
+        if options.grid and protocol not in RANKER_NAMES:
+            raise SettingError(
+                f"Protocol {protocol!r} chooses nothing on validation.",
+                found=f"--grid {options.grid[0][0]}=…",
+                expected=f"--grid with {', '.join(RANKER_NAMES)} or full",
+                hint="choose with protocol full, then pass the choice with --set",
+            )
+
+
+def models_to_train(options: RunOptions) -> list[str]:
+    """The models that some protocol trains: not rankers, nor names of stored rankings."""
+    if "full" in options.protocol:
+        return list(options.model)
+    if set(options.protocol) & {"mask-modality", "cold-start"}:
+        return [name for name in options.model if name not in RANKER_NAMES]
+    return []
+
+
+def model_names() -> list[str]:
+    """Names for `--model`, and of rankers."""
+    from alignrec_recbole.registry.models import list_models
+
+    return sorted({*(entry.name for entry in list_models()), *RANKER_NAMES})
+
+
+def dataset_names() -> list[str]:
+    """Names for `--dataset` in the default folders."""
+    return sorted({*registered_datasets(), *present_datasets(data_folders())})
+
+
+def feature_names() -> list[str]:
+    """Names for `--features` that need no file."""
+    return ["lsa", "random"]
+
+
+def suite_names() -> list[str]:
+    """Names of the suites of the package."""
+    return sorted(path.stem for path in (properties_dir() / "suite").glob("*.yaml"))

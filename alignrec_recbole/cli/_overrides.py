@@ -1,0 +1,107 @@
+"""`--set key=value` and `--grid key=v1,v2`: parsing, nesting, and which model reads which key."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from alignrec_recbole.errors import SettingError, UnknownNameError
+from alignrec_recbole.io.yaml_loader import parse_yaml
+
+Pair = tuple[str, Any]
+
+
+def assignment(text: str) -> Pair:
+    """Parse key=value.
+
+    >>> assignment("learning_rate=1e-3")
+    ('learning_rate', 0.001)
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip(". "):
+        raise ValueError(f"{text!r} is not key=value")
+    return key.strip(), scalar(value)
+
+
+def choices(text: str) -> tuple[str, list[Any]]:
+    """Parse key=v1,v2.
+
+    >>> choices("n_layers=1,2")
+    ('n_layers', [1, 2])
+    """
+    key, _ = assignment(text)
+    return key, [scalar(part) for part in text.partition("=")[2].split(",")]
+
+
+def scalar(text: str) -> Any:
+    """Parse a YAML value."""
+    try:
+        return parse_yaml(text)
+    except yaml.YAMLError:
+        raise ValueError(f"{text!r} is not a YAML value") from None
+
+
+def nested(pairs: Iterable[Pair], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`before` with the pairs set; `a.b=1` becomes {"a": {"b": 1}}.
+
+    Raises:
+        SettingError: a key is given a value and, elsewhere, keys of its own.
+
+    >>> nested([("align.cca", 0.1), ("align.reg", 1), ("k", 3)])
+    {'align': {'cca': 0.1, 'reg': 1}, 'k': 3}
+    """
+    out = copy.deepcopy(dict(before or {}))
+    for key, value in pairs:
+        *parents, last = key.split(".")
+        place: Any = out
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise SettingError(
+                    f"Setting {parent!r} is set twice.",
+                    found=f"a value, and {key}={value}",
+                    expected=f"{parent}=VALUE or {key}=VALUE, not both",
+                )
+        place[last] = value
+    return out
+
+
+def for_model(pairs: Iterable[Pair], model: str, models: Sequence[str]) -> list[Pair]:
+    """The pairs that concern one of several models: the shared ones, then its own.
+
+    >>> for_model([("EASE.k", 2), ("k", 1), ("Pop.k", 3)], "EASE", ["EASE", "Pop"])
+    [('k', 1), ('k', 2)]
+    """
+    shared, own = [], []
+    for key, value in pairs:
+        owner, _, rest = key.partition(".")
+        if owner not in models:
+            shared.append((key, value))
+        elif owner == model and rest:
+            own.append((rest, value))
+    return [*shared, *own]
+
+
+def check_owners(pairs: Iterable[Pair], models: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse `EASE.key=…` where EASE is a model that is not among those to run.
+
+    Args:
+        models: the models to run.
+        known: all model names.
+
+    Raises:
+        UnknownNameError: with the models to run.
+    """
+    others = set(known) - set(models)
+    for key, value in pairs:
+        owner, dot, rest = key.partition(".")
+        if dot and owner in others:
+            raise UnknownNameError(
+                f"Setting {key!r} is for a model that is not run.",
+                found=f"--set {key}={value}",
+                expected=f"{rest} for all models, or one of {', '.join(models) or 'no model'}",
+                hint=f"add {owner} to --model",
+            )

@@ -1,0 +1,224 @@
+"""The work of the verbs `prepare` and `merge-shards`: items to feature files."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from tabulate import tabulate
+
+from alignrec_recbole.data.dataset_paths import data_folders, find_dataset
+from alignrec_recbole.data.items import ItemTable, find_item_table, read_item_table
+from alignrec_recbole.encoders.base import ItemEncoder
+from alignrec_recbole.encoders.beit3.opening import Beit3Options
+from alignrec_recbole.encoders.extraction import (
+    ExtractionSpec,
+    extract,
+    extract_whole_table,
+    merge_shards,
+    mix_masked_rows,
+    readable_images,
+)
+from alignrec_recbole.encoders.registry import ENCODER_SYNTAX, find_encoder
+from alignrec_recbole.errors import SettingError
+from alignrec_recbole.features import mmrec
+from alignrec_recbole.features.masking import masked_name
+from alignrec_recbole.features.table import FeatureTable
+from alignrec_recbole.io.files import inside
+from alignrec_recbole.runtime import hardware, memory_usage
+
+if TYPE_CHECKING:
+    from alignrec_recbole.cli.prepare import ItemOptions, PrepareOptions
+
+
+class ItemSource(Protocol):
+    """Options that say which items are read."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+
+    @property
+    def data_path(self) -> Path | None:
+        """Folder of data sets."""
+
+    @property
+    def items(self) -> Path | None:
+        """An item table."""
+
+    @property
+    def images(self) -> Path | None:
+        """Its images."""
+
+
+def run(options: PrepareOptions) -> int:
+    """Encode the items; prints a summary."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.merge:
+        return merge(options)
+    if options.encoder is None:
+        raise SettingError("Option --encoder is missing.", expected=f"--encoder {ENCODER_SYNTAX}")
+    hardware.set_threads(options.threads)
+    folder, items = _output(options), find_items(options)
+    name = _feature_name(options)
+    job = ExtractionSpec(
+        folder=folder,
+        name=name,
+        batch_size=options.batch_size,
+        dtype=options.dtype,
+        workers=max(0, hardware.available_cores() - 1)
+        if options.workers is None
+        else options.workers,
+        shard=options.shard,
+        overwrite=options.overwrite,
+        progress=options.progress,
+    )
+    inside(folder, f"{name}.npy")
+    start = time.perf_counter()
+    if find_encoder(options.encoder).kind == "whole_table":
+        table = _whole(options, options.encoder, items, job)
+    else:
+        encoder = _encoder(options, options.encoder, items, job)
+        if options.mask:
+            table = _masked(options, options.mask, encoder, items, job)
+        else:
+            table = extract(encoder, items, job)
+    _report(table, time.perf_counter() - start)
+    _export(options, table)
+    return 0
+
+
+def merge(options: ItemOptions) -> int:
+    """Join the parts of all shards; prints a summary."""
+    folder, items = _output(options), find_items(options)
+    name = _feature_name(options)
+    inside(folder, f"{name}.npy")
+    start = time.perf_counter()
+    table = merge_shards(folder, name, items, options.overwrite)
+    _report(table, time.perf_counter() - start)
+    _export(options, table)
+    return 0
+
+
+def _feature_name(options: ItemOptions) -> str:
+    if options.name:
+        return options.name
+    if options.encoder is None:
+        raise SettingError("The feature set is not named.", expected="--name or --encoder")
+    return _stem(options.encoder)
+
+
+def _export(options: ItemOptions, table: FeatureTable) -> None:
+    if options.export_mmrec:
+        mapping = mmrec.read_mapping(options.mapping) if options.mapping else None
+        print(mmrec.export(table, options.export_mmrec, mapping))
+
+
+def find_items(options: ItemSource) -> ItemTable:
+    """The item table that --items names, else the data set's own."""
+    if options.items is not None:
+        return read_item_table(options.items, options.images)
+    return find_item_table(_dataset_folder(options), options.dataset)
+
+
+def _dataset_folder(options: ItemSource) -> Path:
+    """A data set's folder; interactions need not be there yet."""
+    folder = inside(data_folders(options.data_path)[0], options.dataset)
+    return folder if folder.is_dir() else find_dataset(options.dataset, options.data_path)
+
+
+def _output(options: ItemOptions) -> Path:
+    if options.output is not None:
+        return options.output
+    folder = _dataset_folder(options)
+    if "site-packages" in folder.parts:
+        raise SettingError(
+            "Features cannot go into an installed package.",
+            found=f"data set {options.dataset!r} of the recbole package",
+            expected="--output DIR, and later --features-path DIR",
+        )
+    return folder / "features"
+
+
+def _encoder(
+    options: PrepareOptions, name: str, items: ItemTable, job: ExtractionSpec
+) -> ItemEncoder:
+    device = hardware.choose_device(options.device)
+    entry = find_encoder(name)
+    if not entry.by_name:
+        given = {field.name: getattr(options, field.name) for field in fields(Beit3Options)}
+        chosen = Beit3Options(**{key: value for key, value in given.items() if value is not None})
+        tokenizer = job.folder / f"{job.name}.spm"
+        return entry.load().open_encoder(
+            chosen, items.texts, tokenizer, device, progress=job.progress
+        )
+    if options.weights or options.random_init:
+        raise SettingError(
+            f"The encoder {name!r} has weights of its own.",
+            found="--weights or --random-init",
+            expected="these with --encoder beit3",
+        )
+    return entry.load().open_encoder(name, device)
+
+
+def _masked(
+    options: PrepareOptions,
+    modality: Literal["image", "text"],
+    encoder: ItemEncoder,
+    items: ItemTable,
+    job: ExtractionSpec,
+) -> FeatureTable:
+    """A masked variant: one pass with everything masked, shared by all ratios and seeds."""
+    if job.shard != (1, 1):
+        raise SettingError("Masked variants are not sharded.", expected="--mask without --shard")
+    whole = extract(encoder, items, job)
+    hidden = replace(job, name=masked_name(job.name, modality), mask_modality=modality)
+    seen = readable_images(whole) if encoder.masks_images else None
+    masked = extract(encoder, items, hidden, seen)
+    if options.mask_ratio == 1:
+        return masked
+    stem = f"{hidden.name}-{options.mask_ratio:g}-s{options.mask_seed}"
+    path = job.folder / f"{stem}.npy"
+    return mix_masked_rows(whole, masked, path, modality, options.mask_ratio, options.mask_seed)
+
+
+def _whole(
+    options: PrepareOptions, name: str, items: ItemTable, job: ExtractionSpec
+) -> FeatureTable:
+    if options.mask or job.shard != (1, 1):
+        raise SettingError(
+            f"{name} needs all items at once.",
+            found="--mask or --shard",
+            expected="an encoder of single items",
+        )
+    return extract_whole_table(name, items, job)
+
+
+def _report(table: FeatureTable, seconds: float) -> None:
+    manifest = table.manifest
+    n = manifest.shape[0]
+    rows: list[list[Any]] = [
+        ["items", n],
+        ["width", f"{manifest.shape[1]} {manifest.dtype}"],
+        ["without image", len(manifest.without_image)],
+        ["without text", len(manifest.without_text)],
+        ["without both" if manifest.modality == "fused" else "absent", len(manifest.missing)],
+        *([f"images {what}", count] for what, count in manifest.settings.get("images", {}).items()),
+        *(["note", note] for note in manifest.notes),
+        ["seconds", f"{seconds:.1f} ({n / seconds:.1f} items/s)"],
+        ["peak memory", f"{memory_usage.peak_rss_bytes() / 2**20:.0f} MiB"],
+        ["sha256", manifest.sha256[:16]],
+    ]
+    print(tabulate(rows, tablefmt="plain"))
+    print(table.path)
+
+
+def _stem(encoder: str) -> str:
+    kind, _, model = encoder.partition(":")
+    short = Path(model).name if model else ""
+    mark = hashlib.sha256(model.encode()).hexdigest()[:6] if model else ""
+    return "-".join(part for part in (kind, short, mark) if part)

@@ -1,0 +1,203 @@
+"""The work of the verb `pretrain`, in one process or in those that torchrun has started."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from pydantic import ValidationError
+from tabulate import tabulate
+
+from alignrec_recbole.cli._prepare import find_items
+from alignrec_recbole.cli.pretrain import SPELLING
+from alignrec_recbole.data.items import ItemTable
+from alignrec_recbole.encoders.beit3 import checkpoints
+from alignrec_recbole.encoders.beit3.corpus import read_corpus
+from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings
+from alignrec_recbole.encoders.beit3.pretraining import Pretraining, Progress, with_heads
+from alignrec_recbole.encoders.beit3.targets import make_target
+from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
+from alignrec_recbole.errors import SettingError
+from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.runtime import hardware
+
+if TYPE_CHECKING:
+    from alignrec_recbole.cli.pretrain import PretrainOptions
+
+TOY_SIDE = 112  # pixels: 49 patches, so that a CPU is enough
+
+
+def main(options: PretrainOptions) -> int:
+    """Join the other processes and pre-train; 0 when done, 130 when interrupted."""
+    with processes(options) as device:
+        try:
+            return run(options, device)
+        except KeyboardInterrupt:
+            logging.getLogger(__name__).info("stopped; the same command continues")
+            return 130
+
+
+def run(options: PretrainOptions, device: str) -> int:
+    """Pre-train as the options say; prints what was learnt."""
+    settings = read_settings(options)
+    items = find_items(options)
+    folder, show = options.output, options.progress
+    tokenizer = in_turn(lambda: _tokenizer(options, items))
+    chosen = checkpoints.resolve_weights(
+        options.weights,
+        random_init=options.random_init,
+        size=options.size,
+        image_size=options.image_size
+        or (TOY_SIDE if options.random_init and options.size == "toy" else None),
+        vocabulary=tokenizer.vocabulary,
+        seed=settings.seed,
+        progress=show,
+    )
+    target = make_target(settings.target, chosen.model.sizes)
+    model = with_heads(chosen.model, target.width, settings.seed, options.keep_mim_head)
+    corpus = in_turn(
+        lambda: read_corpus(
+            items, tokenizer, folder, model.sizes.image_size, settings,
+            workers=options.workers, progress=show,
+        )
+    )  # fmt: skip
+    origin = {**chosen.identity, "keep_mim_head": options.keep_mim_head}
+    training = Pretraining(model, target, corpus, settings, folder, device, show, origin)
+    progress = training.run(options.max_steps)
+    if progress.step < training.steps:
+        return 130
+    kind = settings.target.partition(":")[0]
+    notes = [f"pre-trained on the items of {options.dataset}, MIM target {kind}"]
+    if options.random_init:
+        notes.append("pre-training started from random weights")
+    else:  # what a reader had to know of the weights it started from
+        notes = [*chosen.notes, *notes]
+    path = training.save_weights({"origin": chosen.identity, "notes": notes})
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        plot(progress, folder / "curves.svg")
+        print(report(progress))
+        print(path)
+    return 0
+
+
+def read_settings(options: PretrainOptions) -> PretrainSettings:
+    """The settings among the options, checked.
+
+    Raises:
+        SettingError: a value is not allowed.
+    """
+    try:
+        return PretrainSettings(**options.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        option = SPELLING.get(name, f"--{name.replace('_', '-')}")
+        raise SettingError(
+            f"{option} cannot be {first['input']!r}.", expected=first["msg"]
+        ) from error
+
+
+def _tokenizer(options: PretrainOptions, items: ItemTable) -> Tokenizer:
+    """The tokenizer, copied beside the weights that will need it.
+
+    Raises:
+        SettingError: the copy is there, and another one is given.
+    """
+    path = options.output / "tokenizer.spm"
+    if path.is_file():
+        if (
+            options.tokenizer
+            and Tokenizer(Path(options.tokenizer)).sha256 != Tokenizer(path).sha256
+        ):
+            raise SettingError(
+                "The folder holds another tokenizer.",
+                found=f"--tokenizer {options.tokenizer}",
+                expected=f"the same content as {path}",
+                hint="leave --tokenizer out to go on, or choose another --output",
+            )
+    else:
+        if options.random_init and options.tokenizer is None:
+            train_tokenizer(items.texts, path, options.vocab_size)
+        else:
+            given = checkpoints.find_tokenizer(options.tokenizer, options.weights)
+            Tokenizer(given)
+            with atomic_write(path) as handle:
+                handle.write(given.read_bytes())
+    return Tokenizer(path, options.max_tokens or MAX_TOKENS)
+
+
+def report(progress: Progress) -> str:
+    """Held-out losses before and after, with the controls; ± over draws of other partners."""
+    first, last = progress.validation[0], progress.validation[-1]
+    rows = []
+    for kind in ("mlm", "mim"):
+        other, sd = last.get(f"{kind} shuffled"), last.get(f"{kind} sd")
+        own = last.get(f"{kind} true")
+        gap = None
+        if own is not None and other is not None:
+            gap = f"{other - own:+.4f}" + ("" if sd is None else f" ± {sd:.4f}")
+        rows.append([kind, first.get(f"{kind} true"), own, other, gap, last.get(f"{kind} blind")])
+    head = ["held-out loss", "untrained", "trained"]
+    head += ["other item's partner", "difference", "without image"]
+    return tabulate(rows, head, floatfmt=".4f", missingval="-")
+
+
+def plot(progress: Progress, path: Path) -> None:
+    """Training and held-out losses over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axis, kind in zip(axes, ("mlm", "mim"), strict=True):
+        steps = range(1, len(progress.history) + 1)
+        axis.plot(steps, [row[kind] for row in progress.history], lw=0.5, alpha=0.5, label="train")
+        for pairs, style in (("true", "-"), ("shuffled", "--"), ("blind", ":")):
+            key = f"{kind} {pairs}"
+            seen = [(row["step"], row[key]) for row in progress.validation if key in row]
+            if seen:
+                axis.plot(*zip(*seen, strict=True), style, label=f"held out, {pairs}")
+        axis.set(title=kind.upper(), xlabel="step", ylabel="loss")
+        axis.legend(fontsize=7)
+    with atomic_write(path) as handle:
+        figure.savefig(handle, format="svg")
+    pyplot.close(figure)
+
+
+@contextmanager
+def processes(options: PretrainOptions) -> Iterator[str]:
+    """Join the group that torchrun started, if it did; yields this process's device."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    device = hardware.choose_device(options.device)
+    if several and device.startswith("cuda"):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    hardware.set_threads(options.threads, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
+    if several:
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        if several:
+            dist.destroy_process_group()
+
+
+def in_turn(work: Callable[[], Any]) -> Any:
+    """The first process works first, the others then find its files."""
+    if not dist.is_initialized():
+        return work()
+    if dist.get_rank():
+        dist.barrier()
+        return work()
+    out = work()
+    dist.barrier()
+    return out

@@ -1,0 +1,173 @@
+"""The work of the verb `run`: from its options to records and tables."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from typing import TYPE_CHECKING, Any
+
+from alignrec_recbole.cli._jobs import Job, make_jobs
+from alignrec_recbole.cli._overrides import nested
+from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
+from alignrec_recbole.protocols.run import run_protocol
+from alignrec_recbole.registry.models import resolve
+from alignrec_recbole.reports.build import tables
+from alignrec_recbole.reports.tables import as_text, comparison, write_tables
+from alignrec_recbole.runs.prepare import forget
+from alignrec_recbole.runs.record import RunRecord, read_runs
+from alignrec_recbole.runs.run import run_one
+from alignrec_recbole.runs.spec import RunSpec
+
+if TYPE_CHECKING:
+    from alignrec_recbole.cli.run import RunOptions
+
+SEEDS = (999,)  # of protocol full
+
+
+def run(options: RunOptions) -> int:
+    """Run every protocol and write its tables; returns the exit status."""
+    jobs = make_jobs(options)
+    for protocol in options.protocol:
+        for job in jobs:
+            if job.protocol == protocol:
+                _run_job(options, job)
+        if protocol == "full":
+            _show_models(options)
+        else:
+            _show_protocol(options, protocol)
+    return 0
+
+
+def run_cell(options: RunOptions) -> list[RunRecord]:
+    """The records of one command line, without its tables."""
+    return [record for job in make_jobs(options) for record in _run_job(options, job)]
+
+
+def _run_job(options: RunOptions, job: Job) -> list[RunRecord]:
+    return _run_model(options, job) if job.protocol == "full" else _run_protocol(options, job)
+
+
+def _run_model(options: RunOptions, job: Job) -> list[RunRecord]:
+    """Protocol full: one model, every seed."""
+    entry = resolve(job.model)
+    if options.features and not entry.needs_features:
+        print(f"note: {entry.name} does not use features", file=sys.stderr)
+    features = options.features or ("lsa",)
+    base = {
+        **_base(options),
+        "model": entry.name,
+        "features": features if entry.needs_features else (),
+        "protocol": "full",
+    }
+    overrides, selected = _settings(options, job, base)
+    records = []
+    for seed in job.seeds or SEEDS:
+        spec = RunSpec(seed=seed, overrides=overrides, tuned_on=selected, **base)
+        record = run_one(spec, overwrite=options.overwrite)
+        records.append(record)
+        print(_line(record))
+    return records
+
+
+def _run_protocol(options: RunOptions, job: Job) -> list[RunRecord]:
+    """Any other protocol."""
+    stored = job.protocol == "long-tail"
+    base = {
+        **_base(options),
+        "model": job.protocol if job.protocol in RANKERS else "",
+        "features": options.features or (() if stored else ("lsa",)),
+        "protocol": job.protocol,
+    }
+    overrides, selected = _settings(options, job, base)
+    spec = RunSpec(overrides=overrides, tuned_on=selected, **{**base, "model": ""})
+    records = []
+    for record in run_protocol(spec, job.models, job.seeds, options.overwrite):
+        records.append(record)
+        print(_line(record))
+    return records
+
+
+def _settings(
+    options: RunOptions, job: Job, base: dict[str, Any]
+) -> tuple[dict[str, Any], str | None]:
+    """The job's settings, with those that a grid selects, and how they were selected."""
+    overrides = nested(job.pairs)
+    if not job.grid:
+        return overrides, None
+    chosen, selected = _choose(options, job, base, overrides)
+    return nested(chosen.items(), overrides), selected
+
+
+def _show_models(options: RunOptions) -> None:
+    """The data set's table."""
+    found = comparison(read_runs(options.output / "runs" / options.dataset), options.dataset)
+    print("\n" + as_text(found) + "\n")
+    for path in write_tables(found, options.output / "tables", options.dataset):
+        print(path)
+
+
+def _show_protocol(options: RunOptions, protocol: str) -> None:
+    """The data set's tables of this protocol."""
+    runs = read_runs(options.output / "runs" / options.dataset)
+    pages = tables([run for run in runs if run.record.protocol == protocol])
+    for stem, several in pages.items():
+        for path in write_tables(several, options.output / "tables", stem):
+            print(path)
+
+
+def _line(record: RunRecord) -> str:
+    """A record for the terminal."""
+    shown = {
+        name: record.metrics[name] for name in ("Recall@20", "NDCG@20") if name in record.metrics
+    }
+    values = ", ".join(f"{name} {value:.4f}" for name, value in (shown or record.metrics).items())
+    names = [record.protocol, record.model] if record.protocol != "full" else [record.model]
+    ranker = " ".join(dict.fromkeys(name for name in names if name != "none"))
+    epochs = f"{record.epochs} epochs, " if record.epochs else ""
+    return (
+        f"{ranker} {record.dataset} {record.features} seed {record.seed}: "
+        f"{values} ({epochs}{record.seconds['total']:.0f} s)"
+    )
+
+
+def _base(options: RunOptions) -> dict[str, Any]:
+    """What a RunSpec takes from the command line as it is."""
+    return {
+        "dataset": options.dataset,
+        "setting": options.setting,
+        "data_path": options.data_path,
+        "features_path": options.features_path,
+        "output": options.output,
+        "epochs": options.epochs,
+        "device": options.device,
+        "progress": options.progress,
+    }
+
+
+def _choose(
+    options: RunOptions, job: Job, base: dict[str, Any], overrides: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """The grid point with the best validation score; the test split is not looked at.
+
+    The winner's state stays, so that its run only has to be ranked; the others' are deleted.
+    """
+    trained = job.trained
+    seed = (options.seeds or SEEDS)[0]
+    keys = [key for key, _ in job.grid]
+    trials: list[tuple[float, dict[str, Any], RunSpec]] = []
+    for point in itertools.product(*(values for _, values in job.grid)):
+        trial = dict(zip(keys, point, strict=True))
+        spec = RunSpec(
+            seed=seed, overrides=nested(trial.items(), overrides), score_test=False, **base
+        )
+        again = options.overwrite
+        record = run_one(spec, overwrite=again) if trained else rank_by_features(spec, again)
+        score = record.selection["best_score"]
+        print(f"  {trial}: validation {record.selection['metric']} {score:.4f}")
+        trials.append((score, trial, spec))
+    best = max(trials, key=lambda entry: entry[0])  # the first of equals
+    for entry in trials:
+        if trained and entry is not best:
+            forget(entry[2])
+    grid = "; ".join(f"{key} in {list(values)}" for key, values in job.grid)
+    return best[1], f"tuned on validation, seed {seed}: {grid}"

@@ -1,0 +1,188 @@
+"""The verb `doctor`: what is installed, what this machine offers and where data is searched."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from alignrec_recbole.cli import _options
+
+REQUIRED = {  # what training needs: distribution → import name
+    "torch": "torch",
+    "recbole": "recbole",
+    "numpy": "numpy",
+    "pandas": "pandas",
+    "scipy": "scipy",
+    "scikit-learn": "sklearn",
+    "transformers": "transformers",
+    "pydantic": "pydantic",
+    "matplotlib": "matplotlib",
+}
+EXTRAS = {"parquet": ("pyarrow",)}  # beside those of the encoders
+
+
+@_options.verb(examples=("doctor", "doctor --data-path data"))
+@_options.data_path()
+def doctor(data_path: Path | None) -> int:
+    """Show versions, patches, hardware, extras and data folders.
+
+    Exit status 1: something that training needs is missing.
+    """
+    sections: list[tuple[str, Callable[[], list[str]]]] = [
+        ("Packages", packages),
+        ("RecBole patches", patches),
+        ("Hardware", hardware),
+        ("Optional packages", extras),
+        ("Data", lambda: data(data_path)),
+        ("Shell completion", completion),
+    ]
+    for title, lines in sections:
+        print(title)
+        for line in lines():
+            print(f"  {line}")
+        print()
+    missing = missing_packages()
+    if missing:
+        print(f"Missing: {', '.join(missing)}; training does not work without.")
+    return int(bool(missing))
+
+
+def missing_packages() -> list[str]:
+    """Required distributions that cannot be imported."""
+    return [name for name, module in REQUIRED.items() if not _present(module)]
+
+
+def packages() -> list[str]:
+    """Python, this package and the required ones."""
+    import alignrec_recbole
+
+    folder = Path(alignrec_recbole.__file__).parent
+    lines = [
+        f"python           {platform.python_version()} ({platform.system()} {platform.machine()})",
+        f"alignrec-recbole {alignrec_recbole.__version__} in {folder}",
+    ]
+    for name, module in REQUIRED.items():
+        if not _present(module):
+            lines.append(f"{name:<16} missing: pip install {_pin(name)}")
+        else:
+            lines.append(f"{name:<16} {_version(name) or 'without metadata'}")
+    return lines
+
+
+def patches() -> list[str]:
+    """Which patches of RecBole the installed packages need."""
+    if not _present("recbole") or not _present("torch"):
+        return ["not checked: RecBole or torch is missing"]
+    from alignrec_recbole.compat.patches import check
+
+    words = {True: "applied", False: "not needed", None: "not checked"}
+    return [f"{name:<26} {words[used]}" for name, used in check().items()]
+
+
+def hardware() -> list[str]:
+    """Processor, threads and GPUs."""
+    if not _present("torch"):
+        return ["not checked: torch is missing"]
+    import torch
+
+    from alignrec_recbole.runtime import hardware
+
+    cores, wanted = hardware.available_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal():
+        reason = f"OMP_NUM_THREADS={wanted}"
+    else:
+        reason = f"one per available core of {os.cpu_count()}"
+    features = [torch.backends.cpu.get_cpu_capability()]
+    features += ["bfloat16"] if hardware.has_bfloat16("cpu") else []
+    features += ["AMX bfloat16"] if hardware.has_amx_bf16() else []
+    lines = [
+        f"processor  {_processor()}",
+        f"features   {', '.join(features)}",
+        f"threads    {int(wanted) if wanted.isdecimal() else cores} ({reason}; --set threads=N)",
+    ]
+    for number in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(number)
+        lines.append(f"cuda:{number}     {device.name}, {device.total_memory / 2**30:.0f} GiB")
+    if not torch.cuda.device_count():
+        built = torch.version.cuda
+        lines.append("gpu        none" + ("" if built else " (this torch is built without CUDA)"))
+    return lines
+
+
+def extras() -> list[str]:
+    """Extras, each with its install line if something is missing."""
+    from alignrec_recbole.encoders.registry import ENCODERS
+
+    found = {entry.extra: entry.packages for entry in ENCODERS.values() if entry.extra} | EXTRAS
+    lines = []
+    for extra, modules in found.items():
+        missing = [name for name in modules if not _present(name)]
+        state = f'pip install "alignrec-recbole[{extra}]"' if missing else "installed"
+        lines.append(f"{extra:<14} {state}")
+    from alignrec_recbole.registry import recbole_gnn
+
+    there = recbole_gnn.available()
+    lines.append(f"{'RecBole-GNN':<14} {'found' if there else 'set RECBOLE_GNN_PATH to a clone'}")
+    return lines
+
+
+def data(data_path: Path | None) -> list[str]:
+    """The folders searched, with the data sets and feature files in each."""
+    from alignrec_recbole.data import dataset_paths
+
+    folders = dataset_paths.data_folders(data_path)
+    shipped = dataset_paths.recbole_examples()
+    lines = []
+    for folder in [*folders, *([shipped] if shipped is not None else [])]:
+        names = dataset_paths.present_datasets([folder])
+        exists = "" if folder.is_dir() else " (does not exist)"
+        lines.append(f"{folder}{exists}: {len(names)} data sets")
+        for name in names:
+            places = (folder / name, folder / name / "features")
+            features = sorted({path.stem for place in places for path in place.glob("*.npy")})
+            lines.append(f"  {name}" + (f"  features: {', '.join(features)}" if features else ""))
+    if data_path is None and "ALIGNREC_DATA" not in os.environ:
+        lines.append("--data-path DIR or ALIGNREC_DATA=DIR searches another folder")
+    return lines
+
+
+def completion() -> list[str]:
+    """How a shell learns the names of verbs, options, models and data sets."""
+    return [
+        'bash: eval "$(_ALIGNREC_BENCH_COMPLETE=bash_source alignrec-bench)"',
+        'zsh:  eval "$(_ALIGNREC_BENCH_COMPLETE=zsh_source alignrec-bench)"',
+        "fish: _ALIGNREC_BENCH_COMPLETE=fish_source alignrec-bench | source",
+    ]
+
+
+def _present(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _pin(name: str) -> str:
+    return "recbole==1.2.1" if name == "recbole" else name
+
+
+def _processor() -> Any:
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

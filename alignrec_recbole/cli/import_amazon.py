@@ -1,0 +1,87 @@
+"""The verb `import-amazon`: the public Amazon 2014 files as a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import cloup
+
+from alignrec_recbole.cli import _options
+from alignrec_recbole.cli._options import option
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """The options of `import-amazon`."""
+
+    dataset: str
+    data_path: Path | None
+    progress: bool
+    raw: Path
+    no_images: bool
+    image_hosts: str | None
+    connections: int
+
+
+def import_options(hidden: bool = False) -> Callable[[Any], Any]:
+    """Which images are downloaded; with `hidden`, in the spelling of `prepare`."""
+    options = [
+        option("--no-images", is_flag=True, hidden=hidden, help="Do not download the images."),
+        option(
+            "--image-hosts",
+            hidden=hidden,
+            metavar="HOST[,HOST…]",
+            help="Hosts that may be asked for images.  [default: Amazon's]",
+        ),
+        option(
+            "--connections",
+            type=_options.COUNT,
+            default=8,
+            hidden=hidden,
+            metavar="N",
+            help="Downloads at the same time.  [default: 8]",
+        ),
+    ]
+    if hidden:
+        options.append(option("--raw", type=_options.FOLDER, hidden=True))
+        title = "Raw files"
+    else:
+        title = "Images"
+    return cloup.option_group(title, *options, hidden=hidden)
+
+
+@_options.verb(
+    name="import-amazon",
+    examples=(
+        "import-amazon raw/baby --dataset baby",
+        "import-amazon raw/baby --dataset baby --data-path data --no-images",
+    ),
+)
+@cloup.argument(
+    "raw",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder of meta_*.json.gz, ratings_*.csv or reviews_*.json.gz and, if there is one, "
+    "image_features_*.b.",
+)
+@cloup.option_group(
+    "Data set",
+    option("--dataset", required=True, metavar="NAME", help="Name of the data set to write."),
+    _options.data_path(),
+)
+@import_options()
+@cloup.option_group("Execution", _options.no_progress())
+def import_amazon(**given: Any) -> int:
+    """Turn the public Amazon 2014 files into a data set.
+
+    Writes items.tsv, NAME.inter, features and images. An existing NAME.inter is kept if its ids
+    match; otherwise nothing is written.
+    """
+    from alignrec_recbole.cli import _import_amazon
+
+    _import_amazon.run(ImportOptions(**given))
+    return 0

@@ -1,0 +1,135 @@
+"""The verb `list`: names that options accept, with one line about each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import cloup
+
+from alignrec_recbole.cli import _options
+
+SOURCES = {
+    "native": "this package",
+    "plugin": "plug-in",
+    "recbole": "RecBole",
+    "recbole-gnn": "RecBole-GNN",
+}
+
+Table = tuple[list[str], list[list[object]]]  # headers, rows
+
+
+def models(data_path: Path | None) -> Table:
+    """Models of this package, of plug-ins, RecBole and RecBole-GNN."""
+    from alignrec_recbole.registry.models import list_models
+
+    rows: list[list[object]] = [
+        [
+            entry.name,
+            SOURCES[entry.family],
+            "required" if entry.needs_features else "",
+            _about_model(entry.target) if entry.family == "native" else entry.target,
+        ]
+        for entry in list_models()
+    ]
+    return ["model", "from", "features", "description, or class"], rows
+
+
+def datasets(data_path: Path | None) -> Table:
+    """Registered data sets and those in the data folders."""
+    from alignrec_recbole.data import dataset_paths
+
+    folders = dataset_paths.data_folders(data_path)
+    registered = dataset_paths.registered_datasets()
+    rows: list[list[object]] = []
+    for name in [*registered, *sorted({*dataset_paths.present_datasets(folders)} - {*registered})]:
+        place = dataset_paths.locate_dataset(name, folders)
+        remedy = "download" if "downloads" in dataset_paths.dataset_defaults(name) else "missing"
+        about = _first_comment("dataset", name) if name in registered else "your own"
+        rows.append([name, place or remedy, about])
+    return ["data set", "files", "description"], rows
+
+
+def encoders(data_path: Path | None) -> Table:
+    """Encoders of item content."""
+    from alignrec_recbole.encoders.registry import ENCODERS
+
+    rows: list[list[object]] = [
+        [
+            entry.syntax,
+            entry.modality,
+            "" if not entry.missing_packages() else entry.install,
+            entry.description,
+        ]
+        for entry in ENCODERS.values()
+    ]
+    return ["encoder", "modality", "to install", "description"], rows
+
+
+def protocols(data_path: Path | None) -> Table:
+    """Evaluation protocols."""
+    from alignrec_recbole.protocols import PROTOCOLS
+
+    return ["protocol", "ranks with", "question"], [[k, *v] for k, v in PROTOCOLS.items()]
+
+
+def suites(data_path: Path | None) -> Table:
+    """Suites of the package."""
+    from alignrec_recbole.suites.schema import read_suite, suite_names
+
+    rows: list[list[object]] = [
+        [name, len(read_suite(name).expanded), _first_comment("suite", name)]
+        for name in suite_names()
+    ]
+    return ["suite", "cells", "description"], rows
+
+
+def metrics(data_path: Path | None) -> Table:
+    """Ranking metrics."""
+    from alignrec_recbole.evaluation.metrics import METRICS
+
+    rows: list[list[object]] = [
+        [f"{name}@K", (function.__doc__ or "").splitlines()[0]]
+        for name, function in METRICS.items()
+    ]
+    return ["metric", "per user"], rows
+
+
+KINDS: dict[str, Callable[[Path | None], Table]] = {
+    function.__name__: function
+    for function in (models, datasets, encoders, protocols, suites, metrics)
+}
+
+
+@_options.verb(name="list", examples=("list models", "list datasets --data-path data"))
+@cloup.argument("kind", type=click.Choice(list(KINDS)), help="What to list.")
+@_options.data_path()
+def list_names(kind: str, data_path: Path | None) -> int:
+    """List models, data sets, encoders, protocols and more."""
+    from tabulate import tabulate
+
+    headers, rows = KINDS[kind](data_path)
+    print(tabulate(rows, headers, tablefmt="simple"))
+    return 0
+
+
+def _about_model(target: str) -> str:
+    """The first sentence of a model's module, read without importing it."""
+    import alignrec_recbole
+
+    module = target.partition(":")[0].removeprefix("alignrec_recbole.")
+    path = Path(alignrec_recbole.__file__).parent / f"{module.replace('.', '/')}.py"
+    with path.open(encoding="utf-8") as handle:
+        return handle.readline().strip().strip('"').partition(": ")[2]
+
+
+def _first_comment(kind: str, name: str) -> str:
+    """The first sentence of a YAML file's opening comment."""
+    from alignrec_recbole.io.yaml_loader import properties_dir
+
+    text = (properties_dir() / kind / f"{name}.yaml").read_text("utf-8")
+    comment = re.match(r"(?:#.*\n)*", text)
+    words = " ".join(line.strip("# ") for line in (comment[0] if comment else "").splitlines())
+    return re.split(r"(?<=[a-z)\d][.?]) ", words)[0]

@@ -1,0 +1,23 @@
+"""The verb `merge-shards`: join the parts that `prepare --shard` has written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignrec_recbole.cli import _options
+from alignrec_recbole.cli.prepare import ItemOptions, item_options
+
+
+@_options.verb(
+    name="merge-shards",
+    examples=(
+        "merge-shards --dataset shop --encoder minilm",
+        "merge-shards --dataset shop --name beit3-base --export-mmrec mmrec/shop",
+    ),
+)
+@item_options
+def merge_shards(**given: Any) -> int:
+    """Join the parts that `prepare --shard I/N` has written."""
+    from alignrec_recbole.cli import _prepare
+
+    return _prepare.merge(ItemOptions(**given))

@@ -1,0 +1,75 @@
+"""The verb `report`: tables, plots and a site from stored records; nothing is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import cloup
+
+from alignrec_recbole.cli import _options
+from alignrec_recbole.cli._options import option
+
+Side = Literal["two-sided", "right-sided"]
+ALTERNATIVES: dict[str, Side] = {
+    "two-sided": "two-sided",
+    "greater": "right-sided",
+}  # the second: as stored
+OLDER = {"right-sided": "greater"}
+
+
+def alternative(text: str) -> str:
+    """Parse --alternative; right-sided is an older word for greater."""
+    name = OLDER.get(text, text)
+    if name not in ALTERNATIVES:
+        raise ValueError(f"{text!r} is not one of {', '.join(ALTERNATIVES)}")
+    return name
+
+
+@_options.verb(
+    examples=(
+        "report --output results",
+        "report --target AlignRec --test wilcoxon --alternative greater",
+    ),
+)
+@cloup.option_group(
+    "Files",
+    option(
+        "--output",
+        type=_options.FOLDER,
+        default=Path("results"),
+        metavar="DIR",
+        help="Folder whose runs/ holds the records.  [default: results]",
+    ),
+)
+@cloup.option_group(
+    "Significance tests",
+    option(
+        "--target",
+        metavar="NAME",
+        help="Model or feature set that is compared with the others.  [default: AlignRec, else the "
+        "row with the best validation score]",
+    ),
+    option(
+        "--alternative",
+        type=_options.Text("alternative", alternative, lambda: ALTERNATIVES),
+        default="two-sided",
+        aliases=["--side"],
+        metavar="|".join(ALTERNATIVES),
+        help="Alternative hypothesis.  [default: two-sided]",
+    ),
+    option(
+        "--test",
+        type=click.Choice(["t", "wilcoxon"]),
+        default="t",
+        help="Paired test.  [default: t]",
+    ),
+)
+def report(output: Path, target: str | None, **given: Any) -> int:
+    """Write tables, plots and a site from stored records."""
+    from alignrec_recbole.reports.build import build
+
+    for path in build(output, target, ALTERNATIVES[given["alternative"]], given["test"]):
+        print(path)
+    return 0
