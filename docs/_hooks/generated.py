@@ -104,7 +104,28 @@ def layers() -> str:
     return "```text\n" + "\n".join(names) + "\n```"
 
 
-PARTS: dict[str, Callable[[], str]] = {"protocols": protocols, "models": models, "layers": layers}
+def commands() -> str:
+    """The help of the program and of each verb."""
+    import click
+
+    from alignrec_recbole.cli.main import program
+
+    context = click.Context(program, info_name="run_benchmark.py", max_content_width=100)
+    parts = [f"```text\n{program.get_help(context)}\n```"]
+    for name in program.list_commands(context):
+        verb = program.get_command(context, name)
+        if verb is not None and not verb.hidden:
+            own = click.Context(verb, context, info_name=name, max_content_width=100)
+            parts.append(f"## {name}\n\n```text\n{verb.get_help(own)}\n```")
+    return "\n\n".join(parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "layers": layers,
+    "models": models,
+    "protocols": protocols,
+}
 
 
 def on_page_markdown(text: str, **_: object) -> str:
