@@ -110,18 +110,35 @@ def commands() -> str:
 
     from alignrec_recbole.cli.main import program
 
-    context = click.Context(program, info_name="run_benchmark.py", max_content_width=100)
-    parts = [f"```text\n{program.get_help(context)}\n```"]
-    for name in program.list_commands(context):
-        verb = program.get_command(context, name)
+    def text(command: click.Command, parent: click.Context | None, name: str) -> str:
+        context = command.context_class(
+            command, parent, info_name=name, terminal_width=96, max_content_width=96
+        )
+        return f"```text\n{command.get_help(context)}\n```"
+
+    top = program.context_class(program, info_name="run_benchmark.py")
+    parts = [text(program, None, "run_benchmark.py")]
+    for name in program.list_commands(top):
+        verb = program.get_command(top, name)
         if verb is not None and not verb.hidden:
-            own = click.Context(verb, context, info_name=name, max_content_width=100)
-            parts.append(f"## {name}\n\n```text\n{verb.get_help(own)}\n```")
+            parts.append(f"## {name}\n\n{text(verb, top, name)}")
     return "\n\n".join(parts)
+
+
+def encoders() -> str:
+    """The registry of encoders."""
+    from alignrec_recbole.encoders.registry import ENCODERS
+
+    rows = ["| encoder | modality | extra | rows |", "|---|---|---|---|"]
+    for entry in ENCODERS.values():
+        extra = f"`{entry.extra}`" if entry.extra else "none"
+        rows.append(f"| `{entry.syntax}` | {entry.modality} | {extra} | {entry.description} |")
+    return "\n".join(rows)
 
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
+    "encoders": encoders,
     "layers": layers,
     "models": models,
     "protocols": protocols,
