@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from alignrec_recbole.cli._names import model_names, models_to_train
 from alignrec_recbole.cli._overrides import Pair, check_owners, for_model
 from alignrec_recbole.protocols import RANKER_NAMES, USE_MODELS, USE_SEEDS
-from alignrec_recbole.protocols.context import data_keys
 from alignrec_recbole.protocols.run import setting_names
 from alignrec_recbole.registry.components import components
+from alignrec_recbole.runs.prepare import data_keys
 from alignrec_recbole.settings import check_keys
 
 if TYPE_CHECKING:

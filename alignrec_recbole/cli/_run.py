@@ -13,7 +13,7 @@ from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.registry.models import resolve
 from alignrec_recbole.reports.build import tables
 from alignrec_recbole.reports.tables import as_text, comparison, write_tables
-from alignrec_recbole.runs.prepare import forget
+from alignrec_recbole.runs.prepare import delete_checkpoint
 from alignrec_recbole.runs.record import RunRecord, read_runs
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
@@ -158,7 +158,7 @@ def _choose(
     for point in itertools.product(*(values for _, values in job.grid)):
         trial = dict(zip(keys, point, strict=True))
         spec = RunSpec(
-            seed=seed, overrides=nested(trial.items(), overrides), score_test=False, **base
+            seed=seed, overrides=nested(trial.items(), overrides), validation_only=True, **base
         )
         again = options.overwrite
         record = run_one(spec, overwrite=again) if trained else rank_by_features(spec, again)
@@ -168,6 +168,6 @@ def _choose(
     best = max(trials, key=lambda entry: entry[0])  # the first of equals
     for entry in trials:
         if trained and entry is not best:
-            forget(entry[2])
+            delete_checkpoint(entry[2])
     grid = "; ".join(f"{key} in {list(values)}" for key, values in job.grid)
     return best[1], f"tuned on validation, seed {seed}: {grid}"

@@ -72,7 +72,9 @@ def protocols(data_path: Path | None) -> Table:
     """Evaluation protocols."""
     from alignrec_recbole.protocols import PROTOCOLS
 
-    return ["protocol", "ranks with", "question"], [[k, *v] for k, v in PROTOCOLS.items()]
+    return ["protocol", "trains", "question"], [
+        [p.name, p.trains, p.question] for p in PROTOCOLS.values()
+    ]
 
 
 def suites(data_path: Path | None) -> Table:

@@ -1,67 +1,144 @@
-"""Evaluation protocols by name; one file each says formula, candidates, masking and source.
+"""Evaluation protocols by name.
 
-All share Recall, NDCG, Precision and MAP at 5, 10, 20 and 50, over users with a target, and write
-run records. `full` is the ordinary one: a trained model ranks all items.
+Each has one module whose docstring says what it asks, its method, formula, metric, chance level and
+source. All write run records. This module imports none of them, so that names and questions can be
+listed without torch.
 """
 
 from __future__ import annotations
 
-import difflib
+import importlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from alignrec_recbole.errors import SettingError, UnknownNameError
+from alignrec_recbole.io.suggest import suggest
 
-# name → (what it ranks with, the question it answers)
-PROTOCOLS: dict[str, tuple[str, str]] = {
-    "full": ("models", "how well does a trained model rank all items?"),
-    "zero-shot": ("features", "do a user's items look like the next ones?"),
-    "item-cf": ("features", "do the features give good item neighbours?"),
-    "mask-modality": ("features or models", "what is left when a modality is missing?"),
-    "long-tail": ("stored lists", "which users and items gain?"),
-    "cold-start": ("features", "are items found that nobody has taken yet?"),
-    "diagnostics": ("features", "alignment, uniformity, rank, gap, neighbours, coverage"),
+
+@dataclass(frozen=True)
+class Protocol:
+    """One protocol, without its code.
+
+    Attributes:
+        question: what it answers, in one sentence.
+        trains: whether a model is trained: always, never, or if --model names one.
+        target: "module:function" of what runs it: (spec, models, seeds, overwrite) → records.
+        uses_models: whether --model means something.
+        uses_seeds: whether --seeds and --epochs mean something.
+    """
+
+    name: str
+    question: str
+    trains: str
+    target: str
+    uses_models: bool = False
+    uses_seeds: bool = False
+
+    @property
+    def module(self) -> str:
+        """Name of the module whose docstring describes it."""
+        return f"{__name__}.{self.name.replace('-', '_')}"
+
+    def load(self) -> Any:
+        """The function, imported."""
+        module, _, function = self.target.partition(":")
+        return getattr(importlib.import_module(module), function)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "full",
+            "How well does a trained model rank all items?",
+            "always",
+            f"{__name__}.full:run_full",
+            uses_models=True,
+            uses_seeds=True,
+        ),
+        Protocol(
+            "zero-shot",
+            "Do the items that a user interacts with next resemble the earlier ones?",
+            "never",
+            f"{__name__}.rankers:run_ranker",
+        ),
+        Protocol(
+            "item-cf",
+            "Are items with similar features good neighbours for collaborative filtering?",
+            "never",
+            f"{__name__}.rankers:run_ranker",
+        ),
+        Protocol(
+            "mask-modality",
+            "How much ranking quality remains when a modality is missing?",
+            "if --model names a model",
+            f"{__name__}.mask_modality:run_mask_modality",
+            uses_models=True,
+            uses_seeds=True,
+        ),
+        Protocol(
+            "long-tail",
+            "Which users and items gain: those with few or with many interactions?",
+            "never (it reads stored lists)",
+            f"{__name__}.long_tail:run_long_tail",
+            uses_models=True,
+        ),
+        Protocol(
+            "cold-start",
+            "Are items without any training interaction found by their content?",
+            "never",
+            f"{__name__}.cold_start:run_cold_start",
+            uses_models=True,
+        ),
+        Protocol(
+            "diagnostics",
+            "What do the features show before anything is ranked?",
+            "never",
+            f"{__name__}.diagnostics:run_diagnostics",
+        ),
+    )
 }
-
-USE_MODELS = ("full", "mask-modality", "long-tail", "cold-start")  # --model means something
-USE_SEEDS = ("full", "mask-modality")
-RANKER_NAMES = ("zero-shot", "item-cf")  # rank by features alone; `rankers.RANKERS` holds them
+RANKER_NAMES = ("zero-shot", "item-cf")  # rank without training; other protocols use them too
+USE_MODELS = tuple(name for name, protocol in PROTOCOLS.items() if protocol.uses_models)
+USE_SEEDS = tuple(name for name, protocol in PROTOCOLS.items() if protocol.uses_seeds)
 
 
 def check_protocols(names: Sequence[str]) -> None:
-    """Refuse names that are no protocol's.
+    """Refuse names that no protocol has.
 
     Raises:
         UnknownNameError: with the nearest name.
     """
     for name in names:
         if name not in PROTOCOLS:
-            near = difflib.get_close_matches(name, PROTOCOLS, n=1)
             raise UnknownNameError(
-                f"There is no protocol {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
+                f"There is no protocol {name!r}.{suggest(name, PROTOCOLS)}",
                 found=name,
                 expected=f"one of {', '.join(PROTOCOLS)}",
             )
 
 
 def check_use(protocol: str, models: Sequence[str], seeds: Sequence[int] | None) -> None:
-    """Refuse models and seeds that a protocol (any but full) does not use.
+    """Refuse models and seeds that a protocol does not use.
 
     Raises:
         SettingError: with what the protocol uses.
     """
+    described = PROTOCOLS[protocol]
     trained = [name for name in models if name not in RANKER_NAMES]
-    if seeds is not None and not (protocol == "mask-modality" and trained):
+    if seeds is not None and not (described.uses_seeds and trained):
         raise SettingError(
             f"Protocol {protocol!r} draws nothing from --seeds.",
             found=f"--seeds {','.join(map(str, seeds))}",
             expected="--seeds with a model that is trained",
         )
     takes_rankers = protocol == "cold-start"
-    if protocol not in ("long-tail", "mask-modality") and (trained if takes_rankers else models):
+    refused = trained if takes_rankers else [] if described.uses_models else models
+    if refused:
+        rankers = f"--model {' or '.join(RANKER_NAMES)}, or none"
         raise SettingError(
             f"Protocol {protocol!r} trains no model.",
-            found=f"--model {','.join(trained or models)}",
-            expected=f"--model {' or '.join(RANKER_NAMES)}, or none"
-            if takes_rankers
-            else "no --model",
+            found=f"--model {','.join(refused)}",
+            expected=rankers if takes_rankers else "no --model",
         )

@@ -24,8 +24,8 @@ from alignrec_recbole.features.item_order import seeded_order
 from alignrec_recbole.protocols.content import chance
 from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.protocols.rankers import RANKERS
-from alignrec_recbole.runs.lists import save_lists
-from alignrec_recbole.runs.record import RunRecord, read_record
+from alignrec_recbole.runs.lists import write_user_values
+from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.settings import Settings
 
@@ -45,12 +45,12 @@ class ColdStartSettings(Settings):
 
 @dataclass(frozen=True)
 class ColdStartSplit:
-    """A data set whose cold items were never taken.
+    """A data set whose cold items occur in no training interaction.
 
     Attributes:
         cold: internal ids of C, ascending.
         history: training pairs (users, items) without C.
-        task: who is ranked; columns are PAD and then `cold`.
+        task: users and targets; its columns are PAD and then `cold`.
     """
 
     cold: np.ndarray
@@ -61,10 +61,11 @@ class ColdStartSplit:
 def simulate(
     splits: Sequence[Pairs], tokens: Sequence[str], user_num: int, share: float, seed: int
 ) -> ColdStartSplit:
-    """Take the cold items out of the training split (the first) and make them the targets.
+    """Remove the cold items from the training split (the first) and make them the targets.
 
     Raises:
-        SettingError: the share is less than one item, or no user is left who took a cold one.
+        SettingError: the share is less than one item, or no user has both a training item and a
+            cold one.
 
     >>> train = (np.array([1, 1, 2]), np.array([1, 2, 2]))
     >>> world = simulate([train, (train[0][:0], train[1][:0])], ["[PAD]", "0", "1"], 3, 0.5, 0)
@@ -74,7 +75,7 @@ def simulate(
     count = int(share * (len(tokens) - 1) + 1e-9)
     if count == 0:
         raise SettingError(
-            "No item would be cold.",
+            f"cold_share {share:g} selects no items.",
             found=f"cold_share = {share:g} of {len(tokens) - 1} items",
             expected="a share of at least one item",
         )
@@ -90,41 +91,41 @@ def simulate(
     kept = is_cold[every_item] & known[every_user]
     if not kept.any():
         raise SettingError(
-            "Nobody is left who took a cold item.",
+            f"cold_share {share:g} leaves no user with a training item and a cold item.",
             found=f"{count} cold items of {len(tokens) - 1}",
             expected="users with training items and a cold one",
-            hint="another cold_share, or a larger data set",
+            hint="pass another cold_share, or use a larger data set",
         )
     targets = every_user[kept], 1 + np.searchsorted(cold, every_item[kept])
     task = EvalTask.from_pairs(targets, [], (user_num, 1 + len(cold)))
     return ColdStartSplit(cold, history, task)
 
 
-def cold_items(
-    spec: RunSpec, rankers: Sequence[str], overwrite: bool = False
+def run_cold_start(
+    spec: RunSpec, models: Sequence[str], seeds: Sequence[int] | None, overwrite: bool
 ) -> Iterator[RunRecord]:
-    """cold-start: one record a ranker and cold set; the cold set's seed is the record's."""
-    bench = ProtocolContext(spec, ColdStartSettings, NAME)
-    settings = bench.settings
+    """One record per ranker (`models`; default: all) and cold set, whose seed is the record's."""
+    context = ProtocolContext(spec, ColdStartSettings, NAME)
+    settings = context.settings
     for seed in settings.cold_seeds:
-        world = simulate(
-            bench.pairs, bench.tokens, bench.dataset.user_num, settings.cold_share, seed
+        split = simulate(
+            context.pairs, context.tokens, context.dataset.user_num, settings.cold_share, seed
         )
-        content = bench.content(world.history).restricted(world.cold)
-        for name in rankers:
+        content = context.content(split.history).restricted(split.cold)
+        for name in models or RANKERS:
             ranker = RANKERS[name]
             frozen = {"cold_share": settings.cold_share, "ranker": ranker.frozen()}
-            entry = bench.entry(name, VERSION, frozen, seed)
-            if entry.record_path.is_file() and not overwrite:
-                yield read_record(entry.record_path)
+            run = context.run(name, VERSION, frozen, seed)
+            if record := context.finished(run, overwrite):
+                yield record
                 continue
             scores = ranker.scorer(content, ranker.settings_class())
-            ranking = bench.rank(scores, content, world.task, f"cold set {seed}")
-            values = ranking.per_user(*bench.names)
-            yield bench.write(
-                entry,
-                metrics=ranking.means(*bench.names),
-                chance=chance(world.task, bench.names[1]),
-                per_user=save_lists(entry, ranking, values, content.columns),
-                notes=[f"{len(world.cold)} cold items, {len(ranking.users)} users"],
+            ranking = context.rank(scores, content, split.task, f"cold set {seed}")
+            values = ranking.per_user(*context.metric_names)
+            yield context.write(
+                run,
+                metrics=ranking.means(*context.metric_names),
+                chance=chance(split.task, context.metric_names[1]),
+                per_user=write_user_values(run, ranking, values, content.columns),
+                notes=[f"{len(split.cold)} cold items, {len(ranking.users)} users"],
             )

@@ -1,11 +1,9 @@
-"""One data set with its feature sets, prepared once, and the records of what is found on it."""
+"""One data set with its feature sets, prepared once, and the records of a protocol on it."""
 
 from __future__ import annotations
 
 import functools
-import time
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -14,82 +12,64 @@ from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking
 from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.protocols.content import Content, Scores, rank_content
-from alignrec_recbole.registry.components import components
-from alignrec_recbole.runs import provenance
 from alignrec_recbole.runs.lists import LIST_LENGTH
-from alignrec_recbole.runs.prepare import Prepared, config_hash, prepare
-from alignrec_recbole.runs.record import RunRecord, write_record
+from alignrec_recbole.runs.prepare import PreparedRun, prepare_data, prepared_run, training_keys
+from alignrec_recbole.runs.record import RunRecord, read_record, write_record
+from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec
-from alignrec_recbole.runtime import memory_usage
 from alignrec_recbole.settings import Settings, read_settings
 from alignrec_recbole.training.trainer import cutoffs
 
 SEED = 999  # of records in which nothing is drawn
-TRAINING_KEYS = {
-    "epochs",
-    "eval_batch_size",
-    "eval_step",
-    "gpu_id",
-    "learner",
-    "learning_rate",
-    "lr_decay",
-    "metric_decimal_place",
-    "seed",
-    "show_progress",
-    "stopping_step",
-    "threads",
-    "train_batch_size",
-}
-
-
-def data_keys(dataset: str) -> set[str]:
-    """Settings of the data set and the ranking: those of a run that trains nothing."""
-    parts = components("Pop")
-    known = parts.defaults_for(dataset).keys() | parts.known_keys
-    return set(known) - TRAINING_KEYS
 
 
 class ProtocolContext:
-    """A data set with feature sets, prepared once for several protocols."""
+    """A data set with feature sets, prepared once for several rankers of one protocol.
+
+    Attributes:
+        data: splits, features and configuration; see PreparedData.
+        settings: the protocol's own.
+        feature_sets: name → aligned features.
+        pairs: (users, items) of the training, validation and test split.
+        metric_names: metrics and cut-offs, as `Ranking.means` expects them.
+    """
 
     def __init__(self, spec: RunSpec, settings_class: type[Settings], protocol: str) -> None:
-        started = time.perf_counter()
-        self.started_utc = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        memory_usage.reset_peaks()
+        self.stopwatch = Stopwatch()
+        self.spec = spec
+        self.protocol = protocol
         fields = settings_class.model_fields
         own = {key: value for key, value in spec.overrides.items() if key in fields}
         others = {key: value for key, value in spec.overrides.items() if key not in fields}
-        if refused := sorted(TRAINING_KEYS & set(others)):
+        if refused := sorted(training_keys() & set(others)):
             raise SettingError(
-                f"Protocol {protocol!r} trains nothing.",
+                f"Protocol {protocol!r} trains nothing, so it does not use {refused[0]!r}.",
                 found=f"--set {refused[0]}={others[refused[0]]}",
                 expected=f"settings of the protocol ({', '.join(fields) or 'it has none'}) or of "
                 "the data set and the ranking",
             )
         self.settings: Any = read_settings(
-            own, settings_class, f"Protocol {protocol}", "benchmarks/protocols"
+            own, settings_class, f"Protocol {protocol}", f"docs/protocols.md, {protocol}"
         )
-        self.protocol = protocol
-        self.prepared = prepare(replace(spec, model="Pop", protocol=protocol, overrides=others))
-        dataset = self.prepared.splits[0]
+        self.data = prepare_data(replace(spec, overrides=others).data)
+        dataset = self.data.splits[0]
         self.dataset = dataset
         self.tokens = dataset.field2id_token[dataset.iid_field]
-        self.sets: dict[str, ItemFeatures] = dataset.features
+        self.feature_sets: dict[str, ItemFeatures] = dataset.features
         self.open_features = functools.cache(dataset.open_features)
-        self.pairs = [split.pairs() for split in self.prepared.splits]
-        self.device = self.prepared.config["device"]
-        self.names = self.prepared.config["metrics"], cutoffs(self.prepared.config)
+        self.pairs = [split.pairs() for split in self.data.splits]
+        self.device = self.data.config["device"]
+        self.metric_names = self.data.config["metrics"], cutoffs(self.data.config)
         self.progress = spec.progress
-        self.clock = time.perf_counter()
-        self.prepare_seconds = self.clock - started
+        self.prepare_seconds = self._last_record = self.stopwatch.seconds()
 
     def content(
         self,
         history: tuple[np.ndarray, np.ndarray] | None = None,
-        sets: dict[str, ItemFeatures] | None = None,
+        feature_sets: dict[str, ItemFeatures] | None = None,
     ) -> Content:
-        """What rankers see; by default the training interactions and the features as they are."""
-        tables = self.sets if sets is None else sets
+        """What rankers use; default: the training interactions and all features."""
+        tables = self.feature_sets if feature_sets is None else feature_sets
         return Content.of(
             self.pairs[0] if history is None else history,
             [table.values for table in tables.values()],
@@ -98,65 +78,48 @@ class ProtocolContext:
             self.device,
         )
 
-    def entry(self, model: str, version: int, frozen: dict[str, Any], seed: int = SEED) -> Prepared:
-        """Place and configuration of one record."""
-        config = {k: v for k, v in self.prepared.resolved.items() if k not in TRAINING_KEYS}
-        config["protocol"] = {"name": self.protocol, "version": version, **frozen}
-        spec = replace(self.prepared.spec, model=model, seed=seed)
-        files = self.prepared.feature_files
-        digest = config_hash(spec, config, self.prepared.data, files)
-        return replace(self.prepared, spec=spec, resolved=config, digest=digest)
+    def run(
+        self, model: str, version: int, frozen: dict[str, Any], seed: int = SEED
+    ) -> PreparedRun:
+        """Path and configuration of one record.
 
-    def write(self, entry: Prepared, **found: Any) -> RunRecord:
-        """The record of an entry, complete with where it comes from.
-
-        Its evaluation is taken to have begun when the bench was ready or the last record written.
+        Args:
+            model: the ranker's name, or none.
+            version: of the protocol; another version has another record.
+            frozen: settings of the protocol, stored under `protocol`.
         """
-        evaluate = time.perf_counter() - self.clock
-        record = RunRecord(
-            status="finished",
-            model=entry.spec.model,
-            dataset=entry.spec.dataset,
-            features=entry.feature_name,
-            protocol=self.protocol,
-            setting=entry.config["setting"],
-            seed=entry.spec.seed,
-            config=entry.resolved,
-            config_sha256=entry.digest,
-            tuned_on=entry.spec.tuned_on,
-            data=entry.data,
-            feature_files=entry.feature_files,
-            selection=found.pop(
-                "selection", {"metric": None, "split": None, "stopped": "nothing to train"}
-            ),
-            valid_metrics=found.pop("valid_metrics", {}),
-            per_user=found.pop("per_user", None),
-            epochs=0,
-            history=[],
-            parameters=0,
-            seconds={
-                "prepare": self.prepare_seconds,
-                "evaluate": evaluate,
-                "train_epoch": 0.0,
-                "total": self.prepare_seconds + evaluate,
-            },
-            peak_rss_bytes=memory_usage.peak_rss_bytes(),
-            peak_gpu_bytes=memory_usage.peak_gpu_bytes(),
-            code=provenance.code(),
-            machine=provenance.machine(str(self.device)),
-            command=provenance.command(),
-            started_utc=self.started_utc,
-            notes=entry.notes + found.pop("notes", []),
-            **found,
-        )
-        write_record(entry.record_path, record)
-        self.clock = time.perf_counter()
+        config = {
+            **self.data.effective_config,
+            "protocol": {"name": self.protocol, "version": version, **frozen},
+        }
+        spec = replace(self.spec, model=model, seed=seed)
+        return prepared_run(spec, self.data, config, self.data.feature_files, self.data.notes)
+
+    def finished(self, run: PreparedRun, overwrite: bool) -> RunRecord | None:
+        """The record of a run, if it exists and is not to be replaced."""
+        exists = run.record_path.is_file() and not overwrite
+        return read_record(run.record_path) if exists else None
+
+    def write(self, run: PreparedRun, **found: Any) -> RunRecord:
+        """Build and write a run's record; see `record_of` for what can be found.
+
+        Its evaluation is timed from the preparation, or from the previous record of this context.
+        """
+        evaluate = self.stopwatch.seconds() - self._last_record
+        seconds = {
+            "prepare": self.prepare_seconds,
+            "evaluate": evaluate,
+            "total": self.prepare_seconds + evaluate,
+        }
+        record = record_of(run, self.stopwatch, seconds=seconds, **found)
+        write_record(run.record_path, record)
+        self._last_record = self.stopwatch.seconds()
         return record
 
     def rank(
         self, scores: Scores, content: Content, task: EvalTask, label: str | None = None
     ) -> Ranking:
-        """Top lists under the fixed order."""
+        """Top lists, equal scores in the fixed order."""
         shown = label if self.progress else None
-        length = max(LIST_LENGTH, *self.names[1])
+        length = max(LIST_LENGTH, *self.metric_names[1])
         return rank_content(scores, content, task, length, progress=shown)

@@ -25,7 +25,7 @@ modality gap, pair distance
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -37,7 +37,7 @@ from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.protocols.content import STEP, Content, unit_vectors
 from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.protocols.item_cf import neighbours
-from alignrec_recbole.runs.record import RunRecord, read_record
+from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.settings import Settings
 
@@ -176,20 +176,24 @@ def modality_gaps(sets: Mapping[str, ItemFeatures]) -> dict[str, dict[str, float
     return out
 
 
-def diagnose(spec: RunSpec, overwrite: bool = False) -> RunRecord:
-    """diagnostics: figures of the joined features, of every set and of pairs of sets."""
-    bench = ProtocolContext(spec, Settings, NAME)
-    entry = bench.entry("none", VERSION, {"neighbours": NEIGHBOURS})
-    if entry.record_path.is_file() and not overwrite:
-        return read_record(entry.record_path)
+def run_diagnostics(
+    spec: RunSpec, models: Sequence[str], seeds: Sequence[int] | None, overwrite: bool
+) -> Iterator[RunRecord]:
+    """Figures of the joined features, of every set and of pairs of sets; no model is used."""
+    context = ProtocolContext(spec, Settings, NAME)
+    run = context.run("none", VERSION, {"neighbours": NEIGHBOURS})
+    if record := context.finished(run, overwrite):
+        yield record
+        return
+    feature_sets = context.feature_sets
     groups: dict[str, dict[str, dict[str, float]]] = {}
-    rows = np.concatenate([table.values for table in bench.sets.values()], axis=1)
-    metrics = describe(bench.content(), rows)
-    if len(bench.sets) > 1:
+    rows = np.concatenate([table.values for table in feature_sets.values()], axis=1)
+    metrics = describe(context.content(), rows)
+    if len(feature_sets) > 1:
         groups["features"] = {
-            name: describe(bench.content(sets={name: table}), table.values)
-            for name, table in bench.sets.items()
+            name: describe(context.content(feature_sets={name: table}), table.values)
+            for name, table in feature_sets.items()
         }
-    if gaps := modality_gaps(bench.sets):
+    if gaps := modality_gaps(feature_sets):
         groups["pairs"] = gaps
-    return bench.write(entry, metrics=metrics, groups=groups or None)
+    yield context.write(run, metrics=metrics, groups=groups or None)

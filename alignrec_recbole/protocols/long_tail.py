@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,11 @@ import scipy.sparse as sp
 from alignrec_recbole.errors import DataError, RecordError
 from alignrec_recbole.evaluation.metrics import METRICS
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, find_hits
-from alignrec_recbole.io.files import sha256_file
+from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.protocols.context import ProtocolContext
-from alignrec_recbole.protocols.rankers import RANKERS
-from alignrec_recbole.runs.prepare import config_hash
-from alignrec_recbole.runs.record import RunRecord, read_record
+from alignrec_recbole.runs.lists import read_user_values, user_values_path
+from alignrec_recbole.runs.prepare import prepared_run
+from alignrec_recbole.runs.record import Run, RunRecord, read_runs
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import test_task
 from alignrec_recbole.settings import Settings
@@ -119,10 +118,10 @@ def by_item(
     return out
 
 
-def long_tails(
-    spec: RunSpec, models: Sequence[str], overwrite: bool = False
+def run_long_tail(
+    spec: RunSpec, models: Sequence[str], seeds: Sequence[int] | None, overwrite: bool
 ) -> Iterator[RunRecord]:
-    """Groups of every stored ranking of the data set that fits.
+    """One record per stored ranking of the data set.
 
     Args:
         models: names of models or rankers; empty: all that are stored.
@@ -133,113 +132,97 @@ def long_tails(
     stored = list(_stored(spec, models))
     if not stored:
         raise DataError(
-            f"There are no stored rankings of {spec.dataset!r} to look at.",
+            f"Data set {spec.dataset!r} has no stored rankings.",
             found=f"no record with its .users.npz for {', '.join(models) or 'any model'} under "
             f"{spec.output / 'runs' / spec.dataset}",
             expected="runs of protocol full, zero-shot or item-cf made on this machine",
             hint="run them first: the lists are written beside the record",
         )
-    for setting in sorted({record.setting for _, record in stored}):
-        bench = ProtocolContext(replace(spec, features=(), setting=setting), Settings, NAME)
-        for path, record in stored:
-            if record.setting == setting:
-                yield _long_tail(bench, path, record, overwrite)
+    for setting in sorted({run.record.setting for run in stored}):
+        context = ProtocolContext(replace(spec, features=(), setting=setting), Settings, NAME)
+        for run in stored:
+            if run.record.setting == setting:
+                yield _long_tail(context, run, overwrite)
 
 
-def _stored(spec: RunSpec, models: Sequence[str]) -> Iterator[tuple[Path, RunRecord]]:
-    """Ordinary rankings of the data set whose lists are here."""
-    for path in sorted((spec.output / "runs" / spec.dataset).rglob("*.json")):
-        record = read_record(path)
+def _stored(spec: RunSpec, models: Sequence[str]) -> Iterator[Run]:
+    """Rankings of all items of the data set whose lists are stored here."""
+    for run in read_runs(spec.output / "runs" / spec.dataset):
+        record = run.record
         if (
-            record.protocol in ("full", *RANKERS)
+            record.protocol in ("full", *RANKER_NAMES)
             and (not models or record.model in models)
             and (not spec.features or record.features in ("none", "+".join(spec.features)))
             and spec.setting in (None, record.setting)
-            and record.per_user
-            and (path.parent / record.per_user["file"]).is_file()
+            and user_values_path(run) is not None
         ):
-            yield path, record
+            yield run
 
 
-def _long_tail(bench: ProtocolContext, path: Path, record: RunRecord, overwrite: bool) -> RunRecord:
-    prepared = bench.prepared
-    here = prepared.data["files"], prepared.data["split"]
-    if (record.data["files"], record.data["split"]) != here:
+def _long_tail(context: ProtocolContext, stored: Run, overwrite: bool) -> RunRecord:
+    data, source = context.data, stored.record
+    if (source.data["files"], source.data["split"]) != (data.data["files"], data.data["split"]):
         raise DataError(
-            f"{path.name} was made on other data.",
-            found=f"{', '.join(record.data['files'])} of other content, or another split",
-            expected=f"the data set {record.dataset!r} as it is here",
-            hint="run that model again, or give the data it was made on",
+            f"{stored.path.name} was made on other data.",
+            found=f"{', '.join(source.data['files'])} of other content, or another split",
+            expected=f"the data set {source.dataset!r} in the data folder",
+            hint="run that model again, or use the data of the record",
         )
     frozen = {
         "name": NAME,
         "version": VERSION,
         "users": list(USER_BOUNDS),
         "items": list(ITEM_BOUNDS),
-        "of": record.protocol,
-        "of_sha256": record.config_sha256,
+        "of": source.protocol,
+        "of_sha256": source.config_sha256,
     }
-    spec = replace(prepared.spec, model=record.model, seed=record.seed, tuned_on=record.tuned_on)
-    config = {**record.config, "protocol": frozen}
-    digest = config_hash(spec, config, record.data, record.feature_files)
-    entry = replace(
-        prepared,
-        spec=spec,
-        resolved=config,
-        digest=digest,
-        feature_files=record.feature_files,
-        notes=record.notes,
+    run = prepared_run(
+        replace(context.spec, model=source.model, seed=source.seed, tuned_on=source.tuned_on),
+        data,
+        {**source.config, "protocol": frozen},
+        source.feature_files,
+        source.notes,
     )
-    if entry.record_path.is_file() and not overwrite:
-        return read_record(entry.record_path)
-    task = test_task(entry)
-    ranking, values = _lists(bench, path.parent, record, task)
+    if record := context.finished(run, overwrite):
+        return record
+    task = test_task(run)
+    ranking, values = _lists(context, stored, task)
     cutoffs = sorted({int(name.partition("@")[2]) for name in values})
-    users, items = bench.pairs[0]
-    return bench.write(
-        entry,
+    users, items = context.pairs[0]
+    return context.write(
+        run,
         metrics={name: float(column.mean()) for name, column in values.items()},
         groups={
             "history": by_user(
-                values, ranking.users, np.bincount(users, minlength=bench.dataset.user_num)
+                values, ranking.users, np.bincount(users, minlength=context.dataset.user_num)
             ),
             "popularity": by_item(
-                ranking, task, np.bincount(items, minlength=bench.dataset.item_num), cutoffs
+                ranking, task, np.bincount(items, minlength=context.dataset.item_num), cutoffs
             ),
         },
     )
 
 
 def _lists(
-    bench: ProtocolContext, folder: Path, record: RunRecord, task: EvalTask
+    context: ProtocolContext, stored: Run, task: EvalTask
 ) -> tuple[Ranking, dict[str, np.ndarray]]:
     """A stored ranking and its per-user values, in the ids and the user order of this data set."""
-    assert record.per_user is not None
-    path = folder / record.per_user["file"]
-    if sha256_file(path) != record.per_user["sha256"]:
-        raise RecordError(
-            f"{path.name} is not the file that its record describes.",
-            found="another sha256",
-            expected=record.per_user["sha256"][:12] + "…",
-            hint="run the model again with --overwrite",
-        )
-    dataset = bench.dataset
-    with np.load(path, allow_pickle=False) as stored:
-        users = _ids(dataset, dataset.uid_field, stored["users"])
-        items = _ids(dataset, dataset.iid_field, stored["items"])
-        top = stored["top"]
-        values = {name: stored[name] for name in stored.files if "@" in name}
+    found = read_user_values(stored)
+    assert found is not None  # _stored looked
+    dataset = context.dataset
+    users = _ids(dataset, dataset.uid_field, found.users)
+    items = _ids(dataset, dataset.iid_field, found.items)
     order = np.argsort(users)
     if not np.array_equal(users[order], task.users):
         raise RecordError(
-            f"{path.name} ranks other users than the test split has.",
+            f"The lists of {stored.path.name} are of other users than the test split's.",
             found=f"{len(users)} users",
             expected=f"{len(task.users)}, those with a test item",
             hint="run the model again with --overwrite",
         )
-    lists = np.where(top >= 0, items[top], -1)[order]
+    lists = np.where(found.top >= 0, items[found.top], -1)[order]
     ranking = Ranking(task.users, lists, *find_hits(lists, task.targets))
-    return ranking, {name: column[order] for name, column in values.items()}
+    return ranking, {name: column[order] for name, column in found.values.items()}
 
 
 def _ids(dataset: Any, field: str, tokens: np.ndarray) -> np.ndarray:

@@ -32,11 +32,11 @@ from tqdm import tqdm
 from alignrec_recbole.errors import FeatureError, UnknownNameError
 from alignrec_recbole.features.masking import FeatureMask, Modality, mask_features, masked_name
 from alignrec_recbole.protocols.content import chance
-from alignrec_recbole.protocols.context import ProtocolContext, data_keys
+from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.protocols.rankers import RANKERS, Ranker
 from alignrec_recbole.protocols.robustness import curve_points, robustness
-from alignrec_recbole.runs.prepare import prepare
-from alignrec_recbole.runs.record import RunRecord, read_record, write_record
+from alignrec_recbole.runs.prepare import data_keys, prepare_run
+from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import test_task
@@ -84,19 +84,37 @@ def mask_seed(training_seed: int) -> int:
     return training_seed - TRAINING_SEED
 
 
-def mask_curves(
+def run_mask_modality(
+    spec: RunSpec, models: Sequence[str], seeds: Sequence[int] | None, overwrite: bool
+) -> Iterator[RunRecord]:
+    """Rankers (default: all) without training, models with training at every mask ratio.
+
+    Args:
+        seeds: training seeds of the models; default: 999, 1000, 1001.
+    """
+    rankers = [name for name in models if name in RANKERS]
+    trained = [name for name in models if name not in RANKERS]
+    if rankers or not trained:
+        yield from _mask_curves(spec, rankers or list(RANKERS), overwrite)
+    for model in trained:
+        yield from _mask_and_train(
+            replace(spec, model=model), seeds or (999, 1000, 1001), overwrite
+        )
+
+
+def _mask_curves(
     spec: RunSpec, rankers: Sequence[str], overwrite: bool = False
 ) -> Iterator[RunRecord]:
-    """mask-modality without training: one record a ranker, its curve over all modalities."""
-    bench = ProtocolContext(spec, MaskSettings, NAME)
-    masked, second_files = maskable(bench)
-    frozen = {**bench.settings.model_dump(mode="json"), "second_files": second_files}
+    """Without training: one record per ranker, its curve over all modalities."""
+    context = ProtocolContext(spec, MaskSettings, NAME)
+    masked, counterparts = maskable(context)
+    frozen = {**context.settings.model_dump(mode="json"), "second_files": counterparts}
     for name in rankers:
-        entry = bench.entry(name, VERSION, {**frozen, "ranker": RANKERS[name].frozen()})
-        if entry.record_path.is_file() and not overwrite:
-            yield read_record(entry.record_path)
+        run = context.run(name, VERSION, {**frozen, "ranker": RANKERS[name].frozen()})
+        if record := context.finished(run, overwrite):
+            yield record
             continue
-        curve = _curve(bench, RANKERS[name], masked)
+        curve = _curve(context, RANKERS[name], masked)
         areas = {
             modality: {
                 metric: robustness(curve_points(curve, modality, metric)).area
@@ -105,48 +123,49 @@ def mask_curves(
             }
             for modality in masked
         }
-        yield bench.write(
-            entry,
+        yield context.write(
+            run,
             metrics=next(point["metrics"] for point in curve if point["ratio"] == 0),
             groups={"robustness": areas},
             curve=curve,
-            chance=chance(test_task(bench.prepared), bench.names[1]),
+            chance=chance(test_task(context.data), context.metric_names[1]),
         )
 
 
 def _curve(
-    bench: ProtocolContext, ranker: Ranker, masked: Sequence[Modality]
+    context: ProtocolContext, ranker: Ranker, masked: Sequence[Modality]
 ) -> list[dict[str, Any]]:
-    """Points {modality, ratio, mask_seed, metrics}; nothing masked is ranked once."""
-    settings, task = bench.settings, test_task(bench.prepared)
+    """Points {modality, ratio, mask_seed, metrics}; the unmasked features are ranked once."""
+    settings = context.settings
+    task = test_task(context.data)
     grid = list(itertools.product(masked, settings.ratios, settings.mask_seeds))
     curve: list[dict[str, Any]] = []
     unmasked: dict[str, float] | None = None
     label = f"{NAME} {ranker.name}"
-    for modality, ratio, seed in tqdm(grid, desc=label, disable=not bench.progress, leave=False):
+    for modality, ratio, seed in tqdm(grid, desc=label, disable=not context.progress, leave=False):
         mask = FeatureMask(modality=modality, ratio=ratio, seed=seed, fill=settings.fill)
-        sets = mask_features(bench.sets, mask, bench.tokens, bench.open_features)
-        metrics = unmasked if sets is bench.sets else None
+        sets = mask_features(context.feature_sets, mask, context.tokens, context.open_features)
+        metrics = unmasked if sets is context.feature_sets else None
         if metrics is None:
-            content = bench.content(sets=sets)
+            content = context.content(feature_sets=sets)
             scores = ranker.scorer(content, ranker.settings_class())
-            metrics = bench.rank(scores, content, task).means(*bench.names)
-        if sets is bench.sets:
+            metrics = context.rank(scores, content, task).means(*context.metric_names)
+        if sets is context.feature_sets:
             unmasked = metrics
         point = {"modality": modality, "ratio": ratio, "mask_seed": seed}
         curve.append({**point, "metrics": metrics})
     return curve
 
 
-def maskable(bench: ProtocolContext) -> tuple[list[Modality], dict[str, str]]:
-    """What can be masked in a bench's feature sets, and the hashes of fused sets' second files.
+def maskable(context: ProtocolContext) -> tuple[list[Modality], dict[str, str]]:
+    """Modalities that can be masked, and the hashes of fused sets' masked counterparts.
 
     Raises:
-        FeatureError: a fused set has no second file of any modality.
+        FeatureError: a fused set has no counterpart with a masked modality.
     """
     found: set[Modality] = set()
     files: dict[str, str] = {}
-    for name, table in bench.sets.items():
+    for name, table in context.feature_sets.items():
         if table.modality != "fused":
             found |= {modality for modality in MODALITIES if modality == table.modality}
             continue
@@ -154,14 +173,14 @@ def maskable(bench: ProtocolContext) -> tuple[list[Modality], dict[str, str]]:
         for modality in MODALITIES:
             second = masked_name(name, modality)
             try:
-                files[second] = bench.open_features(second).manifest.sha256
+                files[second] = context.open_features(second).manifest.sha256
             except UnknownNameError:
                 continue
             family[modality] = second
         if not family:
             raise FeatureError(
                 f"The fused features {name!r} cannot be masked.",
-                found="no second file of theirs",
+                found="no file with a masked modality",
                 expected=" or ".join(masked_name(name, m) for m in ("image", "text")),
                 hint=f"make it with prepare --name {name} --mask image (or text)",
             )
@@ -169,12 +188,12 @@ def maskable(bench: ProtocolContext) -> tuple[list[Modality], dict[str, str]]:
     return sorted(found), files
 
 
-def mask_and_train(
+def _mask_and_train(
     spec: RunSpec, seeds: Sequence[int], overwrite: bool = False
 ) -> Iterator[RunRecord]:
-    """mask-modality with a model: trained at every ratio; ratio 0 is the ordinary run."""
+    """With a model: trained at every ratio; ratio 0 is the ordinary run."""
     own = {key: v for key, v in spec.overrides.items() if key in RetrainSettings.model_fields}
-    settings = read_settings(own, RetrainSettings, f"Protocol {NAME}", "benchmarks/protocols")
+    settings = read_settings(own, RetrainSettings, f"Protocol {NAME}", f"docs/protocols.md, {NAME}")
     others = {key: v for key, v in spec.overrides.items() if key not in own}
     base = replace(spec, overrides=others)
     of_data = {key: v for key, v in others.items() if key in data_keys(spec.dataset)}
@@ -189,14 +208,14 @@ def mask_and_train(
 
 
 def _unmasked(base: RunSpec, point: RunSpec, overwrite: bool) -> RunRecord:
-    """The record of ratio 0: that of the ordinary run, which is made if it is not there."""
+    """The record of ratio 0: that of the ordinary run, which is run if it does not exist."""
     whole = run_one(replace(base, protocol="full", seed=point.seed), overwrite=overwrite)
-    prepared = prepare(point)
+    prepared = prepare_run(point)
     record = whole.model_copy(
         update={
             "protocol": NAME,
-            "config": prepared.resolved,
-            "config_sha256": prepared.digest,
+            "config": prepared.effective_config,
+            "config_sha256": prepared.config_hash,
             "per_user": None,
             "notes": [*whole.notes, f"the run of protocol full, {whole.config_sha256[:8]}"],
         }

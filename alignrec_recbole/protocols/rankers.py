@@ -1,8 +1,8 @@
-"""The rankers that need no training, under one interface, and the protocols they are alone."""
+"""The rankers that need no training, under one interface, and the protocols that run one alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from alignrec_recbole.protocols import item_cf, zero_shot
 from alignrec_recbole.protocols.content import Content, Scores, chance
 from alignrec_recbole.protocols.context import ProtocolContext
-from alignrec_recbole.runs.lists import save_lists
-from alignrec_recbole.runs.record import RunRecord, read_record
+from alignrec_recbole.runs.lists import write_user_values
+from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import test_task, valid_task
 from alignrec_recbole.settings import Settings
@@ -38,31 +38,39 @@ RANKERS = {
 }
 
 
+def run_ranker(
+    spec: RunSpec, models: Sequence[str], seeds: Sequence[int] | None, overwrite: bool
+) -> Iterator[RunRecord]:
+    """zero-shot or item-cf (`spec.protocol`); models and seeds are not used."""
+    yield rank_by_features(spec, overwrite)
+
+
 def rank_by_features(spec: RunSpec, overwrite: bool = False) -> RunRecord:
-    """zero-shot or item-cf (`spec.protocol`): validation and, unless a grid point, test."""
+    """Rank by zero-shot or item-cf (`spec.protocol`): validation and, unless a grid point, test."""
     ranker = RANKERS[spec.protocol]
-    bench = ProtocolContext(spec, ranker.settings_class, ranker.name)
-    entry = bench.entry(ranker.name, ranker.version, bench.settings.model_dump())
-    if entry.record_path.is_file() and not overwrite:
-        return read_record(entry.record_path)
-    content = bench.content()
-    scores = ranker.scorer(content, bench.settings)
-    valid = bench.rank(scores, content, valid_task(entry), "validation").means(*bench.names)
-    metric = entry.config["valid_metric"]
+    context = ProtocolContext(spec, ranker.settings_class, ranker.name)
+    run = context.run(ranker.name, ranker.version, context.settings.model_dump())
+    if record := context.finished(run, overwrite):
+        return record
+    content = context.content()
+    scores = ranker.scorer(content, context.settings)
+    names = context.metric_names
+    valid = context.rank(scores, content, valid_task(run), "validation").means(*names)
+    metric = run.config["valid_metric"]
     found: dict[str, Any] = {"metrics": {}, "valid_metrics": valid}
-    if spec.score_test:
-        task = test_task(entry)
-        ranking = bench.rank(scores, content, task, "test")
-        found["metrics"] = ranking.means(*bench.names)
-        found["per_user"] = save_lists(entry, ranking, ranking.per_user(*bench.names))
-        found["chance"] = chance(task, bench.names[1])
-    return bench.write(
-        entry,
+    if not spec.validation_only:
+        task = test_task(run)
+        ranking = context.rank(scores, content, task, "test")
+        found["metrics"] = ranking.means(*names)
+        found["per_user"] = write_user_values(run, ranking, ranking.per_user(*names))
+        found["chance"] = chance(task, names[1])
+    return context.write(
+        run,
         selection={
             "metric": metric,
             "split": "valid",
             "best_epoch": 0,
-            "best_score": {k.lower(): v for k, v in valid.items()}[metric.lower()],
+            "best_score": valid[metric],
             "stopped": "nothing to train",
         },
         notes=_without_features(content),
@@ -71,9 +79,9 @@ def rank_by_features(spec: RunSpec, overwrite: bool = False) -> RunRecord:
 
 
 def _without_features(content: Content) -> list[str]:
-    """How many items and users have nothing to be ranked by."""
-    alive = content.vectors.ne(0).any(1).cpu().numpy()
-    items = int((~alive[1:]).sum())
-    users = int((content.history @ alive.astype(np.float32) == 0)[1:].sum())
+    """Notes on the items and users that have nothing to be ranked by."""
+    has_features = content.vectors.ne(0).any(1).cpu().numpy()
+    items = int((~has_features[1:]).sum())
+    users = int((content.history @ has_features.astype(np.float32) == 0)[1:].sum())
     out = [f"{items} items without features"] if items else []
     return out + ([f"{users} users without a profile"] if users else [])

@@ -1,12 +1,11 @@
-"""From a run's specification to its resolved configuration and data."""
+"""From a specification to the effective configuration and the data."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +17,72 @@ from alignrec_recbole.dataset import MultimodalDataset, split_description
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.features.table import manifest_summary
 from alignrec_recbole.io.files import inside, sha256_file
+from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry.components import ModelComponents, components
-from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, NON_RESULT_KEYS, PLACES, RunSpec
+from alignrec_recbole.runs.config_hash import config_hashes
+from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, PATH_KEYS, DataSpec, RunSpec
 from alignrec_recbole.runtime import allocator, hardware
 from alignrec_recbole.settings import check_keys, read_settings
-from alignrec_recbole.training.settings import RunSettings
+from alignrec_recbole.training.settings import DataSettings, TrainingSettings
+
+TRAINING_ONLY = {"eval_batch_size", "metric_decimal_place"}  # of RecBole's evaluation arguments
+DEFAULTS_FILE = "properties/overall.yaml"
 
 
-@dataclass
-class Prepared:
-    """A run up to the point where training would start."""
+@dataclass(frozen=True)
+class PreparedData:
+    """A data set as it is split and ranked, with its features.
 
-    spec: RunSpec
+    Attributes:
+        config: RecBole's Config.
+        splits: training, validation and test split.
+        data: counts, split and file hashes, for the record.
+        feature_files: name → manifest summary.
+        effective_config: every setting that this package gave, with its value.
+        notes: what a reader must know next to the numbers.
+    """
+
     config: Any
-    parts: ModelComponents
     splits: list[MultimodalDataset]
-    resolved: dict[str, Any]
-    digest: str
     data: dict[str, Any]
     feature_files: dict[str, Any]
+    effective_config: dict[str, Any]
     notes: list[str]
 
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """Everything that is known of a run before anything is trained or ranked.
+
+    Attributes:
+        config_hash: SHA-256 of what decides the result except the seed; see config_hash.py.
+        components: ModelComponents of the model; None where nothing is trained.
+    """
+
+    spec: RunSpec
+    data: PreparedData
+    effective_config: dict[str, Any]
+    feature_files: dict[str, Any]
+    notes: list[str]
+    config_hash: str
+    components: Any = None
+
     @property
-    def stem(self) -> Path:
+    def config(self) -> Any:
+        """RecBole's Config."""
+        return self.data.config
+
+    @property
+    def splits(self) -> list[MultimodalDataset]:
+        """Training, validation and test split."""
+        return self.data.splits
+
+    @property
+    def run_id(self) -> Path:
         """Path of the run's files under the output folder, without a suffix."""
         spec = self.spec
         features = self.feature_name.replace(":", "_").replace("/", "_")
-        name = f"{features}-{self.config['setting']}-{self.digest[:8]}-s{spec.seed}"
+        name = f"{features}-{self.config['setting']}-{self.config_hash[:8]}-s{spec.seed}"
         protocol = [] if spec.protocol == "full" else [spec.protocol]
         return Path(spec.dataset, *protocol, spec.model, name)
 
@@ -54,35 +92,123 @@ class Prepared:
         return "+".join(self.feature_files) or "none"
 
     def path(self, kind: str, suffix: str) -> Path:
-        """`<output>/<kind>/<stem><suffix>`."""
-        stem = self.stem
-        return self.spec.output / kind / stem.parent / f"{stem.name}{suffix}"
+        """`<output>/<kind>/<run id><suffix>`."""
+        run_id = self.run_id
+        return self.spec.output / kind / run_id.parent / f"{run_id.name}{suffix}"
 
     @property
     def record_path(self) -> Path:
-        """Where this run's record lies: `runs`, or `tuning` for a grid point."""
-        return self.path("runs" if self.spec.score_test else "tuning", ".json")
+        """Path of the record: under `runs`, or under `tuning` for a grid point."""
+        return self.path("tuning" if self.spec.validation_only else "runs", ".json")
+
+    @property
+    def state_path(self) -> Path:
+        """Path of the saved training state, which an interrupted run resumes from."""
+        return self.path("checkpoints", ".state.pt")
 
 
-def forget(spec: RunSpec) -> None:
-    """Delete the saved state of a run."""
-    prepare(spec).path("checkpoints", ".state.pt").unlink(missing_ok=True)
+def delete_checkpoint(spec: RunSpec) -> None:
+    """Delete the saved training state of a run."""
+    prepare_run(spec).state_path.unlink(missing_ok=True)
 
 
-def prepare(spec: RunSpec) -> Prepared:
-    """Resolve the configuration and read the data.
+def prepare_data(spec: DataSpec) -> PreparedData:
+    """Read a data set and its features, for protocols that train nothing.
+
+    Raises:
+        DataError, FeatureError, SettingError, UnknownNameError: see their texts.
+    """
+    folder = _find_folder(spec)
+    overall = read_yaml(properties_dir() / "overall.yaml")
+    given = {key: value for key, value in overall.items() if key in DataSettings.model_fields}
+    given.update(_dataset_defaults(spec.dataset))
+    expected = given.pop("expected", None)
+    given.pop("downloads", None)
+    _check_overrides(spec.overrides, data_keys(spec.dataset), "the data set")
+    given.update(spec.overrides)
+    given.update(_options(spec, folder))
+    read_settings(given, DataSettings, f"Data set {spec.dataset}", DEFAULTS_FILE)
+    of_machine = {"gpu_id": _gpu(spec.device), "show_progress": False}
+    config = make_config(_no_model(), spec.dataset, {**given, **of_machine})
+    return _read(spec, MultimodalDataset, config, given, folder, expected)
+
+
+def data_keys(dataset: str) -> set[str]:
+    """Settings of a data set, its split and its ranking: those that `prepare_data` accepts."""
+    from recbole.utils.argument_list import dataset_arguments, evaluation_arguments
+
+    recbole = {*dataset_arguments, *evaluation_arguments} - TRAINING_ONLY
+    return recbole | set(DataSettings.model_fields) | set(_dataset_defaults(dataset))
+
+
+def training_keys() -> set[str]:
+    """Settings that only a run with training accepts."""
+    from recbole.utils.argument_list import training_arguments
+
+    ours = set(TrainingSettings.model_fields) - set(DataSettings.model_fields)
+    return ours | set(training_arguments) | TRAINING_ONLY
+
+
+def prepare_run(spec: RunSpec) -> PreparedRun:
+    """Resolve the configuration of a model's run and read its data.
 
     Raises:
         DataError, FeatureError, SettingError, UnknownNameError: see their texts.
     """
     parts = components(spec.model)
-    inside(spec.output, spec.dataset)
-    folder = find_dataset(spec.dataset, spec.data_path)
-    given = resolve(spec, parts, folder)
+    folder = _find_folder(spec.data)
+    given = effective_settings(spec, parts, folder)
     expected = given.pop("expected", None)
     given.pop("downloads", None)
+    config = make_config(parts.model_class, spec.dataset, given)
+    data = _read(spec.data, parts.dataset_class, config, given, folder, expected)
+    notes = list(data.notes)
+    papers = getattr(parts.model_class, "paper_features", None)
+    if papers and data.feature_files:
+        notes.append(f"not the paper's features ({papers})")
+    return prepared_run(spec, data, data.effective_config, data.feature_files, notes, parts)
+
+
+def prepared_run(
+    spec: RunSpec,
+    data: PreparedData,
+    effective_config: dict[str, Any],
+    feature_files: dict[str, Any],
+    notes: list[str],
+    parts: ModelComponents | None = None,
+) -> PreparedRun:
+    """A run with its hash: that of an existing record or saved state, else the present one."""
+    hashes = config_hashes(
+        model=spec.model,
+        dataset=spec.dataset,
+        protocol=spec.protocol,
+        config=effective_config,
+        data=data.data,
+        feature_files=feature_files,
+    )
+    run = PreparedRun(spec, data, effective_config, feature_files, notes, hashes[0], parts)
+    candidates = [replace(run, config_hash=digest) for digest in hashes]
+    for candidate in candidates:
+        if candidate.record_path.is_file() or candidate.state_path.is_file():
+            return candidate
+    return run
+
+
+def _find_folder(spec: DataSpec) -> Path:
+    inside(spec.output, spec.dataset)
+    return find_dataset(spec.dataset, spec.data_path)
+
+
+def _read(
+    spec: DataSpec,
+    dataset_class: Any,
+    config: Any,
+    given: dict[str, Any],
+    folder: Path,
+    expected: dict[str, Any] | None,
+) -> PreparedData:
+    """Load features and splits under a configuration whose keys are those of `given`."""
     device = torch.device(hardware.choose_device(spec.device))
-    config = make_config(parts, spec.dataset, given)
     config["device"] = device  # RecBole knows only the first GPU it sees
     if device.index is not None:
         torch.cuda.set_device(device)
@@ -91,7 +217,7 @@ def prepare(spec: RunSpec) -> Prepared:
     allocator.phase("load")
     logging.getLogger("recbole").setLevel(logging.WARNING)
 
-    dataset = parts.dataset_class(config)
+    dataset = dataset_class(config)
     notes: list[str] = []
     feature_files = {}
     if isinstance(dataset, MultimodalDataset):
@@ -112,19 +238,15 @@ def prepare(spec: RunSpec) -> Prepared:
         if wrong:
             notes.append(
                 "data differ from the released set: "
-                + "; ".join(f"{k} {came}, expected {want}" for k, (came, want) in wrong.items())
+                + "; ".join(f"{k} {found}, expected {want}" for k, (found, want) in wrong.items())
             )
-    papers = getattr(parts.model_class, "paper_features", None)
-    if papers and feature_files:
-        notes.append(f"not the paper's features ({papers})")
-    resolved = {key: _plain(config[key]) for key in sorted(given) if key not in PLACES}
-    resolved.setdefault("eval_args", _plain(config["eval_args"]))
-    digest = config_hash(spec, resolved, data, feature_files)
-    return Prepared(spec, config, parts, splits, resolved, digest, data, feature_files, notes)
+    effective = {key: _as_json(config[key]) for key in sorted(given) if key not in PATH_KEYS}
+    effective.setdefault("eval_args", _as_json(config["eval_args"]))
+    return PreparedData(config, splits, data, feature_files, effective, notes)
 
 
 def _data_files(dataset: Any, folder: Path) -> list[Path]:
-    """Interactions and, where they are loaded, items and users: those without any count too."""
+    """Files of the interactions and of the items and users, as far as they are loaded."""
     files = sorted(folder.glob(f"{dataset.dataset_name}*.inter"))
     loaded = {"item": dataset.item_feat, "user": dataset.user_feat}
     named = [
@@ -135,63 +257,48 @@ def _data_files(dataset: Any, folder: Path) -> list[Path]:
     return files + [path for path in named if path.is_file()]
 
 
-def config_hash(
-    spec: RunSpec, config: dict[str, Any], data: dict[str, Any], feature_files: dict[str, Any]
-) -> str:
-    """SHA-256 of all that decides a result but the seed."""
-    config = {k: v for k, v in config.items() if k not in NON_RESULT_KEYS}
-    if "feature_mask" in config:  # its seed follows the run's
-        config["feature_mask"] = {k: v for k, v in config["feature_mask"].items() if k != "seed"}
-    return hashlib.sha256(
-        json.dumps(
-            {
-                "config": config,
-                "model": spec.model,
-                "dataset": spec.dataset,
-                "protocol": spec.protocol,
-                "data": data["files"],
-                "split": data["split"],
-                "features": {
-                    name: [file["sha256"], file.get("items_sha256")]
-                    for name, file in feature_files.items()
-                },
-            },
-            sort_keys=True,
-        ).encode()
-    ).hexdigest()
-
-
-def resolve(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[str, Any]:
-    """Every configuration key this package sets; later sources win.
+def effective_settings(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[str, Any]:
+    """Every configuration key that this package sets; later sources win.
 
     Defaults of all runs < model < data set < command line.
     """
     given = parts.defaults_for(spec.dataset)
-    known = set(given) | set(parts.known_keys)
-    check_keys(spec.overrides, known, spec.model)
-    _check_reserved(spec.overrides)
+    _check_overrides(spec.overrides, set(given) | set(parts.known_keys), spec.model)
     given.update(spec.overrides)
+    given.update(_options(spec.data, folder))
     given.update(
         seed=spec.seed,
-        features=list(spec.features),
-        features_path=str(spec.features_path) if spec.features_path else None,
-        features_cache=str(spec.output / "features" / spec.dataset),
-        data_path=str(folder.parent),
         checkpoint_dir=str(spec.output / "checkpoints"),
         show_progress=False,
         gpu_id=_gpu(spec.device),
     )
-    if spec.setting:
-        given["setting"] = spec.setting
     if spec.epochs is not None:
         given["epochs"] = spec.epochs
-    if spec.mask is not None:
-        given["feature_mask"] = spec.mask.model_dump()
-    read_settings(given, RunSettings, "The trainer", "properties/overall.yaml")
+    read_settings(given, TrainingSettings, "The trainer", DEFAULTS_FILE)
     return given
 
 
-def _check_reserved(overrides: dict[str, Any]) -> None:
+def _options(spec: DataSpec, folder: Path) -> dict[str, Any]:
+    """What the options of the command line set, of data and features."""
+    given: dict[str, Any] = {
+        "features": list(spec.features),
+        "features_path": str(spec.features_path) if spec.features_path else None,
+        "features_cache": str(spec.output / "features" / spec.dataset),
+        "data_path": str(folder.parent),
+    }
+    if spec.setting:
+        given["setting"] = spec.setting
+    if spec.mask is not None:
+        given["feature_mask"] = spec.mask.model_dump()
+    return given
+
+
+def _dataset_defaults(dataset: str) -> dict[str, Any]:
+    return read_yaml(properties_dir() / "dataset" / f"{dataset}.yaml")
+
+
+def _check_overrides(overrides: dict[str, Any], known: set[str], owner: str) -> None:
+    check_keys(overrides, known, owner)
     for key, option in CLI_ONLY_KEYS.items():
         if key in overrides:
             raise SettingError(
@@ -205,20 +312,28 @@ def _check_ranking(config: Any) -> None:
     mode = config["eval_args"]["mode"]
     if set(mode.values() if isinstance(mode, dict) else [mode]) != {"full"}:
         raise SettingError(
-            "Only the full ranking is computed.",
+            f"eval_args.mode {mode!r} is not supported: only the full ranking is computed.",
             found=f"eval_args.mode = {mode!r}",
             expected="full",
         )
 
 
-def make_config(parts: ModelComponents, dataset: str, given: dict[str, Any]) -> Any:
-    """A RecBole Config of these values, whatever stands on the command line."""
+def make_config(model_class: Any, dataset: str, given: dict[str, Any]) -> Any:
+    """A RecBole Config of these values; this process's command line is not read."""
     from recbole.config import Config
 
     with hide_command_line():
-        config = Config(model=parts.model_class, dataset=dataset, config_dict=dict(given))
+        config = Config(model=model_class, dataset=dataset, config_dict=dict(given))
     config["data_path"] = str(Path(given["data_path"]) / dataset)
     return config
+
+
+def _no_model() -> Any:
+    """A class without parameters: RecBole builds a Config for a model class only."""
+    from recbole.model.abstract_recommender import GeneralRecommender
+    from recbole.utils import InputType
+
+    return type("NoModel", (GeneralRecommender,), {"input_type": InputType.PAIRWISE})
 
 
 def _gpu(device: str) -> str:
@@ -229,5 +344,5 @@ def _gpu(device: str) -> str:
     return os.environ.get("CUDA_VISIBLE_DEVICES") or every
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))

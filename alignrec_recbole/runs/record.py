@@ -1,4 +1,4 @@
-"""One JSON record a run: typed, versioned, written once. Tables and plots are views of records."""
+"""One JSON record per run: typed, versioned, written once. Tables and plots are made of records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ Metrics = dict[str, FiniteFloat]
 
 
 class RunRecord(BaseModel):
-    """What was run, on what, how it went and what came out. Floats are unrounded."""
+    """What was run, on what data, how it went and the results. Floats are unrounded.
+
+    The field names are those of stored records and therefore fixed.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,8 +36,8 @@ class RunRecord(BaseModel):
     protocol: str
     setting: str  # mmrec or recbole
     seed: int
-    config: dict[str, Any]  # resolved
-    config_sha256: str
+    config: dict[str, Any]  # effective configuration
+    config_sha256: str  # of all that decides the result but the seed: config_hash.py
     tuned_on: str | None  # how hyper-parameters were chosen, if they were
     data: dict[str, Any]  # counts, split, file hashes
     feature_files: dict[str, Any]  # name → manifest summary
@@ -81,13 +84,8 @@ def read_record(path: Path) -> RunRecord:
         ) from error
 
 
-def read_records(folder: Path) -> list[RunRecord]:
-    """All records under a folder, in the order of their paths."""
-    return [read_record(path) for path in sorted(Path(folder).rglob("*.json"))]
-
-
 class Run(NamedTuple):
-    """A record and where it lies."""
+    """A record and its path."""
 
     path: Path
     record: RunRecord

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,138 +14,109 @@ from recbole.utils import ModelType
 
 from alignrec_recbole.errors import DataError, Interrupted, RecordError, SettingError
 from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.runs import provenance
-from alignrec_recbole.runs.lists import LIST_LENGTH, save_lists
-from alignrec_recbole.runs.prepare import Prepared, prepare
+from alignrec_recbole.runs.lists import LIST_LENGTH, write_user_values
+from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
 from alignrec_recbole.runs.record import RunRecord, read_record, write_record
+from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
-from alignrec_recbole.runtime import memory_usage
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 
 def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = None) -> RunRecord:
-    """Run or, if its record is there, read it.
+    """Train and rank, or read the record if this run is finished.
 
-    A run that was interrupted goes on from its saved state. A different configuration, feature
-    file or data file has another record path, so it never overwrites this one.
+    An interrupted run resumes from its saved state. Another configuration, feature file or data
+    file has another record path, so no record of other content is overwritten.
 
     Raises:
-        Interrupted: the run was stopped by a signal; calling again continues it.
+        Interrupted: the run was stopped by a signal; calling again resumes it.
     """
-    started = time.perf_counter()
-    started_utc = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    memory_usage.reset_peaks()
-    prepared = prepare(spec)
-    state_file = prepared.path("checkpoints", ".state.pt")
+    stopwatch = Stopwatch()
+    prepared = prepare_run(spec)
     if overwrite:
-        state_file.unlink(missing_ok=True)
+        prepared.state_path.unlink(missing_ok=True)
     elif prepared.record_path.is_file():
         return _same_modalities(read_record(prepared.record_path), prepared)
-    _check_chosen(prepared)
+    _check_grid_point(prepared)
     _check_writable(prepared.record_path.parent)
 
-    seconds = {"prepare": time.perf_counter() - started}
-    trainer = build_trainer(prepared, state_file)
-    seconds["build"] = time.perf_counter() - started - seconds["prepare"]
+    seconds = {"prepare": stopwatch.seconds()}
+    trainer = build_trainer(prepared, prepared.state_path)
+    seconds["build"] = stopwatch.seconds() - seconds["prepare"]
     with _stop_on_signal(trainer):
         trainer.fit(
             train_data(prepared), valid_task(prepared), saved=False, show_progress=spec.progress
         )
     if trainer.stopped == "interrupted":
-        raise Interrupted(f"State saved in {state_file}; run the same command to go on.")
+        raise Interrupted(
+            f"Interrupted: the state is saved in {prepared.state_path}; "
+            "run the same command to resume."
+        )
 
     metrics: dict[str, float] = {}
     per_user = None
-    if spec.score_test:
-        begun = time.perf_counter()
+    if not spec.validation_only:
+        begun = stopwatch.seconds()
         ranking = trainer.rank(test_task(prepared), max(LIST_LENGTH, *trainer.cutoffs))
-        seconds["evaluate"] = time.perf_counter() - begun
+        seconds["evaluate"] = stopwatch.seconds() - begun
         names = prepared.config["metrics"], trainer.cutoffs
         metrics = ranking.means(*names)
-        per_user = save_lists(prepared, ranking, ranking.per_user(*names))
+        per_user = write_user_values(prepared, ranking, ranking.per_user(*names))
     history = trainer.history
-    if history:
-        seconds["train_epoch"] = float(np.median([entry["seconds"] for entry in history]))
-    else:
-        seconds["train_epoch"] = 0.0
-    seconds["total"] = time.perf_counter() - started + trainer.seconds_before
-    record = RunRecord(
-        status="finished",
-        model=spec.model,
-        dataset=spec.dataset,
-        features=prepared.feature_name,
-        protocol=spec.protocol,
-        setting=prepared.config["setting"],
-        seed=spec.seed,
-        config=prepared.resolved,
-        config_sha256=prepared.digest,
-        tuned_on=spec.tuned_on,
-        data=prepared.data,
-        feature_files=prepared.feature_files,
+    epochs = [entry["seconds"] for entry in history]
+    seconds["train_epoch"] = float(np.median(epochs)) if epochs else 0.0
+    seconds["total"] = stopwatch.seconds() + trainer.seconds_before
+    best = trainer.best_valid_score
+    record = record_of(
+        prepared,
+        stopwatch,
+        seconds=seconds,
+        metrics=metrics,
         selection={
             "metric": prepared.config["valid_metric"],
             "split": "valid",
             "best_epoch": trainer.best_epoch,
-            "best_score": trainer.best_valid_score
-            if np.isfinite(trainer.best_valid_score)
-            else None,
+            "best_score": best if np.isfinite(best) else None,
             "stopped": trainer.stopped,
         },
-        valid_metrics=_titled(trainer.best_valid_result or {}, prepared.config["metrics"]),
-        metrics=metrics,
+        valid_metrics=trainer.best_valid_result,
         per_user=per_user,
-        epochs=len(history),
         history=history,
         parameters=sum(p.numel() for p in trainer.model.parameters()),
-        seconds=seconds,
-        peak_rss_bytes=memory_usage.peak_rss_bytes(),
-        peak_gpu_bytes=memory_usage.peak_gpu_bytes(),
-        code=provenance.code(),
-        machine=provenance.machine(str(prepared.config["device"])),
-        command=command or provenance.command(),
-        started_utc=started_utc,
-        notes=prepared.notes,
+        command=command,
     )
     write_record(prepared.record_path, record)
-    if spec.score_test:  # a grid point keeps its state: if chosen, it is only ranked
-        state_file.unlink(missing_ok=True)
+    if not spec.validation_only:  # the state of a grid point stays: if chosen, it is only ranked
+        prepared.state_path.unlink(missing_ok=True)
     return record
 
 
-def _check_chosen(prepared: Prepared) -> None:
+def _check_grid_point(prepared: PreparedRun) -> None:
     """Refuse a grid point that would end without a validation score."""
     epochs, step = prepared.config["epochs"], prepared.config["eval_step"]
-    trained = prepared.parts.model_class.type != ModelType.TRADITIONAL
-    if trained and epochs < step and not prepared.spec.score_test:
+    trained = prepared.components.model_class.type != ModelType.TRADITIONAL
+    if trained and epochs < step and prepared.spec.validation_only:
         raise SettingError(
-            "Without a validation score nothing can be chosen.",
+            f"--grid needs a validation score; {epochs} epochs with eval_step={step} have none.",
             found=f"{epochs} epochs, the first evaluation after {step}",
             expected="at least one evaluation in every grid point",
             hint="raise --epochs, or lower eval_step",
         )
 
 
-def _same_modalities(record: RunRecord, prepared: Prepared) -> RunRecord:
-    """The record, if its features were of the modalities they are now said to be of."""
+def _same_modalities(record: RunRecord, prepared: PreparedRun) -> RunRecord:
+    """The record, if the modality of each of its feature files is that of the present manifest."""
     for name, file in prepared.feature_files.items():
-        was, now = record.feature_files[name].get("modality"), file["modality"]
-        if was != now:
+        before, now = record.feature_files[name].get("modality"), file["modality"]
+        if before != now:
             raise RecordError(
-                f"There is a record of this run with {name!r} as other features.",
-                found=f"modality {now}, in the record {was}: {prepared.record_path.name}",
-                expected="one modality for one file",
+                f"Feature set {name!r} has another modality in the existing record of this run.",
+                found=f"modality {now}, in {prepared.record_path.name} {before}",
+                expected="one modality per feature file",
                 hint="correct the features' .json, or pass --overwrite or another --output",
             )
     return record
-
-
-def _titled(result: dict[str, float], names: list[str]) -> dict[str, float]:
-    """RecBole's lower-case metric names in the spelling of the records."""
-    titles = {name.lower(): name for name in names}
-    return {
-        f"{titles[key.split('@')[0]]}@{key.split('@')[1]}": value for key, value in result.items()
-    }
 
 
 @contextlib.contextmanager
@@ -158,11 +127,11 @@ def _stop_on_signal(trainer: MultimodalTrainer) -> Iterator[None]:
         if trainer.stop_requested:
             raise KeyboardInterrupt
         trainer.stop_requested = True
-        print("\nstopping after this epoch; once more to stop at once", file=sys.stderr)
+        print("\nstopping after this epoch; press again to stop at once", file=sys.stderr)
 
     try:
         old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: whoever runs us handles signals
+    except ValueError:  # not in the main thread: the caller handles signals
         yield
         return
     try:

@@ -8,8 +8,8 @@ from typing import Any
 
 from alignrec_recbole.features.masking import FeatureMask
 
-PLACES = {"features_cache", "features_path", "data_path", "checkpoint_dir"}  # of this machine
-CLI_ONLY_KEYS = {  # --set can't change these: the option would win without a word
+PATH_KEYS = {"features_cache", "features_path", "data_path", "checkpoint_dir"}  # of this machine
+CLI_ONLY_KEYS = {  # refused in --set: the option would silently win
     "seed": "--seeds",
     "features": "--features",
     "features_path": "--features-path",
@@ -19,12 +19,26 @@ CLI_ONLY_KEYS = {  # --set can't change these: the option would win without a wo
     "gpu_id": "--device",
     "show_progress": "--no-progress",
 }
-NON_RESULT_KEYS = {"gpu_id", "show_progress", "threads", "seed"}  # can't change a result
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set with its features, independent of any model."""
+
+    dataset: str
+    features: tuple[str, ...] = ()
+    setting: str | None = None  # None: the data set's own
+    data_path: Path | None = None
+    features_path: Path | None = None
+    output: Path = Path("results")
+    overrides: dict[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    mask: FeatureMask | None = None  # a modality masked for a share of the items
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What the command line asks for, one model and one seed of it."""
+    """One model, or ranker of a protocol, on one data set with one seed."""
 
     model: str
     dataset: str
@@ -38,7 +52,22 @@ class RunSpec:
     epochs: int | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
-    score_test: bool = True  # False: a grid point, judged on validation alone
-    tuned_on: str | None = None
-    mask: FeatureMask | None = None  # a modality hidden from the model
+    validation_only: bool = False  # True: a grid point; the test split is not ranked
+    tuned_on: str | None = None  # how hyper-parameters were chosen
+    mask: FeatureMask | None = None  # a modality masked for a share of the items
     progress: bool = True
+
+    @property
+    def data(self) -> DataSpec:
+        """The part that does not concern the model."""
+        return DataSpec(
+            dataset=self.dataset,
+            features=self.features,
+            setting=self.setting,
+            data_path=self.data_path,
+            features_path=self.features_path,
+            output=self.output,
+            overrides=self.overrides,
+            device=self.device,
+            mask=self.mask,
+        )

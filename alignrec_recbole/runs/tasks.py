@@ -10,13 +10,13 @@ import numpy as np
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.graphs import knn_cache
-from alignrec_recbole.runs.prepare import Prepared
+from alignrec_recbole.runs.prepare import PreparedData, PreparedRun
 from alignrec_recbole.runtime import allocator
 from alignrec_recbole.training.batches import train_loader
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 
-def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrainer:
+def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalTrainer:
     """Model and trainer of a prepared run, seeded."""
     from recbole.utils import init_seed
 
@@ -24,34 +24,36 @@ def build_trainer(prepared: Prepared, state_file: Path | None) -> MultimodalTrai
     allocator.phase("load")  # encoders, or the training of an earlier run, have left it
     kept = prepared.config["features_cache"]
     with knn_cache.use_cache_folder(Path(kept) if kept else None):
-        model = prepared.parts.model_class(prepared.config, prepared.splits[0])
+        model = prepared.components.model_class(prepared.config, prepared.splits[0])
     if isinstance(prepared.splits[0], MultimodalDataset):
         prepared.splits[0].release_features()  # the model has its own copy
     model = model.to(prepared.config["device"])
     allocator.phase("train")
-    trainer_class = prepared.parts.trainer_class or MultimodalTrainer
+    trainer_class = prepared.components.trainer_class or MultimodalTrainer
     return trainer_class(prepared.config, model, state_file)
 
 
-def train_data(prepared: Prepared) -> Any:
+def train_data(prepared: PreparedRun) -> Any:
     """Training batches, see `train_loader`."""
-    return train_loader(prepared.parts.model_class, prepared.config, prepared.splits)
+    return train_loader(prepared.components.model_class, prepared.config, prepared.splits)
 
 
-def valid_task(prepared: Prepared) -> EvalTask:
-    """Validation: training items masked in both settings."""
+def valid_task(prepared: PreparedData | PreparedRun) -> EvalTask:
+    """Validation: training items are excluded under both evaluation conventions."""
     train, valid, _ = prepared.splits
     return EvalTask.from_pairs(_pairs(valid), [_pairs(train)], (train.user_num, train.item_num))
 
 
-def test_task(prepared: Prepared) -> EvalTask:
-    """Test: mmrec masks the training items, recbole also the validation items."""
+def test_task(prepared: PreparedData | PreparedRun) -> EvalTask:
+    """Test: mmrec excludes the training items, recbole the validation items too."""
     train, valid, test = prepared.splits
-    masked = [_pairs(train)] + ([_pairs(valid)] if prepared.config["setting"] == "recbole" else [])
-    return EvalTask.from_pairs(_pairs(test), masked, (train.user_num, train.item_num))
+    seen = [train, valid] if prepared.config["setting"] == "recbole" else [train]
+    excluded = [_pairs(split) for split in seen]
+    return EvalTask.from_pairs(_pairs(test), excluded, (train.user_num, train.item_num))
 
 
 def _pairs(split: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(users, items) of a split; of any RecBole data set class."""
     return (
         split.inter_feat[split.uid_field].numpy(),
         split.inter_feat[split.iid_field].numpy(),

@@ -1,4 +1,4 @@
-"""Settings that the trainer and the ranking read."""
+"""Settings that the trainer, the ranking and the reading of data use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,47 @@ from alignrec_recbole.settings import Settings
 Length = Annotated[int, Field(gt=0)]
 
 
-class RunSettings(Settings):
-    """What the trainer and the ranking read; defaults are in properties/overall.yaml."""
+class RankingSettings(Settings):
+    """Which metrics are computed and which items are excluded from the lists."""
+
+    topk: Length | Annotated[list[Length], Field(min_length=1)] = Field(
+        description="list lengths K, each at least 1"
+    )
+    metrics: list[str] = Field(min_length=1, description=", ".join(METRICS))
+    valid_metric: str = Field(description="METRIC@K of metrics and topk")
+    setting: Literal["mmrec", "recbole"] = Field(description="mmrec or recbole")
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, metrics: list[str]) -> list[str]:
+        unknown = [name for name in metrics if name not in METRICS]
+        if unknown:
+            raise ValueError(f"there is no metric {unknown[0]!r}")
+        return metrics
+
+    @field_validator("valid_metric")
+    @classmethod
+    def _computed(cls, name: str, info: ValidationInfo) -> str:
+        cutoffs = info.data.get("topk", [])
+        cutoffs = [cutoffs] if isinstance(cutoffs, int) else cutoffs
+        computed = [f"{metric}@{k}" for metric in info.data.get("metrics", []) for k in cutoffs]
+        if computed and name not in computed:
+            raise ValueError(f"not computed; there are {', '.join(computed)}")
+        return name
+
+
+class DataSettings(RankingSettings):
+    """What is read of a data set, how it is split and how it is ranked; no model is involved."""
+
+    split_seed: int | None = Field(description="seed of a ratio split, or null")
+    zero_rows_missing: bool = Field(description="true or false")
+    features: list[str]
+    features_path: str | None
+    features_cache: str | None
+
+
+class TrainingSettings(RankingSettings):
+    """What the trainer and the ranking use; defaults are in properties/overall.yaml."""
 
     seed: int = Field(ge=0, lt=2**32, description="whole number from 0 to 2**32 - 1")
     epochs: int = Field(ge=0, description="0 or more")
@@ -27,39 +66,6 @@ class RunSettings(Settings):
     )
     stopping_step: int = Field(ge=0, description="0 or more")
     eval_step: int = Field(gt=0, description="at least 1")
-    topk: Length | Annotated[list[Length], Field(min_length=1)] = Field(
-        description="list of list lengths, 20 among them"
-    )
-    metrics: list[str] = Field(min_length=1, description=", ".join(METRICS))
-    valid_metric: str = Field(description="METRIC@K of metrics and topk")
     metric_decimal_place: int = Field(ge=0, description="0 or more")
-    setting: Literal["mmrec", "recbole"] = Field(description="mmrec or recbole")
     precision: Literal["float32", "bfloat16"] = Field(description="float32 or bfloat16")
     threads: Annotated[int, Field(gt=0)] | None = Field(description="at least 1, or null")
-
-    @field_validator("topk")
-    @classmethod
-    def _shown(cls, topk: int | list[int]) -> int | list[int]:
-        if 20 not in (topk if isinstance(topk, list) else [topk]):
-            raise ValueError("without 20: tables, tests and plots are at Recall@20")
-        return topk
-
-    @field_validator("metrics")
-    @classmethod
-    def _known(cls, metrics: list[str]) -> list[str]:
-        unknown = [name for name in metrics if name not in METRICS]
-        if unknown:
-            raise ValueError(f"there is no metric {unknown[0]!r}")
-        if "Recall" not in metrics:
-            raise ValueError("without Recall: tables, tests and plots are at Recall@20")
-        return metrics
-
-    @field_validator("valid_metric")
-    @classmethod
-    def _computed(cls, name: str, info: ValidationInfo) -> str:
-        cutoffs = info.data.get("topk", [])
-        cutoffs = [cutoffs] if isinstance(cutoffs, int) else cutoffs
-        computed = [f"{metric}@{k}" for metric in info.data.get("metrics", []) for k in cutoffs]
-        if computed and name.lower() not in [known.lower() for known in computed]:
-            raise ValueError(f"not computed; there are {', '.join(computed)}")
-        return name

@@ -24,6 +24,7 @@ from recbole.utils import ModelType
 from tqdm import tqdm
 
 from alignrec_recbole.errors import DivergedError, RecordError
+from alignrec_recbole.evaluation.metrics import METRICS
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.ops.matmul import precision
@@ -65,11 +66,11 @@ class MultimodalTrainer(Trainer):
                 "times longer than in float32; --set precision=float32 is faster here"
             )
         self.clip_grad_norm = config["clip_grad_norm"]
-        self.valid_metric = config["valid_metric"].lower()
+        self.metrics = _canonical(config["metrics"])
+        self.valid_metric = _canonical_at_k(config["valid_metric"])
         self.valid_metric_bigger = config["valid_metric_bigger"]
         self.test_batch_size = config["eval_batch_size"]
         self.cutoffs = cutoffs(config)
-        self.metrics = config["metrics"]
         self.decimals = config["metric_decimal_place"]
         self.checkpoint_dir = config["checkpoint_dir"]
         self.saved_model_file = str(
@@ -171,14 +172,14 @@ class MultimodalTrainer(Trainer):
             self.model.load_state_dict(self._best_weights)
         if saved and not self.state_file:
             self._save_checkpoint(self.best_epoch, verbose=False)
-        return self.best_valid_score, self.best_valid_result
+        return self.best_valid_score, _recbole_names(self.best_valid_result)
 
     def _fit_without_training(self, task: EvalTask | None) -> tuple[float, Any]:
         self.stopped, self.best_epoch = "nothing to train", 0
         if task is not None:
             self._note(0, self._metrics(self.rank(task, max(self.cutoffs))))
         self._best_weights = None
-        return self.best_valid_score, self.best_valid_result
+        return self.best_valid_score, _recbole_names(self.best_valid_result)
 
     def _run_epoch(self, batches: Any, epoch: int) -> dict[str, Any]:
         started = time.perf_counter()
@@ -269,10 +270,8 @@ class MultimodalTrainer(Trainer):
         )
 
     def _metrics(self, ranking: Ranking) -> dict[str, float]:
-        means = ranking.means(_canonical(self.metrics), self.cutoffs)
-        return OrderedDict(
-            (name.lower(), round(value, self.decimals)) for name, value in means.items()
-        )
+        means = ranking.means(self.metrics, self.cutoffs)
+        return {name: round(value, self.decimals) for name, value in means.items()}
 
     def evaluate(  # type: ignore[override]
         self,
@@ -291,7 +290,7 @@ class MultimodalTrainer(Trainer):
             self.model.load_state_dict(self._best_weights)
         task = as_task(eval_data)
         assert task is not None
-        return self._metrics(self.rank(task, max(self.cutoffs)))
+        return _recbole_names(self._metrics(self.rank(task, max(self.cutoffs))))
 
     # State --------------------------------------------------------------------------------------
 
@@ -361,7 +360,9 @@ class MultimodalTrainer(Trainer):
         self._best_weights = state["best"]
         self.start_epoch, self.cur_step = plain["next_epoch"], plain["cur_step"]
         self.best_valid_score = plain["best_valid_score"]
-        self.best_valid_result, self.best_epoch = plain["best_valid_result"], plain["best_epoch"]
+        result = plain["best_valid_result"]  # states of earlier versions have lower-case names
+        self.best_valid_result = result and {_canonical_at_k(k): v for k, v in result.items()}
+        self.best_epoch = plain["best_epoch"]
         self.history, self.seconds_before = plain["history"], plain["seconds"]
 
 
@@ -409,6 +410,17 @@ def _flatten(users: np.ndarray, by_user: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _canonical(metrics: list[str]) -> list[str]:
-    names = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "map": "MAP",
-             "hit": "Hit", "mrr": "MRR"}  # fmt: skip
+    """Names as METRICS spells them; RecBole's configurations may have them in lower case."""
+    names = {name.lower(): name for name in METRICS}
     return [names[metric.lower()] for metric in metrics]
+
+
+def _canonical_at_k(name: str) -> str:
+    """ "recall@20" → "Recall@20"."""
+    metric, _, k = name.partition("@")
+    return f"{_canonical([metric])[0]}@{k}"
+
+
+def _recbole_names(result: dict[str, float] | None) -> dict[str, float] | None:
+    """Results as RecBole's callers expect them: lower-case names, in an OrderedDict."""
+    return result and OrderedDict((name.lower(), value) for name, value in result.items())

@@ -17,7 +17,7 @@ def actions(spec: RunSpec, steps: int | None = None) -> dict[str, Callable[[], A
         spec: of the run.
         steps: tell the epoch's seconds from so many (`epoch_seconds`).
     """
-    prepared = prepare.prepare(spec)
+    prepared = prepare.prepare_run(spec)
     trainer = tasks.build_trainer(prepared, None)
     batches = tasks.train_data(prepared)
     task = tasks.valid_task(prepared)

@@ -60,7 +60,7 @@ def epoch(model: str, folder: Path, steps: int | None) -> dict[str, Callable[[],
         data_path=folder, output=folder,  # neighbour lists are searched once
         progress=False, device="cpu",
     )  # fmt: skip
-    prepared = prepare.prepare(spec)
+    prepared = prepare.prepare_run(spec)
     trainer = tasks.build_trainer(prepared, None)
     batches = tasks.train_data(prepared)
     return {

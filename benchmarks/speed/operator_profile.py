@@ -66,7 +66,7 @@ def measure(
 ) -> dict[str, float]:
     """Shares of `steps` training steps, after WARM_UP."""
     hardware.set_threads(None)
-    prepared = prepare.prepare(baselines.spec(model, dataset, data_path, features))
+    prepared = prepare.prepare_run(baselines.spec(model, dataset, data_path, features))
     trainer = tasks.build_trainer(prepared, None)
     batches = iter(tasks.train_data(prepared))
     trainer._run_epoch(itertools.islice(batches, WARM_UP), 0)

@@ -101,7 +101,7 @@ def steps(model: str, folder: Path) -> dict[str, Callable[[], Any]]:
         progress=False,
         device="cpu",
     )
-    prepared = prepare.prepare(spec)
+    prepared = prepare.prepare_run(spec)
     trainer = tasks.build_trainer(prepared, None)
     batches = tasks.train_data(prepared)
     drawn: list[Any] = []

@@ -527,7 +527,7 @@ def test_random_weights_are_marked(items, tmp_path: Path, capsys) -> None:
 
 def test_random_weights_are_named_in_every_record(tmp_path: Path) -> None:
     from alignrec_recbole.features.table import save_features
-    from alignrec_recbole.runs.prepare import prepare
+    from alignrec_recbole.runs.prepare import prepare_run
     from alignrec_recbole.runs.spec import RunSpec
 
     features = tmp_path / "features"
@@ -540,7 +540,7 @@ def test_random_weights_are_named_in_every_record(tmp_path: Path) -> None:
     spec = RunSpec(
         "AlignRec", "ml-100k", ("x",), features_path=features, output=tmp_path / "results"
     )
-    assert "x: random weights" in prepare(spec).notes
+    assert "x: random weights" in prepare_run(spec).notes
 
 
 def test_real_weights_are_named_by_hash(items, saved_model, tmp_path: Path) -> None:

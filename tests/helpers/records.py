@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alignrec_recbole.io.files import sha256_file
-from alignrec_recbole.runs.record import RunRecord, write_record
+from alignrec_recbole.runs.record import RunRecord, read_runs, write_record
 
 METRICS = ("Recall@10", "Recall@20", "NDCG@10", "NDCG@20")
 
@@ -78,3 +78,8 @@ def store(
         )
     write_record(folder / f"{stem}.json", made)
     return folder / f"{stem}.json"
+
+
+def read_records(folder: Path) -> list[RunRecord]:
+    """All records under a folder."""
+    return [run.record for run in read_runs(folder)]

@@ -34,7 +34,7 @@ def build(world, tmp_path, features=("vectors",), epochs=3, **overrides):
         "AlignRec", "two", features, data_path=world, output=tmp_path, epochs=epochs,
         progress=False, overrides={"train_batch_size": 64, "learning_rate": 0.02, **overrides},
     )  # fmt: skip
-    return spec, tasks.build_trainer(prepare.prepare(spec), None).model
+    return spec, tasks.build_trainer(prepare.prepare_run(spec), None).model
 
 
 BATCH = torch.tensor([1, 2, 3]), torch.tensor([1, 14, 1]), torch.tensor([15, 2, 16])

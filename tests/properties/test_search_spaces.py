@@ -4,7 +4,7 @@ import pytest
 
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry.components import components
-from alignrec_recbole.training.settings import RunSettings
+from alignrec_recbole.training.settings import TrainingSettings
 
 FILES = sorted((properties_dir() / "search").glob("*.yaml"))
 
@@ -18,7 +18,7 @@ def test_search_space_is_made_of_settings(path):
     space = read_yaml(path)
     assert space, "an empty search space"
     for key, values in space.items():
-        kind = own if key in own.model_fields else RunSettings
+        kind = own if key in own.model_fields else TrainingSettings
         given = {name: defaults[name] for name in kind.model_fields if name in defaults}
         assert key in given, f"{key} is no setting of {path.stem}"
         assert len(values) > 1

@@ -162,10 +162,10 @@ def test_cold_start_by_hand():
 
 
 def test_without_a_cold_item_there_is_nothing_to_rank():
-    with pytest.raises(SettingError, match="No item would be cold"):
+    with pytest.raises(SettingError, match="selects no items"):
         cold_start.simulate([TRAIN, TEST], TOKENS, 6, 0.1, seed=1)
     taken = np.array([1]), np.array([2])  # by one user, who is left with nothing when 2 is cold
-    with pytest.raises(SettingError, match="Nobody is left"):
+    with pytest.raises(SettingError, match="leaves no user"):
         cold_start.simulate([taken, taken], ["[PAD]", "0", "1"], 2, 0.5, seed=0)
 
 

@@ -312,7 +312,7 @@ def test_stock_recbole_trains_reloads_and_recommends(walk, tiny, name):
 def test_tensors_kept_for_scoring_never_outlive_their_weights(tiny):
     """RecBole's NGCF keeps restore_user_e, which belongs to the last epoch, not the best."""
     spec = RunSpec("NGCF", "tiny", data_path=tiny, output=tiny / "out", epochs=1, progress=False)
-    prepared = prepare.prepare(spec)
+    prepared = prepare.prepare_run(spec)
     trainer = tasks.build_trainer(prepared, None)
     trainer.fit(tasks.train_data(prepared), tasks.valid_task(prepared), saved=False)
     before = trainer.rank(tasks.test_task(prepared), 5).items

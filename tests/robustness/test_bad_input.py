@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from records import read_records
 
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.errors import DataError, FeatureError, WriteError
 from alignrec_recbole.features.table import load_features, save_features
 from alignrec_recbole.io.files import atomic_write, inside, sha256_file
-from alignrec_recbole.runs.record import read_records
 from alignrec_recbole.testing.synthetic import make_blocks, world_settings
 from alignrec_recbole.training.sampler import PairSampler
 

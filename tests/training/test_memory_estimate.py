@@ -76,12 +76,12 @@ def test_a_container_limit_counts(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("model", ["AlignRec", "LightGCN"])
 def test_a_real_run_is_refused_before_it_starts(model, tmp_path, monkeypatch):
-    from alignrec_recbole.runs.prepare import prepare
+    from alignrec_recbole.runs.prepare import prepare_run
     from alignrec_recbole.runs.spec import RunSpec
     from alignrec_recbole.runs.tasks import build_trainer, train_data
 
     spec = RunSpec(model, "ml-100k", ("lsa",) if model == "AlignRec" else (), output=tmp_path)
-    prepared = prepare(spec)
+    prepared = prepare_run(spec)
     trainer = build_trainer(prepared, None)
     monkeypatch.setattr(memory_estimate, "available_bytes", lambda device: 1 << 20)
     with pytest.raises(NotEnoughMemoryError):

@@ -88,12 +88,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monke
 def test_the_model_is_left_with_its_best_weights(world, tmp_path):
     more = {"learning_rate": 0.5, "stopping_step": 3}
     overrides = {**spec(world, tmp_path).overrides, **more}
-    prepared = prepare.prepare(spec(world, tmp_path, epochs=30, overrides=overrides))
+    prepared = prepare.prepare_run(spec(world, tmp_path, epochs=30, overrides=overrides))
     trainer = tasks.build_trainer(prepared, None)
     task = tasks.valid_task(prepared)
     best, _ = trainer.fit(tasks.train_data(prepared), task, saved=False)
     assert trainer.history[-1]["valid"] < best  # else nothing would have to be restored
-    assert trainer._metrics(trainer.rank(task, 20))["recall@2"] == best
+    assert trainer._metrics(trainer.rank(task, 20))["Recall@2"] == best
 
 
 def test_the_test_split_is_what_is_scored(world, tmp_path):
@@ -125,7 +125,8 @@ def test_a_drawn_split_follows_its_own_seed_alone(tmp_path):
     def pairs(seed: int, **more) -> list[list]:
         overrides = {**spec(tmp_path, tmp_path).overrides, **more}
         made = spec(tmp_path, tmp_path / "out", dataset="free", seed=seed, overrides=overrides)
-        return [[part.tolist() for part in split.pairs()] for split in prepare.prepare(made).splits]
+        splits = prepare.prepare_run(made).splits
+        return [[part.tolist() for part in split.pairs()] for split in splits]
 
     assert pairs(1) == pairs(2)
     assert pairs(1) != pairs(1, split_seed=7)
@@ -134,7 +135,7 @@ def test_a_drawn_split_follows_its_own_seed_alone(tmp_path):
 def test_what_the_configuration_says_of_training_is_done(world, tmp_path):
     more = {"weight_decay": 0.5, "eval_step": 2, "clip_grad_norm": {"max_norm": 1e-3}}
     overrides = {**spec(world, tmp_path).overrides, **more}
-    prepared = prepare.prepare(spec(world, tmp_path, epochs=4, overrides=overrides))
+    prepared = prepare.prepare_run(spec(world, tmp_path, epochs=4, overrides=overrides))
     trainer = tasks.build_trainer(prepared, None)
     trainer.fit(tasks.train_data(prepared), tasks.valid_task(prepared), saved=False)
     assert ["valid" in entry for entry in trainer.history] == [False, True, False, True]
@@ -145,7 +146,7 @@ def test_what_the_configuration_says_of_training_is_done(world, tmp_path):
 
 def test_pairs_are_drawn_from_the_seed(world, tmp_path):
     def first(seed: int) -> list[int]:
-        prepared = prepare.prepare(spec(world, tmp_path, seed=seed))
+        prepared = prepare.prepare_run(spec(world, tmp_path, seed=seed))
         batches = PairBatches(prepared.splits[0], prepared.config)
         return next(iter(batches))[batches.fields[2]].tolist()
 
@@ -198,7 +199,7 @@ def test_who_draws_the_batches(world, tmp_path, model, negatives, expected):
             "candidate_num": 0,
         },
     }  # fmt: skip
-    prepared = prepare.prepare(spec(world, tmp_path, model=model, overrides=overrides))
+    prepared = prepare.prepare_run(spec(world, tmp_path, model=model, overrides=overrides))
     batches = tasks.train_data(prepared)
     assert type(batches) is expected
     if expected is not tuple:
@@ -207,7 +208,7 @@ def test_who_draws_the_batches(world, tmp_path, model, negatives, expected):
         # stock RecBole's loader is replaced where, and only where, the pairs would be ours
         samplers = create_samplers(prepared.config, prepared.splits[0], prepared.splits)
         loader = TrainDataLoader(prepared.config, prepared.splits[0], samplers[0], shuffle=True)
-        again = replace_loader(loader, prepared.parts.model_class, prepared.config)
+        again = replace_loader(loader, prepared.components.model_class, prepared.config)
         assert type(again) is expected
 
 
@@ -255,7 +256,7 @@ def test_tiles_of_learnt_tables_change_a_run_by_rounding_only(world, tmp_path, m
 
 
 def test_features_are_given_back_once_the_model_is_built(world, tmp_path):
-    prepared = prepare.prepare(spec(world, tmp_path, model="MGCN", features=("vectors",)))
+    prepared = prepare.prepare_run(spec(world, tmp_path, model="MGCN", features=("vectors",)))
     before = prepared.splits[0].features["vectors"].values.copy()
     trainer = tasks.build_trainer(prepared, None)
     assert not any(split._features for split in prepared.splits)
@@ -267,7 +268,7 @@ def test_features_are_given_back_once_the_model_is_built(world, tmp_path):
 def test_clipped_gradients_are_formed(world, tmp_path, monkeypatch):
     """The norm that is clipped has the parts of all parameters, the large tables' too."""
     monkeypatch.setattr(FactoredAdam, "MIN_TABLE_BYTES", 0)
-    prepared = prepare.prepare(spec(world, tmp_path, model="MGCN", features=("vectors",)))
+    prepared = prepare.prepare_run(spec(world, tmp_path, model="MGCN", features=("vectors",)))
     assert isinstance(tasks.build_trainer(prepared, None).optimizer, FactoredAdam)
     prepared.config["clip_grad_norm"] = {"max_norm": 1.0}
     trainer = tasks.build_trainer(prepared, None)
@@ -319,7 +320,7 @@ def test_a_record_says_what_was_run(world, tmp_path):
 
 def test_the_test_split_changes_nothing_before_the_end(world, tmp_path):
     plain = run_one(spec(world, tmp_path / "a"))
-    trial = run_one(spec(world, tmp_path / "b", score_test=False))
+    trial = run_one(spec(world, tmp_path / "b", validation_only=True))
     assert trial.metrics == {}
     assert trial.per_user is None
     scores = [e["valid"] for e in plain.history]
@@ -328,7 +329,7 @@ def test_the_test_split_changes_nothing_before_the_end(world, tmp_path):
 
 
 def test_validation_and_test_look_for_their_own_splits(world, tmp_path):
-    prepared = prepare.prepare(spec(world, tmp_path))
+    prepared = prepare.prepare_run(spec(world, tmp_path))
     for task, split in ((tasks.valid_task(prepared), 1), (tasks.test_task(prepared), 2)):
         wanted = task.targets.tocoo()
         found = set(zip(task.users[wanted.row].tolist(), wanted.col.tolist(), strict=True))
@@ -375,11 +376,11 @@ def test_the_chosen_grid_point_is_not_trained_again(world, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(("setting", "waits"), [("mmrec", [0, 1, 2]), ("recbole", [0, 0, 0])])
 def test_a_tie_is_no_improvement_in_mmrec_and_one_in_recbole(world, tmp_path, setting, waits):
-    prepared = prepare.prepare(spec(world, tmp_path, setting=setting))
+    prepared = prepare.prepare_run(spec(world, tmp_path, setting=setting))
     trainer = tasks.build_trainer(prepared, None)
     seen = []
     for epoch in range(3):
-        trainer._note(epoch, {"recall@2": 0.5})
+        trainer._note(epoch, {"Recall@2": 0.5})
         seen.append(trainer.cur_step)
     assert seen == waits
     assert trainer.best_epoch == (0 if setting == "mmrec" else 2)
@@ -394,7 +395,7 @@ def test_patience_counts_misses_in_a_row(world, tmp_path):
 
 
 def test_a_model_is_told_of_every_epoch_with_draws_of_its_own(world, tmp_path):
-    prepared = prepare.prepare(spec(world, tmp_path, epochs=3))
+    prepared = prepare.prepare_run(spec(world, tmp_path, epochs=3))
     trainer = tasks.build_trainer(prepared, None)
     draws = []
     trainer.model.begin_epoch = lambda generator: draws.append(
@@ -409,20 +410,21 @@ def test_a_model_is_told_of_every_epoch_with_draws_of_its_own(world, tmp_path):
 
 def test_the_learning_rate_decays_by_epoch(world, tmp_path):
     changes = {**spec(world, tmp_path).overrides, "lr_decay": [0.5, 2]}
-    trainer = tasks.build_trainer(prepare.prepare(spec(world, tmp_path, overrides=changes)), None)
+    prepared = prepare.prepare_run(spec(world, tmp_path, overrides=changes))
+    trainer = tasks.build_trainer(prepared, None)
     trainer._set_learning_rate(4)
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.25)
 
 
 def test_the_settings_mask_what_they_say(world, tmp_path):
     for setting, parts in (("mmrec", 1), ("recbole", 2)):
-        prepared = prepare.prepare(spec(world, tmp_path, setting=setting))
+        prepared = prepare.prepare_run(spec(world, tmp_path, setting=setting))
         assert tasks.valid_task(prepared).masked.sum() == 320
         assert tasks.test_task(prepared).masked.sum() == 320 + (parts - 1) * 40
 
 
 def test_a_nan_loss_is_an_error(world, tmp_path):
-    prepared = prepare.prepare(spec(world, tmp_path))
+    prepared = prepare.prepare_run(spec(world, tmp_path))
     trainer = tasks.build_trainer(prepared, None)
     with torch.no_grad():
         trainer.model.nodes.weight.fill_(torch.nan)
@@ -431,7 +433,7 @@ def test_a_nan_loss_is_an_error(world, tmp_path):
 
 
 def test_a_damaged_state_is_refused(world, tmp_path):
-    prepared = prepare.prepare(spec(world, tmp_path))
+    prepared = prepare.prepare_run(spec(world, tmp_path))
     state = tmp_path / "broken.pt"
     state.write_bytes(b"not a state")
     trainer = tasks.build_trainer(prepared, state)
@@ -474,7 +476,7 @@ def test_a_grid_reaches_nested_settings_and_leaves_their_neighbours(world, tmp_p
 def test_bfloat16_without_units_is_warned_of(world, tmp_path, units, monkeypatch, caplog):
     monkeypatch.setattr(hardware, "has_bfloat16", lambda device: units)
     overrides = {**spec(world, tmp_path).overrides, "precision": "bfloat16"}
-    prepared = prepare.prepare(spec(world, tmp_path, overrides=overrides))
+    prepared = prepare.prepare_run(spec(world, tmp_path, overrides=overrides))
     with caplog.at_level(logging.WARNING, logger="alignrec_recbole"):
         tasks.build_trainer(prepared, None)
     assert ("no bfloat16 units" in caplog.text) is not units

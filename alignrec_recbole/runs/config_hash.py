@@ -1,0 +1,66 @@
+"""The hash that identifies a configuration: everything that decides a result except the seed.
+
+Record file names contain it, so it must not change when a setting is added to the package. Rule: a
+setting added after the first records enters the hash only where its value differs from the
+behaviour before it existed (`ADDED_SETTINGS`). To add a setting, add its key and that value here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+NON_RESULT_KEYS = {"gpu_id", "show_progress", "threads", "seed"}  # cannot change a result
+ADDED_SETTINGS: dict[str, Any] = {"precision": "float32"}  # key → what runs did before it existed
+# Added before the rule above: records exist whose hash includes the value.
+HASHED_WITHOUT_RULE = ("precision",)
+
+
+def complete(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the settings that were added after it was written.
+
+    >>> complete({"epochs": 5})
+    {'precision': 'float32', 'epochs': 5}
+    """
+    return {**ADDED_SETTINGS, **config}
+
+
+def config_hashes(
+    *,
+    model: str,
+    dataset: str,
+    protocol: str,
+    config: dict[str, Any],
+    data: dict[str, Any],
+    feature_files: dict[str, Any],
+) -> list[str]:
+    """SHA-256 of a configuration: that of new records, then those that older records may have.
+
+    Args:
+        config: effective configuration, of any age.
+        data: with the hashes of the interaction files and the split.
+        feature_files: name → manifest summary with the hash of the values.
+    """
+    kept = {key: value for key, value in config.items() if key not in NON_RESULT_KEYS}
+    for key, before in ADDED_SETTINGS.items():
+        if kept.get(key) == before:
+            del kept[key]
+    if "feature_mask" in kept:  # its seed follows the run's
+        kept["feature_mask"] = {k: v for k, v in kept["feature_mask"].items() if k != "seed"}
+    identity = {
+        "model": model,
+        "dataset": dataset,
+        "protocol": protocol,
+        "data": data["files"],
+        "split": data["split"],
+        "features": {
+            name: [file["sha256"], file.get("items_sha256")] for name, file in feature_files.items()
+        },
+    }
+    older = {**{key: ADDED_SETTINGS[key] for key in HASHED_WITHOUT_RULE}, **kept}
+    return list(dict.fromkeys(_sha256({"config": form, **identity}) for form in (kept, older)))
+
+
+def _sha256(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
