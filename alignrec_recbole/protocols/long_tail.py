@@ -29,6 +29,7 @@ from alignrec_recbole.evaluation.metrics import METRICS
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, find_hits
 from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.protocols.context import ProtocolContext
+from alignrec_recbole.runs.config_hash import same_data
 from alignrec_recbole.runs.lists import read_user_values, user_values_path
 from alignrec_recbole.runs.prepare import prepared_run
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
@@ -161,7 +162,7 @@ def _stored(spec: RunSpec, models: Sequence[str]) -> Iterator[Run]:
 
 def _long_tail(context: ProtocolContext, stored: Run, overwrite: bool) -> RunRecord:
     data, source = context.data, stored.record
-    if (source.data["files"], source.data["split"]) != (data.data["files"], data.data["split"]):
+    if not same_data(source.data, data.data):
         raise DataError(
             f"{stored.path.name} was made on other data.",
             found=f"{', '.join(source.data['files'])} of other content, or another split",

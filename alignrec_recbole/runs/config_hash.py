@@ -8,6 +8,7 @@ behaviour before it existed (`ADDED_SETTINGS`). To add a setting, add its key an
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from typing import Any
 
@@ -15,6 +16,7 @@ NON_RESULT_KEYS = {"gpu_id", "show_progress", "threads", "seed"}  # cannot chang
 ADDED_SETTINGS: dict[str, Any] = {"precision": "float32"}  # key → what runs did before it existed
 # Added before the rule above: records exist whose hash includes the value.
 HASHED_WITHOUT_RULE = ("precision",)
+INTERACTIONS = ".inter"  # the first records hashed these files only, not .item and .user
 
 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
@@ -37,6 +39,8 @@ def config_hashes(
 ) -> list[str]:
     """SHA-256 of a configuration: that of new records, then those that older records may have.
 
+    The last is the same for records of any age: it tells whether two are of one configuration.
+
     Args:
         config: effective configuration, of any age.
         data: with the hashes of the interaction files and the split.
@@ -52,14 +56,34 @@ def config_hashes(
         "model": model,
         "dataset": dataset,
         "protocol": protocol,
-        "data": data["files"],
         "split": data["split"],
         "features": {
             name: [file["sha256"], file.get("items_sha256")] for name, file in feature_files.items()
         },
     }
     older = {**{key: ADDED_SETTINGS[key] for key in HASHED_WITHOUT_RULE}, **kept}
-    return list(dict.fromkeys(_sha256({"config": form, **identity}) for form in (kept, older)))
+    files = data["files"]
+    interactions = {name: sha for name, sha in files.items() if name.endswith(INTERACTIONS)}
+    forms = itertools.product((files, interactions), (kept, older))
+    return list(
+        dict.fromkeys(_sha256({"config": form, "data": of, **identity}) for of, form in forms)
+    )
+
+
+def same_data(stored: dict[str, Any], present: dict[str, Any]) -> bool:
+    """Whether a record's data are the present ones: split, counts and every file it hashed.
+
+    A record from before item and user files were hashed is compared by the interactions and the
+    counts of users and items.
+    """
+    files, now = stored["files"], present["files"]
+    unhashed = [name for name in now if name not in files]
+    others = [key for key in present if key != "files"]
+    return (
+        all(now.get(name) == sha for name, sha in files.items())
+        and not any(name.endswith(INTERACTIONS) for name in unhashed)
+        and all(stored.get(key) == present[key] for key in others)
+    )
 
 
 def _sha256(value: dict[str, Any]) -> str:

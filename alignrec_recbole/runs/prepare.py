@@ -18,14 +18,16 @@ from alignrec_recbole.errors import SettingError
 from alignrec_recbole.features.table import manifest_summary
 from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
-from alignrec_recbole.registry.components import ModelComponents, components
-from alignrec_recbole.runs.config_hash import config_hashes
+from alignrec_recbole.registry.components import ModelComponents, components, dataset_defaults
+from alignrec_recbole.runs.config_hash import config_hashes, same_data
+from alignrec_recbole.runs.record import read_record
 from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, PATH_KEYS, DataSpec, RunSpec
 from alignrec_recbole.runtime import allocator, hardware
 from alignrec_recbole.settings import check_keys, read_settings
 from alignrec_recbole.training.settings import DataSettings, TrainingSettings
 
 TRAINING_ONLY = {"eval_batch_size", "metric_decimal_place"}  # of RecBole's evaluation arguments
+CARD_KEYS = ("expected", "downloads")  # of a data set's YAML: they describe it, set nothing
 DEFAULTS_FILE = "properties/overall.yaml"
 
 
@@ -119,18 +121,10 @@ def prepare_data(spec: DataSpec) -> PreparedData:
         DataError, FeatureError, SettingError, UnknownNameError: see their texts.
     """
     folder = _find_folder(spec)
-    overall = read_yaml(properties_dir() / "overall.yaml")
-    given = {key: value for key, value in overall.items() if key in DataSettings.model_fields}
-    given.update(_dataset_defaults(spec.dataset))
-    expected = given.pop("expected", None)
-    given.pop("downloads", None)
-    _check_overrides(spec.overrides, data_keys(spec.dataset), "the data set")
-    given.update(spec.overrides)
-    given.update(_options(spec, folder))
-    read_settings(given, DataSettings, f"Data set {spec.dataset}", DEFAULTS_FILE)
+    given = data_settings(spec, folder)
     of_machine = {"gpu_id": _gpu(spec.device), "show_progress": False}
     config = make_config(_no_model(), spec.dataset, {**given, **of_machine})
-    return _read(spec, MultimodalDataset, config, given, folder, expected)
+    return _read(spec, MultimodalDataset, config, given, folder)
 
 
 def data_keys(dataset: str) -> set[str]:
@@ -138,7 +132,7 @@ def data_keys(dataset: str) -> set[str]:
     from recbole.utils.argument_list import dataset_arguments, evaluation_arguments
 
     recbole = {*dataset_arguments, *evaluation_arguments} - TRAINING_ONLY
-    return recbole | set(DataSettings.model_fields) | set(_dataset_defaults(dataset))
+    return recbole | set(DataSettings.model_fields) | set(_dataset_settings(dataset))
 
 
 def training_keys() -> set[str]:
@@ -157,11 +151,9 @@ def prepare_run(spec: RunSpec) -> PreparedRun:
     """
     parts = components(spec.model)
     folder = _find_folder(spec.data)
-    given = effective_settings(spec, parts, folder)
-    expected = given.pop("expected", None)
-    given.pop("downloads", None)
+    given = run_settings(spec, parts, folder)
     config = make_config(parts.model_class, spec.dataset, given)
-    data = _read(spec.data, parts.dataset_class, config, given, folder, expected)
+    data = _read(spec.data, parts.dataset_class, config, given, folder)
     notes = list(data.notes)
     papers = getattr(parts.model_class, "paper_features", None)
     if papers and data.feature_files:
@@ -189,9 +181,10 @@ def prepared_run(
     run = PreparedRun(spec, data, effective_config, feature_files, notes, hashes[0], parts)
     candidates = [replace(run, config_hash=digest) for digest in hashes]
     for candidate in candidates:
-        if candidate.record_path.is_file() or candidate.state_path.is_file():
+        path = candidate.record_path
+        if path.is_file() and same_data(read_record(path).data, data.data):
             return candidate
-    return run
+    return next((each for each in candidates if each.state_path.is_file()), run)
 
 
 def _find_folder(spec: DataSpec) -> Path:
@@ -205,7 +198,6 @@ def _read(
     config: Any,
     given: dict[str, Any],
     folder: Path,
-    expected: dict[str, Any] | None,
 ) -> PreparedData:
     """Load features and splits under a configuration whose keys are those of `given`."""
     device = torch.device(hardware.choose_device(spec.device))
@@ -233,16 +225,22 @@ def _read(
         "split": split_description(dataset, config),
         "files": {path.name: sha256_file(path) for path in _data_files(dataset, folder)},
     }
-    if expected:
+    if expected := dataset_defaults(spec.dataset).get("expected"):
         wrong = {k: (data[k], v) for k, v in expected.items() if data[k] != v}
         if wrong:
             notes.append(
                 "data differ from the released set: "
                 + "; ".join(f"{k} {found}, expected {want}" for k, (found, want) in wrong.items())
             )
-    effective = {key: _as_json(config[key]) for key in sorted(given) if key not in PATH_KEYS}
-    effective.setdefault("eval_args", _as_json(config["eval_args"]))
+    effective = effective_config(config, given)
     return PreparedData(config, splits, data, feature_files, effective, notes)
+
+
+def effective_config(config: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings that this package gave and `eval_args`, with the values RecBole made of them."""
+    out = {key: _as_json(config[key]) for key in sorted(given) if key not in PATH_KEYS}
+    out.setdefault("eval_args", _as_json(config["eval_args"]))
+    return out
 
 
 def _data_files(dataset: Any, folder: Path) -> list[Path]:
@@ -257,12 +255,29 @@ def _data_files(dataset: Any, folder: Path) -> list[Path]:
     return files + [path for path in named if path.is_file()]
 
 
-def effective_settings(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[str, Any]:
-    """Every configuration key that this package sets; later sources win.
+def data_settings(spec: DataSpec, folder: Path) -> dict[str, Any]:
+    """Settings of a data set and its ranking; later sources win.
+
+    Defaults of all runs < data set < command line.
+    """
+    overall = read_yaml(properties_dir() / "overall.yaml")
+    given = {key: value for key, value in overall.items() if key in DataSettings.model_fields}
+    given.update(_dataset_settings(spec.dataset))
+    _check_overrides(spec.overrides, data_keys(spec.dataset), "the data set")
+    given.update(spec.overrides)
+    given.update(_options(spec, folder))
+    read_settings(given, DataSettings, f"Data set {spec.dataset}", DEFAULTS_FILE)
+    return given
+
+
+def run_settings(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[str, Any]:
+    """Settings of a model's run; later sources win.
 
     Defaults of all runs < model < data set < command line.
     """
     given = parts.defaults_for(spec.dataset)
+    for key in CARD_KEYS:
+        given.pop(key, None)
     _check_overrides(spec.overrides, set(given) | set(parts.known_keys), spec.model)
     given.update(spec.overrides)
     given.update(_options(spec.data, folder))
@@ -293,8 +308,9 @@ def _options(spec: DataSpec, folder: Path) -> dict[str, Any]:
     return given
 
 
-def _dataset_defaults(dataset: str) -> dict[str, Any]:
-    return read_yaml(properties_dir() / "dataset" / f"{dataset}.yaml")
+def _dataset_settings(dataset: str) -> dict[str, Any]:
+    given = dataset_defaults(dataset)
+    return {key: value for key, value in given.items() if key not in CARD_KEYS}
 
 
 def _check_overrides(overrides: dict[str, Any], known: set[str], owner: str) -> None:

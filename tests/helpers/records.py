@@ -1,14 +1,18 @@
-"""Made-up run records for tests of what is built from records."""
+"""Run records made for tests, and the specifications that stored records come from."""
 
 from __future__ import annotations
 
+import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.runs.record import RunRecord, read_runs, write_record
+from alignrec_recbole.runs.spec import RunSpec
 
 METRICS = ("Recall@10", "Recall@20", "NDCG@10", "NDCG@20")
 
@@ -83,3 +87,53 @@ def store(
 def read_records(folder: Path) -> list[RunRecord]:
     """All records under a folder."""
     return [run.record for run in read_runs(folder)]
+
+
+def spec_of(record: RunRecord) -> RunSpec:
+    """The specification of the run that a record is of, from its command.
+
+    A value that the command chose from a grid is read in the record's configuration.
+    """
+    parser = argparse.ArgumentParser()
+    for option in ("--model", "--dataset", "--features", "--protocol", "--seeds", "--data-path",
+                   "--features-path", "--output", "--device", "--setting"):  # fmt: skip
+        parser.add_argument(option)
+    parser.add_argument("--epochs", type=int)
+    for option in ("--quiet", "--overwrite", "--resume"):
+        parser.add_argument(option, action="store_true")
+    for option in ("--set", "--grid"):
+        parser.add_argument(option, action="extend", nargs="+", default=[])
+    options = parser.parse_args(shlex.split(record.command)[1:])
+    pairs = [(key, _number(text)) for key, _, text in (each.partition("=") for each in options.set)]
+    for each in options.grid:
+        key = each.partition("=")[0]
+        value: Any = record.config.get("protocol", record.config)
+        for part in key.split("."):
+            value = value[part]
+        pairs.append((key, value))
+    overrides: dict[str, Any] = {}
+    for key, value in pairs:
+        *parents, last = key.split(".")
+        inner = overrides
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return RunSpec(
+        model=record.model,
+        dataset=record.dataset,
+        features=() if record.features == "none" else tuple(record.features.split("+")),
+        protocol=record.protocol,
+        setting=options.setting,
+        seed=record.seed,
+        epochs=options.epochs,
+        overrides=overrides,
+        device="cpu",
+    )
+
+
+def _number(text: str) -> Any:
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value  # YAML 1.1 reads 1e-3 as text
+    except ValueError:
+        return value
