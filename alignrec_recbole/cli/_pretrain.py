@@ -55,7 +55,7 @@ def run(options: PretrainOptions, device: str) -> int:
         size=options.size,
         image_size=options.image_size
         or (TOY_SIDE if options.random_init and options.size == "toy" else None),
-        vocabulary=tokenizer.vocabulary,
+        vocab_size=tokenizer.vocabulary,
         seed=settings.seed,
         progress=show,
     )

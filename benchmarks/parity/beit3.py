@@ -22,7 +22,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from alignrec_recbole.encoders.beit3 import weights
-from alignrec_recbole.encoders.beit3.architecture import Beit3, named
+from alignrec_recbole.encoders.beit3.architecture import Beit3, architecture_for
 
 TINY = {"width": 64, "heads": 4, "layers": 2, "hidden": 256}
 PUBLISHED = {"base": 276_510_730, "large": 746_709_514}  # parameters with both mask heads
@@ -144,11 +144,11 @@ def ours(model: Beit3, x: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def compare(torchscale: Any, size: str) -> dict[str, float]:
     """Largest absolute difference by kind of rows."""
-    sizes = TINY if size == "tiny" else named(size).model_dump()
+    sizes = TINY if size == "tiny" else architecture_for(size).stored()
     reference = reference_model(torchscale, sizes)
     randomise(reference, seed=7, scale=0.05 if size == "tiny" else 0.02)
     state = {f"{weights.PREFIX}{k}": v for k, v in reference.state_dict().items()}
-    model = weights.from_torchscale(state, heads=sizes["heads"]).eval()
+    model = weights.from_torchscale(state, num_heads=sizes["heads"]).eval()
     back = weights.to_torchscale(model)
     exact = all(torch.equal(back[k], v) for k, v in reference.state_dict().items())
     if not exact or back.keys() != reference.state_dict().keys():
@@ -161,8 +161,8 @@ def compare(torchscale: Any, size: str) -> dict[str, float]:
 def count(torchscale: Any, size: str) -> dict[str, Any]:
     """Parameters with both heads, and the names that only one side has."""
     with torch.device("meta"):
-        model = Beit3(named(size, mlm=True, mim=weights.CODES))
-        reference = reference_model(torchscale, named(size).model_dump())
+        model = Beit3(architecture_for(size, mlm=True, mim=weights.CODES))
+        reference = reference_model(torchscale, architecture_for(size).stored())
     converted = {k: tuple(v.shape) for k, v in weights.to_torchscale(model).items()}
     heads = {k for k in converted if k.startswith(weights.HEAD_NAMES)}
     expected = {k: tuple(v.shape) for k, v in reference.state_dict().items()}

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.encoders.beit3 import weights
-from alignrec_recbole.encoders.beit3.architecture import Architecture, named
+from alignrec_recbole.encoders.beit3.architecture import Architecture, architecture_for
 from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
 from alignrec_recbole.ops.matmul import prepack_linears
 from alignrec_recbole.runtime import allocator, hardware
@@ -63,7 +63,7 @@ def our_rows(model: Any, image: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
     """Summary rows [B, d] of ours, texts trimmed to the batch's longest."""
     longest = int((~padding).sum(1).max())
     hidden = padding[:, :longest]
-    rows = model(image, ids[:, :longest], hidden if hidden.any() else None, first_rows=True)
+    rows = model(image, ids[:, :longest], hidden if hidden.any() else None, cls_only=True)
     return rows.vision[:, 0].float()
 
 
@@ -72,14 +72,14 @@ Texts = dict[str, list[int]]  # a table's name → tokens of the texts taken fro
 
 def theirs(reference: Path | None, bf16: bool, texts: Texts) -> dict[str, Any]:
     """Actions of torchscale."""
-    model = reference_model(import_torchscale(reference), named("base").model_dump())
+    model = reference_model(import_torchscale(reference), architecture_for("base").stored())
     randomise(model, seed=3, scale=0.02)
     return _actions(partial(their_rows, model, bf16), texts)
 
 
 def ours(reference: Path | None, bf16: bool, texts: Texts) -> dict[str, Any]:
     """Actions of ours, on the same weights."""
-    model = reference_model(import_torchscale(reference), named("base").model_dump())
+    model = reference_model(import_torchscale(reference), architecture_for("base").stored())
     randomise(model, seed=3, scale=0.02)
     own = weights.from_torchscale(model.state_dict()).eval().requires_grad_(False)
     del model
@@ -101,7 +101,7 @@ def _actions(rows: Any, texts: Texts) -> dict[str, Any]:
 
 def agreement(reference: Path | None) -> dict[str, float]:
     """Largest difference in float32, and least cosine of the bfloat16 summary rows to float32."""
-    model = reference_model(import_torchscale(reference), named("base").model_dump())
+    model = reference_model(import_torchscale(reference), architecture_for("base").stored())
     randomise(model, seed=3, scale=0.02)
     x = inputs([MAX_TOKENS, 40, 12])
     expected = their_rows(model, False, *x)
@@ -121,7 +121,7 @@ def flops(sizes: Architecture, tokens: int) -> float:
     """Operations of one item: 24 n d² + 4 n² d a layer, and the patches."""
     d = sizes.width
     per_layer = 24 * tokens * d**2 + 4 * tokens**2 * d
-    return sizes.layers * per_layer + 2 * sizes.patches * 3 * sizes.patch_size**2 * d
+    return sizes.num_layers * per_layer + 2 * sizes.patches * 3 * sizes.patch_size**2 * d
 
 
 def tokens_of(table: Path) -> list[int]:
@@ -180,8 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
     native = hardware.has_bfloat16("cpu")
     chosen = timings["ours, bfloat16" if native else "ours, float32"]
     single, half = timings["torchscale, float32"], timings["torchscale, autocast"]
-    tokens = named("base").patches + 1 + MAX_TOKENS
-    work = flops(named("base"), tokens)
+    tokens = architecture_for("base").patches + 1 + MAX_TOKENS
+    work = flops(architecture_for("base"), tokens)
     real = {
         name: {
             "ratio": single.median(name) / chosen.median(name),

@@ -27,7 +27,7 @@ from alignrec_recbole.encoders import extraction
 from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
 from alignrec_recbole.encoders.batches import encode_table, make_plan
 from alignrec_recbole.encoders.beit3 import checkpoints, weights
-from alignrec_recbole.encoders.beit3.architecture import Beit3, named
+from alignrec_recbole.encoders.beit3.architecture import Beit3, architecture_for
 from alignrec_recbole.encoders.beit3.encoder import POOLINGS, Beit3Encoder, normalise
 from alignrec_recbole.encoders.beit3.tokenizer import Tokenizer, train_tokenizer
 from alignrec_recbole.encoders.encode import encode_items
@@ -58,7 +58,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory, items: ItemTable) -> Tok
 
 def lively(vocabulary: int, seed: int = 0) -> Beit3:
     """A small model whose rows differ clearly: fresh weights are nearly blind."""
-    model = Beit3(named("toy", 32, vocabulary=vocabulary, layers=2)).initialise(seed)
+    model = Beit3(architecture_for("toy", 32, vocab_size=vocabulary, num_layers=2)).initialise(seed)
     with torch.no_grad():
         for value in model.parameters():
             value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
@@ -596,7 +596,9 @@ def test_other_encoders_by_the_same_command(name: str, items, tmp_path: Path) ->
 
 def test_pickled_weights_are_converted_once(tmp_path: Path, monkeypatch, tokenizer) -> None:
     monkeypatch.setenv("ALIGNREC_CACHE", str(tmp_path / "cache"))
-    sizes = named("toy", 32, vocabulary=tokenizer.vocabulary, layers=1, width=64, heads=1)
+    sizes = architecture_for(
+        "toy", 32, vocab_size=tokenizer.vocabulary, num_layers=1, width=64, num_heads=1
+    )
     state = weights.to_torchscale(Beit3(sizes).initialise(0))
     torch.save({"model": {f"beit3.{k}": v for k, v in state.items()}}, tmp_path / "b.pth")
     first = checkpoints.resolve_weights(str(tmp_path / "b.pth"), random_init=False)

@@ -172,9 +172,9 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
 
 def test_beit3_encodes_as_on_the_cpu() -> None:
     pytest.importorskip("sentencepiece", reason="extra 'beit3' is not installed")
-    from alignrec_recbole.encoders.beit3.architecture import Beit3, named
+    from alignrec_recbole.encoders.beit3.architecture import Beit3, architecture_for
 
-    model = Beit3(named("toy", 32, vocabulary=50, layers=2)).initialise(0).eval()
+    model = Beit3(architecture_for("toy", 32, vocab_size=50, num_layers=2)).initialise(0).eval()
     image = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([[0, 5, 9, 2], [0, 7, 2, 1], [0, 2, 1, 1]])
     with torch.inference_mode():

@@ -14,10 +14,10 @@ Cost       24 n d² + 4 n² d operations a layer for n tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AliasChoices, Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -31,56 +31,81 @@ FIRST_POSITION = 2  # rows 0 and 1 of both position tables are never read
 
 
 class Architecture(Settings):
-    """Sizes of a model; `named()` knows the published ones."""
+    """Sizes of a model; `architecture_for` knows the published ones.
+
+    Files of weights, manifests and pre-training states have some fields under shorter names.
+    """
 
     width: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    layers: int = Field(gt=0)
-    hidden: int = Field(gt=0)  # of the feed-forward part
+    num_heads: int = Field(
+        gt=0, validation_alias=AliasChoices("num_heads", "heads"), serialization_alias="heads"
+    )
+    num_layers: int = Field(
+        gt=0, validation_alias=AliasChoices("num_layers", "layers"), serialization_alias="layers"
+    )
+    ffn_dim: int = Field(
+        gt=0, validation_alias=AliasChoices("ffn_dim", "hidden"), serialization_alias="hidden"
+    )
     image_size: int = Field(gt=0)
     patch_size: int = Field(default=16, gt=0)
-    vocabulary: int = Field(default=64010, gt=4)
+    vocab_size: int = Field(
+        default=64010,
+        gt=4,
+        validation_alias=AliasChoices("vocab_size", "vocabulary"),
+        serialization_alias="vocabulary",
+    )
     text_positions: int = Field(default=1024, gt=FIRST_POSITION)
-    final_norm: bool = True
+    final_layer_norm: bool = Field(
+        default=True,
+        validation_alias=AliasChoices("final_layer_norm", "final_norm"),
+        serialization_alias="final_norm",
+    )
     mlm: bool = False  # a head that predicts token ids
     mim: int = Field(default=0, ge=0)  # width of the head on patches: codes or target values
 
     @model_validator(mode="after")
     def _divides(self) -> Architecture:
-        if self.width % self.heads or self.image_size % self.patch_size:
-            raise ValueError("heads must divide width, and patch_size image_size")
+        if self.width % self.num_heads or self.image_size % self.patch_size:
+            raise ValueError("num_heads must divide width, and patch_size image_size")
         return self
+
+    def stored(self) -> dict[str, Any]:
+        """The sizes as they are stored.
+
+        >>> architecture_for("toy").stored()["heads"]
+        4
+        """
+        return self.model_dump(by_alias=True)
 
     @property
     def grid(self) -> int:
-        """Patches along a side."""
+        """Patches per side."""
         return self.image_size // self.patch_size
 
     @property
     def patches(self) -> int:
-        """Patches of an image."""
+        """Patches per image."""
         return self.grid**2
 
     @property
     def longest_text(self) -> int:
-        """Most tokens a text may have."""
+        """Maximum number of tokens of a text."""
         return self.text_positions - FIRST_POSITION
 
 
 SIZES = {
-    "base": {"width": 768, "heads": 12, "layers": 12, "hidden": 3072},
-    "large": {"width": 1024, "heads": 16, "layers": 24, "hidden": 4096},
+    "base": {"width": 768, "num_heads": 12, "num_layers": 12, "ffn_dim": 3072},
+    "large": {"width": 1024, "num_heads": 16, "num_layers": 24, "ffn_dim": 4096},
     # ours: trains on a CPU in minutes
-    "toy": {"width": 128, "heads": 4, "layers": 4, "hidden": 256, "text_positions": 130},
+    "toy": {"width": 128, "num_heads": 4, "num_layers": 4, "ffn_dim": 256, "text_positions": 130},
 }
-Size = Literal["base", "large", "toy"]
 
 
-def named(size: str, image_size: int = 224, **other: int | bool) -> Architecture:
+def architecture_for(size: str, image_size: int = 224, **other: int | bool) -> Architecture:
     """The architecture of a published size (base, large) or of toy.
 
     Raises:
-        SettingError: there is no such size, or it cannot be varied so.
+        SettingError: there is no such size, or the values do not fit together.
     """
     if size not in SIZES:
         raise SettingError(
@@ -90,26 +115,26 @@ def named(size: str, image_size: int = 224, **other: int | bool) -> Architecture
         return Architecture(**{**SIZES[size], "image_size": image_size, **other})  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingError(
-            f"BEiT-3 {size} cannot be built so.",
+            f"BEiT-3 {size} cannot be built with these sizes.",
             found=f"image size {image_size}, {other or 'nothing else'}",
             expected="; ".join(e["msg"] for e in error.errors()),
         ) from error
 
 
 @dataclass(frozen=True)
-class Rows:
+class Beit3Output:
     """Final rows of a batch: `vision` [B, 1 + patches, d] (0 = cls), `text` [B, T, d] (0 = <s>)."""
 
     vision: Tensor | None
     text: Tensor | None
 
 
-class Half(nn.Module):
-    """One modality's copy of a layer's parameters."""
+class ModalityExpert(nn.Module):
+    """One modality's parameters of a layer (an expert of the multiway transformer)."""
 
     def __init__(self, sizes: Architecture) -> None:
         super().__init__()
-        d, f = sizes.width, sizes.hidden
+        d, f = sizes.width, sizes.ffn_dim
         self.attention_norm = nn.LayerNorm(d, EPS)
         self.qkv = nn.Linear(d, 3 * d)
         self.inner_norm = nn.LayerNorm(d, EPS)
@@ -133,7 +158,7 @@ class Half(nn.Module):
 
 
 class Layer(nn.Module):
-    """Both halves, joined by attention.
+    """The experts of both modalities, joined by attention.
 
     The streams stay contiguous [B·n, d] matrices: a Linear on a slice of one joint tensor copies
     its weight for every item of the batch.
@@ -141,34 +166,34 @@ class Layer(nn.Module):
 
     def __init__(self, sizes: Architecture) -> None:
         super().__init__()
-        self.heads = sizes.heads
-        self.vision = Half(sizes)
-        self.text = Half(sizes)
+        self.num_heads = sizes.num_heads
+        self.vision = ModalityExpert(sizes)
+        self.text = ModalityExpert(sizes)
 
     def forward(
         self,
         streams: list[Tensor],
-        halves: list[str],
+        modalities: list[str],
         batch: int,
-        attend: Tensor | None,
-        first: bool = False,
-        factors: Tensor | None = None,
+        attention_mask: Tensor | None,
+        cls_only: bool = False,
+        drop_path_scale: Tensor | None = None,
     ) -> list[Tensor]:
-        """One layer on the streams [B·n, d] of the halves named.
+        """One layer on the streams [B·n, d] of these modalities.
 
         Args:
-            first: give the first row of each stream alone, [B, d]: all that a last layer owes.
-            factors: [B, 2], of each item's two branches.
+            cls_only: compute the first row of each stream only, [B, d].
+            drop_path_scale: [B, 2], factors of each item's two branches.
         """
-        attended, fed = (None, None) if factors is None else factors.unbind(1)
-        parts: list[Half] = [getattr(self, name) for name in halves]
+        attended, fed = (None, None) if drop_path_scale is None else drop_path_scale.unbind(1)
+        parts: list[ModalityExpert] = [getattr(self, name) for name in modalities]
         width = streams[0].shape[1]
         qkv = [
-            part.project(x).view(batch, -1, 3, self.heads, width // self.heads)
+            part.project(x).view(batch, -1, 3, self.num_heads, width // self.num_heads)
             for part, x in zip(parts, streams, strict=True)
         ]
-        joined = joint_attention(qkv, attend, first)
-        if first:
+        joined = joint_attention(qkv, attention_mask, cls_only)
+        if cls_only:
             streams = [x.view(batch, -1, width)[:, 0] for x in streams]
         out = []
         for part, x, rows in zip(parts, streams, joined, strict=True):
@@ -177,33 +202,33 @@ class Layer(nn.Module):
         return out
 
 
-def _scaled(branch: Tensor, factors: Tensor | None) -> Tensor:
+def _scaled(branch: Tensor, drop_path_scale: Tensor | None) -> Tensor:
     """The branch [B·n, d] times its item's factor [B]."""
-    if factors is None:
+    if drop_path_scale is None:
         return branch
-    scaled = branch.view(len(factors), -1, branch.shape[1]) * factors[:, None, None]
+    scaled = branch.view(len(drop_path_scale), -1, branch.shape[1]) * drop_path_scale[:, None, None]
     return scaled.to(branch.dtype).view_as(branch)
 
 
 class Beit3(nn.Module):
-    """The backbone and, where the sizes ask for them, the two prediction heads."""
+    """The backbone and, if the architecture has them, the two prediction heads."""
 
     def __init__(self, sizes: Architecture) -> None:
         super().__init__()
         d = sizes.width
         self.sizes = sizes
-        self.text_embed = nn.Embedding(sizes.vocabulary, d)
+        self.text_embed = nn.Embedding(sizes.vocab_size, d)
         self.patch_embed = nn.Linear(3 * sizes.patch_size**2, d)
         self.cls_token = nn.Parameter(torch.zeros(d))
         self.mask_token = nn.Parameter(torch.zeros(d))
         self.vision_positions = nn.Parameter(torch.zeros(sizes.patches + 1 + FIRST_POSITION, d))
         self.text_positions = nn.Parameter(torch.zeros(sizes.text_positions, d))
-        self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
-        norm = (lambda: nn.LayerNorm(d, EPS)) if sizes.final_norm else nn.Identity
+        self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.num_layers))
+        norm = (lambda: nn.LayerNorm(d, EPS)) if sizes.final_layer_norm else nn.Identity
         self.vision_norm, self.text_norm = norm(), norm()
-        self.mlm_head = nn.Linear(d, sizes.vocabulary) if sizes.mlm else None
+        self.mlm_head = nn.Linear(d, sizes.vocab_size) if sizes.mlm else None
         self.mim_head = nn.Linear(d, sizes.mim) if sizes.mim else None
-        self.recompute = False  # gradient checkpointing: less memory, a second forward pass
+        self.gradient_checkpointing = False  # less memory, a second forward pass
 
     def initialise(self, seed: int) -> Beit3:
         """Weights from N(0, 0.02²); layer l's two output products are divided by √(2l)."""
@@ -227,56 +252,57 @@ class Beit3(nn.Module):
         ids: Tensor | None = None,
         padding: Tensor | None = None,
         masked_patches: Tensor | None = None,
-        first_rows: bool = False,
-        factors: Tensor | None = None,
-    ) -> Rows:
+        cls_only: bool = False,
+        drop_path_scale: Tensor | None = None,
+    ) -> Beit3Output:
         """Encode images, texts or pairs.
 
         Args:
             image: [B, 3, S, S], normalised.
             ids: [B, T] token ids, padded on the right.
-            padding: bool [B, T], True where there is no token; None: there is no padding. The
-                first token of a text is never padding.
+            padding: bool [B, T], True at padding; None: no padding. The first token of a text is
+                never padding.
             masked_patches: bool [B, patches]; these are replaced by the mask token.
-            first_rows: give the rows of cls and <s> alone, [B, 1, d], and spare the last layer
-                the others.
-            factors: [B, layers, 2], of each item's attention and feed-forward branches, the same
-                for both modalities (drop path: 0 leaves a branch out); None: all are 1.
+            cls_only: return the rows of cls and <s> only, [B, 1, d]; the last layer computes no
+                others.
+            drop_path_scale: [B, layers, 2], factors of each item's attention and feed-forward
+                branches, the same for both modalities (0 drops a branch); None: all are 1.
         """
-        streams, halves = [], []
-        given = image if image is not None else ids
-        if given is None:
+        streams, modalities = [], []
+        first = image if image is not None else ids
+        if first is None:
             raise ValueError("neither an image nor a text was given")
-        batch = len(given)
+        batch = len(first)
         if image is not None:
             streams.append(self._embed_image(image, masked_patches))
-            halves.append("vision")
+            modalities.append("vision")
         if ids is not None:
             streams.append(self._embed_text(ids, padding))
-            halves.append("text")
-        attend = self._attend(image is not None, padding if ids is not None else None)
+            modalities.append("text")
+        attention_mask = self._attention_mask(
+            image is not None, padding if ids is not None else None
+        )
         for i, layer in enumerate(self.layers):
-            first = first_rows and i == len(self.layers) - 1
-            own = None if factors is None else factors[:, i]
-            if self.recompute and self.training:
-                streams = checkpoint(
-                    layer, streams, halves, batch, attend, first, own, use_reentrant=False
-                )
+            last_cls_only = cls_only and i == len(self.layers) - 1
+            own = None if drop_path_scale is None else drop_path_scale[:, i]
+            given = (streams, modalities, batch, attention_mask, last_cls_only, own)
+            if self.gradient_checkpointing and self.training:
+                streams = checkpoint(layer, *given, use_reentrant=False)
             else:
-                streams = layer(streams, halves, batch, attend, first, own)
+                streams = layer(*given)
         rows = {
             name: getattr(self, f"{name}_norm")(x).view(batch, -1, self.sizes.width)
-            for name, x in zip(halves, streams, strict=True)
+            for name, x in zip(modalities, streams, strict=True)
         }
-        return Rows(rows.get("vision"), rows.get("text"))
+        return Beit3Output(rows.get("vision"), rows.get("text"))
 
     def patchify(self, image: Tensor) -> Tensor:
         """Image [B, 3, S, S] → patches [B, patches, 3·p²], row by row."""
         g, p = self.sizes.grid, self.sizes.patch_size
         if image.shape[1:] != (3, g * p, g * p):
             raise ValueError(f"images are {tuple(image.shape[1:])}, not (3, {g * p}, {g * p})")
-        cut = image.reshape(len(image), 3, g, p, g, p).permute(0, 2, 4, 1, 3, 5)
-        return cut.reshape(len(image), g * g, 3 * p * p)
+        patches = image.reshape(len(image), 3, g, p, g, p).permute(0, 2, 4, 1, 3, 5)
+        return patches.reshape(len(image), g * g, 3 * p * p)
 
     def _embed_image(self, image: Tensor, masked: Tensor | None) -> Tensor:
         patches = self.patch_embed(self.patchify(image.to(self.patch_embed.weight.dtype)))
@@ -295,9 +321,9 @@ class Beit3(nn.Module):
             rows = rows.masked_fill(padding[..., None], 0)
         return rows.reshape(-1, self.sizes.width)
 
-    def _attend(self, with_image: bool, padding: Tensor | None) -> Tensor | None:
+    def _attention_mask(self, with_image: bool, padding: Tensor | None) -> Tensor | None:
         """bool [B, 1, 1, N], True where a key may be attended to (SDPA's polarity)."""
         if padding is None:
             return None
-        attend = F.pad(~padding, (self.sizes.patches + 1 if with_image else 0, 0), value=True)
-        return attend[:, None, None, :]
+        allowed = F.pad(~padding, (self.sizes.patches + 1 if with_image else 0, 0), value=True)
+        return allowed[:, None, None, :]

@@ -1,6 +1,6 @@
-"""Which weights a run uses: a file, a published name that is fetched, or random ones for tests.
+"""The weights of a run: a file, a published name to download, or random ones for tests.
 
-No publisher gives checksums; what was fetched is logged with its sha256 and stands in the manifest.
+The publisher gives no checksums; the sha256 of a download is logged and recorded in the manifest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.encoders.beit3 import weights
-from alignrec_recbole.encoders.beit3.architecture import Beit3, named
+from alignrec_recbole.encoders.beit3.architecture import Beit3, architecture_for
 from alignrec_recbole.errors import DownloadError, SettingError
 from alignrec_recbole.io.download import fetch_published
 from alignrec_recbole.io.files import sha256_file
@@ -24,15 +24,15 @@ NAMES = {
     for kind in ("", "-itc", "-indomain")
 }
 TOKENIZER = "beit3.spm"
-# How the files start, for a server may answer with a page: torch's zip or its older pickle; the
-# first piece of a SentencePiece model (a tag, its length, the tag of its text).
+# First bytes of the files, as a server may answer with a web page: torch's zip or its older pickle;
+# the first piece of a SentencePiece model (a tag, its length, the tag of its text).
 STARTS = {".pth": rb"PK\x03\x04|\x80\x02", ".spm": rb"\n[^\n]\n"}
 RANDOM_NOTE = "random weights"
 
 
 @dataclass(frozen=True)
 class ResolvedWeights:
-    """A model, what tells it from others, and what a reader must know about it."""
+    """A model, what distinguishes it from others, and what a reader must know about it."""
 
     model: Beit3
     identity: dict[str, Any]
@@ -46,16 +46,16 @@ def cache_dir() -> Path:
 
 
 def check_choice(given: str | None, random_init: bool) -> None:
-    """Refuse weights that are neither named nor random, or both.
+    """Check that weights are either named or random.
 
     Raises:
-        SettingError: so it is.
+        SettingError: neither or both are given.
     """
     if random_init == (given is not None):
         raise SettingError(
             "BEiT-3 needs weights." if given is None else "Weights are either given or random.",
             found="neither --weights nor --random-init" if given is None else "both",
-            expected=f"--weights PATH, or one of {', '.join(NAMES)} to fetch them",
+            expected=f"--weights PATH, or one of {', '.join(NAMES)} to download them",
             hint="--random-init makes features without meaning, for tests; tables will say so",
         )
 
@@ -66,17 +66,17 @@ def resolve_weights(
     random_init: bool,
     size: str = "base",
     image_size: int | None = None,
-    vocabulary: int = 64010,
+    vocab_size: int = 64010,
     seed: int = 0,
     progress: bool = True,
 ) -> ResolvedWeights:
     """The weights that the command line names.
 
     Args:
-        given: a file, or a name in NAMES to fetch.
+        given: a file, or a name in NAMES to download.
         random_init: instead of any: untrained weights, for tests; every table will say so.
-        size, vocabulary, seed: of random weights.
-        image_size: another than the file's; its positions are interpolated.
+        size, vocab_size, seed: of random weights.
+        image_size: if not the file's, its positions are interpolated.
 
     Raises:
         SettingError: neither or both were asked for.
@@ -85,7 +85,9 @@ def resolve_weights(
     """
     check_choice(given, random_init)
     if given is None:
-        model = Beit3(named(size, image_size or 224, vocabulary=vocabulary)).initialise(seed)
+        model = Beit3(architecture_for(size, image_size or 224, vocab_size=vocab_size)).initialise(
+            seed
+        )
         return ResolvedWeights(
             model, {"weights": "random", "seed": seed, "size": size}, [RANDOM_NOTE]
         )
@@ -104,22 +106,22 @@ def resolve_weights(
 
 
 def _converted(path: Path, digest: str) -> Beit3:
-    """Read a .pth once; afterwards its safetensors twin in the cache is read, much faster."""
+    """Read a .pth once; later calls read the cached safetensors copy, which is much faster."""
     if path.suffix == ".safetensors":
         return weights.load(path)
-    twin = cache_dir() / "beit3" / f"{digest[:24]}.safetensors"
-    if twin.is_file():
-        return weights.load(twin)
+    copy = cache_dir() / "beit3" / f"{digest[:24]}.safetensors"
+    if copy.is_file():
+        return weights.load(copy)
     model = weights.load(path)
-    weights.save(model, twin, {"origin": path.name, "sha256": digest})
+    weights.save(model, copy, {"origin": path.name, "sha256": digest})
     return model
 
 
 def find_tokenizer(given: str | None, weights_given: str | None, progress: bool = True) -> Path:
-    """The tokenizer's file: the one named, `tokenizer.spm` beside the weights, or fetched.
+    """The tokenizer's file: the one named, the one beside the weights, or the published one.
 
     Raises:
-        SettingError: a file of weights was named and has none beside it.
+        SettingError: a file of weights was named and there is none beside it.
         DownloadError: the published one cannot be downloaded.
     """
     if given is not None:
@@ -151,6 +153,6 @@ def _fetched(file: str, progress: bool) -> Path:
     raise DownloadError(
         f"{file} could not be downloaded.",
         found="; ".join(failures),
-        expected="one of the two published addresses to answer",
-        hint=f"fetch it by other means and pass its path, or put it into {folder}",
+        expected="one of the two published URLs to answer",
+        hint=f"download it by other means and pass its path, or put it into {folder}",
     )

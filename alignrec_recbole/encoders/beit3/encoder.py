@@ -1,13 +1,13 @@
-"""Item features from BEiT-3: one fused pass an item, pooled.
+"""Item features from BEiT-3: one fused pass per item, pooled.
 
     cls        the image's summary row (AlignRec's choice)
     text-cls   the row of <s>
     mean       mean over patch rows and the rows of real text tokens
     concat     cls and text-cls side by side
 
-An item without an image goes through text alone and is pooled from its text rows; one without a
-text goes with `<s></s>`. Both are listed in the manifest. A masked image is one whose patches are
-all the model's own mask token.
+An item without an image is encoded from its text alone and pooled from its text rows; one without a
+text is encoded with `<s></s>`. Both are listed in the manifest. All patches of a masked image are
+the model's own mask token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from alignrec_recbole.data.images import stretched
 from alignrec_recbole.encoders.base import MASKED_IMAGE, ImageInput, ItemEncoder
-from alignrec_recbole.encoders.beit3.architecture import Beit3, Rows
+from alignrec_recbole.encoders.beit3.architecture import Beit3, Beit3Output
 from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, UNK, Tokenizer, pad
 from alignrec_recbole.features.table import Modality
 from alignrec_recbole.ops.matmul import prepack_linears
@@ -31,7 +31,7 @@ from alignrec_recbole.runtime import hardware
 Pooling = Literal["cls", "text-cls", "mean", "concat"]
 POOLINGS = ("cls", "text-cls", "mean", "concat")
 Precision = Literal["auto", "float32", "bfloat16"]
-LONGEST = 100_000  # characters looked at; 128 tokens never need so many
+LONGEST = 100_000  # characters read of a text; 128 tokens never need so many
 
 
 class Beit3Encoder(ItemEncoder):
@@ -64,7 +64,7 @@ class Beit3Encoder(ItemEncoder):
         identity: dict[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        tokenizer.check_fits(model.sizes.vocabulary)
+        tokenizer.check_fits(model.sizes.vocab_size)
         if precision == "auto":
             precision = "bfloat16" if hardware.has_bfloat16(device) else "float32"
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -75,7 +75,7 @@ class Beit3Encoder(ItemEncoder):
         self.width = model.sizes.width * (2 if pooling == "concat" else 1)
         self.decode = partial(stretched, side=model.sizes.image_size)
         self.settings = {
-            "architecture": model.sizes.model_dump(),
+            "architecture": model.sizes.stored(),
             "pooling": pooling,
             "precision": precision,
             "max_tokens": tokenizer.max_tokens,
@@ -114,15 +114,15 @@ class Beit3Encoder(ItemEncoder):
             pixels = masked = None
             if members is with_image:
                 pixels, masked = self._images([images[i] for i in members])
-            hidden = torch.from_numpy(padding).to(self.device)
+            padded = torch.from_numpy(padding).to(self.device)
             rows = self.model(
                 pixels,
                 torch.from_numpy(ids).to(self.device),
-                hidden if padding.any() else None,
+                padded if padding.any() else None,
                 masked,
-                first_rows=self.pooling != "mean",
+                cls_only=self.pooling != "mean",
             )
-            out[members] = self._pool(rows, ids, hidden).float().cpu().numpy()
+            out[members] = self._pool(rows, ids, padded).float().cpu().numpy()
         return out
 
     def _images(self, images: Sequence[ImageInput]) -> tuple[Tensor, Tensor | None]:
@@ -137,7 +137,7 @@ class Beit3Encoder(ItemEncoder):
         pixels = normalise(torch.from_numpy(batch).to(self.device)).to(self.dtype)
         return pixels, torch.from_numpy(masked).to(self.device) if masked.any() else None
 
-    def _pool(self, rows: Rows, ids: np.ndarray, padding: Tensor) -> Tensor:
+    def _pool(self, rows: Beit3Output, ids: np.ndarray, padding: Tensor) -> Tensor:
         text, vision = rows.text, rows.vision
         assert text is not None  # every item goes with a text, if only <s></s>
         if self.pooling == "text-cls" or (self.pooling == "cls" and vision is None):

@@ -33,7 +33,11 @@ from alignrec_recbole.encoders.beit3 import weights
 from alignrec_recbole.encoders.beit3.architecture import Beit3
 from alignrec_recbole.encoders.beit3.corpus import Corpus
 from alignrec_recbole.encoders.beit3.masking import generator
-from alignrec_recbole.encoders.beit3.microbatch import VALIDATION_EPOCH, counts, make_micro_batch
+from alignrec_recbole.encoders.beit3.microbatch import (
+    VALIDATION_EPOCH,
+    count_targets,
+    make_micro_batch,
+)
 from alignrec_recbole.encoders.beit3.objective import loss_sums
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings, logger
 from alignrec_recbole.encoders.beit3.targets import Target
@@ -91,7 +95,7 @@ class Pretraining:
                 expected=f"both heads, the second of {target.width}",
             )
         self.model, self.target = model.to(device).train(), target.to(device)
-        self.model.recompute = settings.recompute
+        self.model.gradient_checkpointing = settings.recompute
         self.corpus, self.settings, self.folder = corpus, settings, Path(folder)
         self.origin = dict(origin or {})
         self.device, self.show = device, progress and _rank() == 0
@@ -117,7 +121,7 @@ class Pretraining:
         As in unilm's fine-tuning, vectors and the images' positions don't decay.
         """
         groups: dict[tuple[int, bool], list[Tensor]] = {}
-        layers = self.model.sizes.layers
+        layers = self.model.sizes.num_layers
         for name, value in self.model.named_parameters():
             if value.requires_grad:
                 parts = name.split(".")
@@ -185,11 +189,11 @@ class Pretraining:
         ]
         sizes = self.model.sizes
         mine = [
-            make_micro_batch(corpus, m, sizes.grid, epoch, settings, layers=sizes.layers)
+            make_micro_batch(corpus, m, sizes.grid, epoch, settings, num_layers=sizes.num_layers)
             for m in cut[_rank() :: _world()]
         ]
         # means over the whole batch: the counts of all processes come first
-        total = _reduced(sum((counts(m) for m in mine), torch.zeros(2, dtype=torch.float64)))
+        total = _reduced(sum((count_targets(m) for m in mine), torch.zeros(2, dtype=torch.float64)))
         share = dict(zip(KINDS, total.clamp(min=1).tolist(), strict=True))
         factor = {"mlm": 1.0, "mim": settings.mim_weight}
         sums = dict.fromkeys(KINDS, 0.0)
@@ -256,11 +260,11 @@ class Pretraining:
             micro = make_micro_batch(
                 corpus, members[cut], self.model.sizes.grid, VALIDATION_EPOCH, settings, images[cut]
             )
-            total += counts(micro)
+            total += count_targets(micro)
             with self._autocast():
                 for losses in loss_sums(
                     self.model, self.target, corpus, micro, settings.mode, self.device,
-                    blind=pairs == "blind",
+                    no_image=pairs == "blind",
                 ):  # fmt: skip
                     for kind, value in losses.items():
                         sums[kind] += float(value)
@@ -320,7 +324,7 @@ class Pretraining:
         return {
             "settings": self.settings.model_dump(mode="json", exclude=free),
             "target": self.target.identity,
-            "architecture": self.model.sizes.model_dump(),
+            "architecture": self.model.sizes.stored(),
             "corpus": self.corpus.identity,
             "items": [len(self.corpus.train), len(self.corpus.held)],
             "origin": self.origin,

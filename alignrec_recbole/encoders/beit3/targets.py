@@ -1,7 +1,7 @@
-"""What a masked patch is to be predicted as: its pixels, a frozen teacher's row, or a visual code.
+"""Targets of masked patches: their pixels, a frozen teacher's row, or a visual code.
 
-BEiT-3 predicts codes of BEiT v2's tokenizer; `Codes` does where that file is given. `Pixels` needs
-no weights and is the default; `Teacher` takes rows of a frozen model.
+BEiT-3 predicts codes of BEiT v2's tokenizer, as `Codes` does given that file. `Pixels` needs no
+weights and is the default; `Teacher` predicts rows of a frozen model.
 
 Sources: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022 (pixels normalised
 within a patch); Wei et al., "Masked Feature Prediction", CVPR 2022; Peng et al., "BEiT v2", 2022.
@@ -31,8 +31,8 @@ class Target(ABC):
 
     Attributes:
         width: of the head that predicts it.
-        identity: what tells it from others.
-        chance: the loss of a head that knows nothing, where that is a known number.
+        identity: what distinguishes it from others.
+        chance: the loss of an untrained head, if that is a known number.
     """
 
     width: int
@@ -53,13 +53,13 @@ class Target(ABC):
 
 
 class Pixels(Target):
-    """Pixels of the patch, normalised by the patch's own mean and deviation; squared error."""
+    """Pixels of the patch, normalised by its own mean and standard deviation; squared error."""
 
     def __init__(self, sizes: Architecture) -> None:
         self.width = 3 * sizes.patch_size**2
         self.identity = {"target": "pixels"}
         with torch.device("meta"):
-            self._patchify = Beit3(sizes.model_copy(update={"layers": 1})).patchify
+            self._patchify = Beit3(sizes.model_copy(update={"num_layers": 1})).patchify
 
     def of(self, image: Tensor) -> Tensor:
         """[B, patches, 3·p²]."""
@@ -80,7 +80,7 @@ class Teacher(Target):
         self.model.requires_grad_(False)
         if self.model.sizes.patches != sizes.patches:
             raise SettingError(
-                "The teacher cuts images into other patches.",
+                "The teacher has another number of patches.",
                 found=f"{self.model.sizes.patches} patches",
                 expected=f"{sizes.patches}",
             )
@@ -113,9 +113,9 @@ class Codes(Target):
         if self.tokenizer.patches != sizes.patches:
             raise SettingError(
                 "The visual tokenizer gives another number of codes.",
-                found=f"{self.tokenizer.patches} an image",
+                found=f"{self.tokenizer.patches} per image",
                 expected=f"{sizes.patches}, the patches of the model",
-                hint="it was made for 224 pixels: leave --image-size out",
+                hint="it was made for 224 pixels: omit --image-size",
             )
         self.width = self.tokenizer.codes
         self.chance = math.log(self.width)

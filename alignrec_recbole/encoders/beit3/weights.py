@@ -1,4 +1,4 @@
-"""BEiT-3 weights: read safely, checked name by name, kept as safetensors.
+"""BEiT-3 weights: read safely, checked name by name, stored as safetensors.
 
 Two layouts are read: torchscale's state dict (the published .pth, with or without the prefix
 `beit3.`) and this package's own safetensors, whose header holds the architecture.
@@ -22,7 +22,7 @@ from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.io.files import atomic_write, sha256_file
 
 PREFIX = "beit3."  # of the published files
-HALVES = {"vision": "A", "text": "B"}
+EXPERTS = {"vision": "A", "text": "B"}
 HEAD_NAMES = ("mlm_head", "mim_head")
 # Heads of other tasks that published files hold beside the backbone; they are reported, not used.
 OTHER_HEADS = re.compile(
@@ -45,10 +45,10 @@ def names(sizes: Architecture) -> dict[str, list[str]]:
         "vision_positions": ["encoder.embed_positions.A.weight"],
         "text_positions": ["encoder.embed_positions.B.weight"],
     }
-    for half, letter in HALVES.items():
+    for modality, letter in EXPERTS.items():
         for kind in ("weight", "bias"):
-            for i in range(sizes.layers):
-                ours, theirs = f"layers.{i}.{half}", f"encoder.layers.{i}"
+            for i in range(sizes.num_layers):
+                ours, theirs = f"layers.{i}.{modality}", f"encoder.layers.{i}"
                 attention = f"{theirs}.self_attn"
                 out |= {
                     f"{ours}.attention_norm.{kind}": [
@@ -64,40 +64,40 @@ def names(sizes: Architecture) -> dict[str, list[str]]:
                     f"{ours}.fc1_norm.{kind}": [f"{theirs}.ffn.{letter}.ffn_layernorm.{kind}"],
                     f"{ours}.fc2.{kind}": [f"{theirs}.ffn.{letter}.fc2.{kind}"],
                 }
-            if sizes.final_norm:
-                out[f"{half}_norm.{kind}"] = [f"encoder.layer_norm.{letter}.{kind}"]
-    for head, there in (("mlm_head", sizes.mlm), ("mim_head", sizes.mim)):
-        if there:
+            if sizes.final_layer_norm:
+                out[f"{modality}_norm.{kind}"] = [f"encoder.layer_norm.{letter}.{kind}"]
+    for head, exists in (("mlm_head", sizes.mlm), ("mim_head", sizes.mim)):
+        if exists:
             out |= {f"{head}.{kind}": [f"{head}.{kind}"] for kind in ("weight", "bias")}
     return out
 
 
 def from_torchscale(
-    state: Mapping[str, Tensor], source: str = "the state dict", heads: int | None = None
+    state: Mapping[str, Tensor], source: str = "the state dict", num_heads: int | None = None
 ) -> Beit3:
     """A model from a torchscale state dict; its sizes are read off the tensors.
 
     Args:
-        heads: attention heads, which no tensor shows; every published model has width / 64.
+        num_heads: attention heads, which no tensor shows; every published model has width / 64.
 
     Raises:
-        FeatureError: a tensor is absent, unknown or of another shape.
+        FeatureError: a tensor is missing, unknown or of another shape.
     """
     bare = {key.removeprefix(PREFIX): value for key, value in state.items()}
-    sizes = _sizes(bare, source, heads)
+    sizes = _sizes(bare, source, num_heads)
     wanted = names(sizes)
     used = {name for parts in wanted.values() for name in parts}
-    absent = sorted(used - bare.keys())
+    missing = sorted(used - bare.keys())
     unknown = sorted(k for k in bare.keys() - used if not OTHER_HEADS.fullmatch(k))
-    if absent or unknown:
+    if missing or unknown:
         raise FeatureError(
             f"{source} is not a BEiT-3 state dict.",
             found="; ".join(
                 f"{len(keys)} {what}, for example {keys[0]}"
-                for what, keys in (("absent", absent), ("unknown", unknown))
+                for what, keys in (("missing", missing), ("unknown", unknown))
                 if keys
             ),
-            expected=f"the {len(used)} tensors of {sizes.layers} layers",
+            expected=f"the {len(used)} tensors of {sizes.num_layers} layers",
             hint="name a published beit3_*.pth or a file written by this package",
         )
     converted = {}
@@ -125,23 +125,23 @@ def to_torchscale(model: Beit3) -> dict[str, Tensor]:
     return out
 
 
-def _sizes(state: Mapping[str, Tensor], source: str, heads: int | None) -> Architecture:
+def _sizes(state: Mapping[str, Tensor], source: str, num_heads: int | None) -> Architecture:
     try:
-        vocabulary, width = state["text_embed.weight"].shape
+        vocab_size, width = state["text_embed.weight"].shape
         patch = state["vision_embed.proj.weight"].shape[-1]
         patches = len(state["encoder.embed_positions.A.weight"]) - 1 - FIRST_POSITION
-        hidden = len(state["encoder.layers.0.ffn.A.fc1.bias"])
+        ffn_dim = len(state["encoder.layers.0.ffn.A.fc1.bias"])
         mim = len(state["mim_head.bias"]) if "mim_head.bias" in state else 0
         return Architecture(
             width=width,
-            heads=heads or max(1, width // 64),
-            layers=1 + max(int(key.split(".")[2]) for key in state if key.startswith(LAYERS)),
-            hidden=hidden,
+            num_heads=num_heads or max(1, width // 64),
+            num_layers=1 + max(int(key.split(".")[2]) for key in state if key.startswith(LAYERS)),
+            ffn_dim=ffn_dim,
             image_size=round(patches**0.5) * patch,
             patch_size=patch,
-            vocabulary=vocabulary,
+            vocab_size=vocab_size,
             text_positions=len(state["encoder.embed_positions.B.weight"]),
-            final_norm="encoder.layer_norm.A.weight" in state,
+            final_layer_norm="encoder.layer_norm.A.weight" in state,
             mlm="mlm_head.weight" in state,
             mim=mim,
         )
@@ -159,7 +159,7 @@ def _filled(sizes: Architecture, state: Mapping[str, Tensor], source: str) -> Be
         model = Beit3(sizes)
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     wrong = [
-        f"{name}: {tuple(state[name].shape) if name in state else 'absent'}, not {tuple(shape)}"
+        f"{name}: {tuple(state[name].shape) if name in state else 'missing'}, not {tuple(shape)}"
         for name, shape in shapes.items()
         if name not in state or state[name].shape != shape
     ]
@@ -186,10 +186,9 @@ def load(path: Path) -> Beit3:
     path = Path(path)
     if not path.is_file():
         raise FeatureError(
-            "The BEiT-3 weights are not there.",
-            found=str(path),
+            f"There are no BEiT-3 weights {path}.",
             expected="a .pth or .safetensors file",
-            hint="see --weights; published files are named in the README",
+            hint="name a file, or a published name, with --weights",
         )
     return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
 
@@ -245,7 +244,7 @@ def save(model: Beit3, path: Path, note: Mapping[str, Any] | None = None) -> str
     """
     from safetensors.torch import save as to_bytes
 
-    about = json.dumps({"architecture": model.sizes.model_dump(), **(note or {})}, sort_keys=True)
+    about = json.dumps({"architecture": model.sizes.stored(), **(note or {})}, sort_keys=True)
     state = {k: v.detach().float().cpu().contiguous() for k, v in model.state_dict().items()}
     with atomic_write(path) as handle:
         handle.write(to_bytes(state, metadata={HEADER: about}))
@@ -263,7 +262,7 @@ def read_note(path: Path) -> dict[str, Any]:
 
 
 def resized(model: Beit3, image_size: int) -> Beit3:
-    """The model for another image size: patch positions interpolated (bicubic), all else kept."""
+    """The model for another image size: patch positions interpolated (bicubic), the rest copied."""
     if image_size == model.sizes.image_size:
         return model
     sizes = model.sizes.model_copy(update={"image_size": image_size})

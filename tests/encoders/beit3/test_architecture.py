@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from alignrec_recbole.encoders.beit3 import attention, weights
-from alignrec_recbole.encoders.beit3.architecture import Architecture, Beit3, named
+from alignrec_recbole.encoders.beit3.architecture import Architecture, Beit3, architecture_for
 from alignrec_recbole.errors import FeatureError, SettingError
 from alignrec_recbole.runtime import hardware
 
@@ -72,7 +72,7 @@ def state() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def model(state: dict[str, Tensor]) -> Beit3:
-    return weights.from_torchscale(state, heads=4).eval()
+    return weights.from_torchscale(state, num_heads=4).eval()
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,12 @@ def batch() -> dict[str, Tensor]:
 )
 def test_published_sizes_name_by_name(size, tensors, backbone, with_heads) -> None:
     with torch.device("meta"):
-        bare, full = Beit3(named(size)), Beit3(named(size, mlm=True, mim=8192))
-    sizes = named(size)
-    expected = torchscale_shapes(sizes.width, sizes.hidden, sizes.layers)
+        bare, full = (
+            Beit3(architecture_for(size)),
+            Beit3(architecture_for(size, mlm=True, mim=8192)),
+        )
+    sizes = architecture_for(size)
+    expected = torchscale_shapes(sizes.width, sizes.ffn_dim, sizes.num_layers)
     assert len(expected) == tensors
     assert {k: tuple(v.shape) for k, v in weights.to_torchscale(bare).items()} == expected
     assert sum(p.numel() for p in bare.parameters()) == backbone
@@ -131,6 +134,19 @@ def test_outputs_are_torchscales(model: Beit3, batch: dict[str, Tensor], kind: s
     assert float(found.abs().sum()) == pytest.approx(magnitude, rel=1e-6)
 
 
+def test_files_have_the_sizes_under_the_names_that_they_always_had(tmp_path: Path) -> None:
+    stored = {
+        "width": 32, "heads": 2, "layers": 1, "hidden": 64, "image_size": 32, "patch_size": 16,
+        "vocabulary": 50, "text_positions": 130, "final_norm": True, "mlm": False, "mim": 0,
+    }  # fmt: skip
+    sizes = Architecture.model_validate(stored)
+    assert (sizes.num_heads, sizes.num_layers, sizes.ffn_dim, sizes.vocab_size) == (2, 1, 64, 50)
+    assert sizes.stored() == stored
+    weights.save(Beit3(sizes).initialise(0), tmp_path / "a.safetensors")
+    assert weights.read_note(tmp_path / "a.safetensors")["architecture"] == stored
+    assert weights.load(tmp_path / "a.safetensors").sizes == sizes
+
+
 @pytest.mark.parametrize("kind", ["vision", "text", "fused"])
 def test_first_rows_alone_are_the_first_rows(model, batch, kind: str) -> None:
     given = (
@@ -138,7 +154,7 @@ def test_first_rows_alone_are_the_first_rows(model, batch, kind: str) -> None:
         *((None, None) if kind == "vision" else (batch["ids"], batch["padding"])),
     )
     with torch.inference_mode():
-        whole, first = model(*given), model(*given, first_rows=True)
+        whole, first = model(*given), model(*given, cls_only=True)
     for all_rows, row in ((whole.vision, first.vision), (whole.text, first.text)):
         assert (all_rows is None) == (row is None)
         if row is not None:
@@ -181,7 +197,7 @@ def test_round_trips(state: dict[str, Tensor], model: Beit3, tmp_path: Path) -> 
     digest = weights.save(model, tmp_path / "own.safetensors", {"origin": "test"})
     again = weights.load(tmp_path / "own.safetensors")
     assert again.sizes == model.sizes
-    assert again.sizes.heads == 4  # not width / 64
+    assert again.sizes.num_heads == 4  # not width / 64
     assert all(
         torch.equal(a, b)
         for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True)
@@ -210,7 +226,7 @@ def test_published_layouts(state: dict[str, Tensor], tmp_path: Path, layout: str
 def test_other_tasks_heads_are_allowed(state: dict[str, Tensor]) -> None:
     extra = {"language_head.weight": torch.zeros(D, D), "logit_scale": torch.tensor(1.0),
              "head.norm1.weight": torch.zeros(4), "pooler.dense.bias": torch.zeros(4)}  # fmt: skip
-    assert weights.from_torchscale({**state, **extra}).sizes.layers == LAYERS
+    assert weights.from_torchscale({**state, **extra}).sizes.num_layers == LAYERS
 
 
 @pytest.mark.parametrize("name", list(torchscale_shapes(D, F, LAYERS)))
@@ -252,7 +268,7 @@ def test_hostile_and_damaged_files(tmp_path: Path, state: dict[str, Tensor]) -> 
     (tmp_path / "cut.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(FeatureError, match="cannot be read as weights"):
         weights.load(tmp_path / "cut.safetensors")
-    with pytest.raises(FeatureError, match="are not there"):
+    with pytest.raises(FeatureError, match="no BEiT-3 weights"):
         weights.load(tmp_path / "absent.pth")
     assert not ran.exists()
 
@@ -289,16 +305,16 @@ def test_smooth_positions_stay_smooth(model: Beit3) -> None:
 
 def test_sizes_are_checked() -> None:
     with pytest.raises(SettingError, match="base, large, toy"):
-        named("giant")
+        architecture_for("giant")
     with pytest.raises(ValueError, match="heads must divide width"):
-        Architecture(width=10, heads=3, layers=1, hidden=8, image_size=224)
-    toy = Beit3(named("toy", vocabulary=10))
+        Architecture(width=10, num_heads=3, num_layers=1, ffn_dim=8, image_size=224)
+    toy = Beit3(architecture_for("toy", vocab_size=10))
     with pytest.raises(ValueError, match="131 tokens, at most 128"):
         toy(None, torch.zeros(1, 131, dtype=torch.long))
 
 
 def test_initialisation_is_seeded_and_training_reaches_every_parameter() -> None:
-    sizes = named("toy", 32, vocabulary=50, layers=2, mlm=True, mim=7)
+    sizes = architecture_for("toy", 32, vocab_size=50, num_layers=2, mlm=True, mim=7)
     one, two, other = (Beit3(sizes).initialise(s) for s in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.text_embed.weight, other.text_embed.weight)
@@ -311,12 +327,12 @@ def test_initialisation_is_seeded_and_training_reaches_every_parameter() -> None
 
 def test_a_factor_scales_an_items_branch_in_both_modalities() -> None:
     torch.manual_seed(0)
-    layer = Beit3(named("toy", 32, vocabulary=50, layers=1)).initialise(3).layers[0]
+    layer = Beit3(architecture_for("toy", 32, vocab_size=50, num_layers=1)).initialise(3).layers[0]
     streams = [torch.randn(3 * 5, 128), torch.randn(3 * 4, 128)]
 
     def out(factors: list | None) -> list[Tensor]:
         given = None if factors is None else torch.tensor(factors)
-        rows = layer(streams, ["vision", "text"], 3, None, factors=given)
+        rows = layer(streams, ["vision", "text"], 3, None, drop_path_scale=given)
         return [x.view(3, -1, 128) for x in rows]
 
     whole, ones = out(None), out([[1.0, 1.0]] * 3)
@@ -333,25 +349,25 @@ def test_a_factor_scales_an_items_branch_in_both_modalities() -> None:
 
 
 def test_each_layer_has_its_own_factors() -> None:
-    model = Beit3(named("toy", 32, vocabulary=50, layers=2)).initialise(3)
+    model = Beit3(architecture_for("toy", 32, vocab_size=50, num_layers=2)).initialise(3)
     image, ids = torch.randn(2, 3, 32, 32), torch.randint(4, 50, (2, 6))
     factors = torch.ones(2, 2, 2)
     factors[:, 1] = 0
     with torch.no_grad():
-        found = model(image, ids, factors=factors).text
+        found = model(image, ids, drop_path_scale=factors).text
         model.layers = model.layers[:1]
         torch.testing.assert_close(found, model(image, ids).text)
 
 
 def test_recomputing_gives_the_same_gradients() -> None:
-    sizes = named("toy", 32, vocabulary=50, layers=2)
+    sizes = architecture_for("toy", 32, vocab_size=50, num_layers=2)
     image, ids = torch.randn(2, 3, 32, 32), torch.randint(4, 50, (2, 6))
     grads = []
     for recompute in (False, True):
         model = Beit3(sizes).initialise(3).train()
-        model.recompute = recompute
+        model.gradient_checkpointing = recompute
         factors = torch.tensor([[[1.0, 0.0], [2.0, 1.0]]] * 2)
-        model(image, ids, factors=factors).text.square().mean().backward()
+        model(image, ids, drop_path_scale=factors).text.square().mean().backward()
         grads.append(model.patch_embed.weight.grad)
     torch.testing.assert_close(*grads)
 

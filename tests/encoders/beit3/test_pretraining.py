@@ -24,7 +24,7 @@ from alignrec_recbole.encoders.beit3 import (
     pretraining,
     weights,
 )
-from alignrec_recbole.encoders.beit3.architecture import Beit3, named
+from alignrec_recbole.encoders.beit3.architecture import Beit3, architecture_for
 from alignrec_recbole.encoders.beit3.corpus import _decode, read_corpus
 from alignrec_recbole.encoders.beit3.encoder import normalise
 from alignrec_recbole.encoders.beit3.masking import generator, mask_patches, mask_text
@@ -78,8 +78,10 @@ def settings(**other: object) -> pretrain_settings.PretrainSettings:
 
 
 def model_for(tokenizer: Tokenizer, mim: int = 768, **other: object) -> Beit3:
-    sizes = named("toy", 32, vocabulary=tokenizer.vocabulary, layers=2, width=32, heads=2,
-                  hidden=64, mlm=True, mim=mim)  # fmt: skip
+    sizes = architecture_for(
+        "toy", 32, vocab_size=tokenizer.vocabulary, num_layers=2, width=32, num_heads=2,
+        ffn_dim=64, mlm=True, mim=mim,
+    )  # fmt: skip
     return Beit3(sizes).initialise(0)
 
 
@@ -135,7 +137,7 @@ def test_masks_depend_on_seed_epoch_and_item_alone(items, tokenizer, tmp_path) -
     corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
     whole = microbatch.make_micro_batch(corpus, np.array([0, 1, 2]), 2, 4, settings())
     alone = microbatch.make_micro_batch(corpus, np.array([2]), 2, 4, settings())
-    assert np.array_equal(whole.hidden_ids[2], alone.hidden_ids[0])
+    assert np.array_equal(whole.masked_ids[2], alone.masked_ids[0])
     assert np.array_equal(whole.patches[2], alone.patches[0])
 
 
@@ -145,34 +147,40 @@ def test_crops_depend_on_seed_epoch_and_item_and_spare_validation(
     corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
     cropped = settings(crop=0.5)
     members = np.array([0, 1, 2])
-    whole = microbatch.make_micro_batch(corpus, members, 2, 4, cropped).views
-    alone = microbatch.make_micro_batch(corpus, members[2:], 2, 4, cropped).views
+    whole = microbatch.make_micro_batch(corpus, members, 2, 4, cropped).crops
+    alone = microbatch.make_micro_batch(corpus, members[2:], 2, 4, cropped).crops
     assert whole[2] == alone[0]
-    assert whole != microbatch.make_micro_batch(corpus, members, 2, 5, cropped).views
+    assert whole != microbatch.make_micro_batch(corpus, members, 2, 5, cropped).crops
     assert (
-        microbatch.make_micro_batch(corpus, members, 2, microbatch.VALIDATION_EPOCH, cropped).views
+        microbatch.make_micro_batch(corpus, members, 2, microbatch.VALIDATION_EPOCH, cropped).crops
         is None
     )
-    assert microbatch.make_micro_batch(corpus, members, 2, 4, settings()).views is None
+    assert microbatch.make_micro_batch(corpus, members, 2, 4, settings()).crops is None
 
 
 def test_drop_path_depends_on_seed_epoch_and_item_and_spares_validation(
     items, tokenizer, tmp_path
 ) -> None:
     corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
-    members, dropped = np.arange(30), settings(drop_path=0.5)
-    whole = microbatch.make_micro_batch(corpus, members, 2, 4, dropped, layers=3).factors
+    dropped = settings(drop_path=0.5)
+
+    def drawn(members: np.ndarray, epoch: int, given: object) -> np.ndarray | None:
+        batch = microbatch.make_micro_batch(corpus, members, 2, epoch, given, num_layers=3)
+        return batch.drop_path_scale
+
+    members = np.arange(30)
+    whole = drawn(members, 4, dropped)
     assert whole.shape == (30, 2, 3, 2)
-    alone = microbatch.make_micro_batch(corpus, members[2:3], 2, 4, dropped, layers=3).factors
-    assert np.array_equal(whole[2], alone[0])
-    assert not np.array_equal(
-        whole, microbatch.make_micro_batch(corpus, members, 2, 5, dropped, layers=3).factors
-    )
+    assert np.array_equal(whole[2], drawn(members[2:3], 4, dropped)[0])
+    assert not np.array_equal(whole, drawn(members, 5, dropped))
     assert (whole[:, :, 0] == 1).all()
     assert set(whole[:, :, 2].flatten()) == {0, 2}
     assert 0.3 < (whole[:, :, 2] == 0).mean() < 0.7
     assert (whole[:, 0] != whole[:, 1]).any()
-    assert microbatch.make_micro_batch(corpus, members, 2, 4, settings(), layers=3).factors is None
+    assert (
+        microbatch.make_micro_batch(corpus, members, 2, 4, settings(), num_layers=3).drop_path_scale
+        is None
+    )
     run = start(items, tokenizer, tmp_path, drop_path=0.9)
     plain = start(items, tokenizer, tmp_path)
     assert run.evaluate(members[7:]) == plain.evaluate(members[7:])
@@ -180,12 +188,12 @@ def test_drop_path_depends_on_seed_epoch_and_item_and_spares_validation(
 
 def test_a_view_is_the_part_it_names() -> None:
     image = torch.arange(16.0).view(1, 4, 4).repeat(3, 1, 1)
-    assert torch.equal(microbatch.View(0, 0, 4, 4, False).of(image), image)
-    assert torch.equal(microbatch.View(0, 0, 4, 4, True).of(image), image.flip(2))
+    assert torch.equal(microbatch.CropBox(0, 0, 4, 4, False).of(image), image)
+    assert torch.equal(microbatch.CropBox(0, 0, 4, 4, True).of(image), image.flip(2))
     flat = torch.zeros(3, 4, 4)
     flat[:, :, 2:] = 1
-    assert torch.equal(microbatch.View(1, 2, 2, 2, False).of(flat), torch.ones(3, 4, 4))
-    drawn = [microbatch.draw_view(20, 0.3, generator(n)) for n in range(200)]
+    assert torch.equal(microbatch.CropBox(1, 2, 2, 2, False).of(flat), torch.ones(3, 4, 4))
+    drawn = [microbatch.draw_crop(20, 0.3, generator(n)) for n in range(200)]
     for view in drawn:
         assert 0 <= view.top <= 20 - view.height
         assert 0 <= view.left <= 20 - view.width
@@ -197,7 +205,7 @@ def test_a_view_is_the_part_it_names() -> None:
 
 
 def test_pixels_are_normalised_within_a_patch() -> None:
-    sizes = named("toy", 32, vocabulary=10)
+    sizes = architecture_for("toy", 32, vocab_size=10)
     image = torch.randn(2, 3, 32, 32) * 5 + 1
     wanted = Pixels(sizes).of(image)
     assert wanted.shape == (2, 4, 768)
@@ -209,7 +217,7 @@ def test_pixels_are_normalised_within_a_patch() -> None:
 
 
 def test_a_teacher_is_frozen_and_sees_the_whole_image(tmp_path: Path) -> None:
-    sizes = named("toy", 32, vocabulary=10)
+    sizes = architecture_for("toy", 32, vocab_size=10)
     teacher = Beit3(sizes).initialise(1)
     weights.save(teacher, tmp_path / "t.safetensors")
     target = make_target(f"teacher:{tmp_path / 't.safetensors'}", sizes)
@@ -307,17 +315,17 @@ def test_visual_codes_by_their_formula(tmp_path: Path) -> None:
     assert found.shape == (6, 4)
     assert len(found.unique()) > 3
     assert torch.equal(found, codes_by_hand(state, image))
-    sizes = named("toy", 32, vocabulary=10)
+    sizes = architecture_for("toy", 32, vocab_size=10)
     target = make_target(f"codes:{tmp_path / 'vqkd.pth'}", sizes)
     assert target.chance == pytest.approx(math.log(50))
     flat = target.loss(torch.zeros(24, 50), target.of(image).flatten())
     assert float(flat) == pytest.approx(24 * math.log(50), rel=1e-5)
     with pytest.raises(SettingError, match="another number of codes"):
-        make_target(f"codes:{tmp_path / 'vqkd.pth'}", named("toy", 64, vocabulary=10))
+        make_target(f"codes:{tmp_path / 'vqkd.pth'}", architecture_for("toy", 64, vocab_size=10))
 
 
 def test_bad_targets(tmp_path: Path) -> None:
-    sizes = named("toy", 32, vocabulary=10)
+    sizes = architecture_for("toy", 32, vocab_size=10)
     for name in ("pixel", "teacher:", "codes", "pixels:x"):
         with pytest.raises(SettingError, match="no target"):
             make_target(name, sizes)
@@ -368,7 +376,7 @@ def test_the_loss_by_its_definition(items, tokenizer, tmp_path, mode: str) -> No
                 found[kind] += float(value)
     expected = {"mlm": 0.0, "mim": 0.0}
     for row, i in enumerate(members):
-        true, hidden = (torch.tensor(x[row])[None] for x in (micro.ids, micro.hidden_ids))
+        true, hidden = (torch.tensor(x[row])[None] for x in (micro.ids, micro.masked_ids))
         place, image = corpus.place[i], None
         if place >= 0:
             image = normalise(torch.from_numpy(corpus.pixels[place][None].copy()))
@@ -387,7 +395,7 @@ def test_the_loss_by_its_definition(items, tokenizer, tmp_path, mode: str) -> No
                 error = model.mim_head(out.vision[0, 1:][patches]) - target.of(image)[0][patches]
                 expected["mim"] += float(error.square().mean(-1).sum())
     assert found == pytest.approx(expected, rel=1e-5)
-    assert microbatch.counts(micro).tolist() == [sum(c.sum() for c in micro.chosen), 3 * 1]
+    assert microbatch.count_targets(micro).tolist() == [sum(c.sum() for c in micro.chosen), 3 * 1]
 
 
 def test_half_decoded_pixels_are_not_taken_for_whole_ones(items, tmp_path, monkeypatch) -> None:
@@ -563,7 +571,7 @@ def test_heads_are_kept_or_drawn(tokenizer) -> None:
     kept = pretraining.with_heads(model, 768, 5, keep_mim=True)
     assert torch.equal(kept.mim_head.weight, model.mim_head.weight)  # type: ignore[union-attr]
     assert pretraining.with_heads(model, 10, 5, keep_mim=True).sizes.mim == 10
-    bare = Beit3(named("toy", 32, vocabulary=10))
+    bare = Beit3(architecture_for("toy", 32, vocab_size=10))
     with pytest.raises(SettingError, match="cannot be pre-trained"):
         pretraining.Pretraining(bare, Pixels(bare.sizes), None, settings(), Path("."))  # type: ignore[arg-type]
 
