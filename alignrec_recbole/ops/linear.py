@@ -70,10 +70,12 @@ class _Linear(torch.autograd.Function):
         for_x = None
         if ctx.needs_input_grad[0]:
             factors = getattr(ctx.table, "factored_gradient", None)
-            if factors is None:
-                for_x = _of_table(g, weight, ctx.table, ctx.rows, gradient.dtype)
-            else:
+            if factors is not None:
                 factors.append(FactoredGradient(gradient.contiguous(), weight, ctx.rows))
+            else:
+                for_x = matmul_nt(g, weight.T).to(gradient.dtype)
+                if ctx.rows is not None:
+                    for_x = scatter_add_rows(for_x, ctx.rows, len(ctx.table))
         for_weight = _of_weight(g, x, ctx.rows, ctx.transposed, gradient.dtype)
         for_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
         return for_x, for_weight, for_bias, None, None
@@ -95,20 +97,6 @@ def _of_weight(
     for block, gathered in _gathered(x, rows, g.dtype):
         out += matmul_nt(g[block].T, gathered.T)
     return out
-
-
-PRODUCT_BLOCK_ROWS = 2048  # small enough to be converted in the cache
-
-
-def _of_table(
-    g: Tensor, weight: Tensor, table: Tensor, rows: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """G W in blocks, or that added to the rows of zeros [n, f]."""
-    out = torch.empty(len(g), weight.shape[1], dtype=dtype, device=g.device)
-    height = PRODUCT_BLOCK_ROWS if g.device.type == "cpu" else len(g)
-    for block in row_blocks(len(g), 1, height):
-        out[block] = matmul_nt(g[block], weight.T)
-    return out if rows is None else scatter_add_rows(out, rows, len(table))
 
 
 GATHER_BLOCK_BYTES = 8 << 20
