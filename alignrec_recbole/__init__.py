@@ -8,12 +8,13 @@ for the installed packages (alignrec_recbole/compat) and finds the models of thi
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignrec_recbole.compat.patching import before_import
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from alignrec_recbole.dataset import MultimodalDataset
     from alignrec_recbole.features.table import load_features, save_features
     from alignrec_recbole.models._base import PairwiseRecommender
@@ -58,6 +59,8 @@ def load_results(folder: str | Path) -> list[RunRecord]:
     Raises:
         RecordError: one of them is damaged.
     """
+    from pathlib import Path
+
     from alignrec_recbole.runs.record import read_runs
 
     return [run.record for run in read_runs(Path(folder) / "runs")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.abc
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,8 +31,8 @@ def replace_function(original: Callable[..., Any], replacement: Callable[..., An
             setattr(module, name, replacement)
 
 
-class _BeforeImport(importlib.abc.MetaPathFinder):
-    """Finds nothing; calls a function the first time that a module is looked for."""
+class _BeforeImport:
+    """A finder that finds nothing; it calls a function the first time that a module is looked for."""
 
     def __init__(self, module: str, action: Callable[[], object]) -> None:
         self.module = module
