@@ -18,6 +18,16 @@ FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 SHARE = click.FloatRange(0, 1)
+_SETTING_OPTIONS = {"crop": "--min-crop-area", "recompute": "--gradient-checkpointing"}
+
+
+def setting_option(name: str) -> str:
+    """The option of a pre-training setting.
+
+    >>> setting_option("crop"), setting_option("batch_size")
+    ('--min-crop-area', '--batch-size')
+    """
+    return _SETTING_OPTIONS.get(name, f"--{name.replace('_', '-')}")
 
 
 class Option(cloup.Option):

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from pydantic import ValidationError
 from tabulate import tabulate
 
+from alignrec_recbole.cli._options import setting_option
 from alignrec_recbole.cli._prepare import find_items
-from alignrec_recbole.cli.pretrain import SPELLING
 from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders.beit3 import checkpoints
 from alignrec_recbole.encoders.beit3.corpus import read_corpus
@@ -97,7 +97,7 @@ def read_settings(options: PretrainOptions) -> PretrainSettings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        option = SPELLING.get(name, f"--{name.replace('_', '-')}")
+        option = setting_option(name)
         raise SettingError(
             f"{option} cannot be {first['input']!r}.", expected=first["msg"]
         ) from error

@@ -14,8 +14,6 @@ from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._options import option
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings
 
-SPELLING = {"crop": "--min-crop-area", "recompute": "--gradient-checkpointing"}  # else the field's
-
 
 @dataclass(frozen=True)
 class PretrainOptions:
@@ -56,7 +54,7 @@ def setting_options(function: Any) -> Any:
 def _setting_option(name: str) -> Callable[[Any], Any]:
     field = PretrainSettings.model_fields[name]
     spelling = f"--{name.replace('_', '-')}"
-    shown = SPELLING.get(name, spelling)
+    shown = _options.setting_option(name)
     keywords: dict[str, Any] = {"aliases": [spelling]} if shown != spelling else {}
     text = str(field.description)
     text = f"{text[0].upper()}{text[1:]}."

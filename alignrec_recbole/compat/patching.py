@@ -32,7 +32,7 @@ def replace_function(original: Callable[..., Any], replacement: Callable[..., An
 
 
 class _BeforeImport:
-    """A finder that finds nothing; it calls a function the first time that a module is looked for."""
+    """A finder that finds nothing; it calls a function when a module is first looked for."""
 
     def __init__(self, module: str, action: Callable[[], object]) -> None:
         self.module = module
