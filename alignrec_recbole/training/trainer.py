@@ -5,7 +5,6 @@ Follows RecBole's Trainer interface (fit, evaluate), so stock `run_recbole` uses
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation.metrics import METRICS
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
-from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io import training_state
 from alignrec_recbole.ops.matmul import precision
 from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredAdamW
 from alignrec_recbole.runtime import hardware
@@ -298,33 +297,30 @@ class MultimodalTrainer(Trainer):
         """Write everything that is needed to go on as if nothing had happened."""
         assert self.state_file is not None
         batches = self._pair_batches
-        state = {
+        tensors = {
             "model": self.model.state_dict(),
             "best": self._best_weights,
             "optimizer": self.optimizer.state_dict(),
             "torch_rng": torch.get_rng_state(),
             "loader_rng": self._loader_rng.get_state() if self._loader_rng else None,
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "plain": json.dumps(
-                {
-                    "next_epoch": self.history[-1]["epoch"] + 1 if self.history else 0,
-                    "cur_step": self.cur_step,
-                    "best_valid_score": self.best_valid_score,
-                    "best_valid_result": self.best_valid_result,
-                    "best_epoch": self.best_epoch,
-                    "history": self.history,
-                    "seconds": self.seconds_before + time.monotonic() - self._started,
-                    "pairs_rng": batches.generator.bit_generator.state if batches else None,
-                    "numpy_rng": [
-                        part.tolist() if isinstance(part, np.ndarray) else part
-                        for part in np.random.get_state()  # noqa: NPY002 (RecBole samples from it)
-                    ],
-                    "python_rng": random.getstate(),
-                }
-            ),
         }
-        with atomic_write(self.state_file) as handle:
-            torch.save(state, handle)
+        plain = {
+            "next_epoch": self.history[-1]["epoch"] + 1 if self.history else 0,
+            "cur_step": self.cur_step,
+            "best_valid_score": self.best_valid_score,
+            "best_valid_result": self.best_valid_result,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "seconds": self.seconds_before + time.monotonic() - self._started,
+            "pairs_rng": batches.generator.bit_generator.state if batches else None,
+            "numpy_rng": [
+                part.tolist() if isinstance(part, np.ndarray) else part
+                for part in np.random.get_state()  # noqa: NPY002 (RecBole samples from it)
+            ],
+            "python_rng": random.getstate(),
+        }
+        training_state.save_state(self.state_file, tensors, {"plain": plain})
         self._saved_at = time.monotonic()
 
     def _resume(self, batches: PairBatches | None) -> None:
@@ -335,8 +331,8 @@ class MultimodalTrainer(Trainer):
         """
         assert self.state_file is not None
         try:
-            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
-            plain = json.loads(state["plain"])
+            state = training_state.load_state(self.state_file, ["plain"], self.device)
+            plain = state["plain"]
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
         except Exception as error:

@@ -160,13 +160,13 @@ CASES = [
         "no manifest, a row too few",
         numbered(19),
         "FeatureError",
-        (".npy does not have one row an item", "19 rows", "20"),
+        (".npy does not have one row", "19 rows", "20"),
     ),
     Bad(
         "no manifest, a row too many",
         numbered(21),
         "FeatureError",
-        (".npy does not have one row an item", "21 rows", "20"),
+        (".npy does not have one row", "21 rows", "20"),
     ),
     Bad(
         "ids that overflow",

@@ -137,7 +137,7 @@ CASES = [
         "a modality that the record does not have",
         manifest(modality="audio"),
         "RecordError",
-        ("modality audio, in the record image", "--overwrite"),
+        ("modality audio, in image+text", "--overwrite"),
     ),
     Bad("seed as a word", whole, "usage", ("'1,x'", "999,1000"), ("--seeds", "1,x")),
     Bad("--set without a value", whole, "usage", ("'topk' is not key=value",), set_to("topk")),

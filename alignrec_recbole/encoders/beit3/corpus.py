@@ -1,4 +1,4 @@
-"""Items as pre-training reads them: token ids and decoded images."""
+"""The items of pre-training: token ids and decoded images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class Corpus:
         pixels: uint8 [images, S, S, 3], memory-mapped.
         place: int64 [n], row in `pixels`, −1 without an image.
         train, held: item indices.
-        identity: what tells texts, images and tokenizer from others.
+        mask: id of <mask>.
+        identity: what distinguishes texts, images and tokenizer from others.
+        name_and_size_hash: of the items, as identities of earlier versions had it.
     """
 
     ids: list[np.ndarray]
@@ -38,8 +40,9 @@ class Corpus:
     place: np.ndarray
     train: np.ndarray
     held: np.ndarray
-    mask: int  # id of <mask>
+    mask: int
     identity: dict[str, Any] = field(default_factory=dict)
+    name_and_size_hash: str = ""
 
     @property
     def has_text(self) -> np.ndarray:
@@ -62,7 +65,7 @@ def read_corpus(
     workers: int = 0,
     progress: bool = True,
 ) -> Corpus:
-    """Tokenise and decode once; pixels are kept in `folder` for the next epochs and runs.
+    """Tokenise and decode once; pixels are cached in `folder` for the next epochs and runs.
 
     Raises:
         DataError: fewer than two items have a text or a readable image.
@@ -75,9 +78,9 @@ def read_corpus(
     held = max(1, int(settings.validation * len(order)))
     if len(order) < 2:
         raise DataError(
-            f"{items.source} has too little to learn from.",
+            f"{items.source} has too few items to learn from.",
             found=f"{len(order)} items with a text or a readable image",
-            expected="two at least",
+            expected="at least two",
         )
     identity = {
         "items": items.content_hash(),
@@ -85,7 +88,14 @@ def read_corpus(
         "max_tokens": tokenizer.max_tokens,
     }
     return Corpus(
-        ids, pixels, place, np.sort(order[held:]), np.sort(order[:held]), tokenizer.mask, identity
+        ids,
+        pixels,
+        place,
+        np.sort(order[held:]),
+        np.sort(order[:held]),
+        tokenizer.mask,
+        identity,
+        items.name_and_size_hash(),
     )
 
 
@@ -94,7 +104,7 @@ def _decode(
 ) -> tuple[np.ndarray, np.ndarray]:
     stem = f"pixels-{side}-{items.content_hash()[:12]}"
     path, index = folder / f"{stem}.npy", folder / f"{stem}.json"
-    part = folder / f".{stem}.npy.part"  # no run takes half-written pixels for whole ones
+    part = folder / f".{stem}.npy.part"  # no run reads half-written pixels
     if index.is_file() and path.is_file():
         place = np.array(json.loads(index.read_text("utf-8")), dtype=np.int64)
         return np.load(path, mmap_mode="r"), place

@@ -1,17 +1,17 @@
 """Inter-content alignment: BEiT-3 continued on item image-text pairs by masked prediction.
 
     L = L_MLM + λ L_MIM
-    L_MLM  mean over hidden words of the cross-entropy with the word
-    L_MIM  mean over hidden patches of the loss with the patch's target (targets.py)
+    L_MLM  mean over masked words of the cross-entropy with the word
+    L_MIM  mean over masked patches of the loss with the patch's target (targets.py)
 
 Paper       AlignRec (CIKM 2024), L_ICA = L_MIM + L_MLM; masking ratios of BEiT-3's paper.
-Deviations  neither paper says whether both modalities are hidden at once: `mode` chooses, separate
-            (each predicted with the other one whole) by default. AlignRec published no ratios,
-            targets or code; a run with another target than BEiT v2's codes is not its objective.
-Exactness   a step's gradient is that of its whole batch: means are over all hidden words and
-            patches of the batch, however it is cut into micro-batches and dealt to processes.
-            Masks, crops and drop path are functions of (seed, epoch, item), so a resumed run, or
-            one of other processes or micro-batches, sees what this one would have.
+Deviations  neither paper says whether both modalities are masked at once: `mode` chooses, separate
+            (each predicted with the other one unmasked) by default. AlignRec published no ratios,
+            targets or code; only a run on BEiT v2's codes has its objective.
+Exactness   a step's gradient is that of its whole batch: means are over all masked words and
+            patches of the batch, however it is split into micro-batches and over processes.
+            Masks, crops and drop path are functions of (seed, epoch, item): a resumed run, or one
+            with other processes or micro-batches, uses the same ones.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings, 
 from alignrec_recbole.encoders.beit3.targets import Target
 from alignrec_recbole.errors import DivergedError, SettingError
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io.training_state import load_state, save_state
 from alignrec_recbole.ops.optimizers import AdamW
 
 KINDS = ("mlm", "mim")
-CONTROL_DRAWS = 10  # of wrong partners, at the last look
+CONTROL_DRAWS = 10  # of mismatched partners, in the last evaluation
 EMBEDDINGS = {
     "text_embed", "patch_embed", "cls_token", "mask_token", "vision_positions", "text_positions"
 }  # fmt: skip
@@ -54,7 +55,7 @@ EMBEDDINGS = {
 
 @dataclass
 class Progress:
-    """How far a run is; with the weights and the optimiser, all that a resumed run needs."""
+    """The state of a run beside weights and optimiser."""
 
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -71,10 +72,10 @@ class Pretraining:
         settings: all of them.
         folder: gets `last.pt` (to resume), `model.safetensors`, `history.json`, TensorBoard files.
         device: where it runs; with torch.distributed initialised, this process's.
-        origin: what tells the starting weights from others.
+        origin: what distinguishes the initial weights from others.
 
     Raises:
-        SettingError: the model lacks a head.
+        SettingError: the model has no such heads.
     """
 
     def __init__(
@@ -320,7 +321,7 @@ class Pretraining:
     # State -------------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
-        free = {"micro_batch", "save_every", "recompute"}  # these don't change what is learnt
+        free = {"micro_batch", "save_every", "recompute"}  # these do not change the result
         return {
             "settings": self.settings.model_dump(mode="json", exclude=free),
             "target": self.target.identity,
@@ -332,15 +333,15 @@ class Pretraining:
 
     def _save(self) -> None:
         if _rank() == 0:
-            state = {
-                "identity": json.dumps(self._identity(), sort_keys=True),
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "average": self.average,
-                "progress": json.dumps(vars(self.state)),
-            }
-            with atomic_write(self.folder / "last.pt") as handle:
-                torch.save(state, handle)
+            save_state(
+                self.folder / "last.pt",
+                {
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "average": self.average,
+                },
+                {"identity": self._identity(), "progress": vars(self.state)},
+            )
             with atomic_write(self.folder / "history.json", "w") as handle:
                 handle.write(json.dumps(vars(self.state), indent=1))
         if _world() > 1:
@@ -350,21 +351,25 @@ class Pretraining:
         path = self.folder / "last.pt"
         if not path.is_file():
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        now = json.dumps(self._identity(), sort_keys=True)
-        if state["identity"] != now:
+        state = load_state(path, ["identity", "progress"])
+        before, now = state["identity"], json.loads(json.dumps(self._identity()))
+        if before != now:
+            earlier = before["corpus"]["items"] == self.corpus.name_and_size_hash
             raise SettingError(
-                "The folder holds another pre-training run.",
-                found=f"{path} with {_differing(json.loads(state['identity']), json.loads(now))}",
+                f"{self.folder} belongs to another pre-training run.",
+                found=f"{path.name} with {_differing(before, now)}",
                 expected="the settings, items, tokenizer and weights it was started with",
-                hint="repeat them, or choose another --output",
+                hint="an earlier version did not check the images' content: start again in another "
+                "--output"
+                if earlier
+                else "repeat them, or choose another --output",
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["average"] is not None:
             self.average = {k: v.to(self.device) for k, v in state["average"].items()}
-        self.state = Progress(**json.loads(state["progress"]))
-        logger.info("going on after step %d of %d", self.state.step, self.steps)
+        self.state = Progress(**state["progress"])
+        logger.info("resuming after step %d of %d", self.state.step, self.steps)
 
     def save_weights(self, note: dict[str, Any]) -> Path:
         """Write `model.safetensors`, the averaged weights where there are any."""
@@ -391,7 +396,7 @@ def derangement(n: int, seed: int, draw: int = 0) -> np.ndarray:
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What two identities differ in."""
+    """The keys in which two identities differ."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
@@ -399,7 +404,7 @@ def _differing(old: dict[str, Any], new: dict[str, Any]) -> str:
             found += [f"{key}.{k}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
         elif a != b:
             found.append(key)
-    return f"other {', '.join(found)}"
+    return f"another {', another '.join(found)}"
 
 
 class _Silent:

@@ -353,7 +353,7 @@ def test_corpus_holds_what_is_there(items, tokenizer, tmp_path, caplog) -> None:
     again = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
     assert np.array_equal(again.place, corpus.place)
     nothing = ItemTable(["a"], [""], [None], "t", [])
-    with pytest.raises(DataError, match="too little to learn from"):
+    with pytest.raises(DataError, match="too few items to learn from"):
         read_corpus(nothing, tokenizer, tmp_path, 32, settings(), progress=False)
 
 
@@ -460,6 +460,19 @@ def test_a_resumed_run_is_the_same_run(items, tokenizer, tmp_path, other: dict) 
     assert one.save_weights(note).read_bytes() == two.save_weights(note).read_bytes()
     with pytest.raises(SettingError, match="another pre-training run"):
         start(items, tokenizer, cut, learning_rate=9e-3).run()
+
+
+def test_a_run_of_an_earlier_version_is_refused_with_its_reason(items, tokenizer, tmp_path) -> None:
+    """Its identity has the images by name and size."""
+    out = tmp_path / "run"
+    start(items, tokenizer, out).run(stop_after=1)
+    state = torch.load(out / "last.pt", weights_only=True)
+    identity = json.loads(state["identity"])
+    assert identity["corpus"]["items"] != items.name_and_size_hash()
+    identity["corpus"]["items"] = items.name_and_size_hash()
+    torch.save({**state, "identity": json.dumps(identity, sort_keys=True)}, out / "last.pt")
+    with pytest.raises(SettingError, match=r"(?s)corpus\.items.*did not check the images' content"):
+        start(items, tokenizer, out).run()
 
 
 def test_another_run_is_refused(items, tokenizer, tmp_path) -> None:
