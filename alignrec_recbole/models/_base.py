@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pydantic import Field
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
 from alignrec_recbole.ops.matmul import matmul_nt
+from alignrec_recbole.settings import Settings
 
 
 class PairwiseRecommender(GeneralRecommender):
@@ -84,6 +86,13 @@ class PairwiseRecommender(GeneralRecommender):
 @functools.cache
 def _named_tuple(*names: str) -> Any:
     return namedtuple("Losses", names)
+
+
+class GraphSettings(Settings):
+    """Settings of models that propagate vectors in the user-item graph."""
+
+    embedding_size: int = Field(gt=0, description="size of a vector d")
+    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
 
 
 class UserItemEmbedding(nn.Module):

@@ -27,6 +27,13 @@ from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings, read_settings
 
 
+class KnnSettings(Settings):
+    """Settings of models with a graph of each item's nearest neighbours by features."""
+
+    knn_k: int = Field(gt=0, description="neighbours per item, itself included")
+    knn_memory_mb: int = Field(gt=0, description="memory bound of a block of similarities, in MiB")
+
+
 class ModalityFeatures(nn.Module):
     """The item features of a data set, one table [item_num, f_m] per modality.
 

@@ -61,12 +61,11 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import UserItemEmbedding, pair_scores
-from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
+from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
+from alignrec_recbole.models._content import ContentRecommender, KnnSettings, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
-from alignrec_recbole.settings import Settings
 
 _TABLE, _STORED_TABLE = "tables.set0", "features"  # F in this module, and in checkpoints
 
@@ -86,15 +85,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class AlignRecSettings(Settings):
+class AlignRecSettings(GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/AlignRec.yaml."""
 
     variant: Literal["paper", "official"] = Field(description="paper or official")
-    embedding_size: int = Field(gt=0, description="d")
-    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
     n_layers: int = Field(ge=0, description="layers of the item graph n")
-    knn_k: int = Field(gt=0, description="neighbours of an item in S, itself included")
-    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
     temperature: float = Field(gt=0, description="τ of CCA")
     cca_weight: float = Field(ge=0, description="α")
     uia_weight: float = Field(ge=0, description="β")

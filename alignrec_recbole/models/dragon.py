@@ -40,22 +40,22 @@ from alignrec_recbole.graphs.user_item import (
     row_softmax,
     user_cooccurrence_graph,
 )
-from alignrec_recbole.models._base import padded, pair_scores
-from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures, project
+from alignrec_recbole.models._base import GraphSettings, padded, pair_scores
+from alignrec_recbole.models._content import (
+    ContentRecommender,
+    KnnSettings,
+    ModalityFeatures,
+    project,
+)
 from alignrec_recbole.ops.propagation import layer_sum
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
-from alignrec_recbole.settings import Settings
 
 
-class DRAGONSettings(Settings):
+class DRAGONSettings(GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/DRAGON.yaml."""
 
-    embedding_size: int = Field(gt=0, description="d of a set")
-    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
     n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
-    knn_k: int = Field(gt=0, description="neighbours of an item in S, itself included")
-    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
     user_k: int = Field(gt=0, description="neighbours of a user in T")
     mm_image_weight: float = Field(ge=0, le=1, description="share of the sets that are not text")
     reg_weight: float = Field(ge=0, description="weight of the squares of p and a")

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, sample_edges
-from alignrec_recbole.models._base import UserItemEmbedding, pair_scores
+from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
 from alignrec_recbole.models._content import (
+    KnnSettings,
     ModalityFeatures,
     TwoViewRecommender,
     TwoViewSettings,
@@ -42,14 +43,10 @@ from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 
 
-class FREEDOMSettings(TwoViewSettings):
+class FREEDOMSettings(TwoViewSettings, GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/FREEDOM.yaml."""
 
-    embedding_size: int = Field(gt=0, description="d")
-    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
     n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
-    knn_k: int = Field(gt=0, description="neighbours of an item in S, itself included")
-    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
     mm_image_weight: float = Field(ge=0, le=1, description="share of the sets that are not text")
     dropout: float = Field(ge=0, lt=1, description="share of the edges left out of an epoch")
     reg_weight: float = Field(ge=0, description="weight of BPR on the features")

@@ -24,16 +24,13 @@ from recbole.utils import ModelType
 from torch import Tensor, nn
 
 from alignrec_recbole.graphs.item_item import item_knn
-from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
-from alignrec_recbole.settings import Settings
+from alignrec_recbole.models._content import ContentRecommender, KnnSettings, ModalityFeatures
 
 
-class ItemKNNCBFSettings(Settings):
+class ItemKNNCBFSettings(KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/ItemKNNCBF.yaml."""
 
-    knn_k: int = Field(gt=0, description="neighbours of an item, itself included")
     shrink: float = Field(ge=0, description="added to the product of the norms")
-    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
 
 
 class ItemKNNCBF(ContentRecommender):

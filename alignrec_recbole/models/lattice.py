@@ -39,8 +39,9 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.item_item import item_graph, nearest_neighbours
 from alignrec_recbole.graphs.user_item import random_walk_adjacency
-from alignrec_recbole.models._base import UserItemEmbedding, pair_scores
+from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
 from alignrec_recbole.models._content import (
+    KnnSettings,
     ModalityFeatures,
     TwoViewRecommender,
     TwoViewSettings,
@@ -52,14 +53,10 @@ from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 
 
-class LATTICESettings(TwoViewSettings):
+class LATTICESettings(TwoViewSettings, GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/LATTICE.yaml."""
 
-    embedding_size: int = Field(gt=0, description="d, also of the projected features")
-    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
     n_layers: int = Field(ge=0, description="layers of the item graph n")
-    knn_k: int = Field(gt=0, description="neighbours of an item, itself included")
-    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
     lambda_coeff: float = Field(ge=0, le=1, description="λ, share of the fixed graph")
     reg_weight: float = Field(ge=0, description="weight of the vectors' squares")
     train_features: bool = Field(description="the feature tables are trained, as in MMRec")

@@ -39,19 +39,16 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import UserItemEmbedding, pair_scores
+from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
-from alignrec_recbole.settings import Settings
 
 
-class LGMRecSettings(Settings):
+class LGMRecSettings(GraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/LGMRec.yaml."""
 
-    embedding_size: int = Field(gt=0, description="d")
-    n_ui_layers: int = Field(ge=0, description="layers of the ID graph L")
     n_mm_layers: int = Field(ge=1, description="layers of the modal graph n")
     n_hyper_layer: int = Field(ge=1, description="layers of the hypergraph")
     hyper_num: int = Field(gt=0, description="hyperedges a set")

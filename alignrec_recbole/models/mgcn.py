@@ -33,19 +33,20 @@ from torch import Tensor, nn
 
 from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import UserItemEmbedding
-from alignrec_recbole.models._content import GatedTwoView, ModalityFeatures, TwoViewSettings
+from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding
+from alignrec_recbole.models._content import (
+    GatedTwoView,
+    KnnSettings,
+    ModalityFeatures,
+    TwoViewSettings,
+)
 from alignrec_recbole.ops.sparse import SparseOperator
 
 
-class MGCNSettings(TwoViewSettings):
+class MGCNSettings(TwoViewSettings, GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/MGCN.yaml."""
 
-    embedding_size: int = Field(gt=0, description="d")
-    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
     n_layers: int = Field(ge=0, description="layers of the item graphs n")
-    knn_k: int = Field(gt=0, description="neighbours of an item, itself included")
-    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
     reg_weight: float = Field(ge=0, description="weight of the vectors' squares")
     cl_loss: float = Field(ge=0, description="weight of the contrast of the two views")
     temperature: float = Field(gt=0, description="τ")

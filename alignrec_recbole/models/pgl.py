@@ -32,21 +32,16 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, sample_edges
-from alignrec_recbole.models._base import padded, pair_scores
-from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
+from alignrec_recbole.models._base import GraphSettings, padded, pair_scores
+from alignrec_recbole.models._content import ContentRecommender, KnnSettings, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
-from alignrec_recbole.settings import Settings
 
 
-class PGLSettings(Settings):
+class PGLSettings(GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/PGL.yaml."""
 
-    embedding_size: int = Field(gt=0, description="d of a set")
-    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
     n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
-    knn_k: int = Field(gt=0, description="neighbours of an item, itself included")
-    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
     mm_image_weight: float = Field(ge=0, le=1, description="share of the sets that are not text")
     edge_share: float = Field(gt=0, le=1, description="share of the edges in an epoch")
     dropout: float = Field(ge=0, lt=1, description="of the contrasted vectors")

@@ -35,16 +35,14 @@ from torch import Tensor, nn
 
 from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
-from alignrec_recbole.models._base import UserItemEmbedding
+from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding
 from alignrec_recbole.models._content import GatedTwoView, ModalityFeatures, TwoViewSettings
 from alignrec_recbole.ops.sparse import SparseOperator
 
 
-class SMORESettings(TwoViewSettings):
+class SMORESettings(TwoViewSettings, GraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/SMORE.yaml."""
 
-    embedding_size: int = Field(gt=0, description="d")
-    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
     n_layers: int = Field(ge=0, description="layers of the item graphs n")
     image_knn_k: int = Field(gt=0, description="neighbours by sets that are not text")
     text_knn_k: int = Field(gt=0, description="neighbours by text sets")
