@@ -1,7 +1,7 @@
-"""Control feature sets: what a protocol or a model gives when features say nothing.
+"""Control features, which carry no information about the items: a lower bound for any encoder.
 
-`random` has standard normal rows; `shuffled:NAME` has the rows of NAME dealt to the wrong items.
-Both take a draw: `random@3`, `shuffled:NAME@3` (default 0).
+`random` has standard normal rows; `shuffled:NAME` permutes the rows of NAME across items. Append
+`@1`, `@2`, … for another seed (default 0).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RANDOM_WIDTH = 384  # that of the default sentence encoder
 
 
 def is_control(name: str) -> bool:
-    """Whether a feature name asks for a control set.
+    """Whether a feature name is that of a control.
 
     >>> [is_control(n) for n in ("random", "random@2", "shuffled:lsa", "lsa")]
     [True, True, True, False]
@@ -30,25 +30,25 @@ def is_control(name: str) -> bool:
 def control_features(
     name: str, tokens: Sequence[str], open_features: Callable[[str], ItemFeatures]
 ) -> ItemFeatures:
-    """The control set of this name for a data set's items.
+    """The control features of this name for a data set's items.
 
     Args:
-        name: random, random@DRAW, shuffled:NAME or shuffled:NAME@DRAW.
+        name: random, random@SEED, shuffled:NAME or shuffled:NAME@SEED.
         tokens: item token by internal id; tokens[0] is PAD.
-        open_features: gives the set that is shuffled.
+        open_features: returns the features that are shuffled.
 
     Raises:
-        UnknownNameError: the draw is not a whole number, or there is nothing to shuffle.
+        UnknownNameError: the seed is not a whole number, or NAME is empty.
     """
     kind, at, text = name.rpartition("@")
-    kind, draw = (kind, text) if at else (name, "0")
-    if not draw.isdecimal() or kind == "shuffled:":
+    kind, seed_text = (kind, text) if at else (name, "0")
+    if not seed_text.isdecimal() or kind == "shuffled:":
         raise UnknownNameError(
-            f"There is no control set {name!r}.",
+            f"Unknown control features {name!r}.",
             found=name,
-            expected="random, random@DRAW, shuffled:NAME or shuffled:NAME@DRAW, DRAW 0, 1, 2 …",
+            expected="random, random@SEED, shuffled:NAME or shuffled:NAME@SEED, SEED 0, 1, 2 …",
         )
-    seed = int(draw)
+    seed = int(seed_text)
     if kind == "random":
         return _random(name, tokens, seed)
     return _shuffled(name, tokens, seed, open_features(kind.removeprefix("shuffled:")))
@@ -61,7 +61,7 @@ def _random(name: str, tokens: Sequence[str], seed: int) -> ItemFeatures:
     values[canonical_order(tokens)] = generator.standard_normal(shape, dtype=np.float32)
     manifest = FeatureManifest(
         name=name,
-        modality="text",  # stands in for a text set where a protocol asks for a modality
+        modality="text",  # counts as text where a protocol needs a modality
         encoder="control: standard normal numbers",
         settings={"draw": seed},
         source="none",
@@ -70,14 +70,14 @@ def _random(name: str, tokens: Sequence[str], seed: int) -> ItemFeatures:
         dtype="float32",
         sha256="",
     )
-    return derived(ItemFeatures(values, np.arange(len(tokens)) > 0, manifest), tokens)
+    return with_content_hash(ItemFeatures(values, np.arange(len(tokens)) > 0, manifest), tokens)
 
 
 def _shuffled(name: str, tokens: Sequence[str], seed: int, real: ItemFeatures) -> ItemFeatures:
-    """Rows dealt among the items that have one, so that coverage stays as it is."""
-    items, dealt = canonical_order(tokens), seeded_order(tokens, seed)
+    """Rows permuted among the items that have one; the same items stay missing."""
+    items, permuted = canonical_order(tokens), seeded_order(tokens, seed)
     values = np.zeros_like(real.values)
-    values[items[real.present[items]]] = real.values[dealt[real.present[dealt]]]
+    values[items[real.present[items]]] = real.values[permuted[real.present[permuted]]]
     manifest = real.manifest.model_copy(
         update={
             "name": name,
@@ -85,11 +85,14 @@ def _shuffled(name: str, tokens: Sequence[str], seed: int, real: ItemFeatures) -
             "settings": {"draw": seed, "of_sha256": real.manifest.sha256},
         }
     )
-    return derived(ItemFeatures(values, real.present, manifest), tokens)
+    return with_content_hash(ItemFeatures(values, real.present, manifest), tokens)
 
 
-def derived(features: ItemFeatures, tokens: Sequence[str]) -> ItemFeatures:
-    """Features made in memory from others, with the hash of their rows in token order."""
+def with_content_hash(features: ItemFeatures, tokens: Sequence[str]) -> ItemFeatures:
+    """Features computed in memory, whose manifest then has the SHA-256 of their rows.
+
+    The rows are hashed in the canonical order of the tokens, after the tokens.
+    """
     order = canonical_order(tokens)
     digest = hashlib.sha256("\x1f".join(str(tokens[i]) for i in order).encode())
     digest.update(features.values[order].tobytes())

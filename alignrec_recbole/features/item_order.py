@@ -1,4 +1,4 @@
-"""Orders of a data set's items that depend on their tokens alone: not on rows or internal ids."""
+"""Orders of a data set's items by their tokens, whatever their internal ids and file rows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def canonical_order(tokens: Sequence[str]) -> np.ndarray:
-    """Internal item ids without PAD, [n], by length and spelling of their tokens.
+    """Internal item ids without PAD [n], sorted by the length and spelling of their tokens.
 
-    For itemIDs 0 … n−1 this is their numerical order, however RecBole numbered them.
+    For the itemIDs 0 … n−1 this is their numerical order.
 
     Args:
         tokens: item token by internal id; tokens[0] is PAD.

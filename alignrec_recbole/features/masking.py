@@ -1,4 +1,4 @@
-"""One modality hidden for a share of the items, the same items whatever the feature sets."""
+"""Masking one modality of a share of the items: the same items for all feature sets."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from pydantic import Field
 
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.features.controls import derived, is_control
+from alignrec_recbole.features.controls import is_control, with_content_hash
 from alignrec_recbole.features.item_order import seeded_order
 from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.settings import Settings
 
-MASK_SEED_OFFSET = 1000  # mask seed s draws from PCG64(1000 + s)
+MASK_SEED_OFFSET = 1000  # the mask of seed s is drawn from PCG64(1000 + s)
 
 Modality = Literal["text", "image", "audio"]
 
 
 class FeatureMask(Settings):
-    """Which modality is hidden, for how many items, and what stands in its place."""
+    """Which modality is masked, for what share of the items, and what replaces its rows."""
 
     modality: Modality
     ratio: float = Field(ge=0, le=1)
@@ -29,7 +29,9 @@ class FeatureMask(Settings):
 
 
 def masked_items(tokens: Sequence[str], ratio: float, seed: int) -> np.ndarray:
-    """Bool [item_num]: the first ⌊ratio · n⌋ items of a seeded order, so sets of one seed nest.
+    """bool [item_num]: the first ⌊ratio · n⌋ items of a seeded order.
+
+    With one seed, the items of a smaller ratio are among those of a larger one.
 
     >>> masked_items(["[PAD]", "0", "1", "2", "3"], 0.5, seed=0).tolist()
     [False, True, False, True, False]
@@ -41,7 +43,7 @@ def masked_items(tokens: Sequence[str], ratio: float, seed: int) -> np.ndarray:
 
 
 def masked_name(name: str, modality: str) -> str:
-    """The name of a fused set's second file, all of whose items were encoded without a modality.
+    """The name of a fused feature set's counterpart, encoded without a modality for all items.
 
     >>> masked_name("beit3", "image"), masked_name("shuffled:beit3@2", "text")
     ('beit3-no-image', 'shuffled:beit3-no-text@2')
@@ -56,60 +58,61 @@ def mask_features(
     tokens: Sequence[str],
     open_features: Callable[[str], ItemFeatures],
 ) -> dict[str, ItemFeatures]:
-    """Feature sets with the masked items' modality gone.
+    """Feature sets with one modality of the masked items removed.
 
-    A set of the modality itself loses these rows: they become missing (`zero`), or the mean row of
-    all items that have one (`mean`). A fused set takes these rows from `NAME-no-MODALITY`, the
-    same items encoded with the modality masked. Other sets stay as they are.
+    In a feature set of the modality, these rows become missing (`zero`) or the mean row of all
+    items that have one (`mean`). In a fused one they are those of `NAME-no-MODALITY`, the items
+    encoded with the modality masked. Others do not change.
 
     Raises:
-        FeatureError: no set has the modality, or a fused set's second file does not fit.
-        UnknownNameError: a fused set's second file is not there.
+        FeatureError: no feature set has the modality, or the counterpart of a fused one differs in
+            shape.
+        UnknownNameError: the counterpart of a fused feature set was not found.
     """
-    hidden = masked_items(tokens, mask.ratio, mask.seed)
+    masked = masked_items(tokens, mask.ratio, mask.seed)
     if not any(table.modality in (mask.modality, "fused") for table in features.values()):
         raise FeatureError(
             f"None of the feature sets has the modality {mask.modality!r}.",
             found=", ".join(f"{name} ({table.modality})" for name, table in features.items()),
-            expected=f"a set of {mask.modality}, or a fused one",
+            expected=f"{mask.modality} features, or fused ones",
         )
-    if not hidden.any():
+    if not masked.any():
         return features
     out = {}
     for name, table in features.items():
         if table.modality == mask.modality:
-            out[name] = _filled(table, hidden, mask.fill)
+            out[name] = _filled(table, masked, mask.fill)
         elif table.modality == "fused":
             other = open_features(masked_name(name, mask.modality))
-            out[name] = _replaced(table, other, hidden, tokens)
+            out[name] = _replaced(table, other, masked, tokens)
         else:
             out[name] = table
     return out
 
 
-def _filled(table: ItemFeatures, hidden: np.ndarray, fill: str) -> ItemFeatures:
+def _filled(table: ItemFeatures, masked: np.ndarray, fill: str) -> ItemFeatures:
     values, present = table.values.copy(), table.present.copy()
     if fill == "zero":
-        values[hidden] = 0
-        present[hidden] = False
+        values[masked] = 0
+        present[masked] = False
     else:
-        values[hidden & present] = table.values[table.present].mean(0, dtype=np.float64)
+        values[masked & present] = table.values[table.present].mean(0, dtype=np.float64)
     return ItemFeatures(values, present, table.manifest)
 
 
 def _replaced(
-    table: ItemFeatures, other: ItemFeatures, hidden: np.ndarray, tokens: Sequence[str]
+    table: ItemFeatures, other: ItemFeatures, masked: np.ndarray, tokens: Sequence[str]
 ) -> ItemFeatures:
     if other.values.shape != table.values.shape:
         raise FeatureError(
-            f"{other.manifest.name} does not belong to {table.manifest.name}.",
+            f"{other.name} does not match {table.name}.",
             found=f"{other.values.shape[1]} columns",
-            expected=f"{table.values.shape[1]}, from the same encoder with a modality masked",
+            expected=f"{table.values.shape[1]} columns, of the same encoder with a modality masked",
             hint="encode the items again with that encoder",
         )
     mixed = ItemFeatures(
-        np.where(hidden[:, None], other.values, table.values),
-        np.where(hidden, other.present, table.present),
+        np.where(masked[:, None], other.values, table.values),
+        np.where(masked, other.present, table.present),
         table.manifest,
     )
-    return derived(mixed, tokens)
+    return with_content_hash(mixed, tokens)

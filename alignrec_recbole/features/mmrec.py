@@ -1,4 +1,4 @@
-"""Features as MMRec and AlignRec's official code read them: NAME.npy, row = itemID, no manifest."""
+"""The feature files of MMRec and AlignRec's official code: row = itemID, no manifest."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ FILES = {"image": "image_feat.npy", "text": "text_feat.npy", "fused": "image_fea
 
 
 def read_mapping(path: Path) -> dict[str, int]:
-    """An `i_id_mapping.csv` (or u_): tab- or comma-separated original id and number, with a header.
+    """Original id → number of an `i_id_mapping.csv` or `u_id_mapping.csv`.
+
+    The file has a header and two columns, separated by tabs or commas.
 
     Raises:
-        DataError: it is missing, has other columns, or the numbers are not 0 … n−1.
+        DataError: it cannot be read, has other columns, or its numbers are not 0 … n−1.
     """
     try:
         text = Path(path).read_text("utf-8-sig")
@@ -35,26 +37,26 @@ def read_mapping(path: Path) -> dict[str, int]:
         ) from error
     if sorted(out.values()) != list(range(len(out))) or not out:
         raise DataError(
-            f"{Path(path).name} does not number its ids.",
+            f"{Path(path).name} does not number its ids from 0 to n − 1.",
             found=f"{len(out)} ids, numbers from {min(out.values(), default='none')}",
-            expected="each number from 0 to n − 1 once",
+            expected="each number once",
         )
     return out
 
 
 def export(table: FeatureTable, folder: Path, mapping: dict[str, int] | None = None) -> Path:
-    """Write a feature file in MMRec's order; rows of absent items become the mean of the others.
+    """Write features in MMRec's order; rows of missing items become the mean of the others.
 
-    (A zero row makes MMRec's cosine graphs NaN; the mean is its own rule for absent images.)
+    MMRec's cosine graphs turn zero rows into NaN; the mean is its own rule for missing images.
 
     Args:
-        table: with a manifest.
-        folder: gets image_feat.npy or text_feat.npy; fused rows take the image's name, as
-            AlignRec's published file does.
-        mapping: original id → itemID; None: tokens are the numbers themselves.
+        table: a feature file with a manifest.
+        folder: gets text_feat.npy or, for image and fused features, image_feat.npy, the name of
+            AlignRec's published file.
+        mapping: original id → itemID; None: the tokens are the numbers.
 
     Raises:
-        FeatureError: items and numbers do not fit.
+        FeatureError: the mapping has other items, or MMRec has no file for the modality.
     """
     manifest = table.manifest
     items = manifest.items or [str(i) for i in range(manifest.shape[0])]
@@ -62,8 +64,8 @@ def export(table: FeatureTable, folder: Path, mapping: dict[str, int] | None = N
     if items and set(items) != set(numbers):
         odd = sorted(set(items) ^ set(numbers))
         raise FeatureError(
-            f"{table.path.name} does not fit MMRec's numbering.",
-            found=f"{len(items)} items, {len(odd)} on one side only, for example {odd[0]!r}",
+            f"{table.path.name} and the id mapping have different items.",
+            found=f"{len(odd)} items in only one of the two, for example {odd[0]!r}",
             expected="the same items in both",
             hint="pass --mapping i_id_mapping.csv of the data set, or encode its own item table",
         )

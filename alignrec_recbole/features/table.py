@@ -1,7 +1,7 @@
-"""Item features: a memory-mapped .npy, a manifest that says what it is, and the only aligner.
+"""Feature files with their manifests, and their rows in the order of a data set's items.
 
-`NAME.npy` holds one row an item; `NAME.json` beside it says which item each row belongs to. A file
-without a manifest is taken in MMRec's layout: row = itemID, ids 0 … n−1.
+`NAME.npy` has one row per item; `NAME.json` beside it, the manifest, says which item each row
+belongs to. A file without a manifest has MMRec's layout: row = itemID, ids 0 … n−1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.io.files import atomic_write, sha256_file
 
-BLOCK = 1 << 11  # rows looked at together
+BLOCK = 1 << 11  # rows that are read and checked together
 
 Modality = Literal["text", "image", "audio", "fused"]
 
@@ -33,18 +33,18 @@ class FeatureManifest(BaseModel):
     schema_version: Literal[1] = 1
     name: str
     modality: Modality
-    encoder: str  # what made the rows
-    settings: dict[str, Any] = {}  # of the encoder, enough to make them again
-    source: str  # the raw items
+    encoder: str
+    settings: dict[str, Any] = {}  # of the encoder, enough to compute the rows again
+    source: str  # item table, or whatever the encoder read
     items: list[str] | None  # token of each row; None: row = itemID
-    missing: list[str] = []  # items without this modality; their rows are zero
+    missing: list[str] = []  # items without the modality; their rows are zero
     without_text: list[str] = []  # of fused rows: items encoded from the image alone
     without_image: list[str] = []  # of fused rows: items encoded from the text alone
-    notes: list[str] = []  # what a reader must know next to numbers made with these rows
+    notes: list[str] = []  # shown next to results computed from these rows
     shape: tuple[int, int]
     dtype: Literal["float32", "float16"]
     sha256: str
-    items_sha256: str | None = None  # of `items`: a list put in another order is noticed
+    items_sha256: str | None = None  # of `items`, to detect a changed order
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,15 @@ def save_features(
     without_image: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> FeatureManifest:
-    """Write `path` (.npy) and its manifest, each whole or not at all.
+    """Write `path` (.npy) and its manifest, both atomically.
 
     Args:
         matrix: float32 or float16 [n, f], finite.
         items: token of each row.
-        missing: tokens whose row stands for nothing; it must be zero.
-        without_text: tokens whose fused row was made from the image alone.
-        without_image: tokens whose fused row was made from the text alone.
-        notes: what a reader must know next to numbers made with the rows.
+        missing: tokens of items without the modality; their rows must be zero.
+        without_text: tokens of items whose fused row was encoded from the image alone.
+        without_image: tokens of items whose fused row was encoded from the text alone.
+        notes: shown next to results computed from the rows.
 
     Raises:
         FeatureError: the matrix does not fit the items, or is not finite.
@@ -139,7 +139,7 @@ def save_features(
             sha256=sha256_file(Path(handle.name)),
             items_sha256=_items_hash(items),
         )
-        with atomic_write(path.with_suffix(".json"), "w") as text:  # first: rows are never without
+        with atomic_write(path.with_suffix(".json"), "w") as text:  # before the rows are renamed
             text.write(manifest.model_dump_json(indent=1))
     return manifest
 
@@ -223,14 +223,14 @@ def _read_manifest(path: Path) -> FeatureManifest:
             raise FeatureError(
                 f"{path.name} names the wrong number of items.",
                 found=f"{len(items)} items",
-                expected=f"{manifest.shape[0]}, one a row",
+                expected=f"{manifest.shape[0]}, one per row",
             )
         if len(set(items)) != len(items):
             seen: set[str] = set()
             twice = next(i for i in items if i in seen or seen.add(i))  # type: ignore[func-returns-value]
             raise FeatureError(
                 f"{path.name} names an item twice.",
-                found=f"item {twice!r} again; {len(items) - len(set(items))} repeated",
+                found=f"item {twice!r}; {len(items) - len(set(items))} repeated names in all",
                 expected="every item once",
             )
         if manifest.items_sha256 not in (None, _items_hash(items)):
@@ -286,15 +286,15 @@ _MODALITY_WORDS: dict[str, Modality] = {
 def align(
     table: FeatureTable, tokens: Sequence[str], *, zero_rows_missing: bool = False
 ) -> ItemFeatures:
-    """Bring a feature file into the order of `tokens`.
+    """The rows of a feature file in the order of `tokens`.
 
     Args:
         table: the file.
         tokens: item token by internal id; tokens[0] is PAD.
-        zero_rows_missing: take undeclared zero rows as items without the modality.
+        zero_rows_missing: treat undeclared zero rows as items without the modality.
 
     Raises:
-        FeatureError: an item has no row, rows do not fit, or values are not finite.
+        FeatureError: an item has no row, the number of rows is wrong, or values are not finite.
     """
     manifest, name = table.manifest, table.path.name
     wanted = [str(token) for token in tokens[1:]]
@@ -316,7 +316,7 @@ def align(
     values = np.zeros((len(tokens), table.matrix.shape[1]), dtype=np.float32)
     for start in range(0, len(row), BLOCK):
         values[1 + start : 1 + start + BLOCK] = table.matrix[row[start : start + BLOCK]]
-        _let_go(table.matrix)
+        _drop_pages(table.matrix)
     present = np.ones(len(tokens), dtype=bool)
     present[0] = False
     if missing:
@@ -328,8 +328,8 @@ def align(
     return ItemFeatures(values, present, manifest)
 
 
-def _let_go(matrix: np.ndarray) -> None:
-    """Take what was read of a memory-mapped matrix out of this process's memory."""
+def _drop_pages(matrix: np.ndarray) -> None:
+    """Remove the pages read of a memory-mapped matrix from this process's memory."""
     if isinstance(matrix.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         matrix.base.madvise(mmap.MADV_DONTNEED)
 
@@ -346,10 +346,10 @@ def _rows_by_number(table: FeatureTable, wanted: list[str]) -> np.ndarray:
     row = np.array([int(token) for token in wanted], dtype=np.int64)
     if row.max() + 1 != len(table.matrix):
         raise FeatureError(
-            f"{table.path.name} does not have one row an item.",
+            f"{table.path.name} does not have one row per item.",
             found=f"{len(table.matrix)} rows",
             expected=f"{row.max() + 1}: item ids run from 0 to {row.max()}",
-            hint="give the file that belongs to this data set, or a manifest naming the rows",
+            hint="use the file of this data set, or add a manifest that names the rows",
         )
     return row
 
@@ -389,7 +389,7 @@ def _check_values(path: Path, matrix: np.ndarray, tokens: list[str], missing: se
 
 
 def _by_rows(matrix: np.ndarray, test: Callable[[np.ndarray], Any]) -> np.ndarray:
-    """bool [n] of a test, block by block: a memory-mapped matrix is never in memory as a whole."""
+    """bool [n] of a test in blocks of rows, since the matrix may be memory-mapped."""
     starts = range(0, max(1, len(matrix)), BLOCK)
     blocks = (matrix[start : start + BLOCK] for start in starts)
     return np.concatenate([test(block) for block in blocks])

@@ -779,7 +779,7 @@ def test_export_in_mmrecs_order(items: ItemTable, tmp_path: Path) -> None:
     for n, i in enumerate(order):
         expected = present.mean(0) if i == 15 else table.matrix[i]
         assert np.allclose(rows[n], expected), items.ids[i]
-    with pytest.raises(FeatureError, match="does not fit MMRec's numbering"):
+    with pytest.raises(FeatureError, match="have different items"):
         mmrec.export(table, tmp_path / "mm")
     for bad in ("asin\titemID\na\t0\nb\t2\n", "asin\titemID\na\tx\n", "asin\titemID\n"):
         (tmp_path / "bad.csv").write_text(bad)

@@ -527,7 +527,7 @@ def test_fused_sets_take_rows_of_their_second_file():
     assert np.array_equal(mixed.values[~hidden], whole.values[~hidden])
     assert mixed.manifest.sha256 != whole.manifest.sha256
     narrow = table(np.ones((7, 2)), "fused", name="narrow")
-    with pytest.raises(FeatureError, match="does not belong to"):
+    with pytest.raises(FeatureError, match="does not match"):
         mask_features({"f": whole}, mask, TOKENS, lambda name: narrow)
 
 
@@ -608,7 +608,7 @@ def test_controls_keep_rows_and_say_what_they_are():
     moved = ["[PAD]", "5", "4", "3", "2", "1", "0"]  # rows follow the tokens
     assert np.array_equal(control_features("random", moved, None).values[:0:-1], one.values[1:])
     for wrong in ("random@x", "shuffled:", "shuffled:@1"):
-        with pytest.raises(UnknownNameError, match="no control set"):
+        with pytest.raises(UnknownNameError, match="Unknown control features"):
             control_features(wrong, TOKENS, None)
 
 
