@@ -58,16 +58,12 @@ def protocols() -> str:
     from alignrec_recbole.protocols import PROTOCOLS
 
     parts = []
-    for name, (ranked, question) in PROTOCOLS.items():
-        path = PACKAGE / "protocols" / f"{name.replace('-', '_')}.py"
-        definition = (
-            markdown(_untitled(docstring(path)))
-            if path.exists()
-            else "A trained model ranks all items; masking and targets are those of the evaluation "
-            "convention. Hyper-parameters and early stopping see validation only."
+    for name, protocol in PROTOCOLS.items():
+        path = ROOT / (protocol.module.replace(".", "/") + ".py")
+        definition = markdown(_untitled(docstring(path)))
+        parts.append(
+            f"## {name}\n\n*{protocol.question}* Trains: {protocol.trains}.\n\n{definition}"
         )
-        title = question[0].upper() + question[1:]
-        parts.append(f"## {name}\n\n*{title}* Ranks with: {ranked}.\n\n{definition}")
     shared = markdown(docstring(PACKAGE / "protocols" / "content.py"))
     return "\n\n".join([*parts, f"## What the training-free protocols share\n\n{shared}"])
 

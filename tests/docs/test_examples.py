@@ -18,7 +18,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from alignrec_recbole.cli.main import program
+from alignrec_recbole.encoders.registry import ENCODERS
 from alignrec_recbole.errors import SettingError
+from alignrec_recbole.protocols import PROTOCOLS
 from alignrec_recbole.registry import components, models
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
@@ -181,6 +184,18 @@ def test_the_readme_model_trains_word_for_word(
     assert record.history[1]["loss"] < record.history[0]["loss"]
     with pytest.raises(SettingError, match="reg_weight"):
         run_one(replace(spec, overrides={"reg_weight": -3}))
+
+
+def test_the_readme_names_every_protocol_encoder_and_verb() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    for name, protocol in PROTOCOLS.items():
+        assert f"| `{name}`" in text
+        assert protocol.question in text
+    for entry in ENCODERS.values():
+        assert f"`{entry.syntax}`" in text
+    shown = {verb for verb, command in program.commands.items() if not command.hidden}
+    for verb in shown:
+        assert f"`{verb}" in text, verb
 
 
 def test_the_readme_is_short() -> None:
