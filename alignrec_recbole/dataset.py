@@ -15,7 +15,8 @@ from alignrec_recbole.compat import atomic_files
 from alignrec_recbole.data.interactions import check_atomic_file, is_typed, read_interactions
 from alignrec_recbole.encoders.cache import find_or_encode
 from alignrec_recbole.errors import DataError, SettingError
-from alignrec_recbole.features.controls import control_features, is_control
+from alignrec_recbole.features.control_names import is_control
+from alignrec_recbole.features.controls import control_features
 from alignrec_recbole.features.masking import FeatureMask, mask_features
 from alignrec_recbole.features.table import ItemFeatures, align
 

@@ -10,6 +10,8 @@ from alignrec_recbole.data.dataset_paths import (
     present_datasets,
     registered_datasets,
 )
+from alignrec_recbole.encoders.lookup import check_feature_name
+from alignrec_recbole.encoders.registry import ENCODERS
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.yaml_loader import properties_dir
@@ -38,7 +40,9 @@ def check(options: RunOptions) -> None:
     for model in models_to_train(options):
         resolve(model)
     inside(options.output, options.dataset)
-    find_dataset(options.dataset, options.data_path)
+    folder = find_dataset(options.dataset, options.data_path)
+    for name in options.features:
+        check_feature_name(name, folder, options.dataset, options.features_path)
 
 
 def _check_use(options: RunOptions) -> None:
@@ -97,7 +101,7 @@ def dataset_names() -> list[str]:
 
 def feature_names() -> list[str]:
     """Names for `--features` that need no file."""
-    return ["lsa", "random"]
+    return [*(entry.name for entry in ENCODERS.values() if entry.by_name), "random", "shuffled:"]
 
 
 def suite_names() -> list[str]:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from alignrec_recbole.data.items import ItemTable, find_item_table
 from alignrec_recbole.encoders.encode import encode_items, encoder_identity, save_encoded
-from alignrec_recbole.encoders.registry import ENCODER_SYNTAX, ENCODERS, EncoderEntry
-from alignrec_recbole.errors import FeatureError, UnknownNameError
+from alignrec_recbole.encoders.lookup import find_source
+from alignrec_recbole.encoders.registry import EncoderEntry
+from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.table import FeatureTable, load_features
-from alignrec_recbole.io.files import inside
-from alignrec_recbole.io.suggest import suggest
 
 logger = logging.getLogger(__name__)
 
@@ -38,28 +37,12 @@ def find_or_encode(
         FeatureError: the file cannot be used, `features_path` is not a folder, or the encoder's
             weights have to be chosen in `prepare`.
     """
-    if features_path and not Path(features_path).is_dir():
-        raise FeatureError(
-            f"The folder of features {features_path} does not exist.",
-            expected="an existing folder",
-            hint="correct --features-path, or omit it",
-        )
-    if file := find_file(name, dataset_dir, features_path):
-        return load_features(file)
-    entry = ENCODERS.get(name.partition(":")[0])
-    if entry is None:
-        raise _unknown_features(name, dataset, _folders(dataset_dir, features_path))
-    if not entry.by_name:
-        raise FeatureError(
-            f"There are no features {name!r} for data set {dataset!r} yet.",
-            found=f"no {name}.npy in {_listed(_folders(dataset_dir, features_path))}",
-            expected=f"the file that `prepare` writes with the encoder {name!r}: its weights are "
-            "chosen there",
-            hint=f"run_benchmark.py prepare --dataset {dataset} --encoder {name} --weights base",
-        )
+    source = find_source(name, dataset_dir, dataset, features_path)
+    if isinstance(source, Path):
+        return load_features(source)
     items = find_item_table(dataset_dir, dataset)
     folder = Path(cache) if cache else dataset_dir / "features"
-    path = _cached_path(name, entry, items, folder)
+    path = _cached_path(name, source, items, folder)
     if path.is_file() and path.with_suffix(".json").is_file():
         return load_features(path)
     encoded = encode_items(name, items)
@@ -97,35 +80,6 @@ def _cached_path(name: str, entry: EncoderEntry, items: ItemTable, folder: Path)
         earlier,
     )
     return path
-
-
-def _unknown_features(name: str, dataset: str, folders: list[Path]) -> UnknownNameError:
-    files = {p.stem for folder in folders for p in folder.glob("*.npy") if p.is_file()}
-    return UnknownNameError(
-        f"There are no features {name!r} for data set {dataset!r}."
-        + suggest(name, {*ENCODERS, *files}),
-        found=f"no {name}.npy in {_listed(folders)}, and no such encoder",
-        expected=", ".join([*sorted(files), ENCODER_SYNTAX]),
-        hint="put the .npy there, name its folder with --features-path, or make it: "
-        "run_benchmark.py prepare --help",
-    )
-
-
-def find_file(name: str, dataset_dir: Path, features_path: str | Path | None = None) -> Path | None:
-    """The .npy of the features called `name`, or None if they have to be encoded."""
-    if ":" in name:
-        return None
-    paths = [inside(folder, f"{name}.npy") for folder in _folders(dataset_dir, features_path)]
-    return next((path for path in paths if path.is_file()), None)
-
-
-def _folders(dataset_dir: Path, features_path: str | Path | None) -> list[Path]:
-    first = [Path(features_path)] if features_path else []
-    return [*first, dataset_dir, dataset_dir / "features"]
-
-
-def _listed(folders: list[Path]) -> str:
-    return ", ".join(map(str, folders))
 
 
 def _file_stem(name: str) -> str:

@@ -11,20 +11,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from alignrec_recbole.errors import UnknownNameError
+from alignrec_recbole.features.control_names import parse_control
 from alignrec_recbole.features.item_order import canonical_order, seeded_order
 from alignrec_recbole.features.table import FeatureManifest, ItemFeatures
 
 RANDOM_WIDTH = 384  # that of the default sentence encoder
-
-
-def is_control(name: str) -> bool:
-    """Whether a feature name is that of a control.
-
-    >>> [is_control(n) for n in ("random", "random@2", "shuffled:lsa", "lsa")]
-    [True, True, True, False]
-    """
-    return name.partition("@")[0] == "random" or name.startswith("shuffled:")
 
 
 def control_features(
@@ -40,18 +31,10 @@ def control_features(
     Raises:
         UnknownNameError: the seed is not a whole number, or NAME is empty.
     """
-    kind, at, text = name.rpartition("@")
-    kind, seed_text = (kind, text) if at else (name, "0")
-    if not seed_text.isdecimal() or kind == "shuffled:":
-        raise UnknownNameError(
-            f"Unknown control features {name!r}.",
-            found=name,
-            expected="random, random@SEED, shuffled:NAME or shuffled:NAME@SEED, SEED 0, 1, 2 …",
-        )
-    seed = int(seed_text)
+    kind, source, seed = parse_control(name)
     if kind == "random":
         return _random(name, tokens, seed)
-    return _shuffled(name, tokens, seed, open_features(kind.removeprefix("shuffled:")))
+    return _shuffled(name, tokens, seed, open_features(source))
 
 
 def _random(name: str, tokens: Sequence[str], seed: int) -> ItemFeatures:

@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.features.controls import is_control, with_content_hash
+from alignrec_recbole.features.control_names import is_control
+from alignrec_recbole.features.controls import with_content_hash
 from alignrec_recbole.features.item_order import seeded_order
 from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.settings import Settings

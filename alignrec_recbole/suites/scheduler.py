@@ -24,7 +24,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from alignrec_recbole.data.dataset_paths import find_dataset
-from alignrec_recbole.encoders.cache import find_file
+from alignrec_recbole.encoders.lookup import find_file
 from alignrec_recbole.errors import AlignRecError
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.runs.record import Run, read_runs

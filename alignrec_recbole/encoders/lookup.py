@@ -1,0 +1,91 @@
+"""From a feature set's name to its file or its encoder, without reading either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alignrec_recbole.encoders.registry import ENCODER_SYNTAX, ENCODERS, EncoderEntry, find_encoder
+from alignrec_recbole.errors import FeatureError, UnknownNameError
+from alignrec_recbole.features.control_names import is_control, parse_control
+from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.suggest import suggest
+
+
+def check_feature_name(
+    name: str, dataset_dir: Path, dataset: str, features_path: str | Path | None = None
+) -> None:
+    """Refuse a name of `--features` that is no file, encoder or control set.
+
+    Raises:
+        UnknownNameError, FeatureError: as `find_source` and `parse_control`.
+    """
+    while is_control(name):
+        kind, name, _ = parse_control(name)
+        if kind == "random":
+            return
+    find_source(name, dataset_dir, dataset, features_path)
+
+
+def find_source(
+    name: str, dataset_dir: Path, dataset: str, features_path: str | Path | None = None
+) -> Path | EncoderEntry:
+    """The file of a feature set, else the encoder that computes it.
+
+    A name is the stem of a .npy in `features_path`, `dataset_dir` or `dataset_dir/features`, in
+    this order; else an encoder.
+
+    Raises:
+        UnknownNameError: neither a file nor an encoder has this name.
+        FeatureError: `features_path` is not a folder, or the encoder's weights have to be chosen in
+            `prepare`.
+    """
+    if features_path and not Path(features_path).is_dir():
+        raise FeatureError(
+            f"The folder of features {features_path} does not exist.",
+            expected="an existing folder",
+            hint="correct --features-path, or omit it",
+        )
+    if file := find_file(name, dataset_dir, features_path):
+        return file
+    folders = _folders(dataset_dir, features_path)
+    if name.partition(":")[0] not in ENCODERS:
+        raise _unknown_features(name, dataset, folders)
+    entry = find_encoder(name)
+    if not entry.by_name:
+        raise FeatureError(
+            f"There are no features {name!r} for data set {dataset!r} yet.",
+            found=f"no {name}.npy in {_listed(folders)}",
+            expected=f"the file that `prepare` writes with the encoder {name!r}: its weights are "
+            "chosen there",
+            hint=f"run_benchmark.py prepare --dataset {dataset} --encoder {name} --weights base",
+        )
+    return entry
+
+
+def find_file(name: str, dataset_dir: Path, features_path: str | Path | None = None) -> Path | None:
+    """The .npy of the features called `name`, or None if they have to be encoded."""
+    if ":" in name:
+        return None
+    paths = [inside(folder, f"{name}.npy") for folder in _folders(dataset_dir, features_path)]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _unknown_features(name: str, dataset: str, folders: list[Path]) -> UnknownNameError:
+    files = {p.stem for folder in folders for p in folder.glob("*.npy") if p.is_file()}
+    return UnknownNameError(
+        f"There are no features {name!r} for data set {dataset!r}."
+        + suggest(name, {*ENCODERS, *files}),
+        found=f"no {name}.npy in {_listed(folders)}, and no such encoder",
+        expected=", ".join([*sorted(files), ENCODER_SYNTAX]),
+        hint="put the .npy there, name its folder with --features-path, or make it: "
+        "run_benchmark.py prepare --help",
+    )
+
+
+def _folders(dataset_dir: Path, features_path: str | Path | None) -> list[Path]:
+    first = [Path(features_path)] if features_path else []
+    return [*first, dataset_dir, dataset_dir / "features"]
+
+
+def _listed(folders: list[Path]) -> str:
+    return ", ".join(map(str, folders))
