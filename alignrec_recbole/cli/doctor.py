@@ -80,7 +80,7 @@ def patches() -> list[str]:
         return ["not checked: RecBole or torch is missing"]
     from alignrec_recbole.compat.patches import check
 
-    words = {True: "applied", False: "not needed", None: "not checked"}
+    words = {True: "needed, applied", False: "not needed", None: "not checked"}
     return [f"{name:<26} {words[used]}" for name, used in check().items()]
 
 
@@ -96,7 +96,7 @@ def hardware() -> list[str]:
     if wanted.isdecimal():
         reason = f"OMP_NUM_THREADS={wanted}"
     else:
-        reason = f"one per available core of {os.cpu_count()}"
+        reason = f"one per available core, of {os.cpu_count()} in all"
     features = [torch.backends.cpu.get_cpu_capability()]
     features += ["bfloat16"] if hardware.has_bfloat16("cpu") else []
     features += ["AMX bfloat16"] if hardware.has_amx_bf16() else []

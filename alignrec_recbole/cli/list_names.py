@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import cloup
 
 from alignrec_recbole.cli import _options
+
+if TYPE_CHECKING:
+    from alignrec_recbole.registry.models import ModelEntry
 
 SOURCES = {
     "native": "this package",
@@ -17,6 +22,8 @@ SOURCES = {
     "recbole": "RecBole",
     "recbole-gnn": "RecBole-GNN",
 }
+
+_BLOCK = re.MULTILINE | re.DOTALL
 
 Table = tuple[list[str], list[list[object]]]  # headers, rows
 
@@ -30,11 +37,11 @@ def models(data_path: Path | None) -> Table:
             entry.name,
             SOURCES[entry.family],
             "required" if entry.needs_features else "",
-            _about_model(entry.target) if entry.family == "native" else entry.target,
+            _about_model(entry),
         ]
         for entry in list_models()
     ]
-    return ["model", "from", "features", "description, or class"], rows
+    return ["model", "from", "features", "description"], rows
 
 
 def datasets(data_path: Path | None) -> Table:
@@ -117,14 +124,21 @@ def list_names(kind: str, data_path: Path | None) -> int:
     return 0
 
 
-def _about_model(target: str) -> str:
-    """The first sentence of a model's module, read without importing it."""
-    import alignrec_recbole
-
-    module = target.partition(":")[0].removeprefix("alignrec_recbole.")
-    path = Path(alignrec_recbole.__file__).parent / f"{module.replace('.', '/')}.py"
-    with path.open(encoding="utf-8") as handle:
-        return handle.readline().strip().strip('"').partition(": ")[2]
+def _about_model(entry: ModelEntry) -> str:
+    """The first sentence about a model in its source, read without importing it."""
+    module, _, name = entry.target.partition(":")
+    top, *parts = module.split(".")
+    spec = importlib.util.find_spec(top)
+    path = Path(((spec and spec.submodule_search_locations) or [top])[0], *parts).with_suffix(".py")
+    text = path.read_text("utf-8") if path.is_file() else ""
+    if entry.family == "native":
+        found = re.match(r'"""\w+: (.+)', text)
+    else:
+        found = re.search(rf'^class {name}\b[^\n]*:\s+r?"""(.+?)(?:\.\s|\n\s*\n|""")', text, _BLOCK)
+    if found is None:
+        return f"class {entry.target}"
+    words = " ".join(found[1].split()).rstrip(".")
+    return words[:1].upper() + words[1:]
 
 
 def _first_comment(kind: str, name: str) -> str:

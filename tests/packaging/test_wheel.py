@@ -99,9 +99,10 @@ def test_the_wheel_is_what_is_imported(environment: Path, tmp_path: Path) -> Non
 
 
 def test_the_console_command_explains_itself(environment: Path, tmp_path: Path) -> None:
-    done = run([environment / "alignrec-bench", "--help"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "--data-path" in done.stdout
+    for arguments, words in ((["--help"], "import-amazon"), (["run", "--help"], "--data-path")):
+        done = run([environment / "alignrec-bench", *arguments], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert words in done.stdout
 
 
 def test_the_console_command_does_the_main_job(environment: Path, tmp_path: Path) -> None:
