@@ -28,7 +28,7 @@ from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS
 from alignrec_recbole.errors import Interrupted
 from alignrec_recbole.protocols import PROTOCOLS, RANKER_NAMES
 from alignrec_recbole.protocols.rankers import RANKERS
-from alignrec_recbole.runs.record import read_records
+from alignrec_recbole.runs.record import read_runs
 from alignrec_recbole.testing.synthetic import make_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -456,7 +456,8 @@ def test_protocols_and_models_share_a_command_line(
         "--set", "k=3", "EASE.reg_weight=9", "--no-progress",
     ]  # fmt: skip
     assert main(arguments) == 0
-    found = {record.model: record.config for record in read_records(tmp_path / "out" / "runs")}
+    runs = read_runs(tmp_path / "out" / "runs")
+    found = {run.record.model: run.record.config for run in runs}
     assert found["EASE"]["reg_weight"] == 9
     assert "reg_weight" not in found["Pop"]
     assert found["item-cf"]["protocol"]["k"] == 3
