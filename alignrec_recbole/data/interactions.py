@@ -1,4 +1,4 @@
-"""Interaction files with every row checked: MMRec's layout is read here, RecBole's by RecBole.
+"""Interaction files, every row checked: MMRec's layout is read here, RecBole's by RecBole.
 
 Tab-separated with a header: a user column (`userID` or `user_id`), an item column (`itemID` or
 `item_id`), optionally `x_label` with 0 train, 1 validation, 2 test. Other columns are ignored.
@@ -36,11 +36,11 @@ def check_atomic_file(path: Path, columns: Sequence[str], separator: str = "\t")
 
     Args:
         path: .inter, .user or .item.
-        columns: names (without type) that must be there, with a value in every line.
+        columns: required names (without type), with a value in every line.
         separator: of the cells.
 
     Raises:
-        DataError: the header, a line or a cell of `columns` is not as it must be.
+        DataError: the header, a line or a cell of `columns` is malformed.
     """
     header = read_header(path, separator)
     for entry in header:
@@ -53,10 +53,10 @@ def check_atomic_file(path: Path, columns: Sequence[str], separator: str = "\t")
                 hint="write the type, or convert the file to tabs if it uses another delimiter",
             )
     names = [entry.partition(":")[0] for entry in header]
-    absent = [column for column in columns if column not in names]
-    if absent:
+    missing = [column for column in columns if column not in names]
+    if missing:
         raise DataError(
-            f"{path.name} has no column {absent[0]!r}.",
+            f"{path.name} has no column {missing[0]!r}.",
             found=f"columns {', '.join(names)}",
             expected=", ".join(f"{column}:token" for column in columns),
             hint="rename the columns, or set USER_ID_FIELD and ITEM_ID_FIELD",
@@ -114,11 +114,11 @@ def read_interactions(path: Path) -> Interactions:
     if repeated.any():
         first = int(np.flatnonzero(repeated)[0])
         raise DataError(
-            f"{path.name} holds the same interaction twice.",
+            f"{path.name} contains the same interaction twice.",
             found=f"{int(repeated.sum())} repeated rows, e.g. user {users[first]!r} and item "
             f"{items[first]!r} in line {first + 2}",
             expected="every user-item pair once",
-            hint="remove the repeated rows: they would count twice and could sit in two splits",
+            hint="remove the repeated rows: they would count twice and could be in two splits",
         )
     labels = _labels(path, frame[LABEL_COLUMN]) if LABEL_COLUMN in header else None
     return Interactions(users, items, labels)
@@ -129,7 +129,7 @@ def _labels(path: Path, column: pd.Series) -> np.ndarray:
     if not known.all():
         first = int(np.flatnonzero(~known)[0])
         raise DataError(
-            f"{path.name} has split labels that mean nothing.",
+            f"{path.name} has unknown split labels.",
             found=f"{int((~known).sum())} rows, first {column.iloc[first]!r} in line {first + 2}",
             expected="0 (train), 1 (validation) or 2 (test)",
         )
@@ -148,10 +148,10 @@ def _column(path: Path, header: list[str], names: tuple[str, ...]) -> str:
     for name in names:
         if name in header:
             return name
-    came = " | ".join(header)
+    names_found = " | ".join(header)
     raise DataError(
         f"{path.name} has no column {' or '.join(names)}.",
-        found=f"columns {came}" if len(header) > 1 else f"one column, {came!r}",
+        found=f"columns {names_found}" if len(header) > 1 else f"one column, {names_found!r}",
         expected="a tab-separated header such as userID, itemID, x_label",
         hint="rename the columns, or convert the file to tabs if it uses another delimiter",
     )

@@ -98,7 +98,7 @@ def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
     """Read a data set's `items.tsv`, `items.parquet` or RecBole `NAME.item`, the first that exists.
 
     Raises:
-        DataError: there is none.
+        DataError: none exists.
     """
     for file in ("items.tsv", "items.parquet", f"{name}.item"):
         path = dataset_dir / file

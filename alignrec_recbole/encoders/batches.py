@@ -144,7 +144,7 @@ def run_batches(
         if mask_modality == "image" and encoder.masks_images and readable_images is not None:
             has_image = readable_images[batch]
             images = [MASKED_IMAGE if has else None for has in has_image]
-            # a masked image without a text says nothing: its row stays zero
+            # a masked image without a text has no content: its row stays zero
         rows = np.zeros((len(batch), encoder.width), dtype=np.float32)
         used = np.flatnonzero(encodable)
         if len(used):

@@ -47,7 +47,7 @@ def encode_items(
         UnknownNameError: there is no such encoder.
         SettingError: the name alone does not choose the weights.
         MissingDependencyError: its extra is not installed.
-        DataError: there is no text, or no readable image, at all.
+        DataError: no item has a text, or none a readable image.
     """
     entry = _by_name(name)
     module = entry.load()

@@ -211,7 +211,7 @@ def _encode(
     total = sum(len(plan.batches[k]) for k in numbers)
     before = sum(len(plan.batches[k]) for k in writer.done)
     if before:
-        logger.info("%s: going on after %d of %d items", spec.stem, before, total)
+        logger.info("%s: resuming after %d of %d items", spec.stem, before, total)
     batches = run_batches(
         encoder,
         items,

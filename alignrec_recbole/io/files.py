@@ -1,4 +1,4 @@
-"""Files written whole or not at all, hashed, and kept inside their folder."""
+"""Files: written whole or not at all, hashed, and confined to their folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     The old file stays untouched on any error, a full disk and a kill included.
 
     Raises:
-        WriteError: the folder can't be written to, or there is no room.
+        WriteError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
     encoding = None if "b" in mode else "utf-8"
@@ -67,8 +67,8 @@ def _not_written(path: Path, error: OSError) -> WriteError:
     return WriteError(
         f"{path.name} could not be written.",
         found=f"{error.strerror or error} in {path.parent}",
-        expected="a folder this user may write to, with room for the file",
-        hint="free some space or choose another folder; what was there is unchanged",
+        expected="a folder this user may write to, with enough free space",
+        hint="free some space or choose another folder; an earlier file is unchanged",
     )
 
 
@@ -89,7 +89,7 @@ def _sha256(handle: IO[bytes]) -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return `folder/name`, refusing a name that leads out of the folder.
+    """Return `folder/name`, refusing a name outside the folder.
 
     Raises:
         DataError: `name` is absolute, has `..` in it or follows a link out of `folder`.
@@ -97,7 +97,7 @@ def inside(folder: Path, name: str) -> Path:
     folder = Path(folder)
     path = folder / name
     if "\0" in name:
-        raise DataError("A path holds a zero byte.", found=repr(name), expected="a plain file name")
+        raise DataError(f"The path {name!r} contains a zero byte.", expected="a plain file name")
     if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
         raise DataError(
             f"The path {name!r} leads out of its folder.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from alignrec_recbole.errors import DataError
 
-# pandas: a quotation mark is a character like any other, and "NA" a name
+# options of pandas: a quotation mark is an ordinary character, and "NA" a name
 AS_WRITTEN: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "keep_default_na": False}
 
 
@@ -17,7 +17,7 @@ def read_header(path: Path, separator: str = "\t") -> list[str]:
     """Column names of a separated file, a byte order mark removed.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8, or a column has two entries.
+        DataError: the file is missing, empty or not UTF-8, or names a column twice.
     """
     try:
         with open(path, encoding="utf-8-sig") as handle:
@@ -59,8 +59,8 @@ def check_lines(path: Path, header: Sequence[str], separator: str = "\t") -> Non
         cells = lines[wrong[0]].count(mark) + 1
         raise DataError(
             f"{path.name} is not a regular table.",
-            found=f"{len(wrong)} lines of another width, first line {wrong[0] + 1} with {cells} "
-            "cells",
+            found=f"{len(wrong)} lines with another number of cells, first line {wrong[0] + 1} "
+            f"with {cells} cells",
             expected=f"{len(header)} cells in every line, as in the header",
             hint="complete these lines, or convert the file to tabs if it uses another delimiter",
         )

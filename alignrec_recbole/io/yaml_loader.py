@@ -43,7 +43,7 @@ def properties_dir() -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a file; empty if there is no such file or nothing in it.
+    """The mapping in a file; empty if the file is missing or empty.
 
     Raises:
         SettingError: the file is not YAML, or no mapping.

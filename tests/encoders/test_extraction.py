@@ -272,7 +272,7 @@ def test_killed_outright_and_started_again(items: ItemTable, tmp_path: Path) -> 
     assert not (cut / "beit3.npy").exists()
     again = subprocess.run(command(cut), cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert f"going on after {done} of 16 items" in again.stderr
+    assert f"resuming after {done} of 16 items" in again.stderr
     subprocess.run(command(whole), cwd=ROOT, check=True, capture_output=True)
     assert (cut / "beit3.npy").read_bytes() == (whole / "beit3.npy").read_bytes()
     assert (cut / "beit3.json").read_bytes() == (whole / "beit3.json").read_bytes()
@@ -556,7 +556,7 @@ def test_real_weights_are_named_by_hash(items, saved_model, tmp_path: Path) -> N
     [
         ([], "BEiT-3 needs weights"),
         (["--random-init", "--weights", "x.pth"], "either given or random"),
-        (["--weights", "absent.pth", "--tokenizer", "t.spm"], "tokenizer is not there"),
+        (["--weights", "absent.pth", "--tokenizer", "t.spm"], "There is no tokenizer t.spm"),
         (["--random-init", "--size", "giant"], "no BEiT-3 size 'giant'"),
         (["--random-init", "--size", "toy", "--image-size", "30"], "patch_size"),
     ],

@@ -1,10 +1,12 @@
 """One idea of a number in every YAML file: 1e-5 is one, as in RecBole."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from alignrec_recbole.errors import SettingError
+from alignrec_recbole.io import yaml_loader
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.suites.schema import read_suite
 
@@ -49,3 +51,15 @@ def test_what_is_no_mapping_is_refused(text: str, says: str, tmp_path: Path) -> 
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(SettingError, match=says):
         read_yaml(tmp_path / "a.yaml")
+
+
+def test_nothing_reads_yaml_in_another_way() -> None:
+    """A second loader would have a second idea of a number."""
+    root = Path(yaml_loader.__file__).parents[2]
+    readers = [
+        str(path.relative_to(root))
+        for folder in ("alignrec_recbole", "benchmarks")
+        for path in (root / folder).rglob("*.py")
+        if re.search(r"\byaml\.(safe_|full_|unsafe_)?load", path.read_text("utf-8"))
+    ]
+    assert readers == ["alignrec_recbole/io/yaml_loader.py"]

@@ -1,14 +1,14 @@
-"""BEiT-3's multiway transformer: two streams of tokens that meet in attention alone.
+"""BEiT-3's multiway transformer: two streams of tokens that are joined in attention only.
 
     u = LN(x);  a = softmax(q kᵀ / √d_h) v  over both streams;  x ← x + W_o LN(a)
     w = LN(x);  x ← x + W₂ LN(gelu(W₁ w))
 
-Each modality has its own copy of everything but the attention operation (q, k, v in one product).
+Each modality has its own parameters for all but the attention operation (q, k, v in one product).
 
 Followed   the released base and large models (github.com/microsoft/unilm, beit3); agreement with
            torchscale 0.3.0 is measured by `python -m benchmarks.parity.beit3`.
 Shapes     image [B, 3, S, S], ids [B, T] → vision rows [B, 1 + patches, d], text rows [B, T, d].
-Cost       24 n d² + 4 n² d operations a layer for n tokens.
+Cost       24 n d² + 4 n² d operations per layer for n tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from alignrec_recbole.errors import SettingError
 from alignrec_recbole.settings import Settings
 
 EPS = 1e-5  # of every LayerNorm
-FIRST_POSITION = 2  # rows 0 and 1 of both position tables are never read
+FIRST_POSITION = 2  # rows 0 and 1 of both position tables are unused
 
 
 class Architecture(Settings):

@@ -1,4 +1,4 @@
-"""The one operation in which the streams of tokens meet."""
+"""Attention over the joined streams of tokens."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def joint_attention(
 ) -> list[Tensor]:
     """softmax(q kᵀ / √d) v over the tokens of all streams.
 
-    torch's own operation, except in bfloat16 on processors that multiply it but have no matrix
-    units: there its products take twice as long as batched ones, so outside autograd the items go
-    through those in turn, each within the cache. They round scores to bfloat16.
+    This is torch's own operation, except in bfloat16 on processors that multiply it but have no
+    matrix units: there its products take twice as long as batched ones, so that without autograd
+    the items are computed one after the other, each within the cache, with scores rounded to
+    bfloat16.
 
     Args:
         streams: q, k and v of each stream's tokens [B, n, 3, h, d].

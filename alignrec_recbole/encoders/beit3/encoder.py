@@ -87,14 +87,14 @@ class Beit3Encoder(ItemEncoder):
     def text_lengths(self, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
         """Tokens of each text, <s> and </s> included; 0 if there are no others."""
         tokens = np.zeros(len(texts), dtype=np.int64)
-        unknown = cut = 0
+        unknown = truncated = 0
         for i, text in enumerate(texts):
             ids = self._ids(text)
             tokens[i] = len(ids) if len(ids) > SPECIAL else 0
             unknown += ids.count(UNK)
-            cut += len(ids) == self.tokenizer.max_tokens
+            truncated += len(ids) == self.tokenizer.max_tokens
         real = int(tokens.sum()) - SPECIAL * int((tokens > 0).sum())
-        stats = {"unknown_token_share": unknown / max(1, real), "texts_of_full_length": cut}
+        stats = {"unknown_token_share": unknown / max(1, real), "texts_of_full_length": truncated}
         return tokens, stats
 
     def _ids(self, text: str) -> list[int]:
@@ -139,7 +139,7 @@ class Beit3Encoder(ItemEncoder):
 
     def _pool(self, rows: Beit3Output, ids: np.ndarray, padding: Tensor) -> Tensor:
         text, vision = rows.text, rows.vision
-        assert text is not None  # every item goes with a text, if only <s></s>
+        assert text is not None  # every item has a text, if only <s></s>
         if self.pooling == "text-cls" or (self.pooling == "cls" and vision is None):
             return text[:, 0]
         if self.pooling == "cls":

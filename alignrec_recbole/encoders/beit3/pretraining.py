@@ -117,7 +117,7 @@ class Pretraining:
             value.requires_grad_(not name.startswith(frozen) if frozen else True)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """One group for each depth and kind: later layers learn faster.
+        """One group per depth and kind: later layers have higher learning rates.
 
         As in unilm's fine-tuning, vectors and the images' positions don't decay.
         """
@@ -150,7 +150,7 @@ class Pretraining:
         return self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
     def run(self, stop_after: int | None = None) -> Progress:
-        """Train to the end, or for `stop_after` more steps, from wherever `last.pt` is.
+        """Train to the end, or for `stop_after` more steps, starting at `last.pt` if it exists.
 
         Raises:
             DivergedError: a loss is not finite.
@@ -185,13 +185,13 @@ class Pretraining:
         settings, corpus = self.settings, self.corpus
         order = corpus.train[generator(settings.seed, epoch).permutation(len(corpus.train))]
         batch = order[place * settings.batch_size : (place + 1) * settings.batch_size]
-        cut = [
+        parts_of_batch = [
             batch[i : i + settings.micro_batch] for i in range(0, len(batch), settings.micro_batch)
         ]
         sizes = self.model.sizes
         mine = [
             make_micro_batch(corpus, m, sizes.grid, epoch, settings, num_layers=sizes.num_layers)
-            for m in cut[_rank() :: _world()]
+            for m in parts_of_batch[_rank() :: _world()]
         ]
         # means over the whole batch: the counts of all processes come first
         total = _reduced(sum((count_targets(m) for m in mine), torch.zeros(2, dtype=torch.float64)))
@@ -247,8 +247,8 @@ class Pretraining:
 
         Args:
             members: item indices with both modalities.
-            pairs: true; shuffled (each text meets another item's image); blind (no image).
-            draw: which other items, of the shuffled ones.
+            pairs: true; shuffled (each text with another item's image); blind (no image).
+            draw: which of several shuffles.
         """
         corpus, settings = self.corpus, self.settings
         other = derangement(len(members), settings.seed, draw) if pairs == "shuffled" else None
@@ -257,9 +257,14 @@ class Pretraining:
         self.model.eval()
         starts = list(range(0, len(members), settings.micro_batch))
         for start in starts[_rank() :: _world()]:
-            cut = slice(start, start + settings.micro_batch)
+            rows = slice(start, start + settings.micro_batch)
             micro = make_micro_batch(
-                corpus, members[cut], self.model.sizes.grid, VALIDATION_EPOCH, settings, images[cut]
+                corpus,
+                members[rows],
+                self.model.sizes.grid,
+                VALIDATION_EPOCH,
+                settings,
+                images[rows],
             )
             total += count_targets(micro)
             with self._autocast():
@@ -284,14 +289,14 @@ class Pretraining:
         if len(both) > 1:
             draws = CONTROL_DRAWS if self.state.step == self.steps else 1
             others = [self.evaluate(both, "shuffled", draw) for draw in range(draws)]
-            looks = {
+            results = {
                 "true": self.evaluate(both),
                 "shuffled": {k: float(np.mean([o[k] for o in others])) for k in KINDS},
                 "blind": self.evaluate(both, "blind"),
             }
             if draws > 1:
-                looks["sd"] = {k: float(np.std([o[k] for o in others], ddof=1)) for k in KINDS}
-            for pairs, values in looks.items():
+                results["sd"] = {k: float(np.std([o[k] for o in others], ddof=1)) for k in KINDS}
+            for pairs, values in results.items():
                 for kind, value in values.items():
                     row[f"{kind} {pairs}"] = value
                     writer.add_scalar(f"held-out/{kind} {pairs}", value, self.state.step)
@@ -302,10 +307,10 @@ class Pretraining:
             self._check_codebook(row["mim true"], self.target.chance)
 
     def _check_codebook(self, loss: float, chance: float) -> None:
-        """A head that was trained on these codes starts far below chance, a fresh one at it."""
+        """Warn of a loss above chance: a head trained on these codes starts far below it."""
         if loss > chance + 0.5:
             logger.warning(
-                "The MIM loss starts at %.2f, above chance (%.2f): the head speaks another "
+                "The MIM loss starts at %.2f, above chance (%.2f): the head was trained on another "
                 "codebook than the target's; start with a fresh one",
                 loss,
                 chance,
@@ -409,7 +414,7 @@ def _differing(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 class _Silent:
     def add_scalar(self, *_: Any) -> None:
-        """Other processes than the first write nothing."""
+        """Only the first process writes."""
 
     def close(self) -> None:
         """Nothing to close."""
@@ -433,13 +438,13 @@ def _reduced(value: Tensor) -> Tensor:
 
 
 def with_heads(model: Beit3, mim: int, seed: int, keep_mim: bool = False) -> Beit3:
-    """The model with both heads; absent ones are drawn, and the MIM head is drawn anew.
+    """The model with both heads, the missing ones and the MIM head newly initialised.
 
-    (The published MIM head speaks a codebook that was not released.)
+    (The published MIM head predicts codes of a codebook that was not released.)
     """
     keep = keep_mim and model.sizes.mim == mim
     sizes = model.sizes.model_copy(update={"mlm": True, "mim": mim})
     out = Beit3(sizes).initialise(seed)
-    taken = {k: v for k, v in model.state_dict().items() if keep or not k.startswith("mim_head")}
-    out.load_state_dict(taken, strict=False)
+    copied = {k: v for k, v in model.state_dict().items() if keep or not k.startswith("mim_head")}
+    out.load_state_dict(copied, strict=False)
     return out

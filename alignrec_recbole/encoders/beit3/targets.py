@@ -48,7 +48,7 @@ class Target(ABC):
         """Sum over the patches [m, width] of each one's loss."""
 
     def to(self, device: str) -> Target:
-        """Move what it holds."""
+        """Move its model, if it has one."""
         return self
 
 

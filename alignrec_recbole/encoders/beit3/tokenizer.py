@@ -2,7 +2,7 @@
 
     <s> 0 · <pad> 1 · </s> 2 · <unk> 3 · piece p → p + 1 · <mask> = pieces + 1
 
-`<mask>`, `<s>` and `</s>` written out in an item's text stay plain text. SentencePiece is called
+`<mask>`, `<s>` and `</s>` in an item's text are plain text. SentencePiece is called
 directly: transformers 5 reads the published file as a vocabulary of five entries.
 """
 
@@ -20,9 +20,8 @@ from alignrec_recbole.io.files import atomic_write, sha256_file
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 SPECIAL = 2  # <s> and </s> around every text
-PUBLISHED_PIECES = 64000
 MAX_TOKENS = 128  # AlignRec's; the special ones included
-LONGEST_SENTENCE = 4192  # bytes; SentencePiece's training leaves out longer ones, saying nothing
+LONGEST_SENTENCE = 4192  # bytes; SentencePiece's training silently skips longer ones
 
 
 class Tokenizer:
@@ -30,7 +29,7 @@ class Tokenizer:
 
     Args:
         path: a SentencePiece model.
-        max_tokens: longer texts are cut; <s> and </s> are counted and kept.
+        max_tokens: longer texts are truncated; <s> and </s> are counted.
 
     Raises:
         FeatureError: the file is missing or is not a SentencePiece model.
@@ -41,15 +40,14 @@ class Tokenizer:
         pieces = _sentencepiece()
         if max_tokens <= SPECIAL:
             raise SettingError(
-                "A text needs room for a token between <s> and </s>.",
+                "max_tokens is too small for a token between <s> and </s>.",
                 found=f"max_tokens {max_tokens}",
                 expected=f"at least {SPECIAL + 1}",
             )
         path = Path(path)
         if not path.is_file():
             raise FeatureError(
-                "The tokenizer is not there.",
-                found=str(path),
+                f"There is no tokenizer {path}.",
                 expected="a SentencePiece model; BEiT-3's is beit3.spm",
                 hint="pass --tokenizer PATH",
             )
@@ -77,7 +75,7 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """Ids there are; the published embedding has eight unused rows more."""
+        """Number of ids; the published embedding has eight unused rows more."""
         return self.pieces + 2
 
     def encode(self, text: str) -> list[int]:
@@ -86,14 +84,14 @@ class Tokenizer:
         return [BOS, *(UNK if p == self._unknown else p + 1 for p in found), EOS]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; special ones are left out."""
+        """The text of ids, without special ones."""
         return str(self._pieces.decode([i - 1 for i in ids if UNK < i < self.mask]))
 
     def check_fits(self, vocabulary: int) -> None:
-        """Refuse a model with fewer embedding rows than ids.
+        """Check that a model has an embedding row per id.
 
         Raises:
-            SettingError: some ids have no row.
+            SettingError: it has fewer.
         """
         if self.vocabulary > vocabulary:
             raise SettingError(
@@ -122,10 +120,10 @@ def train_tokenizer(texts: Sequence[str], path: Path, pieces: int) -> None:
     """Fit a unigram model to texts, for architectures that start from nothing.
 
     Args:
-        pieces: at most so many; short texts give fewer.
+        pieces: maximum number; short texts give fewer.
 
     Raises:
-        SettingError: the texts hold nothing to fit, or more letters than pieces.
+        SettingError: the texts have no words, or more different letters than pieces.
     """
     out = io.BytesIO()
     sentences = sorted({part for t in texts if t.strip() for part in _sentences(t)})
@@ -151,10 +149,10 @@ def train_tokenizer(texts: Sequence[str], path: Path, pieces: int) -> None:
 
 
 def _sentences(text: str) -> list[str]:
-    """The text, cut at white space (or in a word too long) if training would leave it out."""
+    """The text, split at white space (or within a long word) if training would skip it."""
     if len(text.encode()) <= LONGEST_SENTENCE:
         return [text]
-    # a character takes four bytes at most
+    # a character has four bytes at most
     return textwrap.wrap(text, LONGEST_SENTENCE // 4, break_on_hyphens=False)
 
 

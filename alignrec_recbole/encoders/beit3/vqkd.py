@@ -1,9 +1,9 @@
-"""BEiT v2's visual tokenizer: an image to one of 8192 codes a patch. Encoder side only.
+"""BEiT v2's visual tokenizer: one of 8192 codes per patch of an image. Encoder side only.
 
     rows = LN(ViT(x));  z = W₂ tanh(W₁ rows);  code = argmin_k ‖z/‖z‖ − e_k‖²
 
 Source: Peng et al., "BEiT v2", arXiv 2208.06366; key names of github.com/microsoft/unilm, beit2. No
-published file was at hand: names are checked strictly, codes of a published image are not.
+published file was available: names are checked strictly, codes of a published image are not.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from alignrec_recbole.io.files import atomic_write, sha256_file
 PREFIX = "beit3."  # of the published files
 EXPERTS = {"vision": "A", "text": "B"}
 HEAD_NAMES = ("mlm_head", "mim_head")
-# Heads of other tasks that published files hold beside the backbone; they are reported, not used.
+# Heads of other tasks in published files; they are not used.
 OTHER_HEADS = re.compile(
     r"(language_head|vision_head|logit_scale|pooler\.(norm|dense)|fc_norm|"
     r"head(\.(0|1|3|norm1|norm2|dense1|dense2))?)(\.(weight|bias))?"
@@ -35,7 +35,7 @@ HEADER = "beit3"  # the one key of the safetensors header: several have no fixed
 
 
 def names(sizes: Architecture) -> dict[str, list[str]]:
-    """Our parameter → the torchscale tensors it is made of (three for q, k and v)."""
+    """Our parameter → its torchscale tensors (three for q, k and v)."""
     out = {
         "text_embed.weight": ["text_embed.weight"],
         "patch_embed.weight": ["vision_embed.proj.weight"],
@@ -178,10 +178,10 @@ def _filled(sizes: Architecture, state: Mapping[str, Tensor], source: str) -> Be
 def load(path: Path) -> Beit3:
     """A model from a published .pth, a torchscale .safetensors or this package's own.
 
-    Nothing in a .pth is executed: tensors, plain data and argparse namespaces are all it may hold.
+    Nothing in a .pth is executed: only tensors, plain data and argparse namespaces are accepted.
 
     Raises:
-        FeatureError: the file is missing, damaged, holds other objects, or is not BEiT-3.
+        FeatureError: the file is missing, damaged, contains other objects, or is not BEiT-3.
     """
     path = Path(path)
     if not path.is_file():
@@ -268,9 +268,9 @@ def resized(model: Beit3, image_size: int) -> Beit3:
     sizes = model.sizes.model_copy(update={"image_size": image_size})
     sizes = Architecture(**sizes.model_dump())  # checked again
     state = dict(model.state_dict())
-    kept = FIRST_POSITION + 1  # unused rows and cls
+    copied = FIRST_POSITION + 1  # unused rows and cls
     table = state["vision_positions"]
-    old = table[kept:].T.reshape(1, -1, model.sizes.grid, model.sizes.grid)
+    old = table[copied:].T.reshape(1, -1, model.sizes.grid, model.sizes.grid)
     new = F.interpolate(old, size=(sizes.grid, sizes.grid), mode="bicubic", align_corners=False)
-    state["vision_positions"] = torch.cat([table[:kept], new.flatten(2)[0].T])
+    state["vision_positions"] = torch.cat([table[:copied], new.flatten(2)[0].T])
     return _filled(sizes, state, f"the model resized to {image_size}")

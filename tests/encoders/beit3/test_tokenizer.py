@@ -97,7 +97,7 @@ def test_long_texts_are_learnt_from_too(tmp_path: Path, text: str) -> None:
 
 
 def test_bad_tokenizers(path: Path, tmp_path: Path, tokenizer: Tokenizer, monkeypatch) -> None:
-    with pytest.raises(FeatureError, match=r"(?s)not there.*--tokenizer"):
+    with pytest.raises(FeatureError, match=r"(?s)There is no tokenizer.*--tokenizer"):
         Tokenizer(tmp_path / "none.spm")
     for content in (b"", b"not a model", path.read_bytes()[: len(path.read_bytes()) // 2]):
         (tmp_path / "bad.spm").write_bytes(content)
