@@ -1,4 +1,10 @@
-"""What the models of this package share: named loss terms, scoring by inner product, one cache."""
+"""Base class and parts of this package's models: named loss terms, scores by inner product.
+
+A model is one file with a settings class and a model class, a line in registry/models.py and a YAML
+of defaults. A model without item features starts from PairwiseRecommender and UserItemEmbedding
+(bpr.py is the shortest), one with item features from ContentRecommender and ModalityFeatures in
+_content.py (vbpr.py), one whose two views can be aligned from TwoViewRecommender (freedom.py).
+"""
 
 from __future__ import annotations
 
@@ -21,8 +27,9 @@ from alignrec_recbole.settings import Settings
 class PairwiseRecommender(GeneralRecommender):
     """A model trained on (user, positive, negative) that scores by ⟨h_u, h_i⟩.
 
-    A subclass sets `self.weights` (loss term → weight) and gives `embeddings` and `loss_terms`.
-    Tables have one leading PAD row for users and for items, as RecBole numbers them.
+    A subclass sets `self.weights` (loss term → weight) and defines `embeddings` and `loss_terms`.
+    It may define `begin_epoch(generator)` and `after_step()`, which the trainer calls before each
+    epoch and after each step. Row 0 of users and of items is PAD.
     """
 
     input_type = InputType.PAIRWISE
@@ -96,9 +103,10 @@ class GraphSettings(Settings):
 
 
 class UserItemEmbedding(nn.Module):
-    """ID vectors of users and items in one table [user_num + item_num, d], ready for propagation.
+    """ID vectors of users and items in one table [user_num + item_num, d], for propagation.
 
-    Both parts are drawn by `initialise` as tables of their own without their PAD row, which is 0.
+    `initialise` fills the users' part and the items' part apart, without their PAD rows, which are
+    zero.
     """
 
     def __init__(self, n_users: int, n_items: int, size: int, initialise: Any) -> None:
@@ -121,7 +129,7 @@ class UserItemEmbedding(nn.Module):
 
 
 def padded(rows: int, size: int, initialise: Any) -> nn.Parameter:
-    """A table [rows, size] drawn by `initialise` without its PAD row, which is 0."""
+    """A parameter [rows, size] filled by `initialise`, except for the PAD row, which is zero."""
     table = torch.zeros(rows, size)
     initialise(table[1:])
     return nn.Parameter(table)
@@ -139,5 +147,5 @@ def pair_scores(user: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tenso
 
 
 def xavier_normal_as_one(rows: int) -> Callable[[Tensor], Tensor]:
-    """Xavier's normal initialisation of a table [rows, d], for drawing it in parts [n, d]."""
+    """Xavier's normal initialisation of a table [rows, d] that is filled in parts [n, d]."""
     return lambda part: nn.init.normal_(part, std=math.sqrt(2 / (rows + part.shape[1])))

@@ -1,7 +1,7 @@
-"""What models with item features share: their tables, and alignment of two views as an option.
+"""Parts of models with item features: the features themselves, and alignment of two views.
 
-A model takes any number of feature sets (one fused matrix, several modalities, one of them) and
-treats each as a modality.
+A model reads any number of feature sets, fused or of one modality each, and treats each of them as
+a modality.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class ModalityFeatures(nn.Module):
         table = self[number]
         if table.requires_grad:
             return l2_normalize_rows(table.detach().index_select(0, items))
-        if self._inverse_norms.get(number, (None,))[0] is not table:  # else: of this very table
+        if self._inverse_norms.get(number, (None,))[0] is not table:  # else: of this table
             norms = table.norm(dim=1, keepdim=True)
             inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
             self._inverse_norms[number] = table, inverse
@@ -172,7 +172,7 @@ def _side_by_side(group: list[Any]) -> Tensor:
 
 
 def project(table: Tensor, layer: Any) -> Tensor:
-    """A large table [n, f] that changes from step to step, through an affine layer f → d."""
+    """A large matrix [n, f] that differs from step to step, through an affine layer f → d."""
     return linear(table, layer.weight, layer.bias)
 
 
@@ -220,13 +220,13 @@ class AlignSettings(Settings):
 
 
 class TwoViewSettings(Settings):
-    """Settings of a model whose views can be aligned."""
+    """Settings of a model whose two views can be aligned."""
 
     align: AlignSettings = Field(description="align.cca, align.uia, align.reg, align.temperature")
 
 
 class Views(NamedTuple):
-    """The batch's users and positive items in both views, and fused; [b, d] each."""
+    """The batch's users and positive items in the ID view, the content view and fused [b, d]."""
 
     user_id: Tensor
     user_content: Tensor

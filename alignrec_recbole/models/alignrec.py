@@ -36,17 +36,17 @@ Where the variants differ (any switch may be set by itself, null takes the varia
 Ablations: `cca_weight: 0`, `uia_weight: 0`, `reg_sim_weight: 0`. Replaceable parts (the paper
 names them): `fuser` sum | attention, `objective` bpr | bce | softmax.
 
-Deviations  D1 an item with a zero feature row keeps a single self edge in S and is nobody's
+Deviations  D1 an item with a zero feature row has only a self edge in S and is no item's
                neighbour (the reference turns all of S into NaN).
             D2 the reference's layers that get no gradient (query_common, gate_mm_prefer) are not
                built, so equal seeds give other initial weights.
-            D3 no items × items matrix: S is made in blocks, REG through ‖·‖² of small products.
+            D3 no items × items matrix: S is computed in blocks, REG through ‖·‖² of small products.
             D4 `attention` is ours: h = Σ_v a_v h_v, a = softmax_v(qᵀ tanh(W h_v + b)).
             D5 what an item does not have is not learnt: its columns of F stay zero where F is
                trained, and REG leaves out items with no feature at all.
 Shapes      node table [user_num + item_num, d], features [item_num, f]; row 0 is PAD and zero.
 Cost        2L + n + 1 sparse products, one I × f × d product (three with trained features) and two
-            b × b matrices a step.
+            b × b matrices per step.
 """
 
 from __future__ import annotations

@@ -12,13 +12,13 @@ Followed    enoche/MMRec@e775373 src/models/bm3.py, the authors' own port; compa
     loss = UI + cl_weight · MM + reg_weight · (‖h_u‖_F + ‖h_i‖_F) / I, norms of all rows
     s(u, i) = ⟨P h_u, P h_i⟩
 
-    In a step a user or an item has one mask, however often the batch names it.
+    Within a step a user or an item has one mask, even if the batch names it twice.
 
-Deviations  D1 an item without a set is left out of that set's means.
+Deviations  D1 an item without a modality is excluded from that modality's means.
             D2 the norms are divided by the number of real items (the reference's tables have no
                PAD row, ours does).
 Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.
-Cost        2L sparse products a step; features of the batch's positives only.
+Cost        2L sparse products per step; features of the batch's positives only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class BM3Settings(Settings):
 
 
 class BM3(ContentRecommender):
-    """BM3 on any number of feature sets."""
+    """BM3 on any number of modalities."""
 
     settings_class = BM3Settings
     scores_cold_items = False  # features teach ID vectors, they do not score

@@ -2,7 +2,7 @@
 
 Paper       Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
 Followed    RecBole's BPR (Xavier-normal tables), plus MMRec's penalty Σ ‖E‖_F / b over the batch's
-            user, positive and negative vectors (norms not squared), which RecBole's BPR lacks.
+            user, positive and negative vectors (norms not squared); RecBole's BPR has none.
 Deviations  none known; PAD rows are zero.
 Shapes      users [user_num, d], items [item_num, d]; row 0 is PAD.
 Cost        proportional to batch size, plus Adam over both tables.

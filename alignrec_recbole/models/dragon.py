@@ -1,4 +1,4 @@
-"""DRAGON: one graph convolution a feature set, then a graph among users and one among items.
+"""DRAGON: one graph convolution per modality, then a graph among users and one among items.
 
 Paper       Zhou et al., "Enhancing Dyadic Relations with Homogeneous Graphs for Multimodal
             Recommendation", ECAI 2023, arXiv 2301.12097; equations 1-10, attentive concatenation.
@@ -12,16 +12,16 @@ Followed    enoche/MMRec@e775373 src/models/dragon.py (aggr_mode add) and its sc
     T   softmax of the numbers of common items of a user's k nearest users;  S as in FREEDOM
     loss = BPR / ln 2 + reg_weight · (Σ_m mean p_m² of the batch's users + mean a²)
 
-Deviations  D1 a user with fewer than k neighbours has those (the reference fills up to k by drawing
-               them again, anew each epoch, so that chance weights them); among users with equally
-               many common items the smaller id is nearer.
+Deviations  D1 a user with fewer than k neighbours has only those (the reference fills up to k by
+               drawing some again in each epoch, which makes their weights random); among users with
+               equally many common items the smaller id is nearer.
             D2 scores are of the present weights, not of those before the last step.
-            D3 of one set nothing is weighed: a is not built (the reference has it in the penalty).
-            D4 an item without a set has a zero z_m and a single self edge in that set's graph.
+            D3 with one modality a is not built (the reference has it in the penalty alone).
+            D4 an item without a modality has a zero z_m and only a self edge in its graph.
             D5 only the batch's rows of the last layers of T and S are computed.
-            D6 features are constants, as they are there; its layers that nothing uses are not here.
+            D6 features are constants, as they are there; its unused layers are not built.
 Shapes      p_m [user_num, d], a [user_num, M, 1], features [item_num, f_m]; row 0 is PAD.
-Cost        2L + n sparse products of width M d, M products I × f_m × 4d and I × 4d × d a step.
+Cost        2L + n sparse products of width M d, M products I × f_m × 4d and I × 4d × d per step.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class DRAGONSettings(GraphSettings, KnnSettings):
 
     n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
     user_k: int = Field(gt=0, description="neighbours of a user in T")
-    mm_image_weight: float = Field(ge=0, le=1, description="share of the sets that are not text")
+    mm_image_weight: float = Field(ge=0, le=1, description="weight of all that is not text")
     reg_weight: float = Field(ge=0, description="weight of the squares of p and a")
 
 
 class DRAGON(ContentRecommender):
-    """DRAGON on any number of feature sets."""
+    """DRAGON on any number of modalities."""
 
     settings_class = DRAGONSettings
 
@@ -114,7 +114,7 @@ class DRAGON(ContentRecommender):
         return terms
 
     def _propagated(self) -> tuple[Tensor, Tensor]:
-        """y of all users and items, the sets side by side [·, M d]."""
+        """y of all users and items, the modalities side by side [·, M d]."""
         start = []
         for number in range(len(self.tables)):
             hidden = F.leaky_relu(self.tables.project(number, self.projections[number]))

@@ -1,4 +1,4 @@
-"""DualGNN: a user's taste is a weighted sum over feature sets, and partly that of his like.
+"""DualGNN: a user's taste is a weighted sum over modalities, and partly that of similar users.
 
 Paper       Wang et al., "DualGNN: Dual Graph Neural Network for Multimedia Recommendation", IEEE
             Transactions on Multimedia 2021, doi 10.1109/TMM.2021.3138298.
@@ -16,18 +16,18 @@ Followed    enoche/MMRec@e775373 src/models/dualgnn.py (aggr_mode add) and
 Deviations  D1 a_u,m weighs z_m, as in the paper and the authors' code. MMRec adds text's z to the
                image's in place before it takes both for the users, who then get a_1 (z_1 + z_2) +
                a_2 z_2; the comparison takes that addition out of place.
-            D2 a user with fewer than k like him has each of them once; the reference fills up by
-               drawing some again, anew every epoch, so that its weights there are random. Equal
-               numbers of common items go to the lower id.
+            D2 a user with fewer than k such users has each of them once; the reference fills up by
+               drawing some again in every epoch, which makes their weights random. Among users
+               with equally many common items the lower id is nearer.
             D3 S comes from the training interactions, without a file and never as users × users.
-            D4 with one set there is nothing to weigh: r = z, and a is not built. A weight of the
-               items, which the reference penalises and never uses, is not here.
-            D5 an item without a set has x_m = 0.
+            D4 with one modality r = z, and a is not built. A weight of the items, which the
+               reference penalises and never uses, is not built either.
+            D5 an item without a modality has x_m = 0.
             D6 only the batch's rows of the items' last layer and of S are computed.
             D7 scores are of the present weights, not of those before the last step.
-Shapes      users [user_num, d] and features [item_num, f_m], one a set; a [user_num, M, 1]; S
-            [user_num, user_num], at most k a row; row 0 is PAD.
-Cost        2L sparse products of width M d, M products I × f_m × 4d and I × 4d × d a step.
+Shapes      users [user_num, d] and features [item_num, f_m], one per modality; a [user_num, M, 1];
+            S [user_num, user_num], at most k per row; row 0 is PAD.
+Cost        2L sparse products of width M d, M products I × f_m × 4d and I × 4d × d per step.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class DualGNNSettings(Settings):
 
 
 class DualGNN(ContentRecommender):
-    """DualGNN on any number of feature sets."""
+    """DualGNN on any number of modalities."""
 
     settings_class = DualGNNSettings
 
@@ -114,7 +114,7 @@ class DualGNN(ContentRecommender):
         return terms
 
     def _sum_of_layers(self, rows: Tensor | None = None) -> Tensor:
-        """z, the sets side by side, of all nodes or of some [n, M d]."""
+        """z, the modalities side by side, of all nodes or of some [n, M d]."""
         items = []
         for number in range(len(self.tables)):
             inner = F.leaky_relu(self.tables.project(number, self.hidden[number]))

@@ -1,23 +1,23 @@
-"""FREEDOM: a frozen item graph from features, and a user-item graph thinned anew every epoch.
+"""FREEDOM: a frozen item graph from features, and a user-item graph sampled again every epoch.
 
 Paper       Zhou and Shen, "A Tale of Two Graphs: Freezing and Denoising Graph Structures for
             Multimodal Recommendation", MM 2023, arXiv 2211.06924; equations 1-11.
 Followed    enoche/MMRec@e775373 src/models/freedom.py, the authors' own; compared gradient by
             gradient by `python -m benchmarks.parity.baselines --model FREEDOM` (no code taken).
 
-    S   = Σ_m w_m D^-½ A_m D^-½, A_m the unweighted cosine kNN graph of set m
+    S   = Σ_m w_m D^-½ A_m D^-½, A_m the unweighted cosine kNN graph of modality m
     Â_e = normalised graph of (1 − dropout) of the training edges, drawn each epoch without
           replacement with probability ∝ (d_u d_i)^-½; all edges for scoring
     h_u = mean_l (Â_eˡ E)_u,  h_i = mean_l (Â_eˡ E)_i + Sⁿ E_i,  s(u, i) = ⟨h_u, h_i⟩
     loss = BPR(h_u, h_i) + reg_weight · Σ_m BPR(h_u, W_m f_m)
 
-Deviations  D1 an item without a set keeps a single self edge in that set's graph.
+Deviations  D1 an item without a modality has only a self edge in that modality's graph.
             D2 only the batch's rows of the last layers and of the features are computed.
             D3 no bias beside W_m: it cancels in the difference of two scores (the reference has one
                whose gradient is rounding).
-            D4 the weight `mm_image_weight` belongs to all sets that are not text (_content.py).
+            D4 `mm_image_weight` is the weight of all modalities but text (_content.py).
 Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.
-Cost        2L + n sparse products a step; features of the batch's items only.
+Cost        2L + n sparse products per step; features of the batch's items only.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class FREEDOMSettings(TwoViewSettings, GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/FREEDOM.yaml."""
 
     n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
-    mm_image_weight: float = Field(ge=0, le=1, description="share of the sets that are not text")
-    dropout: float = Field(ge=0, lt=1, description="share of the edges left out of an epoch")
+    mm_image_weight: float = Field(ge=0, le=1, description="weight of all that is not text")
+    dropout: float = Field(ge=0, lt=1, description="share of the edges removed in an epoch")
     reg_weight: float = Field(ge=0, description="weight of BPR on the features")
     train_features: bool = Field(description="the feature tables are trained, as in MMRec")
 
 
 class FREEDOM(TwoViewRecommender):
-    """FREEDOM on any number of feature sets."""
+    """FREEDOM on any number of modalities."""
 
     settings_class = FREEDOMSettings
 

@@ -9,7 +9,7 @@ Followed    enoche/MMRec@e775373 src/models/grcn.py, which follows the authors' 
     f_m = norm(leaky(W_m F_m + b_m)),  p_m = norm(P_m);   n times p_m ← norm(p_m + Σ_i a_ui f_m,i)
     x_m = [p_m; f_m];   a_m(s → r) = softmax over the senders s of r of ⟨x_m,r, x_m,s⟩
     c_m = x_m + Σ_s a_m(s → r) x_m,s
-    w(s → r) = max(0, max_m a_m(s → r) t_m,s)          t_m,s a learnt trust of s in set m
+    w(s → r) = max(0, max_m a_m(s → r) t_m,s)          t_m,s a learnt trust of s in modality m
     e   = norm(E);   e' = Σ_s w e_s,   e" = Σ_s w e'_s
     h   = [e + e' + e", c_1 … c_M],   s(u, i) = ⟨h_u, h_i⟩
     loss = BPR + reg_weight · (q(E_u) + q(E_i) + Σ_m q(P_m,u) + Σ_{m not text} q(P_m)),
@@ -18,15 +18,15 @@ Followed    enoche/MMRec@e775373 src/models/grcn.py, which follows the authors' 
 Deviations  D1 n_routings (n) is 0. The reference's `n_layers` rounds go along user → item edges and
                then read the users, so that no round reaches them, in MMRec as in the authors' code:
                whatever `n_layers` is there, it computes n = 0. n > 0 is the paper's routing.
-            D2 an item without a set has a zero vector in it.
-            D3 any sets: the reference needs an image (with text alone it crashes); its penalty on
-               the image's whole P belongs to all sets that are not text.
+            D2 an item without a modality has a zero vector in it.
+            D3 any modalities: the reference needs an image (with text alone it crashes); its
+               penalty on the image's whole P applies to all modalities but text.
             D4 scores are of the present weights, not of those before the last step.
             D5 P and E are drawn without their PAD rows, which are 0.
 Shapes      node tables [user_num + item_num, d] and [user_num + item_num, M], users
-            [user_num, d_c] and features [item_num, f_m], one a set; row 0 is PAD.
-Cost        per set 1 + n rounds of edge products, softmax and sums of width d_c, two sums of width
-            d, M products I × f_m × d_c a step; E numbers an edge weight, never E × d.
+            [user_num, d_c] and features [item_num, f_m], one per modality; row 0 is PAD.
+Cost        per step and modality 1 + n rounds of edge products, softmax and sums of width d_c and a
+            product I × f_m × d_c, and two sums of width d; E numbers per edge weight, not E × d.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class GRCNSettings(Settings):
     """Hyper-parameters; defaults and their sources are in properties/model/GRCN.yaml."""
 
     embedding_size: int = Field(gt=0, description="d")
-    latent_embedding: int = Field(gt=0, description="d_c, size of a set's vectors")
+    latent_embedding: int = Field(gt=0, description="d_c, size of a modality's vectors")
     n_routings: int = Field(ge=0, description="rounds of routing n; 0: as the reference computes")
     reg_weight: float = Field(ge=0, description="weight of the mean squares")
 
 
 class GRCN(ContentRecommender):
-    """GRCN on any number of feature sets."""
+    """GRCN on any number of modalities."""
 
     settings_class = GRCNSettings
 
@@ -83,7 +83,7 @@ class GRCN(ContentRecommender):
         self.edges = EdgeWeights(dataset.pairs(), (self.n_users, self.n_items))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Refined ID vectors and the sets' vectors side by side, of all users and items."""
+        """Refined ID vectors and the modalities' vectors side by side, of all users and items."""
         vectors = torch.cat(self._views(), 1)
         return vectors[: self.n_users], vectors[self.n_users :]
 

@@ -5,26 +5,26 @@ Paper       Lin et al., "GUME: Graphs and User Modalities Enhancement for Long-T
 Followed    NanGongNingYi/GUME@44a4dce src/models/gume.py, the authors' own; compared gradient by
             gradient by `python -m benchmarks.parity.baselines --model GUME` (no code taken).
 
-    A = [[0, R], [Rᵀ, B]],  B_ij = 1 where j ≠ i is among i's k nearest by every set
+    A = [[0, R], [Rᵀ, B]],  B_ij = 1 where j ≠ i is among i's k nearest by every modality
     Â = D^-½ A D^-½, D row sums;  R̂ its user-item block;  S_m and p_m as in MGCN (mgcn.py)
     H = mean_l (Âˡ E),   h_m^i = S_mⁿ p_m,  h_m^u = R̂ h_m^i,   side, h and s(u, i) as in MGCN
-    X = mean_l Âˡ [mean_m Q_m; mean_m h_m^i],  Q_m user vectors of set m
+    X = mean_l Âˡ [mean_m Q_m; mean_m h_m^i],  Q_m user vectors of modality m
     loss = BPR + reg_weight · ½ Σ ‖h‖² / train_batch_size + cl_loss · (NCE(side_i → H_i)
            + NCE(side_u → H_u)) + vt_loss · VT + um_loss · UM + reg_weight_2 · ½ Σ ‖X_i‖² /
            train_batch_size over the batch's positives
     VT  = |var h_1 − var h_2| + |mean h_1 − mean h_2| over all entries of users and items, summed
-          over every two sets
+          over every two modalities
     UM  = NCE(X_u → side_u) + NCE(side_u + ε → side_u + ε') + NCE(X_u + ε → X_u + ε'), τ = um_temp;
           ε = 0.1 · sign(x) ⊙ norm(r), r uniform in [0, 1]
 
-Deviations  D1 D1-D4 of MGCN; of one set there is no VT, and B is that set's graph.
-            D2 X is one propagation of the mean, not the mean of one a set (same values).
+Deviations  D1 D1-D4 of MGCN; with one modality there is no VT, and B is that modality's graph.
+            D2 X is one propagation of the mean, not the mean of one per modality (same values).
             D3 ε is drawn for the batch's rows, so a user twice in a batch has two.
             D4 B takes the k of `knn_k` (the reference always compares lists of 10), of these only
                neighbours with a positive cosine.
 Shapes      node table [user_num + item_num, d], Q_m [user_num, d], features [item_num, f_m]; row 0
             is PAD, outside VT.
-Cost        4L + M n + 1 sparse products and M products I × f_m × d a step (three with trained
+Cost        4L + M n + 1 sparse products and M products I × f_m × d per step (three with trained
             features).
 """
 
@@ -60,7 +60,7 @@ class GUMESettings(MGCNSettings):
 
 
 class GUME(MGCN):
-    """GUME on any number of feature sets."""
+    """GUME on any number of modalities."""
 
     settings_class = GUMESettings
 

@@ -1,4 +1,4 @@
-"""ItemKNNCBF: items like those a user has, by content alone; nothing is learnt.
+"""ItemKNNCBF: items like those a user has, by content alone, without training.
 
 Paper       Ferrari Dacrema et al., "Are We Really Making Much Progress? A Worrying Analysis of
             Recent Neural Recommendation Approaches", RecSys 2019, arXiv 1907.06902.
@@ -9,9 +9,9 @@ Followed    enoche/MMRec@e775373 src/models/itemknncbf.py: raw features side by 
     s(u, j) = Σ_{i ∈ N_u} [j ∈ kNN(i)] ⟨f_i, f_j⟩ / (‖f_i‖ ‖f_j‖ + shrink)
 
 Deviations  D1 never an items × items matrix; scores are made for the users that are asked for.
-            D2 items without features have no neighbours and are nobody's.
+            D2 items without features have no neighbours and are no item's neighbour.
 Shapes      features [item_num, Σ f_m]; row 0 is PAD.
-Cost        one blockwise I × I × f product when built; k |N_u| additions a user.
+Cost        one blockwise I × I × f product when built; k |N_u| additions per user.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ItemKNNCBF(ContentRecommender):
 
     type = ModelType.TRADITIONAL
     settings_class = ItemKNNCBFSettings
-    scores_cold_items = False  # an item in nobody's list scores 0, however like others it is
+    scores_cold_items = False  # an item in no other item's list scores 0
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -51,7 +51,7 @@ class ItemKNNCBF(ContentRecommender):
         self.nothing = nn.Parameter(torch.zeros(1))  # RecBole's trainer wants a parameter
 
     def calculate_loss(self, interaction: Any) -> Tensor:  # type: ignore[override]
-        """Nothing is learnt."""
+        """A constant zero: there is nothing to learn."""
         return self.nothing.sum() * 0
 
     def predict(self, interaction: Any) -> Tensor:

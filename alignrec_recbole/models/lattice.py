@@ -6,24 +6,24 @@ Followed    enoche/MMRec@e775373 src/models/lattice.py (cf_model lightgcn), whic
             authors' CRIPAC-DIG/LATTICE; compared gradient by gradient by
             `python -m benchmarks.parity.baselines --model LATTICE` (no code taken).
 
-    z_m = W_m f_m + b_m                          α = softmax(a) over the sets
-    A_m, Ã_m = k largest cosines a row, of f_m (fixed) and of z_m (learnt)
+    z_m = W_m f_m + b_m                          α = softmax(a) over the modalities
+    A_m, Ã_m = k largest cosines per row, of f_m (fixed) and of z_m (learnt)
     S   = λ Σ_m α_m L(A_m) + (1 − λ) L(Σ_m α_m Ã_m),   L(A) = D^-½ A D^-½, D row sums
     h_i = mean_l (Bˡ E)_i + norm((Sⁿ E_i)_i),  h_u = mean_l (Bˡ E)_u,  B = D⁻¹(A_ui + I)
     loss = BPR + reg_weight · ½ Σ ‖h‖² / train_batch_size
 
-    The learnt graph is made anew at the first batch of an epoch, the only one whose gradient
+    The learnt graph is computed again at the first batch of an epoch, the only one whose gradient
     reaches W, b, a and the feature tables, and at scoring; between them S is constant.
 
 Deviations  D1 never an items × items matrix: the k nearest are found in blocks without gradient,
-               the kept cosines are then computed with gradient. That is the dense code's gradient.
+               their cosines are then computed with gradient. That is the dense code's gradient.
             D2 negative cosines count 0 (a negative row sum turns the reference into NaN).
-            D3 an item without a set keeps a single self edge in L(A_m) and none in Ã_m.
+            D3 an item without a modality has only a self edge in L(A_m) and none in Ã_m.
             D4 the reference under torch < 2 went on moving W, a and the tables by Adam's momentum
                on the other batches (its gradients were zero, not absent); under torch 2 it does
                not, nor does this.
 Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.
-Cost        2L + n sparse products a step; a kNN search over z once an epoch and once a ranking.
+Cost        2L + n sparse products per step; a kNN search over z per epoch and per ranking.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class LATTICESettings(TwoViewSettings, GraphSettings, KnnSettings):
 
 
 class LATTICE(TwoViewRecommender):
-    """LATTICE on any number of feature sets."""
+    """LATTICE on any number of modalities."""
 
     settings_class = LATTICESettings
 

@@ -12,17 +12,17 @@ Followed    enoche/MMRec@e775373 src/models/lgmrec.py, the authors' own port of
     h   = C + Σ_m norm(G_m) + α norm(Σ_m [U_m; X_m]),   s(u, i) = ⟨h_u, h_i⟩
     loss = BPR + reg_weight · NORMS + cl_weight · HCL
     HCL = Σ over the batch of NCE(U_m → U_m' among all users) + NCE(X_m → X_m' among all items),
-          for every two sets m before m'; NORMS = Σ ‖h‖_F / b; τ = 0.2 everywhere
+          for every two modalities m before m'; NORMS = Σ ‖h‖_F / b; τ = 0.2 everywhere
 
 Deviations  D1 scoring uses the softmax without Gumbel noise and without dropout (the reference
                draws noise when scoring too, so that its scores are random).
-            D2 one set has no HCL (the reference crashes); of two, the order is the given one.
+            D2 one modality has no HCL (the reference crashes); of two, the order is the given one.
             D3 only the batch's rows of the last modal layer are computed.
-            D4 the softmax with all rows is made in blocks.
+            D4 the softmax with all rows is computed in blocks.
 Shapes      node table [user_num + item_num, d], features [item_num, f_m], W_m [f_m, d],
             V_m [f_m, hyper_num]; row 0 is PAD, in no hyperedge.
 Cost        2L + 2n sparse products of width d and M d, M products I × f_m × (d + hyper_num), and
-            b × (U + I) × d for HCL a step.
+            b × (U + I) × d for HCL per step.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class LGMRecSettings(GraphSettings):
 
     n_mm_layers: int = Field(ge=1, description="layers of the modal graph n")
     n_hyper_layer: int = Field(ge=1, description="layers of the hypergraph")
-    hyper_num: int = Field(gt=0, description="hyperedges a set")
-    keep_rate: float = Field(gt=0, le=1, description="share of hyperedge memberships kept")
+    hyper_num: int = Field(gt=0, description="hyperedges per modality")
+    keep_rate: float = Field(gt=0, le=1, description="share of hyperedge memberships retained")
     alpha: float = Field(ge=0, description="α, weight of the global vectors")
     cl_weight: float = Field(ge=0, description="weight of HCL")
     reg_weight: float = Field(ge=0, description="weight of the norms of the batch's vectors")
@@ -60,14 +60,14 @@ class LGMRecSettings(GraphSettings):
 
 
 class _Global(NamedTuple):
-    """Global vectors of one set: users [user_num, d], items [item_num, d]."""
+    """Global vectors of one modality: users [user_num, d], items [item_num, d]."""
 
     users: Tensor
     items: Tensor
 
 
 class LGMRec(ContentRecommender):
-    """LGMRec on any number of feature sets."""
+    """LGMRec on any number of modalities."""
 
     settings_class = LGMRecSettings
     scores_cold_items = False  # beside hyperedges such an item has a random ID vector, and no edges
@@ -100,7 +100,7 @@ class LGMRec(ContentRecommender):
         return fused[: self.n_users], fused[self.n_users :]
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        """bpr, norms and, with more than one set, hcl."""
+        """bpr, norms and, with more than one modality, hcl."""
         items = torch.cat([positives, negatives.ravel()])
         rows = torch.cat([users, items + self.n_users])
         ids = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
@@ -120,7 +120,7 @@ class LGMRec(ContentRecommender):
         return terms
 
     def _products(self) -> list[tuple[Tensor, Tensor]]:
-        """F_m W_m [item_num, d] and F_m V_m [item_num, hyper_num] of every set.
+        """F_m W_m [item_num, d] and F_m V_m [item_num, hyper_num] of every modality.
 
         They are one product: that of V_m alone, a few columns wide, would take longer than both.
         """
@@ -133,7 +133,7 @@ class LGMRec(ContentRecommender):
         return out
 
     def _before_last_layer(self, content: list[Tensor]) -> Tensor:
-        """Âⁿ⁻¹ [z^u; z^i], the sets side by side [user_num + item_num, M d]."""
+        """Âⁿ⁻¹ [z^u; z^i], the modalities side by side [user_num + item_num, M d]."""
         items = torch.cat(content, 1)
         modal = torch.cat([self.user_means @ items, items])
         for _ in range(self.settings.n_mm_layers - 1):
@@ -141,7 +141,7 @@ class LGMRec(ContentRecommender):
         return modal
 
     def _globals(self, items: Tensor, logits_of_sets: list[Tensor]) -> list[_Global]:
-        """U_m and X_m of every set from the items' ID vectors [item_num, d] and F_m V_m."""
+        """U_m and X_m of every modality from the items' ID vectors [item_num, d] and F_m V_m."""
         drop = 1 - self.settings.keep_rate
         real = (torch.arange(self.n_items, device=items.device) > 0)[:, None]
         out = []

@@ -7,7 +7,7 @@ Followed    the paper; the regulariser is that of RecBole's and MMRec's LightGCN
 Deviations  D1 only the batch's rows of the last layer are computed (same values).
             D2 PAD rows are zero and outside the graph; Xavier bounds count real rows only.
 Shapes      users [user_num, d], items [item_num, d]; row 0 is PAD.
-Cost        2L products with the training graph a step.
+Cost        2L products with the training graph per step.
 """
 
 from __future__ import annotations

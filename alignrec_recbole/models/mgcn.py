@@ -7,19 +7,19 @@ Followed    enoche/MMRec@e775373 src/models/mgcn.py, which follows the authors' 
             (no code taken).
 
     p_m = E_i ⊙ σ(V_m (W_m f_m + b_m) + c_m)        h_m^i = S_mⁿ p_m,  h_m^u = R̂ h_m^i
-    H   = mean_l (Âˡ E)                              S_m cosine kNN graph of set m, normalised
+    H   = mean_l (Âˡ E)                              S_m cosine kNN graph of modality m, normalised
     C   = Σ_m a_m h_m,  a = softmax_m(qᵀ tanh(Q h_m + r))
-    side = (C + Σ_m σ(G_m H + g_m) ⊙ (h_m − C)) / (M + 1),    M sets
+    side = (C + Σ_m σ(G_m H + g_m) ⊙ (h_m − C)) / (M + 1),    M modalities
     h   = H + side,  s(u, i) = ⟨h_u, h_i⟩
     loss = BPR + reg_weight · ½ Σ ‖h‖² / train_batch_size
            + cl_loss · (NCE(side_i → H_i) + NCE(side_u → H_u)), τ = 0.2
 
-Deviations  D1 with one set there is nothing to fuse: side = h_m, and q, Q, G are not built.
+Deviations  D1 with one modality there is nothing to fuse: side = h_m, and q, Q, G are not built.
             D2 the two affine maps of a gate are multiplied into one (same values).
             D3 fusion is computed for the batch's rows only.
-            D4 an item without a set keeps a single self edge in S_m; negative cosines count 0.
+            D4 an item without a modality has only a self edge in S_m; negative cosines count 0.
 Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.
-Cost        2L + M n + 1 sparse products and M products I × f_m × d a step (three with trained
+Cost        2L + M n + 1 sparse products and M products I × f_m × d per step (three with trained
             features).
 """
 
@@ -54,7 +54,7 @@ class MGCNSettings(TwoViewSettings, GraphSettings, KnnSettings):
 
 
 class MGCN(GatedTwoView):
-    """MGCN on any number of feature sets."""
+    """MGCN on any number of modalities."""
 
     settings_class: type[MGCNSettings] = MGCNSettings
 

@@ -1,4 +1,4 @@
-"""MMGCN: one graph convolution a feature set, tied together by shared ID vectors.
+"""MMGCN: one graph convolution per modality, tied together by shared ID vectors.
 
 Paper       Wei et al., "MMGCN: Multi-modal Graph Convolution Network for Personalized
             Recommendation of Micro-video", MM 2019; equations 1-9.
@@ -6,7 +6,7 @@ Followed    enoche/MMRec@e775373 src/models/mmgcn.py, which follows the authors'
             compared gradient by gradient by `python -m benchmarks.parity.baselines --model MMGCN`
             (no code taken).
 
-    x⁰_m = norm([P_m; F_m W_m + b_m]) for a set that is not text, norm([P_m; F_m]) for text
+    x⁰_m = norm([P_m; F_m W_m + b_m]) for a modality that is not text, norm([P_m; F_m]) for text
     n_m  = leaky(D⁻¹A xˡ⁻¹_m V_m,l),   o_m = leaky(U_m,l xˡ⁻¹_m + c_m,l) + E
     xˡ_m = leaky(G_m,l [n_m; o_m] + g_m,l),  l = 1 … L
     h    = (1/M) Σ_m x^L_m,   s(u, i) = ⟨h_u, h_i⟩
@@ -14,19 +14,19 @@ Followed    enoche/MMRec@e775373 src/models/mmgcn.py, which follows the authors'
            q the mean square, of the batch's rows or of the whole table
 
 Deviations  D1 E and P are constants as they were drawn, and the penalty, then a constant too, is
-               left out, unless `train_vectors` is set. In MMRec, as in the authors' code, both are
+               omitted, unless `train_vectors` is set. In MMRec, as in the authors' code, both are
                tensors that no optimizer is given; the paper trains them, so does the comparison.
             D2 layers are set by `n_layers`; the reference has 3, whatever its setting.
-            D3 an item without a set has x⁰_m = 0.
+            D3 an item without a modality has x⁰_m = 0.
             D4 the reference's latent vectors of the image, and its penalty on P, belong to all sets
                that are not text.
             D5 only the batch's rows of the last layer are computed.
             D6 scores are of the present weights, not of those before the last step.
             D7 P and E are drawn without their PAD rows, which are 0.
 Shapes      node table [user_num + item_num, d]; users [user_num, w_m] and features [item_num, f_m],
-            one a set, w_m = latent_size or, for text, f_m; row 0 is PAD.
-Cost        per set one sparse product of width w_m and L − 1 of width d, and as many products
-            (U + I) × w_m × (w_m + d) and (U + I) × d × 2d a step.
+            one per modality, w_m = latent_size or, for text, f_m; row 0 is PAD.
+Cost        per modality one sparse product of width w_m and L − 1 of width d, and as many products
+            (U + I) × w_m × (w_m + d) and (U + I) × d × 2d per step.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class MMGCNSettings(Settings):
     """Hyper-parameters; defaults and their sources are in properties/model/MMGCN.yaml."""
 
     embedding_size: int = Field(gt=0, description="d")
-    latent_size: int = Field(gt=0, description="w_m of a set that is not text")
+    latent_size: int = Field(gt=0, description="w_m of a modality that is not text")
     n_layers: int = Field(ge=1, description="layers L")
     reg_weight: float = Field(ge=0, description="weight of the mean squares")
     train_vectors: bool = Field(description="ID vectors and preferences are trained; not in MMRec")
 
 
 class MMGCN(ContentRecommender):
-    """MMGCN on any number of feature sets."""
+    """MMGCN on any number of modalities."""
 
     settings_class = MMGCNSettings
 
@@ -87,7 +87,7 @@ class MMGCN(ContentRecommender):
         )
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Mean of the sets' vectors of all users and items."""
+        """Mean of the modalities' vectors of all users and items."""
         nodes = self._propagated(None)
         return nodes[: self.n_users], nodes[self.n_users :]
 
@@ -119,7 +119,7 @@ class MMGCN(ContentRecommender):
 
 
 class _Branch(nn.Module):
-    """The convolutions of one set.
+    """The convolutions of one modality.
 
     Args:
         width: of the features.

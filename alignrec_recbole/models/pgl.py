@@ -12,12 +12,12 @@ Followed    enoche/MMRec@e775373 src/models/pgl.py (mode local), the authors' ow
     h_u = mean_l (Â_eˡ x)_u,   h_i = mean_l (Â_eˡ x)_i + (Sⁿ x)_i,   s(u, i) = ⟨h_u, h_i⟩
     loss = BPR + reg_weight · ½ (NCE(drop h_u → drop h_u) + NCE(drop h_i → drop h_i)), τ = 0.2
 
-Deviations  D1 an item without a set has a zero vector in its part and a single self edge in A_m.
+Deviations  D1 an item without a modality has a zero z_m and only a self edge in A_m.
             D2 only the batch's rows of the last layers are computed.
             D3 the global form is not here: it multiplies two factors of a singular value
                decomposition into a dense matrix of (users + items)².
-Shapes      users [user_num, d] and features [item_num, f_m], one a set; row 0 is PAD.
-Cost        2L + n sparse products of width M d and M products I × f_m × d a step (three with
+Shapes      users [user_num, d] and features [item_num, f_m], one per modality; row 0 is PAD.
+Cost        2L + n sparse products of width M d and M products I × f_m × d per step (three with
             trained features).
 """
 
@@ -42,7 +42,7 @@ class PGLSettings(GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/PGL.yaml."""
 
     n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
-    mm_image_weight: float = Field(ge=0, le=1, description="share of the sets that are not text")
+    mm_image_weight: float = Field(ge=0, le=1, description="weight of all that is not text")
     edge_share: float = Field(gt=0, le=1, description="share of the edges in an epoch")
     dropout: float = Field(ge=0, lt=1, description="of the contrasted vectors")
     reg_weight: float = Field(ge=0, description="weight of the contrast")
@@ -51,7 +51,7 @@ class PGLSettings(GraphSettings, KnnSettings):
 
 
 class PGL(ContentRecommender):
-    """PGL, local form, on any number of feature sets."""
+    """PGL, local form, on any number of modalities."""
 
     settings_class = PGLSettings
 

@@ -1,6 +1,6 @@
 """Pop: every user is offered the most popular items.
 
-Followed    RecBole 1.2.1's Pop, with one repair: its counter adds each item at most once a batch
+Followed    RecBole 1.2.1's Pop, with one repair: its counter adds each item at most once per batch
             (an indexed assignment does not accumulate), and counts sampled negatives when the
             loader supplies them. Here the counts are those of the training interactions.
 Shapes      counts [item_num]; PAD has none.
@@ -26,5 +26,5 @@ class Pop(pop.Pop):
         self.max_cnt = self.item_cnt.max(dim=0)[0]
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        """Nothing is learnt."""
+        """A constant zero: there is nothing to learn."""
         return self.fake_loss.sum() * 0

@@ -16,15 +16,15 @@ Deviations  D1 all views go through the graph side by side; only the batch's row
                and of the fusion are computed (same values).
             D2 scores are inner products, not their sigmoid, which ties large ones in float32; and
                of the present weights, not of those before the last step.
-            D3 the reference knows two sets; its two steps to the second (through audio, which is
-               commented out there) are the fine and the coarse step here. So the order in which
-               sets are given counts: each x_m is made of the one before.
+            D3 the reference has two modalities; its two steps to the second (through audio, which
+               is commented out there) are the fine and the coarse step here. So the order of the
+               modalities matters: each x_m is computed from the one before.
             D4 D has no bias: it moves all scores of a row alike (the reference has one whose
                gradient is rounding).
-            D5 an item without a set has a zero vector in it before the graph.
+            D5 an item without a modality has a zero vector in it before the graph.
 Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.
 Cost        2L sparse products of width (M + 1) d, M products I × f_m × d and M + 1 softmaxes b × b
-            a step.
+            per step.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SLMRecSettings(Settings):
 
 
 class SLMRec(ContentRecommender):
-    """SLMRec with the FAC task on any number of feature sets."""
+    """SLMRec with the FAC task on any number of modalities."""
 
     settings_class = SLMRecSettings
 

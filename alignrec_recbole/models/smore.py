@@ -16,10 +16,10 @@ Followed    enoche/MMRec@e775373 src/models/smore.py, the authors' own port of k
 
 Deviations  D1 preferences are computed, and dropped out, for the batch's rows only, so an item
                twice in a batch has two masks.
-            D2 an item without a set keeps a single self edge in S_m; negative cosines count 0.
-            D3 `text_knn_k` is that of text sets, `image_knn_k` that of all others.
+            D2 an item without a modality has only a self edge in S_m; negative cosines count 0.
+            D3 `text_knn_k` is that of text, `image_knn_k` that of all others.
 Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.
-Cost        2L + (M + 1) n + 1 sparse products and M products I × f_m × d a step (three with
+Cost        2L + (M + 1) n + 1 sparse products and M products I × f_m × d per step (three with
             trained features).
 """
 
@@ -44,9 +44,9 @@ class SMORESettings(TwoViewSettings, GraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/SMORE.yaml."""
 
     n_layers: int = Field(ge=0, description="layers of the item graphs n")
-    image_knn_k: int = Field(gt=0, description="neighbours by sets that are not text")
-    text_knn_k: int = Field(gt=0, description="neighbours by text sets")
-    knn_memory_mb: int = Field(gt=0, description="bound on a block of similarities")
+    image_knn_k: int = Field(gt=0, description="neighbours by modalities that are not text")
+    text_knn_k: int = Field(gt=0, description="neighbours by text")
+    knn_memory_mb: int = Field(gt=0, description="memory bound of a block of similarities, in MiB")
     dropout_rate: float = Field(ge=0, lt=1, description="of the preferences")
     reg_weight: float = Field(ge=0, description="weight of the vectors' squares")
     cl_loss: float = Field(ge=0, description="weight of the contrast of the two views")
@@ -55,7 +55,7 @@ class SMORESettings(TwoViewSettings, GraphSettings):
 
 
 class SMORE(GatedTwoView):
-    """SMORE on any number of feature sets."""
+    """SMORE on any number of modalities."""
 
     settings_class = SMORESettings
     resamples_dropout_per_row = True

@@ -13,7 +13,7 @@ Followed    the form behind the published figures, enoche/MMRec@e775373 src/mode
 Deviations  D1 only the batch's items are projected (same values).
             D2 PAD rows are zero and outside the Xavier bounds.
 Shapes      users [user_num, 2d], items [item_num, d], features [item_num, f]; row 0 is PAD.
-Cost        one 2b × f × d product a step.
+Cost        one 2b × f × d product per step.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class VBPRSettings(Settings):
 
 
 class VBPR(ContentRecommender):
-    """Visual BPR on any features."""
+    """Visual BPR on any number of modalities."""
 
     settings_class = VBPRSettings
 

@@ -46,7 +46,7 @@ from alignrec_recbole.training.trainer import losses_by_name
 
 Check = Callable[[Testbed], None]
 
-# (model, check) → reason. Strict: one that starts to pass must be taken off the list.
+# (model, check) → reason. Strict: one that starts to pass must be removed from the list.
 EXPECTED_FAILURES: dict[tuple[str, str], str] = {
     ("Pop", "check_right_top_item"): "popularity is the same for every user",
     ("EASE", "check_memory_ceiling"): "its item-item matrix is dense by definition",
@@ -85,7 +85,7 @@ def model_checks(under_test: ModelUnderTest) -> Iterator[Check]:
 
 
 def check_right_top_item(testbed: Testbed) -> None:
-    """The only warm item of a user's block that he has not is ranked first."""
+    """The only warm item of a user's block outside training and validation is ranked first."""
     share = top_item_share(testbed.fit())
     assert share >= 0.9, f"the right item is first for {share:.1%} of the users"
 
@@ -102,7 +102,7 @@ def top_item_share(fit: FittedModel) -> float:
 
 
 def cold_auc(fit: FittedModel) -> float:
-    """Share of (own cold, foreign cold) item pairs that a user's scores order rightly."""
+    """Share of pairs of a cold item of the own block and one of another, ordered correctly."""
     world = fit.world
     scores = fit.scores_by_position().numpy()[:, world.cold]
     own = world.user_block[:, None] == world.item_block[world.cold]
@@ -127,13 +127,13 @@ def check_features_matter(testbed: Testbed) -> None:
 
 
 def check_missing_modality(testbed: Testbed) -> None:
-    """A quarter of the images absent, all images absent, no image set at all: still right."""
+    """A quarter of the images missing, all missing, no image features at all: still correct."""
     quarter = testbed.world.with_missing("image", 0.25)
     fit = testbed.fit(quarter)
     table = fit.splits[0].features["image"]
-    gone = np.zeros(len(table.present), dtype=bool)
-    gone[0], gone[fit.item_ids[list(quarter.missing["image"])]] = True, True
-    assert np.array_equal(table.present, ~gone), "the presence mask is not the manifest's"
+    missing = np.zeros(len(table.present), dtype=bool)
+    missing[0], missing[fit.item_ids[list(quarter.missing["image"])]] = True, True
+    assert np.array_equal(table.present, ~missing), "the presence mask is not the manifest's"
     both = quarter.with_missing("text", 0.25, seed=2)
     cases = {
         "a quarter of the images missing": fit,
@@ -151,7 +151,7 @@ def check_missing_modality(testbed: Testbed) -> None:
 
 
 def check_pad_never_recommended(testbed: Testbed) -> None:
-    """PAD is in no list, however high it scores; lists end instead of being filled up."""
+    """PAD is in no list, even with the highest score; short lists are not filled up."""
     fit = testbed.fit()
     n_items = fit.splits[0].item_num
     original = fit.model.full_sort_predict
@@ -170,25 +170,25 @@ def check_pad_never_recommended(testbed: Testbed) -> None:
 
 
 def check_seen_items_masked(testbed: Testbed) -> None:
-    """No list holds what was hidden, whatever the block of users it was computed in."""
+    """No list holds a masked item, for any block size of the ranking."""
     fit = testbed.fit()
     n_items = fit.splits[0].item_num
     for target, masked in (("valid", ("train",)), ("test", ("train", "valid"))):
         with mock.patch.object(ranking_module, "BLOCK_BYTES", 4 * n_items * 7):
             ranking = fit.trainer.rank(fit.task(target, masked), n_items - 1)
-        hidden = {pair for split in masked for pair in zip(*fit.pairs(split), strict=True)}
+        seen = {pair for split in masked for pair in zip(*fit.pairs(split), strict=True)}
         for user, items in zip(ranking.users, ranking.items, strict=True):
-            wrong = [item for item in items if (user, item) in hidden]
-            assert not wrong, f"{target}: user {user} is offered {len(wrong)} hidden items"
-        sizes = np.bincount([user for user, _ in hidden], minlength=fit.splits[0].user_num)
+            wrong = [item for item in items if (user, item) in seen]
+            assert not wrong, f"{target}: user {user} is offered {len(wrong)} masked items"
+        sizes = np.bincount([user for user, _ in seen], minlength=fit.splits[0].user_num)
         listed = (ranking.items > 0).sum(1)
         assert np.array_equal(listed, n_items - 1 - sizes[ranking.users]), (
-            f"{target}: items are hidden that should not be"
+            f"{target}: too many items are masked"
         )
 
 
 def check_scores_agree(testbed: Testbed) -> None:
-    """`predict` gives the entries of `full_sort_predict`; a batch of one those of all."""
+    """`predict` equals the entries of `full_sort_predict`, which do not depend on the batch."""
     from recbole.data.interaction import Interaction
 
     fit = testbed.fit()
@@ -245,7 +245,7 @@ def check_save_load_equal(testbed: Testbed) -> None:
     path = testbed.folder / f"{testbed.under_test.name}.weights.pt"
     torch.save(fit.model.state_dict(), path)
     other = testbed.build(seed=7)
-    other.scores()  # a cache made now must not survive the loading
+    other.scores()  # fills a cache, which loading weights must clear
     other.model.load_state_dict(torch.load(path, weights_only=True))
     assert torch.equal(fit.scores(), other.scores()), "loaded weights give other scores"
 
@@ -336,7 +336,7 @@ def check_gradients(testbed: Testbed) -> None:
 
 
 def check_feature_rows_by_token(testbed: Testbed) -> None:
-    """Rows of a feature file may stand in any order; an item without a row is an error."""
+    """Rows of a feature file may be in any order; an item without a row is an error."""
     reordered = testbed.world.with_other_feature_order()
     assert_equal_fits(
         testbed.smoke_fit(),
@@ -387,14 +387,14 @@ def check_degenerate_inputs(testbed: Testbed) -> None:
 
 
 def degenerate_world(world: BlockWorld) -> BlockWorld:
-    """Position 0: a user with one training item; his second item is left to one user."""
+    """User 0 has a single training item; another item, formerly also theirs, has a single user."""
     rows = world.rows["train"]
     users, items = rows.T
     own = items[users == 0]
     rare = own[1]
     keeper = users[(items == rare) & (users != 0)][0]
-    kept = ((users != 0) | (items == own[0])) & ((items != rare) | (users == keeper))
-    return replace(world.with_constant_features(), rows={**world.rows, "train": rows[kept]})
+    retained = ((users != 0) | (items == own[0])) & ((items != rare) | (users == keeper))
+    return replace(world.with_constant_features(), rows={**world.rows, "train": rows[retained]})
 
 
 # Resources and manners --------------------------------------------------------------------------
@@ -576,11 +576,11 @@ def check_scores_as_on_cpu(testbed: Testbed) -> None:
     """
     cpu = Testbed(testbed.under_test, testbed.folder / "cpu", testbed.world)
     one, other = cpu.smoke_fit(), testbed.build()
-    came = torch.device(other.model.device).type
-    assert came == testbed.device, f"the model is on {came}, asked for {testbed.device}"
+    found = torch.device(other.model.device).type
+    assert found == testbed.device, f"the model is on {found}, asked for {testbed.device}"
     other.model.load_state_dict(one.model.state_dict())
     assert torch.allclose(one.scores(), other.scores(), rtol=1e-4, atol=1e-5), (
-        f"scores on {came} differ from those on the CPU"
+        f"scores on {found} differ from those on the CPU"
     )
 
 

@@ -1,12 +1,12 @@
 """A data set with a known answer: users like exactly the items of their own block.
 
-User number k of a block has warm item k mod w in validation and k+1 mod w in test, the other warm
-items of the block in training (w = items − cold). So after masking what a user has, the only warm
-item of his block that is left is his test item. The last `cold` items of each block are in no
-split, only in the item table. Every modality reveals an item's block, and nothing but it.
+User number k of a block has warm item k mod w in validation, k+1 mod w in test and the other warm
+items of the block in training (w = items − cold). So the only warm item of the block outside a
+user's training and validation items is the test item. The last `cold` items of each block are in no
+split, only in the item table. Every modality shows the block of an item and nothing else.
 
-Tokens, rows and feature rows come in unrelated random orders: a model or reader that mixes up
-position, token and internal id cannot be right by luck.
+Tokens, rows and feature rows are in unrelated random orders, so that code which confuses position,
+token and internal id gives wrong answers.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class BlockWorld:
             folder: holds data sets.
             files: mmrec: `<name>.inter` with `x_label`; atomic: RecBole's `<name>.train.inter`,
                 `.valid.inter`, `.test.inter` (set `benchmark_filename`). Both come with
-                `<name>.item`, `items.tsv` and one feature file with manifest a modality.
+                `<name>.item`, `items.tsv` and one feature file with manifest per modality.
         """
         place = Path(folder) / self.name
         place.mkdir(parents=True, exist_ok=True)
@@ -92,9 +92,9 @@ class BlockWorld:
         return place
 
     def _write_features(self, path: Path, modality: str, matrix: np.ndarray) -> None:
-        gone = self.missing.get(modality, ())
+        without = self.missing.get(modality, ())
         values = matrix.copy()
-        values[list(gone)] = 0.0
+        values[list(without)] = 0.0
         save_features(
             path,
             values[self.feature_order],
@@ -104,7 +104,7 @@ class BlockWorld:
             settings={},
             source=self.name,
             items=[self.items[i] for i in self.feature_order],
-            missing=[self.items[i] for i in gone],
+            missing=[self.items[i] for i in without],
         )
 
     def title(self, item: int) -> str:
@@ -114,21 +114,21 @@ class BlockWorld:
         return " ".join(words)
 
     def with_shuffled_features(self, seed: int = 1) -> BlockWorld:
-        """Each item shows another item's content, in all modalities the same one's."""
+        """Each item has another item's features, of the same one in all modalities."""
         order = np.random.default_rng(seed).permutation(len(self.items))
         return replace(self, features={name: m[order] for name, m in self.features.items()})
 
     def with_constant_features(self) -> BlockWorld:
-        """All items look alike."""
+        """All items have the same features."""
         return replace(
             self, features={name: np.ones_like(matrix) for name, matrix in self.features.items()}
         )
 
     def with_missing(self, modality: str, share: float, seed: int = 1) -> BlockWorld:
-        """A share of the items loses a modality, declared in the manifest."""
+        """A share of the items is without a modality, declared in the manifest."""
         count = round(share * len(self.items))
-        gone = np.random.default_rng(seed).permutation(len(self.items))[:count]
-        return replace(self, missing={**self.missing, modality: tuple(map(int, gone))})
+        without = np.random.default_rng(seed).permutation(len(self.items))[:count]
+        return replace(self, missing={**self.missing, modality: tuple(map(int, without))})
 
     def with_other_feature_order(self, seed: int = 1) -> BlockWorld:
         """The rows of the feature files in another order, with their tokens."""
@@ -174,16 +174,16 @@ def make_blocks(
     seed: int = 0,
     name: str = "block_world",
 ) -> BlockWorld:
-    """Draw a world.
+    """Generate a world.
 
     Args:
         blocks: number of blocks.
-        users, items: a block.
-        cold: items a block that nobody has.
+        users, items: per block.
+        cold: items per block without interactions.
         dims: width of each modality, at least `blocks`.
         noise: norm of the noise on a feature row, whose signal has norm 1.
-        likes: items a user, drawn from the block; None: all warm ones.
-        seed: of everything that is drawn.
+        likes: items per user, drawn from the block; None: all warm ones.
+        seed: of everything random.
         name: of the data set.
 
     >>> world = make_blocks()
@@ -194,9 +194,9 @@ def make_blocks(
     warm = items - cold
     dims = DEFAULT_DIMS if dims is None else dims
     if warm < 3 or (likes is not None and not 3 <= likes <= warm):
-        raise ValueError("a block needs three liked items a user: train, valid and test")
+        raise ValueError("users need three items of their block: for training, validation and test")
     if any(width < blocks for width in dims.values()):
-        raise ValueError("a modality needs at least one dimension a block")
+        raise ValueError("a modality needs at least one dimension per block")
 
     n_users, n_items = blocks * users, blocks * items
     user_block = np.repeat(np.arange(blocks), users)

@@ -1,4 +1,4 @@
-"""What training will need, from the sizes of a built model, and a refusal before it is too late."""
+"""The memory that training will need, from the sizes of a built model, checked beforehand."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from alignrec_recbole.errors import NotEnoughMemoryError
 
 MOMENTS = {"adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 1, "sgd": 0, "sparse_adam": 2}
-NODE_TABLES = 6  # of the size of the longest table, alive at once in a step with a graph
-BATCH_SQUARES = 3  # batch × batch matrices, alive at once in a contrastive loss
-RANKING_BYTES = 256 << 20  # blocks of scores and their winners
+NODE_TABLES = 6  # of the size of the longest table, in memory at once in a step with a graph
+BATCH_SQUARES = 3  # batch × batch matrices, in memory at once in a contrastive loss
+RANKING_BYTES = 256 << 20  # blocks of scores and their top items
 
 
 def training_bytes(model: Any, learner: str, batch_size: int) -> dict[str, int]:
@@ -47,15 +47,15 @@ def training_bytes(model: Any, learner: str, batch_size: int) -> dict[str, int]:
 
 
 def available_bytes(device: torch.device | str = "cpu") -> int:
-    """Memory that this process may still take: the machine's, or what its container leaves."""
+    """Memory that this process can still allocate, on the machine and within its container."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = psutil.virtual_memory().available
-    for limit, used, kept in _CONTAINER:
+    for limit, used, details in _CONTAINER:
         with contextlib.suppress(OSError, ValueError):  # no such limit ("max" is no number)
-            statistics = dict(line.split() for line in kept.read_text().splitlines())
-            taken = int(used.read_text()) - int(statistics["inactive_file"])
-            free = min(free, max(int(limit.read_text()) - taken, 0))
+            statistics = dict(line.split() for line in details.read_text().splitlines())
+            in_use = int(used.read_text()) - int(statistics["inactive_file"])
+            free = min(free, max(int(limit.read_text()) - in_use, 0))
     return free
 
 
@@ -71,7 +71,7 @@ _CONTAINER = (
 
 
 def check(model: Any, learner: str, batch_size: int, device: torch.device | str) -> int:
-    """Refuse a training that will not fit; returns the estimate in bytes.
+    """Refuse training that does not fit in memory; returns the estimate in bytes.
 
     Raises:
         NotEnoughMemoryError: with the estimate by purpose and what is free.

@@ -1,6 +1,6 @@
-"""Trainers for models written elsewhere: RecBole's, RecBole-GNN's, a plug-in's.
+"""Trainers for models of RecBole, of RecBole-GNN and of plug-ins.
 
-Such models keep scoring tensors between calls (`restore_user_e`) and may not know inference mode.
+Such models cache tensors for scoring (`restore_user_e`) and may not support inference mode.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PAIRS = 1 << 18  # user-item pairs scored at once by models that score pairs onl
 
 
 class RecBoleModelTrainer(MultimodalTrainer):
-    """Ranks without inference mode and never with tensors kept from other weights."""
+    """Ranks without inference mode, and clears the tensors that a model cached for scoring."""
 
     def rank(self, task: EvalTask, k: int) -> Ranking:
         """Top-k lists of a task under the model's present weights."""
@@ -34,13 +34,13 @@ class RecBoleModelTrainer(MultimodalTrainer):
             with torch.inference_mode(False), torch.no_grad():
                 try:
                     return self.model.full_sort_predict(Interaction({field: users.clone()}))
-                except NotImplementedError:  # it scores pairs only
+                except NotImplementedError:  # it has `predict` alone
                     return self._scores_of_pairs(users.clone(), task.masked.shape[1])
 
         return rank(scores, task, k, self.device)
 
     def _scores_of_pairs(self, users: Tensor, n_items: int) -> Tensor:
-        """Scores [b · n_items] by the model's `predict`, a part of the pairs at a time."""
+        """Scores [b · n_items] by the model's `predict`, in blocks of pairs."""
         fields = self.config["USER_ID_FIELD"], self.config["ITEM_ID_FIELD"]
         items = torch.arange(n_items, device=users.device).repeat(len(users))
         pairs = users.repeat_interleave(n_items).split(PAIRS), items.split(PAIRS)

@@ -1,4 +1,4 @@
-"""Training pairs with exact uniform negatives, an epoch at a time and without Python loops."""
+"""Training pairs with uniform negatives, sampled for a whole epoch at once in NumPy."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from alignrec_recbole.errors import DataError
 
 
 class PairSampler:
-    """Shuffles the training pairs and draws negatives that the user has not in training.
+    """Shuffles the training pairs and samples negatives outside the user's training items.
 
-    A negative is uniform over the items that occur in training, redrawn as long as it is one of the
-    user's training items (validation and test items can be drawn).
+    A negative is uniform over the items that occur in training and is sampled again while it is one
+    of the user's training items. It can be one of the user's validation or test items.
 
     Args:
         users, items: training pairs, internal ids, equal length.
-        negatives: negatives for every pair.
+        negatives: number of negatives per pair.
 
     Raises:
         DataError: a user has every training item, so no negative exists.
@@ -29,15 +29,15 @@ class PairSampler:
                 "There are no training interactions.", expected="at least one training row"
             )
         self.negatives = negatives
-        self.pool = np.unique(self.items)
+        self.candidate_items = np.unique(self.items)
         self._stride = int(self.items.max()) + 1
         self._seen = np.unique(self.users * self._stride + self.items)
         owners, degree = np.unique(self._seen // self._stride, return_counts=True)
-        if (degree >= len(self.pool)).any():
+        if (degree >= len(self.candidate_items)).any():
             raise DataError(
                 "No negative item can be drawn for a user who has every training item.",
                 found=f"internal user id {int(owners[degree.argmax()])} with {degree.max()} items",
-                expected=f"fewer than the {len(self.pool)} items that occur in training",
+                expected=f"fewer than the {len(self.candidate_items)} items that occur in training",
                 hint="remove the user or add items",
             )
 
@@ -48,15 +48,19 @@ class PairSampler:
         """Users [n], positives [n] and negatives [n] or [n, s] of one epoch, in a new order."""
         order = generator.permutation(len(self.users))
         users, items = self.users[order], self.items[order]
-        return users, items, self.draw(users, generator)
+        return users, items, self.sample_negatives(users, generator)
 
-    def draw(self, users: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    def sample_negatives(self, users: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Negatives for `users` [n]: [n], or [n, s] when s = `negatives` > 1."""
         owners = np.repeat(users, self.negatives)
-        drawn = self.pool[generator.integers(len(self.pool), size=len(owners))]
+        drawn = self.candidate_items[
+            generator.integers(len(self.candidate_items), size=len(owners))
+        ]
         wrong = np.flatnonzero(self._is_seen(owners, drawn))
         while len(wrong):
-            drawn[wrong] = self.pool[generator.integers(len(self.pool), size=len(wrong))]
+            drawn[wrong] = self.candidate_items[
+                generator.integers(len(self.candidate_items), size=len(wrong))
+            ]
             wrong = wrong[self._is_seen(owners[wrong], drawn[wrong])]
         return drawn if self.negatives == 1 else drawn.reshape(-1, self.negatives)
 

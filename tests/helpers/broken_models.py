@@ -363,7 +363,7 @@ BROKEN = [
     broken(FeatureLeak, "check_features_matter", "features: losses"),
     broken(AlignRec, "check_missing_modality", "not finite", dataset_class=UnguardedCosine),
     broken(BPR, "check_pad_never_recommended", "PAD in", trainer_class=PadUnmasked),
-    broken(BPR, "check_seen_items_masked", "hidden items", trainer_class=MaskOfTheNextUser),
+    broken(BPR, "check_seen_items_masked", "masked items", trainer_class=MaskOfTheNextUser),
     broken(TwoCodePaths, "check_scores_agree", "predict and full_sort_predict differ"),
     broken(DropoutInEval, "check_eval_is_pure", "two answers", f"{BIT_BY_BIT} check_scores_agree"),
     broken(StateOutside, "check_save_load_equal", "other scores"),

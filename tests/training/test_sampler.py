@@ -40,7 +40,7 @@ def test_batches_are_full_but_the_last():
 
 def test_negatives_are_uniform():
     sampler = PairSampler(USERS, ITEMS, negatives=3)
-    drawn = sampler.draw(np.full(4000, 2), np.random.default_rng(0))
+    drawn = sampler.sample_negatives(np.full(4000, 2), np.random.default_rng(0))
     assert drawn.shape == (4000, 3)
     items, counts = np.unique(drawn, return_counts=True)
     assert items.tolist() == [2, 3, 9]
