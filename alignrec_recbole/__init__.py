@@ -2,7 +2,8 @@
 
 Importing this package imports neither torch nor RecBole. When RecBole is imported, it is patched
 for the installed packages (alignrec_recbole/compat) and finds the models of this package
-(alignrec_recbole/registry). The names below are imported when they are first used.
+(alignrec_recbole/registry); where it is not installed, the error of the import says how to install
+it. The names below are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -70,14 +71,7 @@ def __getattr__(name: str) -> Any:
     if name not in _DEFINED_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _DEFINED_IN[name].partition(":")
-    try:
-        value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "recbole":
-            from alignrec_recbole.compat.imports import require_recbole
-
-            require_recbole()
-        raise
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
     globals()[name] = value
     return value
 
@@ -88,8 +82,10 @@ def __dir__() -> list[str]:
 
 def _extend_recbole() -> None:
     from alignrec_recbole.compat import patches
+    from alignrec_recbole.compat.imports import require_recbole
     from alignrec_recbole.registry import stock_recbole
 
+    require_recbole()
     patches.register()
     stock_recbole.register()
 

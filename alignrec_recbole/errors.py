@@ -1,4 +1,4 @@
-"""Errors that say what was found, what was expected and how to go on."""
+"""Errors that say what is wrong, what was found and expected, and what to do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SettingError(AlignRecError):
 
 
 class UnknownNameError(AlignRecError):
-    """A model, data set, feature set or encoder that nothing is registered for."""
+    """The name of no model, data set, feature set or encoder."""
 
 
 class MissingDependencyError(AlignRecError, ImportError):
@@ -60,7 +60,7 @@ class DownloadError(AlignRecError):
 
 
 class NotEnoughMemoryError(AlignRecError, MemoryError):
-    """Work that would not fit into the memory that is free."""
+    """Work that needs more memory than is free."""
 
 
 class DivergedError(AlignRecError, ValueError, FloatingPointError):
@@ -68,7 +68,7 @@ class DivergedError(AlignRecError, ValueError, FloatingPointError):
 
 
 class WriteError(AlignRecError, OSError):
-    """A file that could not be written; what was there before is unchanged."""
+    """A file that could not be written; an earlier version of it is unchanged."""
 
 
 class RecordError(AlignRecError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,19 +15,23 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "numpy", "pandas", "scipy", "sklearn", "recbole", "transformers", "pydantic",
          "yaml", "wrapt")  # fmt: skip
 
-WITHOUT_RECBOLE = """
+HIDE = """
 import sys
 
 class Hide:
     def __init__(self, finder):
         self.finder = finder
 
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
     def find_spec(self, name, path=None, target=None):
-        hidden = name.split(".")[0] == "recbole"
-        return None if hidden else self.finder.find_spec(name, path, target)
+        return None if name.split(".")[0] in HIDDEN else self.finder.find_spec(name, path, target)
 
 sys.meta_path[:] = map(Hide, sys.meta_path)
 """
+WITHOUT_RECBOLE = f"HIDDEN = ('recbole',)\n{HIDE}"
+WITHOUT_BOTH = f"HIDDEN = ('recbole', 'torch')\n{HIDE}"
 
 
 def python(code: str, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
@@ -177,6 +182,8 @@ print(*[entry.name for entry in list_models()])
         "from alignrec_recbole import run",
         "from alignrec_recbole.registry.components import components; components('AlignRec')",
         "from alignrec_recbole.registry.models import resolve; resolve('DMF')",
+        "from alignrec_recbole.dataset import MultimodalDataset",
+        "try: import recbole\nexcept ImportError: import recbole.config",
         "from alignrec_recbole.compat import patches; patches.check()",
     ],
 )
@@ -184,4 +191,38 @@ def test_what_needs_recbole_names_the_command(use: str) -> None:
     done = python(f"{WITHOUT_RECBOLE}\nimport alignrec_recbole\n{use}")
     assert done.returncode == 1
     assert "MissingDependencyError: RecBole 1.2.1 is not installed." in done.stderr
+    assert "pip install --no-deps recbole==1.2.1 thop" in done.stderr
+
+
+def _command(hide: str, arguments: list[str]) -> str:
+    return f"""{hide}
+from alignrec_recbole.cli.main import main
+status = main({arguments!r})
+print("status", status, "torch" in sys.modules)
+"""
+
+
+def test_a_report_needs_neither_recbole_nor_torch(tmp_path: Path) -> None:
+    shipped = ROOT / "results" / "shipped" / "runs"
+    for record in sorted(shipped.glob("baby/LightGCN/*.json"))[:2]:
+        target = tmp_path / "runs" / record.relative_to(shipped)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(record, target)
+    printed = output(_command(WITHOUT_BOTH, ["report", "--output", str(tmp_path)]))
+    assert printed.splitlines()[-1] == "status 0 False"
+    assert "LightGCN" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "models"], ["list", "datasets"]])
+def test_quick_commands_need_neither_recbole_nor_torch(arguments: list[str]) -> None:
+    assert output(_command(WITHOUT_BOTH, arguments)).splitlines()[-1] == "status 0 False"
+
+
+def test_a_run_without_recbole_is_refused_with_the_command(tmp_path: Path) -> None:
+    data = tmp_path / "toy"
+    data.mkdir()
+    (data / "toy.inter").write_text("user_id:token\titem_id:token\nu\ti\n")
+    given = ["--model", "BPR", "--dataset", "toy", "--data-path", str(tmp_path)]
+    done = python(_command(WITHOUT_RECBOLE, given))
+    assert done.stdout.splitlines()[-1].startswith("status 2"), done.stderr[-2000:]
     assert "pip install --no-deps recbole==1.2.1 thop" in done.stderr

@@ -1,8 +1,8 @@
-"""RecBole's checkpoints as tensors and plain data, written whole and read without pickle's risks.
+"""RecBole's checkpoints as tensors and plain data, written atomically and read without pickle.
 
-Config           its plain values; made again from them when read
-numpy, scipy     tensors with a note of what they were
-everything else  as it is; such a file is read back only by the process that wrote it, unchanged
+Config           its plain values; a new Config is built from them on reading
+numpy, scipy     tensors with the name of their type
+everything else  pickled; such a file is read only by the process that wrote it, if unchanged
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SPARSE_PARTS = ("data", "indices", "indptr")
 
 
 def save(state: Any, file: Any, **keywords: Any) -> None:
-    """Write a checkpoint whole, in torch's default protocol (RecBole asks for one that it refuses).
+    """Write a checkpoint atomically, in torch's default protocol (torch refuses RecBole's).
 
     Args:
         state: RecBole's dict: config, state_dict, optimizer, other_parameter, …
         file: path of the file.
-        keywords: taken and ignored, as `torch.save` has them.
+        keywords: those of `torch.save`, ignored.
     """
     import torch
 
@@ -40,7 +40,7 @@ def save(state: Any, file: Any, **keywords: Any) -> None:
 
 
 def load(file: Any, map_location: Any = None, **keywords: Any) -> Any:
-    """Read a checkpoint safely, its Config and arrays as they were.
+    """Read a checkpoint safely, with the Config and arrays that were saved.
 
     Raises:
         DataError: the file is damaged, or holds more than tensors and plain data and was not

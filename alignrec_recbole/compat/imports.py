@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.compat.patching import works
@@ -15,16 +16,22 @@ from alignrec_recbole.errors import MissingDependencyError
 INSTALL_COMMAND = "pip install --no-deps recbole==1.2.1 thop"
 
 
+def recbole_folder() -> Path | None:
+    """Folder of the installed RecBole, found without importing it; None if it is missing."""
+    spec = None
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec("recbole")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return Path(folders[0]) if folders else None
+
+
 def require_recbole() -> None:
     """Say how to install RecBole if it is missing.
 
     Raises:
         MissingDependencyError: with the one command.
     """
-    spec = None
-    with contextlib.suppress(ImportError, ValueError):
-        spec = importlib.util.find_spec("recbole")
-    if spec is None:
+    if recbole_folder() is None:
         raise MissingDependencyError(
             "RecBole 1.2.1 is not installed.",
             found=f"Python {sys.version_info.major}.{sys.version_info.minor} without recbole",

@@ -35,19 +35,24 @@ class _BeforeImport:
     """A finder that finds nothing; it calls a function when a module is first looked for."""
 
     def __init__(self, module: str, action: Callable[[], object]) -> None:
-        self.module = module
-        self.action: Callable[[], object] | None = action
+        self.module, self.action, self.pending = module, action, True
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> None:
-        if fullname == self.module and self.action is not None:
-            action, self.action = self.action, None
-            action()
+        if fullname == self.module and self.pending:
+            self.pending = False  # the action may look for the module itself
+            try:
+                self.action()
+            except BaseException:
+                self.pending = True
+                raise
 
 
 def before_import(module: str, action: Callable[[], object]) -> None:
-    """Call a function before the code of a module runs: now, if it has been imported already.
+    """Call a function once, before the code of a module runs; now, if it has been imported already.
+
+    An error that the function raises becomes that of the import.
 
     Post-import hooks (wrapt) are too late for what a module's first lines import, and importing
     wrapt takes longer than all else that `import alignrec_recbole` does.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
+from alignrec_recbole.compat.imports import recbole_folder
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.suggest import suggest
@@ -76,6 +76,5 @@ def dataset_defaults(name: str) -> dict:
 
 def recbole_examples() -> Path | None:
     """RecBole's folder of example data, found without importing RecBole; None if not installed."""
-    spec = importlib.util.find_spec("recbole")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    return Path(places[0]) / "dataset_example" if places else None
+    folder = recbole_folder()
+    return folder / "dataset_example" if folder else None

@@ -1,1 +1,1 @@
-"""Model names → classes, data sets, trainers and defaults."""
+"""From a model's name to its class, data set, trainer and defaults."""

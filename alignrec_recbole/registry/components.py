@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignrec_recbole.compat.imports import require_recbole
+from alignrec_recbole.compat.imports import recbole_folder, require_recbole
+from alignrec_recbole.data.dataset_paths import dataset_defaults
 from alignrec_recbole.errors import MissingDependencyError
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry import recbole_gnn
@@ -60,11 +61,6 @@ def components(name: str) -> ModelComponents:
     return ModelComponents(entry, model_class, dataset_class, trainer_class, defaults, known)
 
 
-def dataset_defaults(dataset: str) -> dict[str, Any]:
-    """The settings of a data set in its YAML, with what the file says of the data themselves."""
-    return read_yaml(properties_dir() / "dataset" / f"{dataset}.yaml")
-
-
 def _model_class(entry: ModelEntry) -> Any:
     if entry.family == "recbole-gnn":
         return recbole_gnn.load(entry.name)
@@ -109,9 +105,8 @@ def _defaults(entry: ModelEntry, model_class: Any) -> dict[str, Any]:
 
 
 def _stock_defaults(name: str) -> dict[str, Any]:
-    import recbole
-
-    return read_yaml(Path(recbole.__file__).parent / "properties" / "model" / f"{name}.yaml")
+    folder = recbole_folder()
+    return read_yaml(folder / "properties" / "model" / f"{name}.yaml") if folder else {}
 
 
 def _recbole_keys() -> set[str]:

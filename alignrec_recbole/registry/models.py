@@ -6,12 +6,10 @@ Importing this module, `resolve` and `list_models` import neither torch nor RecB
 from __future__ import annotations
 
 import functools
-import importlib.util
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-from alignrec_recbole.compat.imports import require_recbole
+from alignrec_recbole.compat.imports import recbole_folder, require_recbole
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.registry import recbole_gnn
@@ -148,13 +146,12 @@ def _recbole_gnn(name: str) -> ModelEntry:
 @functools.cache
 def stock_names() -> frozenset[str]:
     """Class names of RecBole's general recommenders, read in its files without importing them."""
-    spec = importlib.util.find_spec("recbole")
-    if spec is None or not spec.submodule_search_locations:
+    folder = recbole_folder()
+    if folder is None:
         return frozenset()
-    folder = Path(spec.submodule_search_locations[0]) / "model" / "general_recommender"
     return frozenset(
         name
-        for path in folder.glob("*.py")
+        for path in (folder / "model" / "general_recommender").glob("*.py")
         for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         if name.lower() == path.stem
     )

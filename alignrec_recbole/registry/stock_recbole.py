@@ -11,11 +11,13 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from alignrec_recbole.compat.imports import recbole_folder
 from alignrec_recbole.compat.patching import replace_function
+from alignrec_recbole.data.dataset_paths import dataset_defaults
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
-from alignrec_recbole.registry.components import components, dataset_defaults
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.registry.models import MODELS, list_models, plugins, stock_names
 
 
@@ -74,9 +76,8 @@ def _wrap_look_ups(utils: Any) -> None:
 
 
 def _names_in_recbole() -> set[str]:
-    import recbole
-
-    yamls = (Path(recbole.__file__).parent / "properties" / "model").glob("*.yaml")
+    folder = recbole_folder()
+    yamls = (folder / "properties" / "model").glob("*.yaml") if folder else ()
     return {path.stem for path in yamls} | {*MODELS, *plugins()}
 
 

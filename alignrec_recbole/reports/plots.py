@@ -19,7 +19,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.protocols.rankers import RANKERS
+from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.protocols.robustness import robustness
 from alignrec_recbole.reports.grouping import Block, Group, blocks, flat
 from alignrec_recbole.reports.protocol_tables import CURVE, mask_points, tail_values
@@ -186,7 +186,7 @@ def robustness_curves(members: Sequence[Group], metric: str = PRIMARY_METRIC) ->
     points = mask_points(members, metric)
     _needs(points, "no curve over the mask ratio", "records of protocol mask-modality")
     modalities = sorted(points["masked"].unique())
-    free = [name for name in RANKERS if name in set(points["ranker"])]
+    free = [name for name in RANKER_NAMES if name in set(points["ranker"])]
     trained = points[~points["ranker"].isin(free)]
     rows = [(name, points[points["ranker"] == name]) for name in free]
     rows += [("trained again", trained)] if len(trained) else []
@@ -222,7 +222,7 @@ def _set_styles(points: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, An
     """(model or "", features, fill) → line; a set looks the same wherever it stands."""
     keys: list[tuple[str, str, str]] = []
     for ranker, features, fill in points[["ranker", "features", "fill"]].to_numpy():
-        keys.append(("" if ranker in RANKERS else ranker, features, fill))
+        keys.append(("" if ranker in RANKER_NAMES else ranker, features, fill))
     names = list(dict.fromkeys(keys))
     controls = [key for key in names if key[1].startswith(CONTROLS)]
     real = [key for key in names if key not in controls]

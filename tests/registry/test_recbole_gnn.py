@@ -45,7 +45,7 @@ def no_clone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the parts of a clone that are looked up, PyTorch Geometric taken as there."""
+    """A folder with the parts of a clone that are looked up, and a stub of PyTorch Geometric."""
     forget(monkeypatch)
     models = tmp_path / "recbole_gnn" / "model" / "general_recommender"
     models.mkdir(parents=True)

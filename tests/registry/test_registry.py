@@ -1,4 +1,4 @@
-"""Models by name: in our runner, in stock RecBole, and out of other people's packages."""
+"""Models by name: in this package's runs, in stock RecBole, and from other packages."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from recbole.utils import ModelType, get_model, get_trainer
 
+from alignrec_recbole.data import dataset_paths
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.errors import MissingDependencyError, SettingError, UnknownNameError
 from alignrec_recbole.io.yaml_loader import read_yaml
@@ -41,12 +42,12 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     target.mkdir(parents=True)
     for kind, most in (("inter", (60, 400)), ("item", (400,))):
         head, *lines = (source / f"ml-100k.{kind}").read_text(encoding="utf-8").splitlines()
-        kept = [
+        rows = [
             line
             for line in lines
             if all(int(x) <= m for x, m in zip(line.split("\t"), most, strict=False))
         ]
-        (target / f"tiny.{kind}").write_text("\n".join([head, *kept]) + "\n", encoding="utf-8")
+        (target / f"tiny.{kind}").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
     return target.parent
 
 
@@ -215,7 +216,7 @@ def test_a_later_source_wins(tmp_path, monkeypatch, depth):
     for layer, path in paths.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump({**given.get(layer, {}), f"from_{layer}": 1}))
-    for module in (components_module, stock_recbole):
+    for module in (components_module, dataset_paths, stock_recbole):
         monkeypatch.setattr(module, "properties_dir", lambda: tmp_path)
     monkeypatch.setattr(sys, "argv", ["test"])
     config = Config(
