@@ -73,7 +73,7 @@ def run(options: ImportOptions) -> None:
             named,
             folder / "images",
             hosts=hosts,
-            polite=RateLimit(connections=options.connections),
+            rate_limit=RateLimit(connections=options.connections),
             progress=options.progress,
         )
         rows += [[f"images {what}", count] for what, count in sorted(outcome.items())]

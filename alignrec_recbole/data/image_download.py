@@ -8,6 +8,7 @@ file that anyone could have written.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -16,7 +17,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from hashlib import sha256
@@ -66,7 +67,7 @@ def fetch_images(
     folder: Path,
     *,
     hosts: tuple[str, ...] = HOSTS,
-    polite: RateLimit | None = None,
+    rate_limit: RateLimit | None = None,
     progress: bool = True,
 ) -> Counter[str]:
     """Download images into a folder; returns how many are there ("fetched", "had") or failed, by
@@ -76,65 +77,75 @@ def fetch_images(
         urls: file name → URL.
         hosts: names, each with its subdomains, that may be asked.
     """
-    polite = polite or RateLimit()
+    rate_limit = rate_limit or RateLimit()
     folder.mkdir(parents=True, exist_ok=True)
-    known = _read_ledger(folder / LEDGER)
     outcome: Counter[str] = Counter()
     todo = []
+    known = _read_ledger(folder / LEDGER)
     for name, url in urls.items():
-        before = known.get(name)
-        if before and before["url"] == url:
-            path = inside(folder, name)
-            if before["status"] == "fetched" and _unchanged(path, before):
-                outcome["had"] += 1
-                continue
-            if before["status"] in PERMANENT_FAILURES:
-                outcome[before["status"]] += 1
-                continue
-        todo.append((name, url))
+        if status := _settled(folder, name, url, known.get(name)):
+            outcome[status] += 1
+        else:
+            todo.append((name, url))
     local = threading.local()
 
-    def one(name: str, url: str) -> dict[str, Any]:
+    def fetch_one(name: str, url: str) -> dict[str, Any]:
         if not hasattr(local, "session"):
             local.session = make_session(accept="image/*")  # _fetch repeats, bodies included
-        entry = {"name": name, "url": url}
-        entry.update(_fetch(local.session, url, inside(folder, name), hosts, polite))
-        time.sleep(polite.pause)
-        return entry
+        result = _fetch(local.session, url, inside(folder, name), hosts, rate_limit)
+        time.sleep(rate_limit.pause)
+        return {"name": name, "url": url, **result}
 
     with (
         open(folder / LEDGER, "a", encoding="utf-8") as ledger,
-        ThreadPoolExecutor(polite.connections) as pool,
         tqdm(total=len(todo), desc="images", unit="image", disable=not progress) as bar,
+        contextlib.closing(_in_parallel(fetch_one, todo, rate_limit.connections)) as results,
     ):
+        for result in results:
+            outcome[result["status"]] += 1
+            ledger.write(json.dumps(result) + "\n")
+            ledger.flush()
+            bar.update()
+    return outcome
+
+
+def _settled(folder: Path, name: str, url: str, entry: Mapping[str, Any] | None) -> str | None:
+    """The outcome of a URL that need not be asked for again: its file exists, or it never will."""
+    path = inside(folder, name)
+    if entry is None or entry["url"] != url:
+        return None
+    if entry["status"] == "fetched" and _unchanged(path, entry):
+        return "had"
+    return entry["status"] if entry["status"] in PERMANENT_FAILURES else None
+
+
+def _in_parallel(
+    work: Callable[[str, str], dict[str, Any]], todo: list[tuple[str, str]], threads: int
+) -> Generator[dict[str, Any], None, None]:
+    """Results of the work as they finish; few calls are queued, so that an interrupt ends soon."""
+    with ThreadPoolExecutor(threads) as pool:
         waiting: set[Future[dict[str, Any]]] = set()
         feed = iter(todo)
         try:
             while True:
-                while len(waiting) < 4 * polite.connections and (entry := next(feed, None)):
-                    waiting.add(pool.submit(one, *entry))
+                while len(waiting) < 4 * threads and (entry := next(feed, None)):
+                    waiting.add(pool.submit(work, *entry))
                 if not waiting:
                     break
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    result = future.result()
-                    outcome[result["status"]] += 1
-                    ledger.write(json.dumps(result) + "\n")
-                    ledger.flush()
-                    bar.update()
+                yield from (future.result() for future in done)
         finally:
             for future in waiting:
                 future.cancel()
-    return outcome
 
 
 def _fetch(
-    session: requests.Session, url: str, path: Path, hosts: tuple[str, ...], polite: RateLimit
+    session: requests.Session, url: str, path: Path, hosts: tuple[str, ...], rate_limit: RateLimit
 ) -> dict[str, Any]:
     status = "no answer"
     for attempt in range(TRIES):
         if attempt:
-            time.sleep(polite.backoff * 2 ** (attempt - 1))
+            time.sleep(rate_limit.backoff * 2 ** (attempt - 1))
         try:
             answer, pause = _attempt(session, url, hosts)
         except requests.RequestException:

@@ -374,7 +374,10 @@ def server() -> Iterator[str]:
 
 
 quick = partial(
-    fetch_images, hosts=("127.0.0.1",), polite=RateLimit(4, pause=0, backoff=0.01), progress=False
+    fetch_images,
+    hosts=("127.0.0.1",),
+    rate_limit=RateLimit(4, pause=0, backoff=0.01),
+    progress=False,
 )
 FAILING = {
     "gone": "gone", "page": "not an image", "empty": "not an image", "huge": "too large",
