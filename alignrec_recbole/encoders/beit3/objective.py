@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,38 +32,16 @@ def loss_sums(
     Args:
         no_image: use no image (what can be predicted of the words from the words alone).
     """
-    has_image = (corpus.place[micro.image_of] >= 0) & (not no_image)
-    has_words = np.array([bool(c.any()) for c in micro.chosen])
-    with_image, without = np.flatnonzero(has_image), np.flatnonzero(~has_image & has_words)
-    if mode == "joint":
-        passes = [(with_image, True, True, True), (without, False, True, False)]
-    else:
-        both = np.flatnonzero(has_image & has_words)
-        passes = [
-            (both, True, True, False),
-            (without, False, True, False),
-            (with_image, True, False, True),
-        ]
-    for rows, use_image, mask_text, mask_image in passes:
-        if len(rows) == 0:
-            continue
-        texts = micro.masked_ids if mask_text else micro.ids
+    for part in _passes(corpus, micro, mode, no_image):
+        rows = part.rows
+        texts = micro.masked_ids if part.mask_text else micro.ids
         ids, padding = pad([texts[r] for r in rows])
-        image = masked = None
-        if use_image:
-            places = corpus.place[micro.image_of[rows]]
-            image = normalise(torch.from_numpy(np.stack([corpus.pixels[p] for p in places])))
-            image = image.to(device)
-            if micro.crops:
-                image = torch.stack(
-                    [micro.crops[r].of(one) for r, one in zip(rows, image, strict=True)]
-                )
-            masked = torch.from_numpy(micro.patches[rows]).to(device) if mask_image else None
+        image = _images(corpus, micro, rows, device) if part.use_image else None
+        masked = torch.from_numpy(micro.patches[rows]).to(device) if part.mask_image else None
         drop_path_scale = None
         if micro.drop_path_scale is not None:  # each pass has its own
-            drop_path_scale = torch.from_numpy(
-                micro.drop_path_scale[rows, 0 if mask_text else 1]
-            ).to(device)
+            scale = micro.drop_path_scale[rows, 0 if part.mask_text else 1]
+            drop_path_scale = torch.from_numpy(scale).to(device)
         out = model(
             image,
             torch.from_numpy(ids).to(device),
@@ -71,7 +50,7 @@ def loss_sums(
             drop_path_scale=drop_path_scale,
         )
         losses = {}
-        if mask_text:
+        if part.mask_text:
             where, _ = pad([micro.chosen[r] for r in rows])
             chosen = torch.from_numpy((where == 1) & ~padding).to(device)
             wanted, _ = pad([micro.ids[r] for r in rows])
@@ -79,10 +58,46 @@ def loss_sums(
                 logits = model.mlm_head(out.text[chosen])  # type: ignore[misc]
                 words = torch.from_numpy(wanted).to(device)[chosen]
                 losses["mlm"] = cross_entropy(logits.float(), words, reduction="sum")
-        if mask_image and masked is not None:
+        if image is not None and masked is not None:
             predicted = model.mim_head(out.vision[:, 1:][masked])  # type: ignore[misc]
             # in bfloat16 some codes would be others
             with torch.autocast(device.partition(":")[0], enabled=False):
-                wanted_patches = target.of(image)[masked]  # type: ignore[arg-type]
+                wanted_patches = target.of(image)[masked]
             losses["mim"] = target.loss(predicted, wanted_patches)
         yield losses
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Items of a micro-batch that share a forward pass, and what is masked in it."""
+
+    rows: np.ndarray
+    use_image: bool
+    mask_text: bool
+    mask_image: bool
+
+
+def _passes(corpus: Corpus, micro: MicroBatch, mode: str, no_image: bool) -> list[_Pass]:
+    """The forward passes of a mode that have items."""
+    has_image = (corpus.place[micro.image_of] >= 0) & (not no_image)
+    has_words = np.array([bool(c.any()) for c in micro.chosen])
+    with_image, without = np.flatnonzero(has_image), np.flatnonzero(~has_image & has_words)
+    if mode == "joint":
+        passes = [_Pass(with_image, True, True, True), _Pass(without, False, True, False)]
+    else:
+        both = np.flatnonzero(has_image & has_words)
+        passes = [
+            _Pass(both, True, True, False),
+            _Pass(without, False, True, False),
+            _Pass(with_image, True, False, True),
+        ]
+    return [part for part in passes if len(part.rows)]
+
+
+def _images(corpus: Corpus, micro: MicroBatch, rows: np.ndarray, device: str) -> Tensor:
+    """The normalised images of these rows, cropped if the micro-batch has crops."""
+    places = corpus.place[micro.image_of[rows]]
+    image = normalise(torch.from_numpy(np.stack([corpus.pixels[p] for p in places]))).to(device)
+    if not micro.crops:
+        return image
+    return torch.stack([micro.crops[r].of(one) for r, one in zip(rows, image, strict=True)])
