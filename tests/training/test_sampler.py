@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
 
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.training.batches import PairBatches
@@ -55,3 +57,38 @@ def test_a_user_with_every_item_is_an_error():
 def test_no_rows_is_an_error():
     with pytest.raises(DataError, match="no training interactions"):
         PairSampler(np.array([]), np.array([]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 9)), min_size=1, max_size=25),
+    st.integers(1, 3),
+    st.integers(0, 2**32 - 1),
+)
+def test_no_negative_is_a_training_item_of_its_user(pairs, negatives, seed):
+    users, items = map(np.array, zip(*pairs, strict=True))
+    candidates = set(items.tolist())
+    seen = {user: set(items[users == user].tolist()) for user in users.tolist()}
+    assume(all(len(own) < len(candidates) for own in seen.values()))
+    sampler = PairSampler(users, items, negatives=negatives)
+    drawn_users, positives, drawn = sampler.epoch(np.random.default_rng(seed))
+    assert sorted(zip(drawn_users.tolist(), positives.tolist(), strict=True)) == sorted(pairs)
+    for user, row in zip(drawn_users.tolist(), drawn.reshape(len(users), -1).tolist(), strict=True):
+        assert len(row) == negatives
+        assert set(row) <= candidates - seen[user]
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_negatives_are_uniform_over_the_candidates(seed):
+    """χ² with 6 degrees of freedom is above 40 once in two million draws."""
+    users, items = np.zeros(3, int), np.array([1, 2, 3])
+    others = np.arange(4, 11)  # seven candidates
+    sampler = PairSampler(
+        np.append(users, np.ones(7, int)), np.append(items, others), negatives=1000
+    )
+    drawn_users, _, drawn = sampler.epoch(np.random.default_rng(seed))
+    count = np.bincount(drawn[drawn_users == 0].ravel(), minlength=11)[4:]
+    expected = count.sum() / 7
+    assert count.sum() == 3000
+    assert ((count - expected) ** 2 / expected).sum() < 40
