@@ -26,8 +26,9 @@ from tabulate import tabulate
 
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
+from benchmarks.parity.errors import relative_error
 from benchmarks.reference import alignrec_official
-from benchmarks.reference.checkout import default_dtype
+from benchmarks.reference.checkout import NoneDict, default_dtype
 from benchmarks.reference.our_training import train_ours
 
 USERS, ITEMS, WIDTH, STEPS = 60, 90, 48, 3
@@ -81,7 +82,7 @@ def build_ours(case: Case, inputs: dict[str, Any], double: bool) -> Any:
     from alignrec_recbole.models.alignrec import AlignRec
 
     defaults = read_yaml(properties_dir() / "model" / "AlignRec.yaml")
-    config = _Config(
+    config = NoneDict(
         {
             **defaults,
             "USER_ID_FIELD": "u",
@@ -115,11 +116,6 @@ def build_ours(case: Case, inputs: dict[str, Any], double: bool) -> Any:
         model.gate.weight.copy_(values["w2"])
         model.gate.bias.copy_(values["b2"])
     return model
-
-
-class _Config(dict):
-    def __missing__(self, key: str) -> None:
-        return None
 
 
 def our_tensors(model: Any, gradient: bool) -> dict[str, torch.Tensor]:
@@ -224,11 +220,6 @@ def _official_terms(model: Any, batch: torch.Tensor, uia: bool) -> dict[str, tor
     return {f"term {name}": value.reshape(()) for name, value in out.items()}
 
 
-def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Largest difference ÷ largest reference value."""
-    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-300))
-
-
 def compare(reference: Path) -> dict[str, float]:
     """Print a table of errors; returns the largest ones."""
     rows, worst = [], {"max_rel_error": 0.0, "max_rel_error_float32": 0.0}
@@ -249,10 +240,10 @@ def compare(reference: Path) -> dict[str, float]:
 def train_both(options: argparse.Namespace) -> dict[str, Any]:
     """Mean test metrics of both sides at the best validation epoch, same hyper-parameters.
 
-    Each finished training is kept in `--store`, so that an interrupted comparison goes on.
+    Each finished training is written to `--cache`, from which an interrupted comparison continues.
     """
-    store = options.store
-    found = json.loads(store.read_text()) if store and store.is_file() else {}
+    cache = options.cache
+    found = json.loads(cache.read_text()) if cache and cache.is_file() else {}
     folder = (options.data_path / options.dataset).resolve()
     place = f"{options.dataset} {options.features} at most {options.epochs} epochs"
     for seed in options.seeds:
@@ -260,8 +251,8 @@ def train_both(options: argparse.Namespace) -> dict[str, Any]:
             name = f"{place}, seed {seed}, {side}"
             if name not in found:
                 found[name] = train(options, folder, seed)
-                if store:
-                    with atomic_write(store, "w") as handle:
+                if cache:
+                    with atomic_write(cache, "w") as handle:
                         handle.write(json.dumps(found, indent=1) + "\n")
             print(f"{name}: {found[name]}", file=sys.stderr)
     out: dict[str, Any] = {
@@ -322,7 +313,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[999, 1000, 1001]
     )
     parser.add_argument("--epochs", type=int, default=1000)
-    parser.add_argument("--store", type=Path, help="JSON file that keeps finished trainings")
+    parser.add_argument(
+        "--cache",
+        "--store",
+        dest="cache",
+        type=Path,
+        help="read and write finished trainings here; these are not repeated",
+    )
     options = parser.parse_args(arguments)
     result: dict[str, Any] = compare(options.reference)
     if options.dataset:

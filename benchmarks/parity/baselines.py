@@ -2,13 +2,14 @@
 
     python -m benchmarks.parity.baselines --reference CHECKOUT [--model M,…]
         [--data-path DIR --dataset D --text STEM --other STEM --seeds 999,1000,1001 --epochs 1000
-        --learning-rate X --store FILE.json --output DIR]
+        --learning-rate X --cache FILE.json --output DIR]
 
 CHECKOUT is one of enoche/MMRec, or of NanGongNingYi/GUME for GUME. Its models run in float32, ours
-in float64 and float32; two batches of one epoch, so that what is made once an epoch is seen both
-made and kept. With a data set (MMRec's layout, feature files with row = itemID) both sides are also
-trained with the defaults of properties/model, once a seed; X on both sides needs fewer
-epochs. A seed that is in FILE is not trained again. The last line printed is one JSON object.
+in float64 and float32; two batches of one epoch, so that what is computed once per epoch is
+compared when it is new and when it is reused. With a data set (MMRec's layout, feature files with
+row = itemID) both sides are also trained with the defaults of properties/model, once per seed; a
+larger learning rate X on both sides needs fewer epochs. A seed in FILE is not trained again. The
+last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -36,44 +37,45 @@ from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import provenance
+from benchmarks.parity.errors import relative_error
 from benchmarks.reference import checkout, mmrec
-from benchmarks.reference.checkout import default_dtype
+from benchmarks.reference.checkout import NoneDict, default_dtype
 from benchmarks.reference.our_training import train_ours
 
 USERS, ITEMS, WIDTHS, BATCH, BATCHES = 60, 90, {"text": 32, "image": 48}, 64, 2
 
 
 @dataclass(frozen=True)
-class Pair:
-    """How a model of ours and MMRec's are made equal.
+class ParitySpec:
+    """How a model of ours is compared with MMRec's.
 
     Attributes:
         tensors: MMRec's parameter → ours; `[users]`, `[items]`, `[nodes]` (both),
             `[1:]` behind ours cut PAD rows.
         theirs: our settings → MMRec's.
         settings: ours in the comparison, so that tuning a default does not move what is recorded.
-        fusing: MMRec's parameters that ours has, and MMRec uses, with several sets only.
-        idle: MMRec's parameters that cancel or touch no score: we don't have them; set to 0
+        fusion: MMRec's parameters that ours has, and MMRec uses, with several modalities only.
+        unused: MMRec's parameters that cancel or affect no score and that ours lacks; set to 0
             unless they are feature tables.
-        features: cases by the sets that are given.
-        learns: it has a loss.
+        features: cases, by their modalities.
+        trainable: the model has a loss.
         scores: MMRec's scores from ours.
-        loose: tensors of MMRec's that get gradients and are no parameters.
+        non_parameters: tensors of MMRec's that get gradients but are not parameters.
         code: whose model it is, one of `checkout.SOURCES`.
-        prepare: sets on a built model of MMRec, by our settings, what its own do not reach.
+        adjust: changes on a built model of MMRec, by our settings, what its settings cannot.
     """
 
     tensors: dict[str, str]
     theirs: Callable[[dict[str, Any]], dict[str, Any]]
     settings: dict[str, Any] = field(default_factory=dict)
-    fusing: tuple[str, ...] = ()
-    idle: tuple[str, ...] = ()
+    fusion: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     features: tuple[tuple[str, ...], ...] = (("text", "image"), ("text",), ("image",))
-    learns: bool = True
+    trainable: bool = True
     scores: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.clone
-    loose: tuple[str, ...] = ()
+    non_parameters: tuple[str, ...] = ()
     code: str = mmrec.MARK
-    prepare: Callable[[Any, dict[str, Any]], None] = lambda model, ours: None
+    adjust: Callable[[Any, dict[str, Any]], None] = lambda model, ours: None
 
     def names(self, kinds: tuple[str, ...]) -> dict[str, str]:
         """`tensors` of a case: `{n}` in ours is the number of the set, `image` and `text` the set.
@@ -83,7 +85,7 @@ class Pair:
         out = {}
         for theirs, ours in self.tensors.items():
             kind = next((kind for kind in WIDTHS if f"{{{kind}}}" in ours), None)
-            if len(kinds) == 1 and theirs in self.fusing:
+            if len(kinds) == 1 and theirs in self.fusion:
                 continue
             if kind is None:
                 out[theirs] = ours
@@ -161,8 +163,8 @@ def _mend_dualgnn(model: Any, ours: dict[str, Any]) -> None:
         model.v_gcn.forward = apart
 
 
-PAIRS: dict[str, Pair] = {
-    "VBPR": Pair(
+PAIRS: dict[str, ParitySpec] = {
+    "VBPR": ParitySpec(
         {
             "u_embedding": "users[1:]",
             "i_embedding": "items[1:]",
@@ -172,19 +174,19 @@ PAIRS: dict[str, Pair] = {
         _same("reg_weight"),
         settings={"reg_weight": 0.1},
     ),
-    "BM3": Pair(
+    "BM3": ParitySpec(
         {**NODES, **TABLES, **PROJECTIONS, **_layers(predictor="predictor")},
         _same("n_layers", "dropout", "reg_weight", "cl_weight"),
         settings={"n_layers": 1, "dropout": 0.5, "reg_weight": 0.1, "cl_weight": 2.0},
     ),
-    "FREEDOM": Pair(
+    "FREEDOM": ParitySpec(
         {**NODES, **TABLES, **{k: v for k, v in PROJECTIONS.items() if k.endswith("weight")}},
         _same("n_ui_layers", "n_mm_layers", "knn_k", "mm_image_weight", "dropout", "reg_weight",
               embedding_size="feat_embed_dim"),
         settings={"dropout": 0.8, "reg_weight": 1e-3},
-        idle=("image_trs.bias", "text_trs.bias"),
+        unused=("image_trs.bias", "text_trs.bias"),
     ),
-    "LATTICE": Pair(
+    "LATTICE": ParitySpec(
         {**NODES, **TABLES, **PROJECTIONS, "modal_weight": "set_weights"},
         lambda ours: {
             **_same("n_layers", "knn_k", "lambda_coeff", "reg_weight",
@@ -193,10 +195,10 @@ PAIRS: dict[str, Pair] = {
             "weight_size": [ours["embedding_size"]] * ours["n_ui_layers"],
         },
         settings={"n_layers": 1, "reg_weight": 1e-4},
-        fusing=("modal_weight",),
+        fusion=("modal_weight",),
         features=(("image", "text"), ("text",), ("image",)),
     ),
-    "MGCN": Pair(
+    "MGCN": ParitySpec(
         {
             **NODES, **TABLES, **PROJECTIONS,
             **_layers(
@@ -211,14 +213,14 @@ PAIRS: dict[str, Pair] = {
         settings={"n_ui_layers": 2, "reg_weight": 1e-4, "cl_loss": 0.01},
         features=(("image", "text"),),  # MMRec's needs both
     ),
-    "ItemKNNCBF": Pair(
+    "ItemKNNCBF": ParitySpec(
         {},
         lambda ours: {"knn_k": ours["knn_k"], "shrink": ours["shrink"]},
         settings={"knn_k": 10, "shrink": 10.0},
-        idle=("dummy_embeddings",),
-        learns=False,
+        unused=("dummy_embeddings",),
+        trainable=False,
     ),
-    "SMORE": Pair(
+    "SMORE": ParitySpec(
         {
             **NODES, **TABLES, **PROJECTIONS,
             **_layers(
@@ -240,7 +242,7 @@ PAIRS: dict[str, Pair] = {
                   "reg_weight": 1e-4, "cl_loss": 0.01},  # no negative cosines among them
         features=(("image", "text"),),
     ),
-    "LGMRec": Pair(
+    "LGMRec": ParitySpec(
         {
             **NODES,
             "item_image_trs": "projections.{image}", "item_text_trs": "projections.{text}",
@@ -255,7 +257,7 @@ PAIRS: dict[str, Pair] = {
                   "cl_weight": 1e-4, "reg_weight": 1e-6},
         features=(("image", "text"),),
     ),
-    "SLMRec": Pair(
+    "SLMRec": ParitySpec(
         {
             "embedding_user.weight": "nodes.weight[users]",
             "embedding_item.weight": "nodes.weight[items]",
@@ -273,11 +275,11 @@ PAIRS: dict[str, Pair] = {
             "init": "xavier", "adj_type": "pre",
         },
         settings={"n_layers": 3, "temperature": 0.2, "ssl_temperature": 0.2, "ssl_alpha": 0.05},
-        idle=("g_a_iva.weight", "g_a_iva.bias", "g_v_iv.bias", "g_t_ivat.bias"),
+        unused=("g_a_iva.weight", "g_a_iva.bias", "g_v_iv.bias", "g_t_ivat.bias"),
         features=(("image", "text"),),
         scores=torch.sigmoid,  # MMRec's scores are the sigmoid of ours
     ),
-    "PGL": Pair(
+    "PGL": ParitySpec(
         {
             **TABLES, **PROJECTIONS,
             "user_image.weight": "users.{image}[1:]", "user_text.weight": "users.{text}[1:]",
@@ -290,7 +292,7 @@ PAIRS: dict[str, Pair] = {
         settings={"dropout": 0.2, "reg_weight": 0.05},
         features=(("image", "text"),),
     ),
-    "DRAGON": Pair(
+    "DRAGON": ParitySpec(
         {
             "v_gcn.preference": "preferences.{image}[1:]",
             "t_gcn.preference": "preferences.{text}[1:]",
@@ -306,12 +308,12 @@ PAIRS: dict[str, Pair] = {
             "aggr_mode": "add",
         },
         settings={"user_k": 5, "reg_weight": 0.1},  # every user who has neighbours has five
-        idle=("image_embedding.weight", "text_embedding.weight", "weight_i", "MLP_v.weight",
+        unused=("image_embedding.weight", "text_embedding.weight", "weight_i", "MLP_v.weight",
               "MLP_t.weight", *_layers(image_trs="", text_trs="", MLP_user="")),
         features=(("image", "text"),),
-        prepare=lambda model, ours: setattr(model, "k", ours["user_k"]),
+        adjust=lambda model, ours: setattr(model, "k", ours["user_k"]),
     ),
-    "GUME": Pair(
+    "GUME": ParitySpec(
         {
             **NODES, **TABLES,
             "extended_image_user.weight": "users.{image}[1:]",
@@ -332,7 +334,7 @@ PAIRS: dict[str, Pair] = {
         features=(("image", "text"),),
         code="gume",
     ),
-    "GRCN": Pair(
+    "GRCN": ParitySpec(
         {
             "id_gcn.id_embedding": "nodes.weight[nodes]",
             "model_specific_conf": "trust.weight[nodes]",
@@ -343,7 +345,7 @@ PAIRS: dict[str, Pair] = {
         settings={"n_routings": 0, "reg_weight": 0.1},
         features=(("image", "text"), ("image",)),  # MMRec's crashes with text alone
     ),
-    "MMGCN": Pair(
+    "MMGCN": ParitySpec(
         {
             "id_embedding": "nodes.weight[nodes]",
             **_layers(v_gcn__MLP="branches.{image}.reduce"),
@@ -352,10 +354,10 @@ PAIRS: dict[str, Pair] = {
         },
         _same("reg_weight"),
         settings={"embedding_size": 16, "n_layers": 3, "reg_weight": 0.1, "train_vectors": True},
-        loose=("id_embedding", "v_gcn.preference", "t_gcn.preference"),
+        non_parameters=("id_embedding", "v_gcn.preference", "t_gcn.preference"),
         features=(("image", "text"), ("text",), ("image",)),
     ),
-    "DualGNN": Pair(
+    "DualGNN": ParitySpec(
         {
             "v_gcn.preference": "users.{image}[1:]", "t_gcn.preference": "users.{text}[1:]",
             **_layers(
@@ -366,10 +368,10 @@ PAIRS: dict[str, Pair] = {
         },
         lambda ours: {**_same("reg_weight")(ours), "aggr_mode": "add"},
         settings={"n_layers": 2, "user_k": 5, "reg_weight": 0.1},
-        fusing=("weight_u",),
-        idle=("weight_i", "MLP_v.weight", "MLP_t.weight", "MLP_user.weight", "MLP_user.bias"),
+        fusion=("weight_u",),
+        unused=("weight_i", "MLP_v.weight", "MLP_t.weight", "MLP_user.weight", "MLP_user.bias"),
         features=(("image", "text"), ("text",), ("image",)),
-        prepare=_mend_dualgnn,
+        adjust=_mend_dualgnn,
     ),
 }  # fmt: skip
 
@@ -409,8 +411,8 @@ def fixed_chance() -> Iterator[None]:
     def dropout(
         x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
     ) -> torch.Tensor:
-        kept = torch.arange(x.shape[-1], device=x.device) % 4 > 0
-        return x * kept / (1 - p) if p and training else x
+        selected = torch.arange(x.shape[-1], device=x.device) % 4 > 0
+        return x * selected / (1 - p) if p and training else x
 
     def gumbel(logits: torch.Tensor, tau: float = 1, **_: Any) -> torch.Tensor:
         return torch.softmax(logits / tau, -1)
@@ -434,11 +436,6 @@ def fixed_chance() -> Iterator[None]:
 # Ours -------------------------------------------------------------------------------------------
 
 
-class _Config(dict):
-    def __missing__(self, key: str) -> None:
-        return None
-
-
 def our_settings(name: str) -> dict[str, Any]:
     """A model's defaults with the pair's own."""
     return {**components(name).defaults, **PAIRS[name].settings}
@@ -460,7 +457,7 @@ def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
         features=sets,
         pairs=lambda: (user + 1, item + 1),
     )
-    config = _Config(
+    config = NoneDict(
         {
             **our_settings(name),
             "USER_ID_FIELD": "u",
@@ -475,12 +472,12 @@ def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
     own = dict(model.named_parameters())
     names = PAIRS[name].names(kinds)
     covered = {ours.partition("[")[0] for ours in names.values()}
-    assert covered == set(own) or not PAIRS[name].learns, (
+    assert covered == set(own) or not PAIRS[name].trainable, (
         f"parameters without a partner: {set(own) ^ covered}"
     )
     with torch.no_grad():
         for theirs, ours in names.items():
-            if not ours.startswith("tables."):  # these keep the features
+            if not ours.startswith("tables."):  # these are the features
                 tensor, rows = _place(own, ours)
                 drawn = torch.from_numpy(values(theirs, tuple(tensor[rows].shape)))
                 tensor[rows] = drawn.to(tensor.dtype)
@@ -516,7 +513,7 @@ def our_run(name: str, kinds: tuple[str, ...], *, double: bool) -> dict[str, np.
         model.train()
         if hasattr(model, "begin_epoch"):
             model.begin_epoch(torch.Generator())
-        for number, batch in enumerate(batches if PAIRS[name].learns else []):
+        for number, batch in enumerate(batches if PAIRS[name].trainable else []):
             model.zero_grad()
             terms = model.loss_terms(*batch)
             loss = sum(model.weights[term] * value for term, value in terms.items())
@@ -537,7 +534,7 @@ def our_run(name: str, kinds: tuple[str, ...], *, double: bool) -> dict[str, np.
 
 
 def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The same of MMRec's model; feature tables keep the features."""
+    """The same of MMRec's model; its feature tables are the features."""
     given, pair = inputs(kinds), PAIRS[name]
     settings = {"train_batch_size": 2048, **pair.theirs(our_settings(name))}
     out: dict[str, Any] = {}
@@ -547,24 +544,24 @@ def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, n
             reference, name, settings, given["features"], given["matrix"], pair.code
         ) as model,
     ):
-        pair.prepare(model, our_settings(name))
+        pair.adjust(model, our_settings(name))
         names = pair.names(kinds)
         every = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        every |= {n: operator.attrgetter(n)(model) for n in pair.loose if n in names}
-        idle = [n for n in every if n not in names and n in pair.fusing + pair.idle]
-        own = {n: p for n, p in every.items() if n not in idle}
+        every |= {n: operator.attrgetter(n)(model) for n in pair.non_parameters if n in names}
+        unused = [n for n in every if n not in names and n in pair.fusion + pair.unused]
+        own = {n: p for n, p in every.items() if n not in unused}
         assert set(own) == set(names), f"parameters without a partner: {set(own) ^ set(names)}"
         with torch.no_grad():
             for theirs, ours in names.items():
-                if not ours.startswith("tables."):  # these keep the features
+                if not ours.startswith("tables."):  # these are the features
                     drawn = values(theirs, tuple(own[theirs].shape))
                     own[theirs].copy_(torch.from_numpy(drawn))
-            for unused in idle:
-                if unused not in TABLES:  # these share the features' memory
-                    every[unused].zero_()
+            for other in unused:
+                if other not in TABLES:  # these share the features' memory
+                    every[other].zero_()
         model.train()
         model.pre_epoch_processing()
-        for number, batch in enumerate(given["batches"] if pair.learns else []):
+        for number, batch in enumerate(given["batches"] if pair.trainable else []):
             for parameter in every.values():
                 parameter.grad = None
             loss = model.calculate_loss(torch.from_numpy(batch)).sum()
@@ -573,9 +570,9 @@ def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, n
             for theirs, parameter in own.items():
                 if parameter.grad is not None:
                     out[f"gradient {number} {theirs}"] = parameter.grad.clone()
-            for unused in idle:
-                gradient = every[unused].grad
-                assert gradient is None or gradient.abs().max() < 1e-6, f"{unused} is not idle"
+            for other in unused:
+                gradient = every[other].grad
+                assert gradient is None or gradient.abs().max() < 1e-6, f"{other} is used"
         model.eval()
         with torch.no_grad():
             out["scores"] = model.full_sort_predict([torch.arange(USERS)])
@@ -583,11 +580,6 @@ def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, n
 
 
 # Comparison -------------------------------------------------------------------------------------
-
-
-def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Largest difference ÷ largest reference value."""
-    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
 
 
 def compare(reference: Path, name: str) -> dict[str, float]:
@@ -648,7 +640,7 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
 
 
 def with_seed(entry: dict[str, Any], seed: int, found: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a model, with one seed more.
+    """The results of a model, with one seed more.
 
     Raises:
         RecordError: the seeds before were trained with other settings, features or data.
@@ -657,10 +649,10 @@ def with_seed(entry: dict[str, Any], seed: int, found: dict[str, Any]) -> dict[s
     before = {key: entry.get(key, value) for key, value in same.items()}
     if before != same:
         raise RecordError(
-            "The kept trainings cannot be added to.",
-            found=f"kept {before}, now {same}",
+            "The cached trainings are of another comparison.",
+            found=f"cached {before}, now {same}",
             expected="the same data, features and settings for all seeds",
-            hint="keep the new trainings in another --store",
+            hint="write the new trainings to another --cache",
         )
     out: dict[str, Any] = {**same, "seeds": [*entry.get("seeds", []), seed]}
     for side, epochs in found["epochs"].items():
@@ -675,17 +667,17 @@ def with_seed(entry: dict[str, Any], seed: int, found: dict[str, Any]) -> dict[s
 
 
 def train_each(options: argparse.Namespace) -> dict[str, Any]:
-    """Train each model that was asked for, seed by seed; what is kept is not repeated."""
-    store: Path | None = options.store
-    trained = json.loads(store.read_text()) if store and store.exists() else {}
+    """Train each chosen model, seed by seed; results in the cache are not repeated."""
+    cache: Path | None = options.cache
+    trained = json.loads(cache.read_text()) if cache and cache.exists() else {}
     for name in options.model:
         for seed in options.seeds:
             if seed in trained.get(name, {}).get("seeds", []):
                 continue
             found = train_both(options, name, seed)
             trained[name] = with_seed(trained.get(name, {}), seed, found)
-            if store:
-                with atomic_write(store, "w") as file:
+            if cache:
+                with atomic_write(cache, "w") as file:
                     json.dump(trained, file, indent=1)
     return trained
 
@@ -729,8 +721,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--learning-rate", type=float, help="of both sides, not the default")
-    parser.add_argument("--store", type=Path, help="keep trained results here, seed by seed")
-    parser.add_argument("--output", type=Path, help="keep our runs' records in this results folder")
+    parser.add_argument(
+        "--cache",
+        "--store",
+        dest="cache",
+        type=Path,
+        help="read and write trained results here, seed by seed",
+    )
+    parser.add_argument("--output", type=Path, help="results folder for the records of our runs")
     options = parser.parse_args(arguments)
     options.model = options.model or of_checkout(options.reference)
     unknown = sorted(set(options.model) - set(PAIRS))

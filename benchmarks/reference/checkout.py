@@ -115,8 +115,8 @@ STAND_INS: dict[str, dict[str, Any]] = {
 }
 
 
-class Answers(dict):
-    """A mapping that answers None for what it does not hold, as these codes' Config does."""
+class NoneDict(dict):
+    """A dict that gives None for a missing key, as the Config of RecBole and MMRec does."""
 
     def __missing__(self, key: str) -> None:
         return None
@@ -195,7 +195,7 @@ def _stand_in(name: str, attributes: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def default_dtype(kind: torch.dtype) -> Iterator[None]:
-    """Tensors made inside have this type unless told otherwise."""
+    """The default type of new tensors inside."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(kind)
     try:
@@ -207,7 +207,7 @@ def default_dtype(kind: torch.dtype) -> Iterator[None]:
 @contextlib.contextmanager
 def given(
     features: dict[str, np.ndarray], interactions: Any, settings: dict[str, Any]
-) -> Iterator[tuple[Answers, Any]]:
+) -> Iterator[tuple[NoneDict, Any]]:
     """What a model's constructor takes: configuration and loader of made data.
 
     Args:
@@ -220,7 +220,7 @@ def given(
         for kind, values in features.items():
             np.save(Path(folder) / "toy" / FILES[kind], values)
         _save_user_graph(Path(folder) / "toy" / USER_GRAPH, interactions)
-        config = Answers(
+        config = NoneDict(
             USER_ID_FIELD="u", ITEM_ID_FIELD="i", NEG_PREFIX="neg_", device="cpu", end2end=False,
             is_multimodal_model=True, multimodal_data_dir="", data_path=f"{folder}/",
             dataset="toy", vision_feature_file=FILES["image"], text_feature_file=FILES["text"],
@@ -379,7 +379,7 @@ def actions(
 
     Args:
         folder: a scratch folder; the working directory moves into it.
-        steps: tell the epoch's seconds from so many (`epoch_seconds`).
+        steps: extrapolate the epoch's seconds from so many (`epoch_seconds`).
         device: cpu or cuda.
     """
     _enter_copy(reference, model, name, dataset_dir, features, folder)

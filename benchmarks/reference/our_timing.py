@@ -15,7 +15,7 @@ def actions(spec: RunSpec, steps: int | None = None) -> dict[str, Callable[[], A
 
     Args:
         spec: of the run.
-        steps: tell the epoch's seconds from so many (`epoch_seconds`).
+        steps: extrapolate the epoch's seconds from so many (`epoch_seconds`).
     """
     prepared = prepare.prepare_run(spec)
     trainer = tasks.build_trainer(prepared, None)

@@ -7,10 +7,10 @@ Both sides read the same file and take the same batch size, loss terms and hyper
 --features a seeded random table of 768 columns stands in for the features: a step costs the same
 whatever their values. bfloat16 is timed where the processor has units for it. With --frozen ours
 keeps the features constant; the official code has no such switch and goes on training them. With
---steps an epoch is told from its first N steps (`epoch_seconds`).
+--steps an epoch is extrapolated from its first N steps (`epoch_seconds`).
 
-Start-up is measured with the features there and the item graph still to be searched;
-`startup_again` is that of a later run on the same features, whose neighbour lists are kept.
+Start-up is measured with existing features and no cached item graph; `startup_again` is that of a
+later run on the same features, whose neighbour lists are cached.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import hardware
 from benchmarks.reference import alignrec_official
 from benchmarks.reference import our_timing as our_side
-from benchmarks.reference.epoch_timer import add_steps
+from benchmarks.reference.options import add_steps
+from benchmarks.reference.simulated_features import write_features
 from benchmarks.speed import paired_timing
 
 WIDTH = 768
@@ -70,14 +68,6 @@ def ours(
     )
 
 
-def simulated_features(folder: Path, interactions: Path) -> Path:
-    """A seeded normal table [I, 768], row = itemID."""
-    items = int(pd.read_csv(interactions, sep="\t", usecols=["itemID"]).itemID.max()) + 1
-    path = folder / "simulated.npy"
-    np.save(path, np.random.default_rng(0).standard_normal((items, WIDTH), dtype=np.float32))
-    return path
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.alignrec")
@@ -91,13 +81,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args(arguments)
     if options.steps and options.device != "cpu":
-        parser.error("--steps marks times that a GPU does not keep; leave it out")
+        parser.error("--steps needs the CPU: a GPU runs behind the host that marks the times")
     data_path = options.data_path.resolve()
     folder = data_path / options.dataset
     with tempfile.TemporaryDirectory() as scratch:
-        features = options.features or simulated_features(
-            Path(scratch), folder / f"{options.dataset}.inter"
-        )
+        features = options.features
+        if features is None:
+            write_features(Path(scratch), folder / f"{options.dataset}.inter", {"simulated": WIDTH})
+            features = Path(scratch) / "simulated.npy"
         mine = options.dataset, data_path, features.resolve()
         own = Path(scratch) / "ours"
         reference, their_folder = options.reference.resolve(), Path(scratch) / "official"

@@ -1,15 +1,15 @@
 """The baselines' training epoch and evaluation: ours against MMRec's.
 
     python -m benchmarks.speed.baselines --reference CHECKOUT --data-path DIR --dataset D
-        [--model M,…] [--rounds 5] [--steps N] [--store FILE.json]
+        [--model M,…] [--rounds 5] [--steps N] [--cache FILE.json]
 
 CHECKOUT is one of enoche/MMRec, which needs `pip install lmdb`. Both sides read the same files,
 take the same batch size and the defaults of properties/model. Seeded random tables stand in for the
 features, image 4096 and text 384 columns as in the published ones: a step costs the same whatever
 their values. One model after the other, each side in a process of its own; `ratio` of the whole is
-the median over the models. What is in FILE is not measured again; ratios of a model are always of
-one run. With --steps an epoch is told from its first N steps (`epoch_seconds`): MMRec's take
-minutes each.
+the median over the models. Results in FILE are not measured again; ratios of a model are always of
+one run. With --steps an epoch is extrapolated from its first N steps (`epoch_seconds`):
+MMRec's take minutes each.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from tabulate import tabulate
 
 from alignrec_recbole.registry.components import components
@@ -30,15 +28,16 @@ from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.parity.baselines import PAIRS
 from benchmarks.reference import checkout, mmrec
 from benchmarks.reference import our_timing as our_side
-from benchmarks.reference.epoch_timer import add_steps
+from benchmarks.reference.options import add_steps
+from benchmarks.reference.simulated_features import write_features
 from benchmarks.speed import paired_timing
 
-WIDTHS = {"text": 384, "image": 4096}
-LEARNING = [name for name, pair in PAIRS.items() if pair.learns and pair.code == mmrec.MARK]
+FEATURES = {"text_feat": 384, "image_feat": 4096}  # names of MMRec's files → columns
+LEARNING = [name for name, pair in PAIRS.items() if pair.trainable and pair.code == mmrec.MARK]
 
 
 def spec(model: str, dataset: str, data_path: Path, features: Path) -> RunSpec:
-    """Our run with the defaults on `simulated_features`."""
+    """Our run with the defaults on simulated FEATURES."""
     names = tuple(checkout.FILES[kind].removesuffix(".npy") for kind in PAIRS[model].features[0])
     return RunSpec(
         model, dataset, names, setting="mmrec", data_path=data_path, features_path=features,
@@ -75,17 +74,8 @@ def theirs(
     )
 
 
-def simulated_features(folder: Path, interactions: Path) -> None:
-    """Seeded normal tables [I, 384] and [I, 4096], row = itemID, under the names MMRec gives."""
-    items = int(pd.read_csv(interactions, sep="\t", usecols=["itemID"]).itemID.max()) + 1
-    rng = np.random.default_rng(0)
-    for kind, width in WIDTHS.items():
-        values = rng.standard_normal((items, width), dtype=np.float32)
-        np.save(folder / checkout.FILES[kind], values)
-
-
 def entry(mine: paired_timing.Timing, peer: paired_timing.Timing) -> dict[str, Any]:
-    """What is kept of a model."""
+    """The result of a model."""
     return {
         "ratio": peer.median("epoch") / mine.median("epoch"),
         "ratio_evaluation": peer.median("evaluation") / mine.median("evaluation"),
@@ -106,17 +96,23 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=5)
     add_steps(parser)
-    parser.add_argument("--store", type=Path, help="keep results here, model by model")
+    parser.add_argument(
+        "--cache",
+        "--store",
+        dest="cache",
+        type=Path,
+        help="read and write results here, model by model; these are not measured again",
+    )
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.model) - set(LEARNING))
     if unknown:
         parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(LEARNING)}")
     data_path = options.data_path.resolve()
     dataset_dir = data_path / options.dataset
-    models = paired_timing.kept_models(options.store)
+    models = paired_timing.cached_models(options.cache)
     with tempfile.TemporaryDirectory() as scratch:
         features = Path(scratch)
-        simulated_features(features, dataset_dir / f"{options.dataset}.inter")
+        write_features(features, dataset_dir / f"{options.dataset}.inter", FEATURES)
         for model in [name for name in options.model if name not in models]:
             reference = options.reference.resolve()
             other = model, reference, dataset_dir, features, features, options.steps
@@ -132,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
                 **entry(timings["ours"], timings["MMRec"]),
                 "steps": options.steps,
             }
-            paired_timing.keep_models(options.store, models)
+            paired_timing.cache_models(options.cache, models)
     rows = [
         [
             model,

@@ -1,14 +1,14 @@
 """Does it fit? One training epoch of every model at the size of Amazon Electronics.
 
     python -m benchmarks.speed.electronics --data-path DIR [--dataset sports] [--model M,…]
-        [--steps N] [--store FILE.json] [--seed 0]
+        [--steps N] [--cache FILE.json] [--seed 0]
 
 192,403 users, 63,001 items and 1,689,188 interactions, drawn with the degree distributions of
 DIR/dataset; three quarters of them are training, as in the released split. Seeded random tables
 stand in for the features: text 384, image 4096 and, for a model that takes one set, 768 columns.
 Each model runs with its defaults in a process of its own. A model that refuses shows its estimate.
-What is in FILE is not measured again. With --steps only the first N steps of the epoch are run, and
-its seconds told from them (`epoch_seconds`); the peak is theirs.
+Results in FILE are not measured again. With --steps only the first N steps of the epoch are run;
+its seconds are extrapolated from them (`epoch_seconds`), and the peak is theirs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from tabulate import tabulate
 
 from alignrec_recbole.registry.models import MODELS
 from alignrec_recbole.runs.spec import RunSpec
-from benchmarks.reference.epoch_timer import add_steps, epoch_seconds
+from benchmarks.reference.epoch_timer import epoch_seconds
+from benchmarks.reference.options import add_steps
 from benchmarks.speed import paired_timing, scaling
 
 USERS, ITEMS, INTERACTIONS = 192_403, 63_001, 1_689_188
@@ -98,14 +99,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--dataset", default="sports", help="whose degrees are drawn from")
     parser.add_argument("--model", type=lambda text: text.split(","), default=learning)
-    parser.add_argument("--store", type=Path, help="keep results here, model by model")
+    parser.add_argument(
+        "--cache",
+        "--store",
+        dest="cache",
+        type=Path,
+        help="read and write results here, model by model; these are not measured again",
+    )
     parser.add_argument("--seed", type=int, default=0)
     add_steps(parser)
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.model) - set(learning))
     if unknown:
         parser.error(f"no training for {', '.join(unknown)}; there are {', '.join(learning)}")
-    models = paired_timing.kept_models(options.store)
+    models = paired_timing.cached_models(options.cache)
     source = options.data_path.resolve() / options.dataset / f"{options.dataset}.inter"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -114,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
             if model not in models:
                 models[model] = measure(model, folder, options.steps)
                 print(f"{model}: {models[model]}", file=sys.stderr)
-                paired_timing.keep_models(options.store, models)
+                paired_timing.cache_models(options.cache, models)
     rows = [
         [model, entry["refused"], ""]
         if "refused" in entry

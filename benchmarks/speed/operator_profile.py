@@ -1,11 +1,11 @@
 """What the baselines' training steps spend their time on: the share of each kind of operator.
 
     python -m benchmarks.speed.operator_profile --data-path DIR --dataset D [--model M,…]
-        [--store FILE.json]
+        [--cache FILE.json]
 
 The same data, features and settings as `baselines`, one model after the other, each in a process of
 its own. Shares are of torch's profiler: the time of operators themselves, by KINDS; `other` is what
-is left of the wall time, Python and scipy. What is in FILE is not measured again. The last line
+is left of the wall time, Python and scipy. Results in FILE are not measured again. The last line
 printed is one JSON object.
 """
 
@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from alignrec_recbole.runs import prepare, tasks
 from alignrec_recbole.runtime import hardware
+from benchmarks.reference.simulated_features import write_features
 from benchmarks.speed import baselines, paired_timing
 
 KINDS = {  # kind → parts of operators' names, the first that is found counts
@@ -89,20 +90,26 @@ def main(arguments: list[str] | None = None) -> int:
         help="default: all",
     )  # fmt: skip
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--store", type=Path, help="keep results here, model by model")
+    parser.add_argument(
+        "--cache",
+        "--store",
+        dest="cache",
+        type=Path,
+        help="read and write results here, model by model; these are not measured again",
+    )
     options = parser.parse_args(arguments)
     data_path = options.data_path.resolve()
-    models = paired_timing.kept_models(options.store)
+    models = paired_timing.cached_models(options.cache)
     with tempfile.TemporaryDirectory() as scratch:
         features = Path(scratch)
         interactions = data_path / options.dataset / f"{options.dataset}.inter"
-        baselines.simulated_features(features, interactions)
+        write_features(features, interactions, baselines.FEATURES)
         for model in [name for name in options.model if name not in models]:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 given = model, options.dataset, data_path, features, options.steps
                 found = pool.apply(measure, given)
             models[model] = {"shares": found, **paired_timing.where()}
-            paired_timing.keep_models(options.store, models)
+            paired_timing.cache_models(options.cache, models)
     kinds = [*KINDS, "other"]
     rows = [
         [model, *(f"{entry['shares'].get(kind, 0):.0%}" for kind in kinds)]

@@ -1,8 +1,9 @@
-"""Times several programs in turn, each in a process of its own, so that load hits all alike.
+"""Times several programs in turn, each in a process of its own, so that load affects all alike.
 
-A side is a function that prepares something and returns a dictionary of actions; only one side
-works at a time, the others sleep. An action that returns a float tells its seconds itself. Peak
-memory is the process's own; that of its tensors on a GPU, if it has used one.
+A side is a function that prepares something and returns a dictionary of actions. Only one side
+works at a time; the others wait. An action's time is its wall time, or the seconds that it returns
+as a float. Peak memory is that of the side's process, or of its tensors on a GPU if it used one.
+Nothing is set for a side that its users would not have: environment and allocator are the default.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Actions = Mapping[str, Callable[[], Any]]
 
 @dataclass
 class Timing:
-    """What was measured of one side; seconds by action, in the order of the rounds."""
+    """Measurements of one side; seconds by action, in the order of the rounds."""
 
     startup: float
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -49,7 +50,7 @@ def measure(
     threads: int | None = None,
     warm_up: int = 1,
 ) -> dict[str, Timing]:
-    """Start each side, then let them act in turn `rounds` times.
+    """Start each side, then run the actions of all in turn, `rounds` times.
 
     Args:
         sides: name → (function, its arguments), both importable by a new process.
@@ -57,7 +58,7 @@ def measure(
         threads: CPU threads of each side; default: all cores of this process.
 
     Returns:
-        one Timing a side; `startup` runs from the start of the process until it could act.
+        one Timing per side; `startup` is from the start of its process until it is ready.
     """
     warn_if_busy()
     threads = threads or hardware.available_cores()
@@ -131,9 +132,9 @@ def _serve(pipe: Any, function: Callable[..., Actions], arguments: tuple, thread
                 )
             else:
                 started = time.perf_counter()
-                told = actions[order]()
+                returned = actions[order]()
                 elapsed = time.perf_counter() - started
-                pipe.send(told if isinstance(told, float) else elapsed)
+                pipe.send(returned if isinstance(returned, float) else elapsed)
         except Exception as error:  # sent to the caller, who raises it
             import traceback
 
@@ -141,10 +142,10 @@ def _serve(pipe: Any, function: Callable[..., Actions], arguments: tuple, thread
 
 
 def warn_if_busy() -> None:
-    """Say so when other work would blur the figures."""
+    """Print a warning when other work would distort the figures."""
     busy = psutil.cpu_percent(interval=0.5)
     if busy > 25:
-        print(f"warning: this machine is {busy:.0f} % busy; ratios will blur", file=sys.stderr)
+        print(f"warning: this machine is {busy:.0f} % busy; ratios will be noisy", file=sys.stderr)
 
 
 def spread(values: list[float]) -> str:
@@ -153,7 +154,7 @@ def spread(values: list[float]) -> str:
 
 
 def table(timings: Mapping[str, Timing]) -> str:
-    """What was measured, one row a side; seconds as median (minimum–maximum)."""
+    """One row per side; seconds as median (minimum–maximum)."""
     names = list(dict.fromkeys(action for t in timings.values() for action in t.seconds))
     rows = [
         [
@@ -168,7 +169,7 @@ def table(timings: Mapping[str, Timing]) -> str:
 
 
 def seconds_and_bytes(ours: Timing, peer: Timing, action: str) -> dict[str, Any]:
-    """The figures every result holds, with all rounds."""
+    """The figures in every result, with all rounds."""
     return {
         "ours_seconds": ours.median(action),
         "peer_seconds": peer.median(action),
@@ -186,15 +187,15 @@ def where(threads: int | None = None, device: str = "cpu") -> dict[str, Any]:
     return {"code": provenance.code(), "machine": machine}
 
 
-def kept_models(store: Path | None) -> dict[str, Any]:
-    """What `keep_models` wrote, by model; nothing if there is no file."""
-    return json.loads(store.read_text())["models"] if store and store.exists() else {}
+def cached_models(cache: Path | None) -> dict[str, Any]:
+    """Results by model that `cache_models` wrote; none if there is no file."""
+    return json.loads(cache.read_text())["models"] if cache and cache.exists() else {}
 
 
-def keep_models(store: Path | None, models: Mapping[str, Any]) -> None:
+def cache_models(cache: Path | None, models: Mapping[str, Any]) -> None:
     """Write results by model, so that a script called again measures only what is missing."""
-    if store:
-        with atomic_write(store, "w") as file:
+    if cache:
+        with atomic_write(cache, "w") as file:
             json.dump({"models": models}, file)
 
 

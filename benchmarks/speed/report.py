@@ -7,6 +7,7 @@ Reads results/shipped/speed/*.json, each the last line that a script of this pac
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def table(folder: Path = FOLDER) -> str:
             (
                 name,
                 [
-                    f"{what}, {entry['dataset']}{_told(entry)}",
+                    f"{what}, {entry['dataset']}{_from_steps(entry)}",
                     f"{entry['ours_seconds']:.2f} s",
                     f"{entry['peer_seconds']:.1f} s, {peer}",
                     ratio,
@@ -99,7 +100,7 @@ def table(folder: Path = FOLDER) -> str:
             (
                 f"baselines {model}",
                 [
-                    f"{model}, training epoch, {found['baselines']['dataset']}{_told(entry)}",
+                    f"{model}, training epoch, {found['baselines']['dataset']}{_from_steps(entry)}",
                     f"{entry['ours_seconds']:.2f} s",
                     f"{entry['peer_seconds']:.1f} s, MMRec",
                     f"{entry['ratio']:.1f}×",
@@ -144,7 +145,7 @@ def table(folder: Path = FOLDER) -> str:
         rows.append(
             ("electronics", [
              f"one epoch of each of {len(entry['models'])} models at Electronics' size"
-             f"{_told({'steps': ' or '.join(map(str, steps))})}",
+             f"{_from_steps({'steps': ' or '.join(map(str, steps))})}",
              f"{min(e['seconds'] for e in fitting):.0f} to "
              f"{max(e['seconds'] for e in fitting):.0f} s", "", "",
              f"{entry['worst_peak_bytes'] / 2**30:.1f} GiB at most", "feature tables, Adam"])
@@ -166,7 +167,7 @@ def _largest(found: dict[str, dict[str, Any]], model: str) -> str:
     return ", ".join(f"{kind} {share:.0%}" for kind, share in shares if share >= SHOWN)
 
 
-def _told(entry: dict[str, Any]) -> str:
+def _from_steps(entry: dict[str, Any]) -> str:
     return f" (extrapolated from {entry['steps']} steps)" if entry.get("steps") else ""
 
 
@@ -245,8 +246,11 @@ def roofline_plot(entry: dict[str, Any]) -> Figure:
     return figure
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print the table, draw the plots."""
+    argparse.ArgumentParser(
+        prog="benchmarks.speed.report", description="The committed timings as a table and plots."
+    ).parse_args(arguments)
     found = read()
     print(machine())
     print(table())

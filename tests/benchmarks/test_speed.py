@@ -1,6 +1,10 @@
 """The timing tools: fair turns, a side's errors, the generator, the table. Nothing is timed."""
 
+import argparse
+import importlib
 import json
+import pkgutil
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -8,7 +12,8 @@ import pandas as pd
 import pytest
 
 from alignrec_recbole.errors import RecordError
-from benchmarks.reference import epoch_timer
+from benchmarks import parity, speed
+from benchmarks.reference import epoch_timer, options
 from benchmarks.speed import baselines, electronics, paired_timing, report, scaling
 
 
@@ -98,7 +103,7 @@ def test_electronics_shows_peaks_and_refusals(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("steps", [None, 2, 5, 40])
-def test_an_epoch_is_told_from_its_first_steps(monkeypatch, steps):
+def test_an_epoch_is_extrapolated_from_its_first_steps(monkeypatch, steps):
     now = [0.0]
     monkeypatch.setattr(epoch_timer.time, "perf_counter", lambda: now[0])
 
@@ -112,19 +117,19 @@ def test_an_epoch_is_told_from_its_first_steps(monkeypatch, steps):
     assert now[0] == (seconds if steps in (None, 40) else 7 + 11 + 2 * (steps - 1))
 
 
-def test_an_action_may_tell_its_seconds():
-    timings = paired_timing.measure({"x": (telling, ())}, rounds=2, warm_up=0)
+def test_an_action_may_return_its_seconds():
+    timings = paired_timing.measure({"x": (returning, ())}, rounds=2, warm_up=0)
     assert timings["x"].seconds == {"a": [12.5, 12.5]}
 
 
-def telling():
+def returning():
     return {"a": lambda: 12.5}
 
 
-def test_an_epoch_is_not_told_from_one_step(tmp_path, capsys):
+def test_one_step_is_too_few_to_extrapolate(tmp_path, capsys):
     with pytest.raises(SystemExit):
         baselines.main(["--reference", ".", "--data-path", str(tmp_path), "--steps", "1"])
-    assert "2 steps or more" in capsys.readouterr().err
+    assert "at least 2 steps" in capsys.readouterr().err
 
 
 def test_measured_baselines_are_not_measured_again(tmp_path, capsys):
@@ -204,3 +209,26 @@ def test_the_table_shows_the_encoder_and_what_fits(tmp_path):
 def test_no_timings_is_an_error(tmp_path):
     with pytest.raises(RecordError, match="no timings"):
         report.table(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["--cache", "--store"])
+def test_the_cache_has_its_former_name_too(name):
+    parser = argparse.ArgumentParser()
+    options.add_cache(parser)
+    assert parser.parse_args([name, "x.json"]).cache == Path("x.json")
+
+
+SCRIPTS = [
+    module.name
+    for package in (parity, speed)
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    if hasattr(importlib.import_module(module.name), "main")
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_describes_its_options(script, capsys):
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(script).main(["--help"])
+    assert ended.value.code == 0
+    assert "usage: benchmarks." in capsys.readouterr().out
