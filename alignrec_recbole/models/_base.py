@@ -21,22 +21,25 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from alignrec_recbole.ops.matmul import matmul_nt
-from alignrec_recbole.settings import Settings
+from alignrec_recbole.settings import Settings, read_settings
 
 
 class PairwiseRecommender(GeneralRecommender):
     """A model trained on (user, positive, negative) that scores by ⟨h_u, h_i⟩.
 
-    A subclass sets `self.weights` (loss term → weight) and defines `embeddings` and `loss_terms`.
-    It may define `begin_epoch(generator)` and `after_step()`, which the trainer calls before each
-    epoch and after each step. Row 0 of users and of items is PAD.
+    A subclass names its `settings_class`, sets `self.weights` (loss term → weight) and defines
+    `embeddings` and `loss_terms`. It may define `begin_epoch(generator)` and `after_step()`, which
+    the trainer calls before each epoch and after each step. Row 0 of users and of items is PAD.
     """
 
     input_type = InputType.PAIRWISE
+    settings_class: type[Settings]
+    settings: Any  # of settings_class
     weights: dict[str, float]
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
+        self.settings = read_settings(config, self.settings_class, type(self).__name__)
         self._scoring_cache: tuple[Tensor, Tensor] | None = None
         self.register_load_state_dict_post_hook(lambda module, _: module._clear_cache())
 

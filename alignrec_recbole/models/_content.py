@@ -24,7 +24,7 @@ from alignrec_recbole.ops.linear import linear
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
-from alignrec_recbole.settings import Settings, read_settings
+from alignrec_recbole.settings import Settings
 
 
 class KnnSettings(Settings):
@@ -180,20 +180,14 @@ class ContentRecommender(PairwiseRecommender):
     """A pairwise model that cannot be built without item features.
 
     Attributes:
-        settings: read by `settings_class`.
         interactions: R̂ [user_num, item_num], scipy CSR.
     """
 
-    settings_class: type[Settings]
-    settings: Any
-
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        name = type(self).__name__
-        self.settings = read_settings(config, self.settings_class, name)
         if not dataset.features:
             raise FeatureError(
-                f"{name} needs item features.",
+                f"{type(self).__name__} needs item features.",
                 found="features: none",
                 expected="at least one feature set",
                 hint="pass --features lsa, or the name of a feature file",

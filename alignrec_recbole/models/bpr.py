@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding, pair_scores
 from alignrec_recbole.ops.rows import gather_rows
-from alignrec_recbole.settings import Settings, read_settings
+from alignrec_recbole.settings import Settings
 
 
 class BPRSettings(Settings):
@@ -36,7 +36,6 @@ class BPR(PairwiseRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.settings = read_settings(config, BPRSettings, "BPR")
         self.weights = {"bpr": 1.0, "norms": self.settings.reg_weight}
         self.nodes = UserItemEmbedding(
             self.n_users, self.n_items, self.settings.embedding_size, nn.init.xavier_normal_

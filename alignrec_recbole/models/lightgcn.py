@@ -22,7 +22,7 @@ from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, normalised_interactions
 from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding, pair_scores
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.settings import Settings, read_settings
+from alignrec_recbole.settings import Settings
 
 
 class LightGCNSettings(Settings):
@@ -40,7 +40,6 @@ class LightGCN(PairwiseRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.settings = read_settings(config, LightGCNSettings, "LightGCN")
         self.weights = {"bpr": 1.0, "norms": self.settings.reg_weight}
         self.nodes = UserItemEmbedding(
             self.n_users, self.n_items, self.settings.embedding_size, nn.init.xavier_uniform_
