@@ -17,8 +17,9 @@ from alignrec_recbole.data.dataset_paths import dataset_defaults
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
+from alignrec_recbole.registry import recbole_gnn
 from alignrec_recbole.registry.components import components
-from alignrec_recbole.registry.models import MODELS, list_models, plugins, stock_names
+from alignrec_recbole.registry.models import MODELS, plugins, stock_names
 
 
 def register() -> None:
@@ -33,10 +34,12 @@ def register() -> None:
         wrapt.register_post_import_hook(extend, module)
 
 
-def added_models() -> set[str]:
-    """Names of the models that stock RecBole does not have, in any spelling of their case."""
-    stock = {name.lower() for name in stock_names()}
-    return {entry.name for entry in list_models() if entry.name.lower() not in stock}
+def is_added(name: str) -> bool:
+    """Whether a model has this name here and stock RecBole has none of it, in any case."""
+    if name.lower() in {stock.lower() for stock in stock_names()}:
+        return False
+    in_clone = name in recbole_gnn.MODELS and recbole_gnn.available()
+    return name in MODELS or in_clone or name in plugins()
 
 
 def _wrap_look_ups(utils: Any) -> None:
@@ -50,7 +53,7 @@ def _wrap_look_ups(utils: Any) -> None:
 
     @functools.wraps(get_model)
     def find_model(model_name: str) -> Any:
-        if model_name in added_models():
+        if is_added(model_name):
             return components(model_name).model_class
         try:
             return get_model(model_name)
@@ -67,7 +70,7 @@ def _wrap_look_ups(utils: Any) -> None:
 
     @functools.wraps(get_trainer)
     def find_trainer(model_type: Any, model_name: str) -> Any:
-        if model_name in added_models():
+        if is_added(model_name):
             return components(model_name).trainer_class
         return get_trainer(model_type, model_name)
 
@@ -93,7 +96,7 @@ def _wrap_create_dataset(data_utils: Any) -> None:
     @functools.wraps(original)
     def create_dataset(config: Any) -> Any:
         name = config["model"]
-        if name in added_models():
+        if is_added(name):
             import recbole.data.dataset
 
             setattr(recbole.data.dataset, f"{name}Dataset", components(name).dataset_class)
@@ -114,7 +117,7 @@ def _add_defaults_to_config(configurator: Any) -> None:
     @functools.wraps(original)
     def update(self: Any, file: str) -> Any:
         result = original(self, file)
-        if self.model in added_models():
+        if is_added(self.model):
             name = Path(file).name
             values: dict[str, Any] = {}
             if name == "overall.yaml":

@@ -75,7 +75,7 @@ def test_without_a_clone_the_error_says_how_to_get_it(no_clone):
     for word in ("git clone https://github.com/RUCAIBox/RecBole-GNN", "torch_geometric",
                  "RECBOLE_GNN_PATH"):  # fmt: skip
         assert word in caught.value.hint
-    assert "SimGCL" not in stock_recbole.added_models()
+    assert not stock_recbole.is_added("SimGCL")
 
 
 def test_without_pytorch_geometric_the_error_names_it(stand_in, monkeypatch):

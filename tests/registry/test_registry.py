@@ -158,6 +158,14 @@ def test_stock_recbole_names_unknown_models(wrong, right):
     assert right not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "added"),
+    [("AlignRec", True), ("Walk", True), ("LightGCN", False), ("lightgcn", False), ("X", False)],
+)
+def test_models_without_a_stock_class_are_added(walk, name, added):
+    assert stock_recbole.is_added(name) is added
+
+
 def test_stock_names_keep_their_stock_classes():
     for name in ("LightGCN", "BPR", "Pop", "EASE", "ItemKNN"):
         assert get_model(name).__module__ == f"{STOCK}.{name.lower()}"
