@@ -149,7 +149,6 @@ def hidden_import_options() -> Callable[[Any], Any]:
     option(
         "--shard",
         type=_options.SHARD,
-        default=(1, 1),
         metavar="I/N",
         help="Encode one of N parts; `merge-shards` joins them.",
     ),
@@ -220,6 +219,7 @@ def prepare(**given: Any) -> int:
     Writes NAME.npy and its manifest NAME.json. An interrupted run continues where it stopped.
     """
     imported = {key: given.pop(key) for key in ("raw", "no_images", "image_hosts", "connections")}
+    given["shard"] = given["shard"] or (1, 1)  # no default above: it would count as given
     options = PrepareOptions(**given)
     if imported["raw"] is not None:
         from alignrec_recbole.cli import _import_amazon

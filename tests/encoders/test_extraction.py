@@ -517,6 +517,21 @@ def test_a_masked_image_is_mask_tokens_and_tells_nothing(items, tokenizer, tmp_p
 # The command line --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("verb", [["merge-shards"], ["prepare", "--encoder", "beit3", "--merge"]])
+def test_shards_are_merged_by_the_command(verb, items, saved_model, tmp_path: Path) -> None:
+    whole = run_prepare(tmp_path, items, *saved_model).path.read_bytes()
+    (tmp_path / "out" / "f.npy").unlink()
+    for shard in ("1/2", "2/2"):
+        run_prepare(
+            tmp_path, items, "--shard", shard, *saved_model, name=f"f.shard-{shard[0]}-of-2"
+        )
+    images = next(p for p in items.images if p).parent
+    status = main([*verb, "--dataset", "d", "--items", str(tmp_path / "items.tsv"), "--images",
+                   str(images), "--output", str(tmp_path / "out"), "--name", "f"])  # fmt: skip
+    assert status == 0
+    assert (tmp_path / "out" / "f.npy").read_bytes() == whole
+
+
 def test_random_weights_are_marked(items, tmp_path: Path, capsys) -> None:
     table = run_prepare(tmp_path, items, "--random-init", "--size", "toy", "--image-size", "32")
     assert table.manifest.notes == ["random weights"]
