@@ -48,7 +48,7 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
         trainer.fit(
             train_data(prepared), valid_task(prepared), saved=False, show_progress=spec.progress
         )
-    if trainer.stopped == "interrupted":
+    if trainer.stop_reason == "interrupted":
         raise Interrupted(
             f"Interrupted: the state is saved in {prepared.state_path}; "
             "run the same command to resume."
@@ -67,7 +67,7 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
     epochs = [entry["seconds"] for entry in history]
     seconds["train_epoch"] = float(np.median(epochs)) if epochs else 0.0
     seconds["total"] = stopwatch.seconds() + trainer.seconds_before
-    best = trainer.best_valid_score
+    best = trainer.stopping.best_score
     record = record_of(
         prepared,
         stopwatch,
@@ -76,11 +76,11 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
         selection={
             "metric": prepared.config["valid_metric"],
             "split": "valid",
-            "best_epoch": trainer.best_epoch,
+            "best_epoch": trainer.stopping.best_epoch,
             "best_score": best if np.isfinite(best) else None,
-            "stopped": trainer.stopped,
+            "stopped": trainer.stop_reason,
         },
-        valid_metrics=trainer.best_valid_result,
+        valid_metrics=trainer.stopping.best_result,
         per_user=per_user,
         history=history,
         parameters=sum(p.numel() for p in trainer.model.parameters()),

@@ -31,6 +31,7 @@ from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredA
 from alignrec_recbole.runtime import hardware
 from alignrec_recbole.training import memory_estimate
 from alignrec_recbole.training.batches import PairBatches, replace_loader
+from alignrec_recbole.training.early_stopping import EarlyStopping
 
 SAVE_EVERY_SECONDS = 60.0
 
@@ -56,8 +57,6 @@ class MultimodalTrainer(Trainer):
         self.learning_rate = config["learning_rate"]
         self.learner, self.weight_decay = config["learner"], config["weight_decay"]
         self.epochs, self.eval_step = config["epochs"], config["eval_step"]
-        self.stopping_step = config["stopping_step"]
-        self.strict = config["setting"] != "recbole"
         self.precision = torch.bfloat16 if config["precision"] == "bfloat16" else None
         if self.precision and not hardware.has_bfloat16(str(self.device)):
             logger.warning(
@@ -77,13 +76,16 @@ class MultimodalTrainer(Trainer):
         )
         self.state_file = state_file
         self.optimizer = self._build_optimizer()
-        self.start_epoch = self.cur_step = 0
-        self.best_valid_score = -math.inf if self.valid_metric_bigger else math.inf
-        self.best_valid_result: dict[str, float] | None = None
-        self.best_epoch: int | None = None
+        self.stopping = EarlyStopping(
+            self.valid_metric,
+            larger_is_better=config["valid_metric_bigger"],
+            patience=config["stopping_step"],
+            ties_improve=config["setting"] == "recbole",
+        )
+        self.start_epoch = 0
         self.history: list[dict[str, Any]] = []
         self.stop_requested = False
-        self.stopped = "not started"
+        self.stop_reason = "not started"
         self._best_weights: dict[str, torch.Tensor] | None = None
         self._pair_batches: PairBatches | None = None
         self._loader_rng: torch.Generator | None = None  # of RecBole's loaders
@@ -132,13 +134,12 @@ class MultimodalTrainer(Trainer):
             unit="epoch",
             dynamic_ncols=True,
         )
-        self.stopped = "epochs"
+        self.stop_reason = "epochs"
         for epoch in bar:
-            if self.cur_step > self.stopping_step:
-                self.stopped = "patience"
+            if self.stopping.exhausted:
                 break
             if self.stop_requested:
-                self.stopped = "interrupted"
+                self.stop_reason = "interrupted"
                 break
             self._set_learning_rate(epoch)
             entry = self._run_epoch(batches, epoch)
@@ -147,38 +148,36 @@ class MultimodalTrainer(Trainer):
                 result = self._metrics(self.rank(task, max(self.cutoffs)))
                 entry["evaluate_seconds"] = time.perf_counter() - started
                 entry["valid"] = result[self.valid_metric]
-                self._note(epoch, result)
+                self._update_best(epoch, result)
                 if callback_fn is not None:
                     callback_fn(epoch, result[self.valid_metric])
             self.history.append(entry)
             bar.set_postfix(
                 loss=f"{entry['loss']:.4f}",
                 valid=f"{entry.get('valid', float('nan')):.4f}",
-                best=f"{self.best_valid_score:.4f}",
-                wait=self.cur_step,
+                best=f"{self.stopping.best_score:.4f}",
+                wait=self.stopping.misses,
             )
             if self.state_file and time.monotonic() - self._saved_at > SAVE_EVERY_SECONDS:
                 self.save_state()
-        else:
-            if self.cur_step > self.stopping_step:
-                self.stopped = "patience"
+        if self.stopping.exhausted and self.stop_reason == "epochs":
+            self.stop_reason = "patience"
         bar.close()
         if self.state_file:
             self.save_state()
         if task is None:
-            self.best_epoch = self.epochs - 1
-        if self._best_weights is not None and self.stopped != "interrupted":
+            self.stopping.best_epoch = self.epochs - 1
+        if self._best_weights is not None and self.stop_reason != "interrupted":
             self.model.load_state_dict(self._best_weights)
         if saved and not self.state_file:
-            self._save_checkpoint(self.best_epoch, verbose=False)
-        return self.best_valid_score, _recbole_names(self.best_valid_result)
+            self._save_checkpoint(self.stopping.best_epoch, verbose=False)
+        return self.stopping.best_score, _recbole_names(self.stopping.best_result)
 
     def _fit_without_training(self, task: EvalTask | None) -> tuple[float, Any]:
-        self.stopped, self.best_epoch = "nothing to train", 0
+        self.stop_reason, self.stopping.best_epoch = "nothing to train", 0
         if task is not None:
-            self._note(0, self._metrics(self.rank(task, max(self.cutoffs))))
-        self._best_weights = None
-        return self.best_valid_score, _recbole_names(self.best_valid_result)
+            self.stopping.update(0, self._metrics(self.rank(task, max(self.cutoffs))))
+        return self.stopping.best_score, _recbole_names(self.stopping.best_result)
 
     def _run_epoch(self, batches: Any, epoch: int) -> dict[str, Any]:
         started = time.perf_counter()
@@ -241,19 +240,30 @@ class MultimodalTrainer(Trainer):
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * factor ** (epoch / every)
 
-    def _note(self, epoch: int, result: dict[str, float]) -> None:
-        score, best = result[self.valid_metric], self.best_valid_score
-        if not self.valid_metric_bigger:
-            score, best = -score, -best
-        if score > best or (not self.strict and score == best):
-            self.best_valid_score, self.best_valid_result = result[self.valid_metric], result
-            self.best_epoch, self.cur_step = epoch, 0
-            self._best_weights = None  # let go of the old first: tables weigh hundreds of megabytes
+    @property
+    def cur_step(self) -> int:
+        """Under RecBole's name, which its checkpoints have."""
+        return self.stopping.misses
+
+    @cur_step.setter
+    def cur_step(self, value: int) -> None:
+        self.stopping.misses = value
+
+    @property
+    def best_valid_score(self) -> float:
+        """Under RecBole's name, which its checkpoints have."""
+        return self.stopping.best_score
+
+    @best_valid_score.setter
+    def best_valid_score(self, value: float) -> None:
+        self.stopping.best_score = value
+
+    def _update_best(self, epoch: int, result: dict[str, float]) -> None:
+        if self.stopping.update(epoch, result):
+            self._best_weights = None  # freed before the new ones: they can be hundreds of MB
             self._best_weights = {
                 name: value.detach().clone() for name, value in self.model.state_dict().items()
             }
-        else:
-            self.cur_step += 1
 
     # Evaluation ---------------------------------------------------------------------------------
 
@@ -307,10 +317,10 @@ class MultimodalTrainer(Trainer):
         }
         plain = {
             "next_epoch": self.history[-1]["epoch"] + 1 if self.history else 0,
-            "cur_step": self.cur_step,
-            "best_valid_score": self.best_valid_score,
-            "best_valid_result": self.best_valid_result,
-            "best_epoch": self.best_epoch,
+            "cur_step": self.stopping.misses,
+            "best_valid_score": self.stopping.best_score,
+            "best_valid_result": self.stopping.best_result,
+            "best_epoch": self.stopping.best_epoch,
             "history": self.history,
             "seconds": self.seconds_before + time.monotonic() - self._started,
             "pairs_rng": batches.generator.bit_generator.state if batches else None,
@@ -354,11 +364,11 @@ class MultimodalTrainer(Trainer):
         if batches is not None and plain["pairs_rng"]:
             batches.generator.bit_generator.state = plain["pairs_rng"]
         self._best_weights = state["best"]
-        self.start_epoch, self.cur_step = plain["next_epoch"], plain["cur_step"]
-        self.best_valid_score = plain["best_valid_score"]
+        self.start_epoch, stopping = plain["next_epoch"], self.stopping
+        stopping.misses, stopping.best_epoch = plain["cur_step"], plain["best_epoch"]
+        stopping.best_score = plain["best_valid_score"]
         result = plain["best_valid_result"]  # states of earlier versions have lower-case names
-        self.best_valid_result = result and {_canonical_at_k(k): v for k, v in result.items()}
-        self.best_epoch = plain["best_epoch"]
+        stopping.best_result = result and {_canonical_at_k(k): v for k, v in result.items()}
         self.history, self.seconds_before = plain["history"], plain["seconds"]
 
 

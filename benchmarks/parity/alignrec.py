@@ -29,6 +29,7 @@ from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from benchmarks.parity.errors import relative_error
 from benchmarks.reference import alignrec_official
 from benchmarks.reference.checkout import NoneDict, default_dtype
+from benchmarks.reference.options import add_cache
 from benchmarks.reference.our_training import train_ours
 
 USERS, ITEMS, WIDTH, STEPS = 60, 90, 48, 3
@@ -313,13 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[999, 1000, 1001]
     )
     parser.add_argument("--epochs", type=int, default=1000)
-    parser.add_argument(
-        "--cache",
-        "--store",
-        dest="cache",
-        type=Path,
-        help="read and write finished trainings here; these are not repeated",
-    )
+    add_cache(parser)
     options = parser.parse_args(arguments)
     result: dict[str, Any] = compare(options.reference)
     if options.dataset:

@@ -40,6 +40,7 @@ from alignrec_recbole.runs import provenance
 from benchmarks.parity.errors import relative_error
 from benchmarks.reference import checkout, mmrec
 from benchmarks.reference.checkout import NoneDict, default_dtype
+from benchmarks.reference.options import add_cache
 from benchmarks.reference.our_training import train_ours
 
 USERS, ITEMS, WIDTHS, BATCH, BATCHES = 60, 90, {"text": 32, "image": 48}, 64, 2
@@ -721,13 +722,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--learning-rate", type=float, help="of both sides, not the default")
-    parser.add_argument(
-        "--cache",
-        "--store",
-        dest="cache",
-        type=Path,
-        help="read and write trained results here, seed by seed",
-    )
+    add_cache(parser)
     parser.add_argument("--output", type=Path, help="results folder for the records of our runs")
     options = parser.parse_args(arguments)
     options.model = options.model or of_checkout(options.reference)

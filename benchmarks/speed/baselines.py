@@ -28,7 +28,7 @@ from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.parity.baselines import PAIRS
 from benchmarks.reference import checkout, mmrec
 from benchmarks.reference import our_timing as our_side
-from benchmarks.reference.options import add_steps
+from benchmarks.reference.options import add_cache, add_steps
 from benchmarks.reference.simulated_features import write_features
 from benchmarks.speed import paired_timing
 
@@ -96,13 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=5)
     add_steps(parser)
-    parser.add_argument(
-        "--cache",
-        "--store",
-        dest="cache",
-        type=Path,
-        help="read and write results here, model by model; these are not measured again",
-    )
+    add_cache(parser)
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.model) - set(LEARNING))
     if unknown:

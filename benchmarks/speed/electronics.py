@@ -27,7 +27,7 @@ from tabulate import tabulate
 from alignrec_recbole.registry.models import MODELS
 from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.reference.epoch_timer import epoch_seconds
-from benchmarks.reference.options import add_steps
+from benchmarks.reference.options import add_cache, add_steps
 from benchmarks.speed import paired_timing, scaling
 
 USERS, ITEMS, INTERACTIONS = 192_403, 63_001, 1_689_188
@@ -99,13 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--dataset", default="sports", help="whose degrees are drawn from")
     parser.add_argument("--model", type=lambda text: text.split(","), default=learning)
-    parser.add_argument(
-        "--cache",
-        "--store",
-        dest="cache",
-        type=Path,
-        help="read and write results here, model by model; these are not measured again",
-    )
+    add_cache(parser)
     parser.add_argument("--seed", type=int, default=0)
     add_steps(parser)
     options = parser.parse_args(arguments)

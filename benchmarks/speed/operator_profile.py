@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from alignrec_recbole.runs import prepare, tasks
 from alignrec_recbole.runtime import hardware
+from benchmarks.reference.options import add_cache
 from benchmarks.reference.simulated_features import write_features
 from benchmarks.speed import baselines, paired_timing
 
@@ -90,13 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="default: all",
     )  # fmt: skip
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument(
-        "--cache",
-        "--store",
-        dest="cache",
-        type=Path,
-        help="read and write results here, model by model; these are not measured again",
-    )
+    add_cache(parser)
     options = parser.parse_args(arguments)
     data_path = options.data_path.resolve()
     models = paired_timing.cached_models(options.cache)

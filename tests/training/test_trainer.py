@@ -380,10 +380,10 @@ def test_a_tie_is_no_improvement_in_mmrec_and_one_in_recbole(world, tmp_path, se
     trainer = tasks.build_trainer(prepared, None)
     seen = []
     for epoch in range(3):
-        trainer._note(epoch, {"Recall@2": 0.5})
-        seen.append(trainer.cur_step)
+        trainer._update_best(epoch, {"Recall@2": 0.5})
+        seen.append(trainer.stopping.misses)
     assert seen == waits
-    assert trainer.best_epoch == (0 if setting == "mmrec" else 2)
+    assert trainer.stopping.best_epoch == (0 if setting == "mmrec" else 2)
 
 
 def test_patience_counts_misses_in_a_row(world, tmp_path):
