@@ -12,11 +12,7 @@ import torch
 from alignrec_recbole.models.bm3 import BM3
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.testing.testbed import Testbed
-
-
-class _Config(dict):
-    def __missing__(self, key):
-        return None
+from benchmarks.reference.checkout import NoneDict
 
 
 def build(name, sets, pairs, **settings):
@@ -36,7 +32,7 @@ def build(name, sets, pairs, **settings):
     )
     names = {"USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "NEG_PREFIX": "neg_", "device": "cpu"}
     parts = components(name)
-    config = _Config({**parts.defaults, **settings, **names})
+    config = NoneDict({**parts.defaults, **settings, **names})
     return parts.model_class(config, dataset)
 
 
