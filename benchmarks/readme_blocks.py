@@ -10,9 +10,21 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from alignrec_recbole.reports.grouping import Block, Group, blocks
-from alignrec_recbole.reports.reference_results import PRIMARY_METRIC, published, verdict
-from alignrec_recbole.reports.tables import COLUMNS, Table, comparisons, leaderboard, marked
+from alignrec_recbole.reports.grouping import (
+    COLUMNS,
+    PRIMARY_METRIC,
+    ComparisonKey,
+    SeedGroup,
+    comparable_groups,
+)
+from alignrec_recbole.reports.reference_results import reference_results, reproduction_status
+from alignrec_recbole.reports.tables import (
+    Table,
+    comparisons,
+    highlight,
+    leaderboard,
+    mean_sd_cell,
+)
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
 from benchmarks.speed import report as speed
 
@@ -34,7 +46,7 @@ class Results(NamedTuple):
         folder: where parity, speed and pre-training files are stored.
     """
 
-    tested: dict[Block, list[Group]]
+    tested: dict[ComparisonKey, list[SeedGroup]]
     tuning: list[RunRecord]
     folder: Path = SHIPPED
 
@@ -43,7 +55,9 @@ def read(folder: Path) -> Results:
     """The results of committed code; runs of modified code are not shown in a README."""
     tuning = clean(read_runs(folder / "tuning")) if (folder / "tuning").is_dir() else []
     return Results(
-        blocks(clean(read_runs(folder / "runs"))), [run.record for run in tuning], SHIPPED
+        comparable_groups(clean(read_runs(folder / "runs"))),
+        [run.record for run in tuning],
+        SHIPPED,
     )
 
 
@@ -75,12 +89,12 @@ def best_on_sports(results: Results) -> str:
         for block, several in results.tested.items()
         if block.dataset == "sports" and block.protocol == "full"
         for group in several
-        if not group.odd
+        if not group.non_default_settings
     ]
-    members.sort(key=lambda group: -group.values(PRIMARY_METRIC).mean())
+    members.sort(key=lambda group: -(group.mean(PRIMARY_METRIC) or 0.0))
     with_features = [group for group in members if group.first.features != "none"][:BEST]
     without = [group for group in members if group.first.features == "none"]
-    anchors = {row.model: row for row in published("sports")}
+    anchors = {row.model: row for row in reference_results("sports")}
     rows = []
     for group in with_features + without:
         anchor = anchors.get(group.first.model) if group in without else None
@@ -103,22 +117,22 @@ def reproduction(results: Results) -> str:
     """Our means beside the reference figures, each seed in brackets."""
     rows = []
     for block, members in results.tested.items():
-        anchors = {row.model: row for row in published(block.dataset)}
+        anchors = {row.model: row for row in reference_results(block.dataset)}
         for group in members:
             anchor = anchors.get(group.first.model)
-            judged = verdict(group, list(anchors.values()))
+            judged = reproduction_status(group, list(anchors.values()))
             if anchor and judged:
-                recall, ndcg = group.values(PRIMARY_METRIC), group.values(NDCG)
+                recall = list(group.values(PRIMARY_METRIC).values())
                 each = f" ({', '.join(f'{v:.4f}' for v in recall)})" if len(recall) > 1 else ""
                 rows.append(
                     [
                         group.label,
                         block.dataset,
                         len(recall),
-                        f"{recall.mean():.4f}{each}",
+                        f"{_mean(group, PRIMARY_METRIC)}{each}",
                         f"{anchor.values[PRIMARY_METRIC]:.4f}",
                         judged,
-                        f"{ndcg.mean():.4f}",
+                        _mean(group, NDCG),
                         f"{anchor.values[NDCG]:.4f}",
                     ]
                 )
@@ -146,7 +160,7 @@ def before_training(dataset: str) -> Callable[[Results], str]:
     """The figures of protocols that train nothing, one row per feature set of a data set."""
 
     def table(results: Results) -> str:
-        found: dict[str, dict[str, Group]] = {}
+        found: dict[str, dict[str, SeedGroup]] = {}
         for block, members in results.tested.items():
             if block.dataset != dataset:
                 continue
@@ -305,18 +319,17 @@ def _memory(entry: dict[str, Any]) -> str:
 # Cells -------------------------------------------------------------------------------------------
 
 
-def _spread(group: Group, metric: str) -> str:
-    values = group.values(metric)
-    spread = f" ± {values.std():.4f}" if len(values) > 1 else ""
-    return f"{values.mean():.4f}{spread}"
+def _spread(group: SeedGroup, metric: str) -> str:
+    return mean_sd_cell(group.values(metric).values()).text
 
 
-def _mean(group: Group | None, metric: str) -> str:
-    return f"{group.values(metric).mean():.4f}" if group is not None else "—"
+def _mean(group: SeedGroup | None, metric: str) -> str:
+    mean = group.mean(metric) if group is not None else None
+    return "—" if mean is None else f"{mean:.4f}"
 
 
 def _markdown(table: Table) -> str:
-    return _github(table.header, marked(table, "github"))
+    return _github(table.header, highlight(table, "github"))
 
 
 def _github(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -11,7 +11,7 @@ from alignrec_recbole.cli._overrides import nested
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
 from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.registry.models import resolve
-from alignrec_recbole.reports.build import tables
+from alignrec_recbole.reports.contents import tables
 from alignrec_recbole.reports.tables import as_text, comparison, write_tables
 from alignrec_recbole.runs.prepare import delete_checkpoint
 from alignrec_recbole.runs.record import RunRecord, read_runs

@@ -34,7 +34,7 @@ from alignrec_recbole.features.masking import FeatureMask, Modality, mask_featur
 from alignrec_recbole.protocols.content import chance
 from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.protocols.rankers import RANKERS, Ranker
-from alignrec_recbole.protocols.robustness import curve_points, robustness
+from alignrec_recbole.protocols.robustness import area_under_retention, curve_points
 from alignrec_recbole.runs.prepare import data_keys, prepare_run
 from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.run import run_one
@@ -117,7 +117,7 @@ def _mask_curves(
         curve = _curve(context, RANKERS[name], masked)
         areas = {
             modality: {
-                metric: robustness(curve_points(curve, modality, metric)).area
+                metric: area_under_retention(curve_points(curve, modality, metric))
                 for metric in ("Recall@20", "NDCG@20")
                 if metric in curve[0]["metrics"]
             }

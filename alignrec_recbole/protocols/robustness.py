@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import integrate, stats
 
 from alignrec_recbole.errors import RecordError
 
@@ -32,8 +31,21 @@ class Curve:
     area: float
 
 
+def area_under_retention(points: Sequence[tuple[float, float]]) -> float:
+    """Area under the retention by trapezoids, divided by the range of the ratios.
+
+    Raises:
+        RecordError: see `robustness`.
+
+    >>> area_under_retention([(0.0, 0.4), (0.5, 0.2), (0.5, 0.4), (1.0, 0.0)])
+    0.625
+    """
+    ratios, values = _by_ratio(points)
+    return _area(ratios, np.array([v.mean() for v in values]))
+
+
 def robustness(points: Sequence[tuple[float, float]]) -> Curve:
-    """The curve of (ratio, value) points, several values a ratio.
+    """The curve of (ratio, value) points, several values per ratio.
 
     Raises:
         RecordError: ratio 0 is absent or its value is 0, or there is but one ratio.
@@ -41,9 +53,19 @@ def robustness(points: Sequence[tuple[float, float]]) -> Curve:
     >>> robustness([(0.0, 0.4), (0.5, 0.2), (0.5, 0.4), (1.0, 0.0)]).area
     0.625
     """
-    ratios = np.array(sorted({ratio for ratio, _ in points}))
-    values = [np.array([v for ratio, v in points if ratio == wanted]) for wanted in ratios]
+    ratios, values = _by_ratio(points)
     mean = np.array([v.mean() for v in values])
+    area = _area(ratios, mean)
+    width = np.array([_half_width(v) for v in values])
+    return Curve(ratios, mean, mean - width, mean + width, mean / mean[0], area)
+
+
+def _by_ratio(points: Sequence[tuple[float, float]]) -> tuple[np.ndarray, list[np.ndarray]]:
+    ratios = np.array(sorted({ratio for ratio, _ in points}))
+    return ratios, [np.array([v for ratio, v in points if ratio == wanted]) for wanted in ratios]
+
+
+def _area(ratios: np.ndarray, mean: np.ndarray) -> float:
     if len(ratios) < 2 or ratios[0] != 0 or mean[0] == 0:
         raise RecordError(
             "There is no robustness curve of these points.",
@@ -51,16 +73,17 @@ def robustness(points: Sequence[tuple[float, float]]) -> Curve:
             expected="a value above 0 at ratio 0, and at least one more ratio",
             hint="run the protocol with ratio 0; features at zero have nothing to lose",
         )
-    width = np.array([_half_width(v) for v in values])
     retention = mean / mean[0]
-    area = float(integrate.trapezoid(retention, ratios) / (ratios[-1] - ratios[0]))
-    return Curve(ratios, mean, mean - width, mean + width, retention, area)
+    trapezoids = np.diff(ratios) * (retention[1:] + retention[:-1]) / 2.0
+    return float(trapezoids.sum() / (ratios[-1] - ratios[0]))
 
 
 def _half_width(values: np.ndarray) -> float:
     """Half of the 95 % t-interval of a mean; 0 where all values agree (ratio 0 or 1)."""
     if np.ptp(values) == 0:
         return 0.0 if len(values) > 1 else float("nan")
+    from scipy import stats
+
     spread = values.std(ddof=1) / np.sqrt(len(values))
     return float(stats.t.ppf(0.975, len(values) - 1) * spread)
 

@@ -1,34 +1,35 @@
-"""Records put together: runs that differ in nothing but the seed, and blocks that are comparable.
+"""Records in groups: runs that differ in the seed alone, and groups that may be compared.
 
-A block is one data set, protocol and setting, on the same data: the same targets, candidates and
-masks.
+Comparable are groups of one data set, protocol and evaluation convention on the same data: they
+have the same targets and candidates and exclude the same items.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
+from alignrec_recbole.runs.config_hash import complete, config_hashes
 from alignrec_recbole.runs.record import NUMBERS_EPOCH, Run, RunRecord
 
-LATER_SETTINGS = {"precision": "float32"}  # those that older records lack, as these ran
-ABSENT = "absent"  # how labels show a setting that a record lacks
+PRIMARY_METRIC = "Recall@20"
+COLUMNS = ("Recall@10", PRIMARY_METRIC, "NDCG@10", "NDCG@20")
+ABSENT = "absent"  # how labels show a setting that a configuration does not have
 NOT_VARIED = {"seed", "gpu_id", "show_progress", "threads", "features", "protocol.of_sha256"}
 
 
-class Block(NamedTuple):
+class ComparisonKey(NamedTuple):
     """What a table may compare.
 
     Attributes:
-        data: which interactions and split, where records of the data set were made on several; "".
+        data: hash of interactions and split if the records of the data set have several, else "".
     """
 
     dataset: str
@@ -38,17 +39,18 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Group:
-    """Runs that differ in nothing but the seed.
+class SeedGroup:
+    """Runs that differ in the seed alone.
 
     Attributes:
-        label: the model's name and `odd`.
-        odd: "key=value" of the settings in which the model's other groups differ from this one.
+        label: the model's name and `non_default_settings`.
+        non_default_settings: "key=value" of the settings in which this group differs from the
+            model's usual ones.
     """
 
     label: str
     runs: tuple[Run, ...]
-    odd: tuple[str, ...] = ()
+    non_default_settings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,36 +82,41 @@ class Group:
         notes = [note for record in self.records for note in record.notes]
         return list(dict.fromkeys(notes + [r.tuned_on for r in self.records if r.tuned_on]))
 
-    def values(self, metric: str, split: str = "test") -> pd.Series:
-        """The metric by seed; empty where there is none."""
+    def values(self, metric: str, split: str = "test") -> dict[int, float]:
+        """Seed → the metric; empty if no record has it."""
         found = {}
         for record in self.records:
             metrics = record.metrics if split == "test" else record.valid_metrics
             if metric in metrics:
                 found[record.seed] = metrics[metric]
-        return pd.Series(found, dtype=float)
+        return found
+
+    def mean(self, metric: str, split: str = "test") -> float | None:
+        """Mean of the metric over the seeds; None if no record has it."""
+        values = list(self.values(metric, split).values())
+        return math.fsum(values) / len(values) if values else None
 
 
-def current(runs: Iterable[Run]) -> Iterator[Run]:
-    """Finished runs with test metrics, of the numbers a table may show."""
+def publishable(runs: Iterable[Run]) -> Iterator[Run]:
+    """Finished runs with test metrics, of the present version of results."""
     for run in runs:
         record = run.record
         if record.status == "finished" and record.metrics and record.numbers_epoch == NUMBERS_EPOCH:
             yield run
 
 
-def blocks(runs: Iterable[Run]) -> dict[Block, list[Group]]:
-    """Groups by block, both in a fixed order."""
-    found: dict[Block, list[Run]] = defaultdict(list)
+def comparable_groups(runs: Iterable[Run]) -> dict[ComparisonKey, list[SeedGroup]]:
+    """Groups that may be compared, in a fixed order."""
+    found: dict[ComparisonKey, list[Run]] = defaultdict(list)
     versions: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for run in current(runs):
+    for run in publishable(runs):
         record, data = run.record, _data_version(run.record)
-        found[Block(record.dataset, record.protocol, record.setting, data)].append(run)
+        found[ComparisonKey(record.dataset, record.protocol, record.setting, data)].append(run)
         versions[record.dataset, record.setting].add(data)
     out = {}
-    for block in sorted(found):
-        several = len(versions[block.dataset, block.setting]) > 1
-        out[block if several else block._replace(data="")] = groups(found[block])
+    for key in sorted(found):
+        several = len(versions[key.dataset, key.setting]) > 1
+        out[key if several else key._replace(data="")] = seed_groups(found[key])
     return out
 
 
@@ -120,37 +127,58 @@ def _data_version(record: RunRecord) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def groups(runs: Iterable[Run]) -> list[Group]:
-    """Runs of one block by all but the seed, with names that tell them apart."""
+def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
+    """Comparable runs by everything except the seed, with names that tell the groups apart.
+
+    Records of different ages have different hashes of one configuration; they form one group. If it
+    has two records of one seed, the earlier one is used.
+    """
     found: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
     for run in runs:
         record = run.record
-        found[record.model, record.features, record.config_sha256].append(run)
+        found[record.model, record.features, _ageless_hash(record)].append(run)
     variants: dict[str, list[list[Run]]] = defaultdict(list)
-    for (model, _, _), members in sorted(found.items()):
-        variants[model].append(sorted(members, key=lambda run: run.record.seed))
-    return [group for several in variants.values() for group in _named(several)]
+    for (model, _, _), members in found.items():
+        by_seed: dict[int, Run] = {}
+        for run in sorted(members, key=lambda run: run.record.started_utc):
+            by_seed.setdefault(run.record.seed, run)
+        variants[model].append([by_seed[seed] for seed in sorted(by_seed)])
+    for several in variants.values():
+        several.sort(key=lambda group: (group[0].record.features, group[0].record.config_sha256))
+    return [group for _, several in sorted(variants.items()) for group in _named(several)]
 
 
-def _named(variants: list[list[Run]]) -> list[Group]:
-    """A model's groups, named by the settings in which each leaves the usual ones."""
+def _ageless_hash(record: RunRecord) -> str:
+    """Hash of the configuration that records of any age share."""
+    return config_hashes(
+        model=record.model,
+        dataset=record.dataset,
+        protocol=record.protocol,
+        config=record.config,
+        data={"files": {}, "split": {}, **record.data},
+        feature_files=record.feature_files,
+    )[-1]
+
+
+def _named(variants: list[list[Run]]) -> list[SeedGroup]:
+    """A model's groups, named by the settings in which each differs from the usual ones."""
     records = [members[0].record for members in variants]
     model = records[0].model
-    configs = [flat(LATER_SETTINGS | record.config) for record in records]
+    configs = [flatten(complete(record.config)) for record in records]
     usual = _usual(configs, _defaults(model, records[0].dataset))
-    odd = [
+    non_default = [
         tuple(f"{k}={config.get(k, ABSENT)}" for k in usual if config.get(k, ABSENT) != usual[k])
         for config in configs
     ]
-    labels = [f"{model} ({', '.join(own)})" if own else model for own in odd]
+    labels = [f"{model} ({', '.join(own)})" if own else model for own in non_default]
     seen = Counter(zip(labels, (record.features for record in records), strict=True))
     return [
-        Group(
+        SeedGroup(
             f"{label} [{record.config_sha256[:8]}]" if seen[label, record.features] > 1 else label,
             tuple(members),
             own,
         )
-        for label, record, members, own in zip(labels, records, variants, odd, strict=True)
+        for label, record, members, own in zip(labels, records, variants, non_default, strict=True)
     ]
 
 
@@ -168,27 +196,27 @@ def _defaults(model: str, dataset: str) -> dict[str, str]:
     """The values of this package's YAML files; of a model from elsewhere only what all share."""
     files = ("overall", f"model/{model}", f"dataset/{dataset}")
     layers = [read_yaml(inside(properties_dir(), f"{file}.yaml")) for file in files]
-    return flat({key: value for layer in layers for key, value in layer.items()})
+    return flatten({key: value for layer in layers for key, value in layer.items()})
 
 
-def plain(members: Iterable[Group]) -> dict[tuple[str, str], Group]:
-    """By model and features, the group that leaves the fewest usual settings, where it is one."""
-    found: dict[tuple[str, str], list[Group]] = defaultdict(list)
+def default_variants(members: Iterable[SeedGroup]) -> dict[tuple[str, str], SeedGroup]:
+    """By model and features, the one group with the fewest settings that differ from the usual."""
+    found: dict[tuple[str, str], list[SeedGroup]] = defaultdict(list)
     for group in members:
         found[group.first.model, group.first.features].append(group)
     out = {}
     for key, several in found.items():
-        fewest = min(len(group.odd) for group in several)
-        bases = [group for group in several if len(group.odd) == fewest]
+        fewest = min(len(group.non_default_settings) for group in several)
+        bases = [group for group in several if len(group.non_default_settings) == fewest]
         if len(bases) == 1:
             out[key] = bases[0]
     return out
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """Settings that can vary, as text.
 
-    >>> flat({"seed": 1, "reg_weight": 0.1, "protocol": {"k": 20}})
+    >>> flatten({"seed": 1, "reg_weight": 0.1, "protocol": {"k": 20}})
     {'reg_weight': '0.1', 'protocol.k': '20'}
     """
     out: dict[str, str] = {}
@@ -196,7 +224,26 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
         if prefix + key in NOT_VARIED:
             continue
         if isinstance(value, dict):
-            out |= flat(value, f"{prefix}{key}.")
+            out |= flatten(value, f"{prefix}{key}.")
         else:
             out[prefix + key] = json.dumps(value).strip('"')
     return out
+
+
+def shown_metrics(members: Iterable[SeedGroup]) -> tuple[str, ...]:
+    """Metrics of a leaderboard: the usual ones that any record has, else the first four."""
+    found = dict.fromkeys(name for g in members for record in g.records for name in record.metrics)
+    usual = tuple(name for name in COLUMNS if name in found)
+    return usual or tuple(found)[: len(COLUMNS)]
+
+
+def primary_metric(members: Sequence[SeedGroup]) -> str:
+    """The metric that rows are ordered and tested by: Recall@20 if any record has it.
+
+    Otherwise the metric by which the first record was selected on validation, or its first one.
+    """
+    shown = shown_metrics(members)
+    if PRIMARY_METRIC in shown or not shown:
+        return PRIMARY_METRIC
+    selected = str(members[0].first.selection.get("metric"))
+    return selected if any(group.values(selected) for group in members) else shown[0]

@@ -1,13 +1,14 @@
-"""Plots as views of run records: labelled axes, a palette for colour-blind readers, SVG, PDF, PNG.
+"""Plots of run records: labelled axes, a palette for colour-blind readers, SVG, PDF, PNG.
 
-Every function gives a figure or raises: there are no empty pictures.
+Every function returns a figure or raises EmptyPlotError.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,14 @@ from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.protocols.robustness import robustness
-from alignrec_recbole.reports.grouping import Block, Group, blocks, flat
-from alignrec_recbole.reports.protocol_tables import CURVE, mask_points, tail_values
-from alignrec_recbole.reports.reference_results import PRIMARY_METRIC
+from alignrec_recbole.reports.grouping import (
+    PRIMARY_METRIC,
+    ComparisonKey,
+    SeedGroup,
+    flatten,
+    primary_metric,
+)
+from alignrec_recbole.reports.protocol_tables import mask_points, tail_values
 from alignrec_recbole.runs.record import Run
 
 # Okabe and Ito, "Color Universal Design", 2008; yellow and black left out (too weak on white, ink).
@@ -47,6 +53,7 @@ STYLE: dict[Any, Any] = {
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
     **{f"axes.{part}": INK for part in ("edgecolor", "labelcolor", "titlecolor")},
 }
+CURVE = ["ranker", "features", "masked", "fill"]
 LEGEND_ROWS, LEGEND_ROW = 3, 0.19  # that a figure has room for; inches of each more
 RANKED = ("zero-shot", "item-cf", "cold-start", "full")
 
@@ -66,6 +73,14 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return inner
 
 
+def as_svg(figure: Figure) -> str:
+    """The figure as SVG with a transparent background."""
+    buffer = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()
+
+
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `<name>.svg`, `.pdf` and `.png`, equal bytes for equal figures."""
     paths = []
@@ -81,10 +96,10 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def _needs(found: Any, what: str, next: str) -> None:
+def _needs(found: Any, what: str, expected: str) -> None:
     if not len(found):
         raise EmptyPlotError(
-            f"There is nothing to draw: {what}.", found="no such record", expected=next
+            f"There is nothing to draw: {what}.", found="no such record", expected=expected
         )
 
 
@@ -134,17 +149,19 @@ def _legend(figure: Figure, axes: Any, columns: int = 2) -> None:
 
 
 @styled
-def protocol_bars(found: dict[Block, list[Group]], metric: str = PRIMARY_METRIC) -> Figure:
-    """A metric of every feature set (ID-only models: none), a panel a protocol, best above."""
-    panels = {block.protocol: found[block] for block in found if block.protocol in RANKED}
+def protocol_bars(found: dict[ComparisonKey, list[SeedGroup]]) -> Figure:
+    """The primary metric of every feature set (ID-only models: none), one panel per protocol."""
+    panels = {key.protocol: members for key, members in found.items() if key.protocol in RANKED}
     _needs(panels, "no ranked protocol", "records of " + ", ".join(RANKED))
     rows = max(len(members) for members in panels.values())
     sets = sorted({group.first.features for members in panels.values() for group in members})
     figure, axes = _figure(len(panels), 4.6, 1.3 + 0.3 * rows)
     for axis, (protocol, members) in zip(axes, panels.items(), strict=True):
-        order = sorted(members, key=lambda group: group.values(metric).mean())
-        means = [group.values(metric).mean() for group in order]
-        spread = [group.values(metric).std(ddof=1) for group in order]
+        metric = primary_metric(members)
+        order = sorted(members, key=lambda group: group.mean(metric) or 0.0)
+        values = [list(group.values(metric).values()) for group in order]
+        means = [np.mean(v) if v else np.nan for v in values]
+        spread = [np.std(v, ddof=1) if len(v) > 1 else np.nan for v in values]
         names = [_bar_name(group, protocol) for group in order]
         axis.barh(
             range(len(order)),
@@ -154,7 +171,8 @@ def protocol_bars(found: dict[Block, list[Group]], metric: str = PRIMARY_METRIC)
             error_kw={"ecolor": INK, "capsize": 2},
         )
         axis.set_yticks(range(len(order)), names, fontsize=7)
-        chance = [g.first.chance[metric] for g in order if g.first.chance]
+        of_each = [group.first.chance or {} for group in order]
+        chance = [values[metric] for values in of_each if metric in values]
         if chance:
             axis.axvline(chance[0], color=INK, linestyle=":", linewidth=1.2)
         axis.set_xlabel(f"{metric} (test, share of targets)")
@@ -163,7 +181,7 @@ def protocol_bars(found: dict[Block, list[Group]], metric: str = PRIMARY_METRIC)
     return figure
 
 
-def _bar_name(group: Group, protocol: str) -> str:
+def _bar_name(group: SeedGroup, protocol: str) -> str:
     """What tells a bar from the others of its panel."""
     features = group.first.features
     if features == "none":
@@ -177,13 +195,13 @@ WORDS_OF_FILL = {"zero": "", "mean": ", mean fill"}  # others as they are
 
 
 @styled
-def robustness_curves(members: Sequence[Group], metric: str = PRIMARY_METRIC) -> Figure:
+def robustness_curves(members: Sequence[SeedGroup], metric: str = PRIMARY_METRIC) -> Figure:
     """A metric over the share of masked items with 95 % t-bands over mask seeds.
 
     A column a modality, a row a ranker without training, all on one scale, and one for trained
     models. A feature set looks the same in every panel; controls are grey.
     """
-    points = mask_points(members, metric)
+    points = pd.DataFrame(mask_points(members, metric), columns=[*CURVE, "ratio", "value"])
     _needs(points, "no curve over the mask ratio", "records of protocol mask-modality")
     modalities = sorted(points["masked"].unique())
     free = [name for name in RANKER_NAMES if name in set(points["ranker"])]
@@ -244,12 +262,16 @@ def _robustness_line(axis: Any, line: pd.DataFrame, label: str, style: dict[str,
 
 
 @styled
-def long_tail_bars(members: Sequence[Group], metric: str = PRIMARY_METRIC) -> Figure:
+def long_tail_bars(members: Sequence[SeedGroup], metric: str = PRIMARY_METRIC) -> Figure:
     """A metric by user history and by item popularity, a bar a feature set.
 
     A ranker with several feature sets has panels of its own, the others stand together.
     """
-    tables = {kind: tail_values(members, kind, metric) for kind in TAIL_AXES}
+    columns = ["label", "features", "group", "seed", "value"]
+    tables = {
+        kind: pd.DataFrame(tail_values(members, kind, metric), columns=columns)
+        for kind in TAIL_AXES
+    }
     tables = {kind: table for kind, table in tables.items() if not table.empty}
     _needs(tables, "no groups of users or items", "records of protocol long-tail")
     known = pd.concat(tables.values())[["label", "features"]].drop_duplicates()
@@ -300,7 +322,7 @@ def _tail_panel(axis: Any, table: pd.DataFrame, alone: bool) -> None:
 
 
 @styled
-def training_curves(members: Sequence[Group]) -> Figure:
+def training_curves(members: Sequence[SeedGroup]) -> Figure:
     """Validation metric and loss by epoch; thin lines are seeds, the best epoch is marked."""
     trained = [g for g in members if any(record.history for record in g.records)]
     _needs(trained, "no model that trains", "records with a history")
@@ -331,14 +353,15 @@ def training_curves(members: Sequence[Group]) -> Figure:
 
 
 @styled
-def quality_against_cost(members: Sequence[Group], metric: str = PRIMARY_METRIC) -> Figure:
+def quality_against_cost(members: Sequence[SeedGroup], metric: str = PRIMARY_METRIC) -> Figure:
     """A metric against seconds and memory of a run; a line joins what nothing beats in both.
 
     Each kind of device has its line: seconds of a GPU and of a CPU are not comparable.
     """
     _needs(members, "no ranked run", "records of protocol full")
     figure, axes = _figure(2, 4.8, 4.2)
-    quality = [group.values(metric).mean() for group in members]
+    members = [group for group in members if group.mean(metric) is not None]
+    quality = [group.mean(metric) or 0.0 for group in members]
     devices = [group.device for group in members]
     costs = (
         ("time of a whole run (s, log scale)", lambda r: r.seconds["total"]),
@@ -423,9 +446,9 @@ def _varied(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
     by_model: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.record.selection.get("best_score") is not None:
-            by_model[Group(run.record.model, (run,)).name].append(run)
+            by_model[SeedGroup(run.record.model, (run,)).name].append(run)
     for model, points in by_model.items():
-        configs = [flat(point.record.config) for point in points]
+        configs = [flatten(point.record.config) for point in points]
         keys = dict.fromkeys(key for config in configs for key in config)
         for key in keys:
             if len({config.get(key) for config in configs}) > 1:
@@ -435,37 +458,3 @@ def _varied(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
                     found[key].append((*row, selection["best_score"], selection["metric"]))
     columns = ["model", "value", "score", "metric"]
     return {key: pd.DataFrame(rows, columns=columns) for key, rows in sorted(found.items())}
-
-
-def draw_all(runs: Sequence[Run], tuning: Sequence[Run]) -> tuple[dict[str, Figure], list[str]]:
-    """Every plot there are records for, by file name, and why the others are left out."""
-    drawn: dict[str, Figure] = {}
-    left_out: list[str] = []
-    for name, draw in _wanted(blocks(runs), tuning):
-        try:
-            drawn[name] = draw()
-        except EmptyPlotError as error:
-            left_out.append(f"{name} ({error.problem.removeprefix('There is nothing to draw: ')})")
-    return drawn, left_out
-
-
-def _wanted(
-    found: dict[Block, list[Group]], tuning: Sequence[Run]
-) -> Iterator[tuple[str, Callable[[], Figure]]]:
-    for dataset, setting, data in sorted({(b.dataset, b.setting, b.data) for b in found}):
-        key = dataset, setting, data
-        here = {b: g for b, g in found.items() if (b.dataset, b.setting, b.data) == key}
-        several = len({b.setting for b in found if b.dataset == dataset}) > 1
-        stem = "-".join([dataset, *([setting] if several else []), *([data] if data else [])])
-        full = here.get(Block(dataset, "full", setting, data), [])
-        masked = here.get(Block(dataset, "mask-modality", setting, data), [])
-        tail = here.get(Block(dataset, "long-tail", setting, data), [])
-        points = [
-            run for run in tuning if (run.record.dataset, run.record.setting) == (dataset, setting)
-        ]
-        yield f"{stem}-protocols", functools.partial(protocol_bars, here)
-        yield f"{stem}-robustness", functools.partial(robustness_curves, masked)
-        yield f"{stem}-long-tail", functools.partial(long_tail_bars, tail)
-        yield f"{stem}-training", functools.partial(training_curves, full)
-        yield f"{stem}-cost", functools.partial(quality_against_cost, full)
-        yield f"{stem}-sensitivity", functools.partial(sensitivity, points)

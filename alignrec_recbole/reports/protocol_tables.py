@@ -1,130 +1,164 @@
-"""Tables of the protocols that have more to tell than one ranking: mask-modality, long-tail,
-diagnostics."""
+"""Tables of the protocols with more than one ranking: mask-modality, long-tail, diagnostics."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-
-import pandas as pd
+from typing import NamedTuple
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.protocols.robustness import curve_points, robustness
-from alignrec_recbole.reports.grouping import Block, Group
-from alignrec_recbole.reports.reference_results import PRIMARY_METRIC
-from alignrec_recbole.reports.tables import Cell, Table, block_title, number, ranks, text
+from alignrec_recbole.protocols.robustness import area_under_retention, curve_points
+from alignrec_recbole.reports.grouping import (
+    PRIMARY_METRIC,
+    ComparisonKey,
+    SeedGroup,
+    primary_metric,
+)
+from alignrec_recbole.reports.tables import (
+    Cell,
+    Table,
+    column_ranks,
+    mean_sd_cell,
+    table_title,
+    text_cell,
+)
 
-LONG_TAIL_TABLES = {  # (kind of group, metric) → title
-    ("history", PRIMARY_METRIC): f"{PRIMARY_METRIC} of users by their training items",
-    ("popularity", PRIMARY_METRIC): f"{PRIMARY_METRIC} of targets by their training interactions",
-    ("popularity", "exposure@20"): "share of top-20 places by training interactions",
-}
-CURVE = ["ranker", "features", "masked", "fill"]
-OF_A_CURVE = ("feature_mask.", "protocol.fill=", "protocol.second_files")  # told in its columns
+EXPOSURE = "exposure@20"
+OF_A_CURVE = ("feature_mask.", "protocol.fill=", "protocol.second_files")  # shown as columns
 
 
-def mask_points(members: Sequence[Group], metric: str = PRIMARY_METRIC) -> pd.DataFrame:
-    """Points of every curve: ranker, features, masked modality, fill, ratio, value.
+class MaskPoint(NamedTuple):
+    """One value of a robustness curve; the first four fields identify the curve."""
 
-    Other settings than the usual ones make a curve of their own: a model's stand behind its name,
-    a protocol's behind the fill.
+    ranker: str
+    features: str
+    masked: str
+    fill: str
+    ratio: float
+    value: float
+
+    @property
+    def curve(self) -> tuple[str, str, str, str]:
+        """What tells its curve from the others."""
+        return self[:4]
+
+
+class TailValue(NamedTuple):
+    """A metric of one group of users or items in one record."""
+
+    label: str
+    features: str
+    group: str
+    seed: int
+    value: float | None
+
+
+def mask_points(members: Sequence[SeedGroup], metric: str = PRIMARY_METRIC) -> list[MaskPoint]:
+    """Points of every curve, of the records that have the metric.
+
+    Settings that differ from the usual ones make another curve: a model's are shown with its name,
+    a protocol's with the fill.
     """
-    rows = []
+    points = []
     for group, record in ((own, record) for own in members for record in own.records):
-        rest = ", ".join(entry for entry in group.odd if not entry.startswith(OF_A_CURVE))
+        differing = group.non_default_settings
+        rest = ", ".join(entry for entry in differing if not entry.startswith(OF_A_CURVE))
         ranker = record.model
-        if record.curve is None:  # a trained model: one record a ratio and seed
+        if metric not in record.metrics:
+            continue
+        if record.curve is None:  # a trained model: one record per ratio and seed
             mask = record.config["feature_mask"]
-            points = [(mask["modality"], mask["ratio"], record.metrics[metric])]
+            found = [(mask["modality"], mask["ratio"], record.metrics[metric])]
             fill = mask["fill"]
             ranker += f" ({rest})" if rest else ""
         else:
-            frozen = record.config["protocol"]  # a fused set is encoded again, nothing is filled
+            frozen = record.config["protocol"]  # fused features are encoded again, not filled
             fill = "re-encoded" if frozen.get("second_files") else frozen["fill"]
             fill += f", {rest}" if rest else ""
-            points = [
+            found = [
                 (modality, *point)
                 for modality in dict.fromkeys(entry["modality"] for entry in record.curve)
                 for point in curve_points(record.curve, modality, metric)
             ]
-        for modality, ratio, value in points:
-            rows.append((ranker, record.features, modality, fill, ratio, value))
-    return pd.DataFrame(rows, columns=[*CURVE, "ratio", "value"])
+        for modality, ratio, value in found:
+            points.append(MaskPoint(ranker, record.features, modality, fill, ratio, value))
+    return points
 
 
-def tail_values(members: Sequence[Group], kind: str, metric: str) -> pd.DataFrame:
-    """A metric by group of users or items: label, features, group, seed, value, in group order."""
-    rows = [
-        (group.label, record.features, name, record.seed, values.get(metric))
+def tail_values(members: Sequence[SeedGroup], kind: str, metric: str) -> list[TailValue]:
+    """A metric by group of users or items, in the order of the groups; None for an empty group."""
+    return [
+        TailValue(group.label, record.features, name, record.seed, values.get(metric))
         for group in members
         for record in group.records
         for name, values in (record.groups or {}).get(kind, {}).items()
     ]
-    return pd.DataFrame(rows, columns=["label", "features", "group", "seed", "value"])
 
 
-def masked(block: Block, members: Sequence[Group]) -> list[Table]:
-    """Recall@20 by mask ratio, and the area under the retention."""
-    points = mask_points(members)
-    ratios = sorted(points["ratio"].unique())
+def mask_tables(key: ComparisonKey, members: Sequence[SeedGroup]) -> list[Table]:
+    """The primary metric by mask ratio, and the area under the retention."""
+    metric = primary_metric(members)
+    points = sorted(mask_points(members, metric), key=lambda point: point.curve)
+    ratios = sorted({point.ratio for point in points})
     rows = []
-    for key, curve in points.groupby(CURVE, sort=True):
-        cells = [number(curve.loc[curve["ratio"] == ratio, "value"]) for ratio in ratios]
-        rows.append([*map(text, key), *cells, _area(curve)])
+    for curve, own in itertools.groupby(points, key=lambda point: point.curve):
+        values = [(point.ratio, point.value) for point in own]
+        cells = [mean_sd_cell(v for at, v in values if at == ratio) for ratio in ratios]
+        rows.append([*map(text_cell, curve), *cells, _area(values)])
     return [
         Table(
-            block_title(block),
-            [*CURVE, *(f"{ratio:g}" for ratio in ratios), "area"],
+            table_title(key),
+            ["ranker", "features", "masked", "fill", *(f"{r:g}" for r in ratios), "area"],
             rows,
-            f"{PRIMARY_METRIC} by the share of items whose modality is masked, mean ± sd over mask "
+            f"{metric} by the share of items whose modality is masked, mean ± sd over mask "
             "seeds. Area: of the value relative to that at 0, over the ratios.",
         )
     ]
 
 
-def _area(curve: pd.DataFrame) -> Cell:
+def _area(points: Sequence[tuple[float, float]]) -> Cell:
     try:
-        area = robustness(list(zip(curve["ratio"], curve["value"], strict=True))).area
-    except RecordError:  # not all ratios are there yet, or nothing to lose
-        return text("")
+        area = area_under_retention(points)
+    except RecordError:  # not all ratios have been run, or the value at 0 is 0
+        return text_cell("")
     return Cell(f"{area:.3f}", area)
 
 
-def tails(block: Block, members: Sequence[Group]) -> list[Table]:
-    """Who gains: users by history, items by popularity, exposure."""
-    out = []
-    for (kind, metric), title in LONG_TAIL_TABLES.items():
-        values = tail_values(members, kind, metric)
-        if values.empty:
-            continue
-        names = list(dict.fromkeys(values["group"]))
-        lines = values.groupby(["label", "features"], sort=True)
-        means = {
-            name: [line.loc[line["group"] == name, "value"].dropna().mean() for _, line in lines]
-            for name in names
-        }
-        best = {
-            name: ranks([None if pd.isna(v) else v for v in column])
-            if metric == PRIMARY_METRIC
-            else [0] * len(column)
-            for name, column in means.items()
-        }
-        rows = [
-            [
-                *map(text, key),
-                *(
-                    number(line.loc[line["group"] == name, "value"].dropna(), best[name][place])
-                    for name in names
-                ),
+def long_tail_tables(key: ComparisonKey, members: Sequence[SeedGroup]) -> list[Table]:
+    """Users by history length, items by popularity, exposure."""
+    metric = primary_metric(members)
+    titles = {
+        ("history", metric): f"{metric} of users by their training items",
+        ("popularity", metric): f"{metric} of targets by their training interactions",
+        ("popularity", EXPOSURE): "share of top-20 places by training interactions",
+    }
+    tables = []
+    for (kind, shown), title in titles.items():
+        values = tail_values(members, kind, shown)
+        names = list(dict.fromkeys(entry.group for entry in values))
+        lines = sorted({(entry.label, entry.features) for entry in values})
+        cells: dict[str, list[Cell]] = {}
+        for name in names:
+            columns = [
+                [v.value for v in values if v[:3] == (*line, name) and v.value is not None]
+                for line in lines
             ]
-            for place, (key, line) in enumerate(lines)
+            means = [sum(column) / len(column) if column else None for column in columns]
+            places = column_ranks(means) if shown == metric else [0] * len(means)
+            cells[name] = [mean_sd_cell(*each) for each in zip(columns, places, strict=True)]
+        rows = [
+            [*map(text_cell, line), *(cells[name][place] for name in names)]
+            for place, line in enumerate(lines)
         ]
-        header = ["model", "features", *names]
-        out.append(Table(f"{block_title(block)}: {title}", header, rows, "Mean ± sd over seeds."))
-    return out
+        if rows:
+            header = ["model", "features", *names]
+            note = "Mean ± sd over seeds."
+            tables.append(Table(f"{table_title(key)}: {title}", header, rows, note))
+    return tables
 
 
-def diagnosed(block: Block, members: Sequence[Group]) -> list[Table]:
-    """One row a feature set or pair of sets."""
+def diagnostics_table(key: ComparisonKey, members: Sequence[SeedGroup]) -> list[Table]:
+    """One row per feature set or pair of sets."""
     rows: dict[str, dict[str, float]] = {}
     for record in (record for group in members for record in group.records):
         rows[record.features] = record.metrics
@@ -134,23 +168,23 @@ def diagnosed(block: Block, members: Sequence[Group]) -> list[Table]:
     columns = list(dict.fromkeys(name for values in rows.values() for name in values))
     return [
         Table(
-            block_title(block),
+            table_title(key),
             ["features", *columns],
             [
-                [text(name), *(_figure(values.get(column)) for column in columns)]
+                [text_cell(name), *(_figure(values.get(column)) for column in columns)]
                 for name, values in sorted(rows.items())
             ],
-            "What can be seen in the features without ranking; no figure is better by itself.",
+            "Properties of the features, without any ranking; no figure is better by itself.",
         )
     ]
 
 
 def _figure(value: float | None) -> Cell:
-    return text("") if value is None else Cell(f"{value:.4g}", value)
+    return text_cell("") if value is None else Cell(f"{value:.4g}", value)
 
 
-TABLES: dict[str, Callable[[Block, Sequence[Group]], list[Table]]] = {
-    "mask-modality": masked,
-    "long-tail": tails,
-    "diagnostics": diagnosed,
+TABLES: dict[str, Callable[[ComparisonKey, Sequence[SeedGroup]], list[Table]]] = {
+    "mask-modality": mask_tables,
+    "long-tail": long_tail_tables,
+    "diagnostics": diagnostics_table,
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
-from alignrec_recbole.reports.grouping import Group
+from alignrec_recbole.reports.grouping import PRIMARY_METRIC, SeedGroup
 
-PRIMARY_METRIC = "Recall@20"
+FILE = "reference_results.yaml"
+INDEPENDENT = "independent run"  # as the file names that source
 
 
-class PublishedRow(BaseModel):
-    """One line of a published table; `band` (relative) and `tolerance` are of Recall@20."""
+class ReferenceRow(BaseModel):
+    """One row of a published table; `band` (relative) and `tolerance` are of Recall@20."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -25,34 +26,34 @@ class PublishedRow(BaseModel):
 
     @property
     def label(self) -> str:
-        """The model, marked as no run of ours."""
-        return f"{self.model} ({'reference run' if self.source == 'R' else 'published'})"
+        """The model, with a mark that the row is none of the records'."""
+        return f"{self.model} ({'reference run' if self.source == INDEPENDENT else 'published'})"
 
     @property
     def note(self) -> str:
         """Source, and why it is or is not comparable."""
-        if self.source == "R":
-            return "source R: an independent run"
+        if self.source == INDEPENDENT:
+            return f"source: {INDEPENDENT}"
         other = "" if self.features == "none" else "not comparable: other features; "
-        return f"{other}source {self.source}, hyper-parameters chosen on test"
+        return f"{other}source: {self.source}; hyper-parameters chosen on test"
 
 
-def published(dataset: str) -> list[PublishedRow]:
-    """The rows of a data set, from published.yaml."""
-    table = read_yaml(properties_dir() / "reference_results.yaml")
+def reference_results(dataset: str) -> list[ReferenceRow]:
+    """The published rows of a data set."""
+    table = read_yaml(properties_dir() / FILE)
     return [
-        PublishedRow(**{**row, "values": dict(zip(table["columns"], row["values"], strict=True))})
+        ReferenceRow(**{**row, "values": dict(zip(table["columns"], row["values"], strict=True))})
         for row in table["rows"]
         if row["dataset"] == dataset
     ]
 
 
-def verdict(group: Group, rows: list[PublishedRow]) -> str:
-    """Within or outside the band of Recall@20, or why there is nothing to compare; "" if no row."""
+def reproduction_status(group: SeedGroup, rows: list[ReferenceRow]) -> str:
+    """Within or outside the band of Recall@20, or why it is not comparable; "" without a row."""
     record = group.first
     row = next((row for row in rows if row.model == record.model), None)
-    values = group.values(PRIMARY_METRIC)
-    if row is None or values.empty or record.protocol != "full":
+    mean = group.mean(PRIMARY_METRIC)
+    if row is None or mean is None or record.protocol != "full":
         return ""
     if row.features != "none" or record.features != "none":
         return "not comparable: other features"
@@ -60,7 +61,7 @@ def verdict(group: Group, rows: list[PublishedRow]) -> str:
         return "not comparable: other split or masks"
     if any(note.startswith("data differ") for note in record.notes):
         return "not comparable: other data"
-    anchor, mean = row.values[PRIMARY_METRIC], float(values.mean())
+    anchor = row.values[PRIMARY_METRIC]
     away = f"{round(100 * (mean / anchor - 1), 1) + 0.0:+.1f} %"  # + 0.0: no -0.0
     if row.tolerance is not None:
         inside, band = abs(mean - anchor) <= row.tolerance, f"{row.tolerance:g}"

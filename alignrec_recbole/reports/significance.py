@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import pandas as pd
-from scipy import stats
 
-from alignrec_recbole.errors import RecordError
-from alignrec_recbole.io.files import sha256_file
-from alignrec_recbole.reports.grouping import Group
-from alignrec_recbole.runs.record import Run
+from alignrec_recbole.reports.grouping import SeedGroup
+from alignrec_recbole.runs.lists import UserValues, read_user_values
 
 Side = Literal["two-sided", "right-sided"]
-TESTS = {"t": stats.ttest_rel, "wilcoxon": stats.wilcoxon}
+TESTS = ("t", "wilcoxon")
 SCIPY_SIDE = {"two-sided": "two-sided", "right-sided": "greater"}
 
 
@@ -71,88 +67,95 @@ def paired_p(
     difference = np.asarray(target, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     if not difference.any():
         return 1.0
-    return float(TESTS[test](target, baseline, alternative=SCIPY_SIDE[side]).pvalue)
+    from scipy import stats  # a second of start-up, for reports with something to test only
+
+    paired_test = {"t": stats.ttest_rel, "wilcoxon": stats.wilcoxon}[test]
+    return float(paired_test(target, baseline, alternative=SCIPY_SIDE[side]).pvalue)
 
 
-def per_user(run: Run, metric: str) -> pd.Series | None:
-    """A metric by user token, or None where the values are not beside the record.
+class UserMeans:
+    """Each user's mean of a metric over the seeds of a group; files are read once."""
 
-    Raises:
-        RecordError: the file is not the one the record describes.
-    """
-    described = run.record.per_user
-    path = run.path.parent / described["file"] if described else None
-    if described is None or path is None or not path.is_file():
-        return None
-    if sha256_file(path) != described["sha256"]:
-        raise RecordError(
-            f"{path.name} is not the file that its record describes.",
-            found="another sha256",
-            expected=described["sha256"][:12] + "…",
-            hint="run the model again with --overwrite, or delete the file",
-        )
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return pd.Series(stored[metric], index=stored["users"])
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise RecordError(
-            f"{path.name} has no usable per-user values.",
-            found=str(error),
-            expected=f"arrays 'users' and {metric!r}",
-            hint="run the model again with --overwrite",
-        ) from error
+    def __init__(self) -> None:
+        self._values: dict[int, list[UserValues] | None] = {}
+
+    def of(self, group: SeedGroup, metric: str) -> dict[str, float] | None:
+        """User token → mean; None if a record's values are not stored beside it.
+
+        Raises:
+            RecordError: a file is damaged or not the one that its record describes.
+        """
+        if id(group) not in self._values:
+            self._values[id(group)] = _read(group)
+        stored = self._values[id(group)]
+        if stored is None or any(metric not in values.values for values in stored):
+            return None
+        found: dict[str, list[float]] = defaultdict(list)
+        for values in stored:
+            for user, value in zip(
+                values.users.tolist(), values.values[metric].tolist(), strict=True
+            ):
+                found[user].append(value)
+        return {user: sum(values) / len(values) for user, values in found.items()}
+
+
+def _read(group: SeedGroup) -> list[UserValues] | None:
+    out = []
+    for run in group.runs:
+        values = read_user_values(run)
+        if values is None:
+            return None
+        out.append(values)
+    return out
 
 
 def compare(
-    target: Group, baseline: Group, metric: str, side: Side = "two-sided", test: str = "t"
+    target: SeedGroup,
+    baseline: SeedGroup,
+    metric: str,
+    side: Side = "two-sided",
+    test: str = "t",
+    user_means: UserMeans | None = None,
 ) -> list[Comparison]:
-    """Over users (each user's mean over seeds) and over the seeds both have."""
+    """Over users (each user's mean over seeds) and over the seeds that both groups have."""
+    means = UserMeans() if user_means is None else user_means
+    pairs: dict[str, tuple[Mapping | None, Mapping | None]] = {
+        "users": (means.of(target, metric), means.of(baseline, metric)),
+        "seeds": (target.values(metric), baseline.values(metric)),
+    }
     return [
-        _tested(target, baseline, metric, over, *columns, side, test)
-        for over, columns in (
-            ("users", (_user_means(target, metric), _user_means(baseline, metric))),
-            ("seeds", (target.values(metric), baseline.values(metric))),
+        _tested(
+            Comparison(target.name, baseline.name, metric, over, 0, None, None), *both, side, test
         )
+        for over, both in pairs.items()
     ]
 
 
-def _user_means(group: Group, metric: str) -> pd.Series | None:
-    columns = [per_user(run, metric) for run in group.runs]
-    if any(column is None for column in columns):
-        return None
-    return pd.concat(columns).groupby(level=0).mean()
-
-
 def _tested(
-    target: Group,
-    baseline: Group,
-    metric: str,
-    over: str,
-    a: pd.Series | None,
-    b: pd.Series | None,
-    side: Side,
-    test: str,
+    entry: Comparison, a: Mapping | None, b: Mapping | None, side: Side, test: str
 ) -> Comparison:
-    names = (target.name, baseline.name, metric, over)
+    """The comparison with its difference and p, or the reason why there is none."""
     if a is None or b is None:
-        return Comparison(*names, 0, None, None, why="no per-user values beside the record")
-    if over == "users" and set(a.index) != set(b.index):
-        return Comparison(*names, 0, None, None, why="other users")
-    both = pd.concat([a, b], axis=1, join="inner", keys=["target", "baseline"])
-    if len(both) < 2:
-        why = f"{len(both)} common {over.removesuffix('s')}{'s' * (len(both) != 1)}"
-        return Comparison(*names, len(both), None, None, why=why)
-    differences = (both["target"] - both["baseline"]).to_numpy()
+        return replace(entry, why="no per-user values beside the record")
+    if entry.over == "users" and a.keys() != b.keys():
+        return replace(entry, why="other users")
+    common = sorted(a.keys() & b.keys())
+    pairs = len(common)
+    if pairs < 2:
+        unit = entry.over.removesuffix("s") if pairs == 1 else entry.over
+        return replace(entry, pairs=pairs, why=f"{pairs} common {unit}")
+    target, baseline = (np.array([values[key] for key in common]) for values in (a, b))
+    differences = target - baseline
     difference = float(differences.mean())
     if difference and np.ptp(differences) <= 1e-12 * abs(difference):  # as of models without seeds
-        why = f"the same difference in all {over}"
-        return Comparison(*names, len(both), difference, None, why=why)
-    p = paired_p(both["target"].to_numpy(), both["baseline"].to_numpy(), side, test)
-    return Comparison(*names, len(both), difference, p)
+        why = f"the same difference in all {entry.over}"
+        return replace(entry, pairs=pairs, difference=difference, why=why)
+    p = paired_p(target, baseline, side, test)
+    return replace(entry, pairs=pairs, difference=difference, p=p)
 
 
 def corrected(family: Sequence[Comparison]) -> list[Comparison]:
-    """The family with Holm's correction over those that were tested."""
+    """The family with Holm's correction over the entries that were tested."""
     tested = [entry for entry in family if entry.p is not None]
     fixed = dict(zip(map(id, tested), holm([entry.p or 0.0 for entry in tested]), strict=True))
     return [

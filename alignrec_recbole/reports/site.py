@@ -1,73 +1,100 @@
-"""A static site from records: leaderboards, plots and one page a run. No server, no other host."""
+"""A static site from records: leaderboards, plots and one page per run; it needs no server."""
 
 from __future__ import annotations
 
-import io
+import functools
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
-
 from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.reports import plots
-from alignrec_recbole.reports.grouping import Group
-from alignrec_recbole.reports.tables import Cell, Table, as_html, number, text
+from alignrec_recbole.reports.grouping import SeedGroup
+from alignrec_recbole.reports.inputs import Inputs, digest_of
+from alignrec_recbole.reports.tables import Cell, Table, as_html, mean_sd_cell, text_cell
 from alignrec_recbole.runs.record import Run
 from alignrec_recbole.suites.status import CellStatus, read_status
 
 TEMPLATES = Path(__file__).parent / "templates"
+INK = "#1b1e23"  # of plots; the site uses its own text colour instead
 CAPTIONS = {
     "protocols": "Test metric by protocol and feature set; error bars: sd over seeds, dots: chance",
     "robustness": "Test metric by the share of masked items; bands: 95 % t-interval, mask seeds",
     "long-tail": "Test metric by the user's history and by the item's popularity; error bars: sd",
-    "training": "Validation metric and loss by epoch, a line a seed; dots: the epoch ranked",
-    "cost": "Test metric against time and memory of a run; dotted: what nothing beats in both",
-    "sensitivity": "Best validation score by every value that a grid tried",
+    "training": "Validation metric and loss by epoch, one line per seed; dots: the epoch ranked",
+    "cost": "Test metric against time and memory of a run; dotted: the Pareto front",
+    "sensitivity": "Best validation score by value in a grid",
 }
+
+
+def figure_path(folder: Path, name: str) -> Path:
+    """Path of a figure as the pages include it."""
+    return folder / "figures" / f"{name}.svg"
+
+
+def write_figure(svg: str, folder: Path, name: str) -> str:
+    """Write a figure as the pages include it: their text colour, its own ids, a name."""
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    label = re.sub(r"[^\w -]", "", name).replace("-", " ")
+    unique = re.sub(r"\W", "_", name)
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{unique}-", svg)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="Plot: {label}" ', 1)
+    with atomic_write(figure_path(folder, name), "w") as handle:
+        handle.write(svg)
+    return svg
 
 
 def write(
     folder: Path,
     runs: Sequence[Run],
     tables: Mapping[str, Sequence[Table]],
-    figures: Mapping[str, Figure],
+    figures: Mapping[str, str],
     suites: Path,
+    inputs: Inputs,
 ) -> Path:
-    """Write the site anew and return its index."""
-    environment = Environment(
+    """Write the pages whose contents changed, delete those of deleted records; return the index."""
+    pages = {run.path: f"runs/{_slug(run)}.html" for run in runs}
+    for path in (folder / "runs").glob("*.html"):
+        if f"runs/{path.name}" not in pages.values():
+            path.unlink()
+    for run in runs:
+        page = pages[run.path]
+        digest = digest_of(page, [run.path])
+        if not inputs.unchanged(page, digest, [folder / page]):
+            _render(folder / page, "run.html.j2", _run_page(run, folder))
+            inputs.note(page, digest)
+    index = folder / "index.html"
+    values = {
+        "counts": _counted(runs),
+        "sections": list(_sections(runs, tables, figures)),
+        "suites": [_suite(name, cells) for name, cells in read_status(suites).items()],
+        "runs": as_html(_all_runs(runs, pages)),
+    }
+    digest = digest_of(index.name, [], values)
+    if not inputs.unchanged(index.name, digest, [index]):
+        _render(index, "index.html.j2", values)
+        inputs.note(index.name, digest)
+    return index
+
+
+def _render(path: Path, template: str, values: dict[str, Any]) -> None:
+    with atomic_write(path, "w") as handle:
+        handle.write(_environment().get_template(template).render(values))
+
+
+@functools.cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    shutil.rmtree(folder / "runs", ignore_errors=True)  # pages of records that are gone
-    pages = {run.path: f"runs/{_slug(run)}.html" for run in runs}
-    for run in runs:
-        _write(folder / pages[run.path], environment, "run.html.j2", _run_page(run))
-    _write(
-        folder / "index.html",
-        environment,
-        "index.html.j2",
-        {
-            "counts": _counted(runs),
-            "sections": list(_sections(runs, tables, figures)),
-            "suites": [_suite(name, cells) for name, cells in read_status(suites).items()],
-            "runs": Markup(as_html(_all_runs(runs, pages))),
-        },
-    )
-    return folder / "index.html"
-
-
-def _write(path: Path, environment: Environment, template: str, values: dict[str, Any]) -> None:
-    with atomic_write(path, "w") as handle:
-        handle.write(environment.get_template(template).render(values))
 
 
 def _slug(run: Run) -> str:
@@ -84,7 +111,7 @@ def _counted(runs: Sequence[Run]) -> str:
 
 
 def _sections(
-    runs: Sequence[Run], tables: Mapping[str, Sequence[Table]], figures: Mapping[str, Figure]
+    runs: Sequence[Run], tables: Mapping[str, Sequence[Table]], figures: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     names = sorted({run.record.dataset for run in runs})
 
@@ -99,7 +126,7 @@ def _sections(
                 {
                     "heading": table.title.partition(", ")[2],
                     "note": table.note,
-                    "html": Markup(as_html(table)),
+                    "html": as_html(table),
                     "folded": stem.endswith("-tests"),
                     "rows": len(table.rows),
                 }
@@ -109,11 +136,11 @@ def _sections(
             ],
             "figures": [
                 {
-                    "svg": _inline(figure, name),
+                    "svg": svg,
                     "caption": f"{dataset}. {_caption(name)}.",
-                    "wide": figure.get_figwidth() > 7,
+                    "wide": _wide(svg),
                 }
-                for name, figure in figures.items()
+                for name, svg in figures.items()
                 if owner(name) == dataset
             ],
         }
@@ -123,18 +150,10 @@ def _caption(name: str) -> str:
     return next(caption for kind, caption in CAPTIONS.items() if name.endswith(f"-{kind}"))
 
 
-def _inline(figure: Figure, name: str) -> Markup:
-    """The figure as SVG that takes the page's text colour, with ids of its own and a name."""
-    buffer = io.StringIO()
-    with plots.mpl.rc_context(plots.STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(plots.INK, "currentColor")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    label = re.sub(r"[^\w -]", "", name).replace("-", " ")
-    unique = re.sub(r"\W", "_", name)
-    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{unique}-", svg)
-    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="Plot: {label}" ', 1))
+def _wide(svg: str) -> bool:
+    """Whether a figure is wider than seven inches."""
+    width = re.search(r'width="([\d.]+)pt"', svg)
+    return width is not None and float(width[1]) > 7 * 72
 
 
 def _suite(name: str, cells: Sequence[CellStatus]) -> dict[str, Any]:
@@ -153,14 +172,14 @@ def _all_runs(runs: Sequence[Run], pages: Mapping[Path, str]) -> Table:
         rows.append(
             [
                 Cell(run.path.stem, link=pages[run.path]),
-                text(record.dataset),
-                text(record.protocol),
-                text(record.model),
-                text(record.features),
+                text_cell(record.dataset),
+                text_cell(record.protocol),
+                text_cell(record.model),
+                text_cell(record.features),
                 Cell(str(record.seed), float(record.seed)),
-                *(number([record.metrics[m]] if m in record.metrics else []) for m in _SHOWN),
+                *(mean_sd_cell([record.metrics[m]] if m in record.metrics else []) for m in _SHOWN),
                 Cell(f"{record.seconds['total']:.0f}", record.seconds["total"]),
-                text(record.status),
+                text_cell(record.status),
             ]
         )
     header = ["run", "data set", "protocol", "model", "features", "seed", *_SHOWN, "s", "status"]
@@ -170,15 +189,17 @@ def _all_runs(runs: Sequence[Run], pages: Mapping[Path, str]) -> Table:
 _SHOWN = ("Recall@20", "NDCG@20")
 
 
-def _run_page(run: Run) -> dict[str, Any]:
+def _run_page(run: Run, folder: Path) -> dict[str, Any]:
     record = run.record
     curve = None
     if record.history:
-        group = Group(record.model, (run,))
-        curve = _inline(plots.training_curves([group]), f"training-{_slug(run)}")
-    tables = [("Metrics", Markup(as_html(_metrics(run))))] if record.metrics else []
+        from alignrec_recbole.reports import plots
+
+        figure = plots.training_curves([SeedGroup(record.model, (run,))])
+        curve = write_figure(plots.as_svg(figure), folder, f"training-{_slug(run)}")
+    tables = [("Metrics", as_html(_metrics(run)))] if record.metrics else []
     tables += [
-        (f"By {kind}", Markup(as_html(_grouped(kind, values))))
+        (f"By {kind}", as_html(_grouped(kind, values)))
         for kind, values in (record.groups or {}).items()
     ]
     provenance = {
@@ -214,7 +235,7 @@ def _metrics(run: Run) -> Table:
     record = run.record
     rows = [
         [
-            text(name),
+            text_cell(name),
             _figure(record.metrics[name]),
             _figure(record.valid_metrics.get(name)),
             *([_figure(record.chance.get(name))] if record.chance else []),
@@ -228,14 +249,14 @@ def _metrics(run: Run) -> Table:
 def _grouped(kind: str, values: Mapping[str, Mapping[str, float]]) -> Table:
     columns = list(dict.fromkeys(name for figures in values.values() for name in figures))
     rows = [
-        [text(name), *(_figure(figures.get(column)) for column in columns)]
+        [text_cell(name), *(_figure(figures.get(column)) for column in columns)]
         for name, figures in values.items()
     ]
     return Table(kind, ["group", *columns], rows)
 
 
 def _figure(value: float | None) -> Cell:
-    return text("") if value is None else Cell(f"{value:.6g}", value)
+    return text_cell("") if value is None else Cell(f"{value:.6g}", value)
 
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
-"""Tables as views of run records: terminal, Markdown, LaTeX, CSV, HTML."""
+"""Tables made of run records: terminal, Markdown, LaTeX, CSV, HTML."""
 
 from __future__ import annotations
 
+import csv
 import html
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -9,18 +10,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from tabulate import tabulate
 
 from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.reports.grouping import Block, Group, blocks, plain
-from alignrec_recbole.reports.reference_results import PRIMARY_METRIC, published, verdict
-from alignrec_recbole.reports.significance import Comparison, Side, compare, corrected
+from alignrec_recbole.reports.grouping import (
+    COLUMNS,
+    PRIMARY_METRIC,
+    ComparisonKey,
+    SeedGroup,
+    comparable_groups,
+    default_variants,
+    primary_metric,
+    shown_metrics,
+)
+from alignrec_recbole.reports.reference_results import reference_results, reproduction_status
+from alignrec_recbole.reports.significance import Comparison, Side, UserMeans, compare, corrected
 from alignrec_recbole.runs.record import Run
 
-COLUMNS = ("Recall@10", "Recall@20", "NDCG@10", "NDCG@20")
 TESTED_METRICS = ("Recall@20", "NDCG@20")
-TARGET = "AlignRec"
+DEFAULT_TARGET = "AlignRec"
 MISSING = "—"
 PLACES = 4
 
@@ -46,7 +54,7 @@ class Table:
     note: str = ""
 
     def without_empty(self) -> Table:
-        """The table without columns that say nothing."""
+        """The table without columns that are empty in every row."""
         kept = [
             i for i in range(len(self.header)) if any(row[i].text != MISSING for row in self.rows)
         ]
@@ -54,15 +62,15 @@ class Table:
         return replace(self, header=[self.header[i] for i in kept], rows=rows)
 
 
-def text(value: object) -> Cell:
-    """A cell of words."""
+def text_cell(value: object) -> Cell:
+    """A cell of words; a dash if there are none."""
     return Cell(str(value) if value not in ("", None) else MISSING)
 
 
-def number(values: Iterable[float], rank: int = 0) -> Cell:
+def mean_sd_cell(values: Iterable[float], rank: int = 0) -> Cell:
     """Mean ± standard deviation over seeds; a dash where there is no value.
 
-    >>> number([0.1, 0.2]).text, number([0.1]).text, number([]).text
+    >>> mean_sd_cell([0.1, 0.2]).text, mean_sd_cell([0.1]).text, mean_sd_cell([]).text
     ('0.1500 ± 0.0707', '0.1000', '—')
     """
     found = np.asarray(list(values), dtype=np.float64)
@@ -75,10 +83,10 @@ def number(values: Iterable[float], rank: int = 0) -> Cell:
     return Cell(f"{mean:.{PLACES}f} ± {spread:.{PLACES}f}", mean, spread, rank)
 
 
-def ranks(means: Sequence[float | None]) -> list[int]:
+def column_ranks(means: Sequence[float | None]) -> list[int]:
     """1 for the best, 2 for the second, as far as the printed places tell; equals share a rank.
 
-    >>> ranks([0.10001, 0.2, None, 0.10002, 0.05]), ranks([0.3])
+    >>> column_ranks([0.10001, 0.2, None, 0.10002, 0.05]), column_ranks([0.3])
     ([2, 1, 0, 2, 0], [0])
     """
     shown = [None if mean is None else round(mean, PLACES) for mean in means]
@@ -91,25 +99,26 @@ def ranks(means: Sequence[float | None]) -> list[int]:
 # What is compared --------------------------------------------------------------------------------
 
 
-def targets(members: Sequence[Group], wanted: str | None) -> list[Group]:
+def targets(members: Sequence[SeedGroup], wanted: str | None) -> list[SeedGroup]:
     """The rows that are tested against the others: those of a label, model or feature set.
 
     Without a name: AlignRec's; where it has no run, the row with the best validation score. The
     plain label comes first, so that an ablated variant is one of the others.
     """
-    name = wanted or TARGET
+    name = wanted or DEFAULT_TARGET
     found = [g for g in members if g.label == name] or [
         g for g in members if name in (g.first.model, g.first.features)
     ]
     if found or wanted:
         return found
-    scored = [(g.values(PRIMARY_METRIC, "valid").mean(), g) for g in members]
-    scored = [entry for entry in scored if entry[0] == entry[0]]
+    metric = primary_metric(members)
+    means = [(g.mean(metric, "valid"), g) for g in members]
+    scored = [(mean, g) for mean, g in means if mean is not None]
     return [max(scored, key=lambda entry: entry[0])[1]] if scored else []
 
 
 def comparisons(
-    members: Sequence[Group],
+    members: Sequence[SeedGroup],
     wanted: str | None = None,
     side: Side = "two-sided",
     test: str = "t",
@@ -117,35 +126,43 @@ def comparisons(
     """Every target against every other row; Holm within each metric and kind of pair."""
     ours = targets(members, wanted)
     others = [group for group in members if group not in ours]
+    user_means = UserMeans()
     found = [
         entry
         for target in ours
         for other in others
-        for metric in TESTED_METRICS
-        for entry in compare(target, other, metric, side, test)
+        for metric in tested_metrics(members)
+        for entry in compare(target, other, metric, side, test, user_means)
     ]
     return _holm_within_kinds(found)
 
 
 def variant_comparisons(
-    members: Sequence[Group], side: Side = "two-sided", test: str = "t"
+    members: Sequence[SeedGroup], side: Side = "two-sided", test: str = "t"
 ) -> list[Comparison]:
     """Every variant of a model against that model as it is, on the same features; Holm as above."""
-    bases = plain(members)
+    bases = default_variants(members)
+    user_means = UserMeans()
     pairs = [(group, bases.get((group.first.model, group.first.features))) for group in members]
     found = [
         entry
         for variant, base in pairs
         if base is not None and base is not variant
-        for metric in TESTED_METRICS
-        for entry in compare(variant, base, metric, side, test)
+        for metric in tested_metrics(members)
+        for entry in compare(variant, base, metric, side, test, user_means)
     ]
     return _holm_within_kinds(found)
 
 
+def tested_metrics(members: Sequence[SeedGroup]) -> tuple[str, ...]:
+    """Metrics of the paired tests: the usual ones that the records have, else the primary one."""
+    usual = tuple(name for name in TESTED_METRICS if name in shown_metrics(members))
+    return usual or (primary_metric(members),)
+
+
 def _holm_within_kinds(found: Sequence[Comparison]) -> list[Comparison]:
     out: list[Comparison] = []
-    for metric in TESTED_METRICS:
+    for metric in dict.fromkeys(entry.metric for entry in found):
         for over in ("users", "seeds"):
             out += corrected([c for c in found if (c.metric, c.over) == (metric, over)])
     return out
@@ -154,45 +171,45 @@ def _holm_within_kinds(found: Sequence[Comparison]) -> list[Comparison]:
 # Tables ------------------------------------------------------------------------------------------
 
 
-def block_title(block: Block) -> str:
+def table_title(key: ComparisonKey) -> str:
     """Data set, protocol, setting, in words."""
-    masks = {"mmrec": "training items hidden", "recbole": "training and validation items hidden"}
-    data = f", data {block.data}" if block.data else ""
-    return f"{block.dataset}, {block.protocol}, {block.setting} ({masks[block.setting]}){data}"
+    excluded = {
+        "mmrec": "training items excluded",
+        "recbole": "training and validation items excluded",
+    }
+    data = f", data {key.data}" if key.data else ""
+    return f"{key.dataset}, {key.protocol}, {key.setting} ({excluded[key.setting]}){data}"
 
 
 def leaderboard(
-    block: Block,
-    members: Sequence[Group],
+    key: ComparisonKey,
+    members: Sequence[SeedGroup],
     tests: Sequence[Comparison] = (),
     wanted: str | None = None,
 ) -> Table:
-    """One row a group, best first, published rows beneath."""
-    order = sorted(members, key=lambda group: -group.values(PRIMARY_METRIC).mean())
+    """One row per group, best first, reference rows below."""
+    metric, columns = primary_metric(members), shown_metrics(members)
+    order = sorted(members, key=lambda group: _descending(group.mean(metric)))
     ours = targets(members, wanted)
-    anchors = published(block.dataset) if block.protocol == "full" else []
-    means = {m: [_mean(group.values(m)) for group in order] for m in COLUMNS}
-    rank = {metric: ranks(column) for metric, column in means.items()}
-    chance = any(group.first.chance for group in order)
+    anchors = reference_results(key.dataset) if key.protocol == "full" else []
+    means = {m: [group.mean(m) for group in order] for m in columns}
+    rank = {name: column_ranks(column) for name, column in means.items()}
+    chance = any(metric in (group.first.chance or {}) for group in order)
     rows = []
     for place, group in enumerate(order):
         record = group.first
         rows.append(
             [
-                text(group.label),
-                text(record.features),
+                text_cell(group.label),
+                text_cell(record.features),
                 Cell(str(len(group.runs)), float(len(group.runs))),
-                *(number(group.values(m), rank[m][place]) for m in COLUMNS),
-                *(
-                    [number([record.chance[PRIMARY_METRIC]] if record.chance else [])]
-                    if chance
-                    else []
-                ),
-                text(_improvement(group, members, ours, tests)),
-                text(verdict(group, anchors)),
-                text("/".join(str(r.epochs) for r in group.records if r.epochs)),
+                *(mean_sd_cell(group.values(m).values(), rank[m][place]) for m in columns),
+                *([_chance(record.chance, metric)] if chance else []),
+                text_cell(_improvement(group, members, ours, tests, metric)),
+                text_cell(reproduction_status(group, anchors)),
+                text_cell("/".join(str(r.epochs) for r in group.records if r.epochs)),
                 _seconds(group),
-                text("; ".join(group.notes)),
+                text_cell("; ".join(group.notes)),
             ]
         )
     models = {group.first.model for group in members}
@@ -200,23 +217,27 @@ def leaderboard(
         if row.model in models:
             rows.append(
                 [
-                    text(row.label),
-                    text(row.features),
-                    text(""),
-                    *(number([row.values[m]] if m in row.values else []) for m in COLUMNS),
-                    *([text("")] if chance else []),
-                    *(text("") for _ in range(4)),
-                    text(row.note),
+                    text_cell(row.label),
+                    text_cell(row.features),
+                    text_cell(""),
+                    *(mean_sd_cell([row.values[m]] if m in row.values else []) for m in columns),
+                    *([text_cell("")] if chance else []),
+                    *(text_cell("") for _ in range(4)),
+                    text_cell(row.note),
                 ]
             )
     return Table(
-        block_title(block),
+        table_title(key),
         [
             "model",
             "features",
             "seeds",
-            *COLUMNS,
-            *(["chance R@20"] if chance else []),
+            *columns,
+            *(
+                ["chance R@20" if metric == PRIMARY_METRIC else f"chance {metric}"]
+                if chance
+                else []
+            ),
             "over best baseline",
             "reproduction",
             "epochs",
@@ -225,37 +246,42 @@ def leaderboard(
         ],
         rows,
         "Test split, mean ± sd over seeds. Best bold, second underlined. "
+        + (f"No record has {PRIMARY_METRIC}: ordered by {metric}. " * (metric != PRIMARY_METRIC))
         + (
-            f"Over best baseline: {PRIMARY_METRIC} of {_names(ours)} against the best other row, "
-            f"p over users after Holm.{_without_p(ours, tests)}"
+            f"Over best baseline: {metric} of {_names(ours)} against the best other row, "
+            f"p over users after Holm.{_without_p(ours, tests, metric)}"
             if ours
-            else "No target: nothing was scored on validation and none was named."
+            else "No target: no row has a validation score and --target is not given."
         ),
     ).without_empty()
 
 
 def significance(
-    block: Block, tests: Sequence[Comparison], side: Side, test: str, what: str = "paired tests"
+    key: ComparisonKey,
+    tests: Sequence[Comparison],
+    side: Side,
+    test: str,
+    what: str = "paired tests",
 ) -> Table:
     """Every comparison, with p before and after Holm or the reason why there is none."""
     rows = [
         [
-            text(entry.target),
-            text(entry.baseline),
-            text(entry.metric),
-            text(entry.over),
+            text_cell(entry.target),
+            text_cell(entry.baseline),
+            text_cell(entry.metric),
+            text_cell(entry.over),
             Cell(str(entry.pairs), float(entry.pairs)),
             Cell(f"{entry.difference:+.4f}", entry.difference)
             if entry.difference is not None
-            else text(""),
+            else text_cell(""),
             _p(entry.p, entry.why),
-            _p(entry.p_holm, "") if entry.p_holm is not None else text(""),
+            _p(entry.p_holm, "") if entry.p_holm is not None else text_cell(""),
         ]
         for entry in tests
     ]
     kinds = {"t": "t-test", "wilcoxon": "Wilcoxon signed-rank test"}
     return Table(
-        f"{block_title(block)}: {what}",
+        f"{table_title(key)}: {what}",
         ["target", "against", "metric", "pairs of", "pairs", "difference", "p", "p (Holm)"],
         rows,
         f"Paired {kinds[test]}, {side}"
@@ -265,54 +291,61 @@ def significance(
     )
 
 
-def _mean(values: pd.Series) -> float | None:
-    return None if values.empty else float(values.mean())
+def _descending(mean: float | None) -> float:
+    return float("inf") if mean is None else -mean
 
 
-def _names(ours: Sequence[Group]) -> str:
+def _chance(chance: dict[str, float] | None, metric: str) -> Cell:
+    return mean_sd_cell([chance[metric]] if chance and metric in chance else [])
+
+
+def _names(ours: Sequence[SeedGroup]) -> str:
     return " and ".join(group.name for group in ours)
 
 
-def _seconds(group: Group) -> Cell:
+def _seconds(group: SeedGroup) -> Cell:
     value = float(np.median([record.seconds["train_epoch"] for record in group.records]))
     device = "" if group.device == "cpu" else f" ({group.device})"
-    return Cell(f"{value:.2f}{device}", value) if value else text("")
+    return Cell(f"{value:.2f}{device}", value) if value else text_cell("")
 
 
 def _improvement(
-    group: Group, members: Sequence[Group], ours: Sequence[Group], tests: Sequence[Comparison]
+    group: SeedGroup,
+    members: Sequence[SeedGroup],
+    ours: Sequence[SeedGroup],
+    tests: Sequence[Comparison],
+    metric: str,
 ) -> str:
-    others = [other for other in members if other not in ours]
-    if group not in ours or not others:
+    means = {other.name: other.mean(metric) for other in members if other not in ours}
+    others = {name: mean for name, mean in means.items() if mean is not None}
+    own = group.mean(metric)
+    if group not in ours or not others or own is None:
         return ""
-    best = max(others, key=lambda other: other.values(PRIMARY_METRIC).mean())
-    base = best.values(PRIMARY_METRIC).mean()
-    if not base:
+    best = max(others, key=lambda name: others[name])
+    if not others[best]:
         return ""
-    gain = f"{100 * (group.values(PRIMARY_METRIC).mean() / base - 1):+.1f} %"
+    gain = f"{100 * (own / others[best] - 1):+.1f} %"
     for entry in tests:
         pair = (entry.target, entry.baseline, entry.metric, entry.over)
-        if pair == (group.name, best.name, PRIMARY_METRIC, "users"):
+        if pair == (group.name, best, metric, "users"):
             return f"{gain} ({_p(entry.p_holm, '', 'p').text})"
     return gain
 
 
-def _without_p(ours: Sequence[Group], tests: Sequence[Comparison]) -> str:
-    """Why targets have no p over users, as a sentence; empty where they have."""
+def _without_p(ours: Sequence[SeedGroup], tests: Sequence[Comparison], metric: str) -> str:
+    """Why targets have no p over users, as a sentence; empty if they have one."""
     names = {group.name for group in ours}
     reasons = {
         entry.why
         for entry in tests
-        if entry.target in names
-        and (entry.metric, entry.over) == (PRIMARY_METRIC, "users")
-        and entry.why
+        if entry.target in names and (entry.metric, entry.over) == (metric, "users") and entry.why
     }
     return f" No p: {'; '.join(sorted(reasons))}." if reasons else ""
 
 
 def _p(value: float | None, why: str, name: str = "") -> Cell:
     if value is None:
-        return text(f"no {name or 'p'}" + (f": {why}" if why else ""))
+        return text_cell(f"no {name or 'p'}" + (f": {why}" if why else ""))
     shown = "< 0.0001" if value < 1e-4 else f"{value:.4f}"
     return Cell(
         f"{name} {shown}".strip() if "<" in shown or not name else f"{name} = {shown}", value
@@ -342,7 +375,7 @@ def _latex(words: str) -> str:
     return "".join(special.get(letter, letter) for letter in words)
 
 
-def marked(table: Table, style: str) -> list[list[str]]:
+def highlight(table: Table, style: str) -> list[list[str]]:
     """The cells' texts, escaped, best and second marked as the style has it."""
     escape, best, second = MARKS[style]
     wrap = {0: "{}", 1: best, 2: second}
@@ -354,7 +387,7 @@ def as_text(tables: Sequence[Table], style: str = "simple") -> str:
     parts = []
     for table in tables:
         body = tabulate(
-            marked(table, style), headers=table.header, tablefmt=style, disable_numparse=True
+            highlight(table, style), headers=table.header, tablefmt=style, disable_numparse=True
         )
         head = f"## {table.title}" if style == "github" else table.title
         parts.append("\n\n".join(part for part in (head, table.note, body) if part))
@@ -365,15 +398,24 @@ def as_latex(tables: Sequence[Table]) -> str:
     """Tables with booktabs rules."""
     parts = []
     for table in tables:
-        frame = pd.DataFrame(marked(table, "latex"), columns=[_latex(h) for h in table.header])
-        parts.append(
-            frame.to_latex(
-                index=False,
-                escape=False,
-                caption=_latex(table.title),
-                column_format="".join("r" if flag else "l" for flag in _numeric(table)),
-            )
+        columns = "".join("r" if flag else "l" for flag in _numeric(table))
+        header, *rows = (
+            " & ".join(cells) + " \\\\"
+            for cells in ([_latex(h) for h in table.header], *highlight(table, "latex"))
         )
+        lines = [
+            "\\begin{table}",
+            f"\\caption{{{_latex(table.title)}}}",
+            f"\\begin{{tabular}}{{{columns}}}",
+            "\\toprule",
+            header,
+            "\\midrule",
+            *rows,
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table}",
+        ]
+        parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
@@ -384,19 +426,21 @@ def _numeric(table: Table) -> list[bool]:
 
 def as_csv(tables: Sequence[Table]) -> str:
     """Unrounded values, each spread in a column of its own; the first column names the table."""
-    frames = []
+    rows: list[dict[str, object]] = []
     for table in tables:
-        rows = []
         for row in table.rows:
             line: dict[str, object] = {"table": table.title}
             for name, cell in zip(table.header, row, strict=True):
                 line[name] = cell.text if cell.value is None else cell.value
-                if name in COLUMNS:
+                if cell.spread is not None or name in COLUMNS:
                     line[f"{name} sd"] = cell.spread
             rows.append(line)
-        frames.append(pd.DataFrame(rows))
     buffer = io.StringIO()
-    pd.concat(frames).to_csv(buffer, index=False, lineterminator="\n")
+    writer = csv.DictWriter(
+        buffer, dict.fromkeys(name for line in rows for name in line), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
     return buffer.getvalue()
 
 
@@ -408,7 +452,7 @@ def as_html(table: Table) -> str:
         for name, flag in zip(table.header, numeric, strict=True)
     )
     body = []
-    for row, shown in zip(table.rows, marked(table, "html"), strict=True):
+    for row, shown in zip(table.rows, highlight(table, "html"), strict=True):
         cells = [_html_cell(*entry) for entry in zip(row, shown, numeric, strict=True)]
         first = cells[0].replace("<td", '<th scope="row"', 1).replace("</td>", "</th>")
         body.append(f"<tr>{first}{''.join(cells[1:])}</tr>")
@@ -432,11 +476,11 @@ def _html_cell(cell: Cell, shown: str, numeric: bool) -> str:
 
 
 def comparison(runs: Iterable[Run], dataset: str) -> list[Table]:
-    """The leaderboards of a data set's trained models, one a setting."""
+    """The leaderboards of a data set's trained models, one per evaluation convention."""
     return [
-        leaderboard(block, members, comparisons(members))
-        for block, members in blocks(runs).items()
-        if (block.dataset, block.protocol) == (dataset, "full")
+        leaderboard(key, members, comparisons(members))
+        for key, members in comparable_groups(runs).items()
+        if (key.dataset, key.protocol) == (dataset, "full")
     ]
 
 

@@ -67,7 +67,11 @@ def record(
 
 
 def store(
-    output: Path, made: RunRecord, users: np.ndarray | None = None, kind: str = "runs"
+    output: Path,
+    made: RunRecord,
+    users: np.ndarray | None = None,
+    kind: str = "runs",
+    metrics: tuple[str, ...] = METRICS,
 ) -> Path:
     """Write a record as a run does; `users`: a value of every metric for each user."""
     stem = f"{made.features}-{made.setting}-{made.config_sha256[:8]}-s{made.seed}".replace(":", "_")
@@ -76,7 +80,7 @@ def store(
     if users is not None:
         lists = folder / f"{stem}.users.npz"
         tokens = np.array([f"u{i}" for i in range(len(users))])
-        np.savez_compressed(lists, users=tokens, **dict.fromkeys(METRICS, users))
+        np.savez_compressed(lists, users=tokens, **dict.fromkeys(metrics, users))
         made = made.model_copy(
             update={"per_user": {"file": lists.name, "sha256": sha256_file(lists)}}
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -15,17 +16,22 @@ from records import METRICS, record, store
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.registry.components import components
-from alignrec_recbole.reports import build, plots, reference_results
-from alignrec_recbole.reports.grouping import Block, blocks, groups, plain
+from alignrec_recbole.reports import build, contents, plots, reference_results
+from alignrec_recbole.reports.grouping import (
+    ComparisonKey,
+    comparable_groups,
+    default_variants,
+    seed_groups,
+)
 from alignrec_recbole.reports.tables import (
     as_csv,
     as_latex,
     as_text,
+    column_ranks,
     comparison,
     comparisons,
     leaderboard,
-    number,
-    ranks,
+    mean_sd_cell,
     targets,
     variant_comparisons,
 )
@@ -77,9 +83,9 @@ def toy(output: Path) -> Path:
 
 
 def test_best_is_bold_and_second_underlined_as_far_as_printed() -> None:
-    assert ranks([0.1, 0.3, 0.2]) == [0, 1, 2]
-    assert ranks([0.30001, 0.3, 0.2]) == [1, 1, 2]  # equal in print: both are best
-    assert ranks([None, 0.2]) == [0, 0]  # nothing to be better than
+    assert column_ranks([0.1, 0.3, 0.2]) == [0, 1, 2]
+    assert column_ranks([0.30001, 0.3, 0.2]) == [1, 1, 2]  # equal in print: both are best
+    assert column_ranks([None, 0.2]) == [0, 0]  # nothing to be better than
 
 
 def test_marks_in_every_format(tmp_path: Path) -> None:
@@ -112,25 +118,25 @@ def test_csv_is_unrounded(tmp_path: Path) -> None:
 
 
 def test_mean_and_spread_over_seeds() -> None:
-    assert number([0.1, 0.2, 0.3]).text == "0.2000 ± 0.1000"
-    assert number([]).text == "—"
+    assert mean_sd_cell([0.1, 0.2, 0.3]).text == "0.2000 ± 0.1000"
+    assert mean_sd_cell([]).text == "—"
 
 
 def test_settings_and_protocols_are_not_mixed(tmp_path: Path) -> None:
     store(tmp_path, record(setting="mmrec"))
     store(tmp_path, record(setting="recbole"))
     store(tmp_path, record(protocol="zero-shot"))
-    assert len(blocks(read_runs(tmp_path / "runs"))) == 3
+    assert len(comparable_groups(read_runs(tmp_path / "runs"))) == 3
 
 
 def test_other_data_are_another_table(tmp_path: Path) -> None:
     split = {"kind": "released"}
     for model, digest in (("LightGCN", "a"), ("BPR", "a"), ("VBPR", "b")):
         store(tmp_path, record(model, data={"split": split, "files": {"toy.inter": digest}}))
-    found = blocks(read_runs(tmp_path / "runs"))
+    found = comparable_groups(read_runs(tmp_path / "runs"))
     rows = sorted(sorted(group.label for group in members) for members in found.values())
     assert rows == [["BPR", "LightGCN"], ["VBPR"]]
-    titles = [table.title for table in build.tables(read_runs(tmp_path / "runs"))["toy"]]
+    titles = [table.title for table in contents.tables(read_runs(tmp_path / "runs"))["toy"]]
     assert len(set(titles)) == 2
     assert all(", data " in title for title in titles)
 
@@ -150,7 +156,7 @@ def test_curves_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
                     config_sha256=digest + f"{ratio:.0f}" * 63,
                 ),
             )
-    (table,) = build.tables(read_runs(tmp_path / "runs"))["toy-mask-modality"]
+    (table,) = contents.tables(read_runs(tmp_path / "runs"))["toy-mask-modality"]
     cells = {row[0].text: [cell.text for cell in row[4:6]] for row in table.rows}
     assert cells == {
         "AlignRec": ["0.2000", "0.1000"],
@@ -164,7 +170,7 @@ def test_variants_are_named_by_what_differs(tmp_path: Path) -> None:
         features = "lsa" if number_ else "none"
         made = record(config=config, config_sha256=str(number_) * 8, features=features)
         store(tmp_path, made)
-    labels = {g.name for g in groups(read_runs(tmp_path / "runs"))}
+    labels = {g.name for g in seed_groups(read_runs(tmp_path / "runs"))}
     assert labels == {"LightGCN", "LightGCN, lsa", "LightGCN (reg_weight=0.5), lsa"}
 
 
@@ -174,10 +180,10 @@ def test_of_two_variants_the_default_one_has_the_plain_name(tmp_path: Path, dige
     aligned = {"reg_weight": 0.5, "align": {"cca": 0.1}}
     for digest, config in zip(digests, (default, aligned), strict=True):
         store(tmp_path, record(config=config, config_sha256=digest * 8))
-    found = groups(read_runs(tmp_path / "runs"))
+    found = seed_groups(read_runs(tmp_path / "runs"))
     names = {"LightGCN", "LightGCN (reg_weight=0.5, align.cca=0.1)"}
     assert {g.label for g in found} == names
-    assert plain(found)["LightGCN", "none"].label == "LightGCN"
+    assert default_variants(found)["LightGCN", "none"].label == "LightGCN"
 
 
 def test_variants_are_tested_against_the_model_as_it_is(tmp_path: Path) -> None:
@@ -190,7 +196,7 @@ def test_variants_are_tested_against_the_model_as_it_is(tmp_path: Path) -> None:
             users = np.random.default_rng(seed).random(40) + gain
             made = record(model, seed, users.mean(), config=config, config_sha256=digest * 8)
             store(tmp_path, made, users)
-    found = variant_comparisons(groups(read_runs(tmp_path / "runs")))
+    found = variant_comparisons(seed_groups(read_runs(tmp_path / "runs")))
     assert {c.target for c in found} == {"LightGCN (align.cca=0.1, align.uia=0.1)"}
     assert {c.baseline for c in found} == {"LightGCN (cl=0.5)"}
     assert [(c.over, c.pairs) for c in found if c.metric == "Recall@20"] == [
@@ -198,8 +204,8 @@ def test_variants_are_tested_against_the_model_as_it_is(tmp_path: Path) -> None:
         ("seeds", 3),
     ]
     assert all(c.difference == pytest.approx(0.02) for c in found if c.metric == "Recall@20")
-    titles = [table.title for table in build.tables(read_runs(tmp_path / "runs"))["toy-tests"]]
-    assert titles[1].endswith("variants, paired with the model as it is")
+    titles = [table.title for table in contents.tables(read_runs(tmp_path / "runs"))["toy-tests"]]
+    assert titles[1].endswith("variants against the model with its usual settings")
 
 
 @pytest.mark.parametrize(
@@ -218,14 +224,17 @@ def test_variants_are_tested_against_the_model_as_it_is(tmp_path: Path) -> None:
 )
 def test_reproduction_verdicts(tmp_path: Path, changes: dict, expected: str) -> None:
     path = store(tmp_path, record(dataset="baby", **changes))
-    group = groups(read_runs(path.parent))[0]
-    assert reference_results.verdict(group, reference_results.published("baby")) == expected
+    group = seed_groups(read_runs(path.parent))[0]
+    assert (
+        reference_results.reproduction_status(group, reference_results.reference_results("baby"))
+        == expected
+    )
 
 
 def test_improvement_is_over_the_best_other_row(tmp_path: Path) -> None:
     for model, value in (("Pop", 0.05), ("BPR", 0.10), ("AlignRec", 0.11)):
         store(tmp_path, record(model, value=value))
-    block, members = next(iter(blocks(read_runs(tmp_path / "runs")).items()))
+    block, members = next(iter(comparable_groups(read_runs(tmp_path / "runs")).items()))
     table = leaderboard(block, members)
     column = table.header.index("over best baseline")
     assert {row[0].text: row[column].text for row in table.rows} == {
@@ -239,7 +248,7 @@ def test_an_ablation_is_tested_against_the_whole_model(tmp_path: Path) -> None:
     for number_, (weight, value) in enumerate([(0.1, 0.12), (0.0, 0.10), (0.1, 0.11)]):
         config = {"cca_weight": weight, "uia_weight": 0.1 if number_ < 2 else 0.0}
         store(tmp_path, record("AlignRec", value=value, config=config, config_sha256=f"{number_}"))
-    members = next(iter(blocks(read_runs(tmp_path / "runs")).values()))
+    members = next(iter(comparable_groups(read_runs(tmp_path / "runs")).values()))
     assert [g.label for g in targets(members, None)] == ["AlignRec"]
     others = {c.baseline for c in comparisons(members)}
     assert others == {"AlignRec (cca_weight=0.0)", "AlignRec (uia_weight=0.0)"}
@@ -262,7 +271,7 @@ def test_no_record_is_an_error(tmp_path: Path) -> None:
 
 def test_failed_runs_are_not_in_tables(tmp_path: Path) -> None:
     store(tmp_path, record(status="failed", error="a traceback"))
-    assert not blocks(read_runs(tmp_path / "runs"))
+    assert not comparable_groups(read_runs(tmp_path / "runs"))
 
 
 # Plots -------------------------------------------------------------------------------------------
@@ -286,8 +295,8 @@ def test_seconds_of_another_device_are_named_and_not_compared(tmp_path: Path) ->
     on_gpu = {"machine": {"cpu": "c", "threads": 1, "device": "G9"}, "config_sha256": "1" * 64}
     store(tmp_path, record("LightGCN", value=0.2))
     store(tmp_path, record("VBPR", value=0.1, **on_gpu, seconds={"train_epoch": 0.5, "total": 1.0}))
-    (members,) = blocks(read_runs(tmp_path / "runs")).values()
-    table = leaderboard(Block("toy", "full", "mmrec"), members, [])
+    (members,) = comparable_groups(read_runs(tmp_path / "runs")).values()
+    table = leaderboard(ComparisonKey("toy", "full", "mmrec"), members, [])
     seconds = [row[table.header.index("s/epoch")].text for row in table.rows]
     assert sorted(seconds) == ["0.10", "0.50 (G9)"]
     axis = plots.quality_against_cost(members).axes[0]
@@ -299,16 +308,18 @@ def test_seconds_of_another_device_are_named_and_not_compared(tmp_path: Path) ->
 
 def test_plots_have_labelled_axes_and_equal_bytes(tmp_path: Path) -> None:
     output = toy(tmp_path)
-    drawn, left_out = plots.draw_all(read_runs(output / "runs"), read_runs(output / "tuning"))
+    wanted = list(contents.figures(read_runs(output / "runs"), read_runs(output / "tuning")))
+    drawn = {each.name: getattr(plots, each.draw)(*each.arguments) for each in wanted}
     kinds = ("protocols", "robustness", "long-tail", "training", "cost", "sensitivity")
     assert list(drawn) == [f"toy-{kind}" for kind in kinds]
-    assert not left_out
     for name, figure in drawn.items():
         for axis in figure.axes:
             assert axis.get_xlabel(), name
             assert axis.get_ylabel() or name.endswith("protocols")  # bars are named one by one
             assert axis.lines or axis.patches, name
-    full = next(m for b, m in blocks(read_runs(output / "runs")).items() if b.protocol == "full")
+    full = next(
+        m for b, m in comparable_groups(read_runs(output / "runs")).items() if b.protocol == "full"
+    )
     first, again = (
         [
             path.read_bytes()
@@ -395,35 +406,112 @@ def test_pages_of_deleted_records_go(tmp_path: Path) -> None:
     assert len(list((tmp_path / "site" / "runs").iterdir())) == 1
 
 
-READERS = [
-    f"alignrec_recbole/{name}" for name in ("errors", "io/files", "io/yaml_loader", "runs/record")
-]
-VIEWS = [
-    "grouping",
-    "significance",
-    "reference_results",
-    "tables",
-    "protocol_tables",
-    "plots",
-    "site",
-    "build",
-]
+HEAVY = ("torch", "recbole", "pandas", "scipy", "matplotlib", "jinja2")
+LIGHT = {  # module → what it may not import
+    **dict.fromkeys(("runs.record", "runs.config_hash", "runs.lists", "protocols"), HEAVY),
+    **dict.fromkeys(("reports.build", "reports.contents", "reports.site"), HEAVY),
+    "reports.plots": ("torch", "recbole"),
+}
 
 
-@pytest.mark.parametrize(
-    "module", [*(f"alignrec_recbole/reports/{name}" for name in VIEWS), *READERS]
-)
-def test_reports_import_no_torch(module: str) -> None:
-    allowed = {name.replace("/", ".") for name in READERS}
-    tree = ast.parse((ROOT / f"{module}.py").read_text("utf-8"))
-    names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    names += [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
-    for name in names:
-        assert name.partition(".")[0] not in ("torch", "recbole"), name
-        harness = tuple(f"alignrec_recbole.{n}" for n in ("reports", "protocols", "suites"))
-        assert name in allowed or name.startswith(harness) or "alignrec" not in name, name
-        assert name not in (
-            "alignrec_recbole.runs.run",
-            "alignrec_recbole.cli.run",
-            "alignrec_recbole.runs.provenance",
-        ), name
+def imported_by(code: str) -> set[str]:
+    """Packages that a fresh process has imported after the code."""
+    names = """
+import sys
+print(*{name.partition(".")[0] for name, module in sys.modules.items() if module})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code + names], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_reads_records_imports_nothing_heavy(module: str) -> None:
+    found = imported_by(f"import alignrec_recbole.{module}")
+    assert "alignrec_recbole" in found
+    assert not found & set(LIGHT[module])
+
+
+def test_an_import_that_comes_back_is_seen() -> None:
+    """The check above, on modules that do need these packages."""
+    assert "torch" in imported_by("import alignrec_recbole.protocols.rankers")
+    assert {"pandas", "matplotlib"} <= imported_by("import alignrec_recbole.reports.plots")
+
+
+def test_a_report_needs_neither_torch_nor_recbole(tmp_path: Path) -> None:
+    """Tables, tests, plots and site, where both cannot be imported."""
+    output = toy(tmp_path)
+    code = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "recbole"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+from alignrec_recbole.cli.main import main
+assert main(["report", "--output", {str(output)!r}]) == 0
+"""
+    assert "matplotlib" in imported_by(code)
+    assert (output / "plots" / "toy-training.svg").is_file()
+    again = imported_by(code)  # nothing changed: nothing is read or drawn
+    assert not again & {"matplotlib", "pandas", "scipy", "numpy"}
+
+
+def test_only_what_changed_is_drawn_again(tmp_path: Path) -> None:
+    output = toy(tmp_path)
+    build.build(output)
+    stamps = {path: path.stat().st_mtime_ns for path in (output / "site").rglob("*.html")}
+    stamps |= {path: path.stat().st_mtime_ns for path in (output / "plots").iterdir()}
+    store(output, record("Pop", 1001, 0.06))  # protocol full of the data set
+    build.build(output)
+    written = {path.name for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
+    assert {"toy-training.svg", "toy-cost.png", "toy-protocols.pdf", "index.html"} <= written
+    assert not [n for n in written if "robustness" in n or "long-tail" in n or "--BPR--" in n]
+    (output / "plots" / "toy-long-tail.png").unlink()
+    build.build(output)
+    assert (output / "plots" / "toy-long-tail.png").is_file()
+
+
+def test_records_without_recall_have_tables_of_what_they_have(tmp_path: Path) -> None:
+    """Another metric orders the rows, and the table says so."""
+    for model, value in (("Pop", 0.1), ("AlignRec", 0.3)):
+        metrics = {"NDCG@5": value, "MRR@5": value / 2}
+        selection = {"metric": "NDCG@5", "split": "valid", "best_epoch": 1, "best_score": value}
+        users = np.random.default_rng(0).random(30) * value
+        store(
+            tmp_path,
+            record(model, metrics=metrics, valid_metrics=metrics, selection=selection),
+            users,
+            metrics=tuple(metrics),
+        )
+    pages = contents.tables(read_runs(tmp_path / "runs"))
+    (table,) = pages["toy"]
+    assert list(table.header[3:5]) == ["NDCG@5", "MRR@5"]
+    assert [row[0].text for row in table.rows] == ["AlignRec", "Pop"]
+    assert "No record has Recall@20: ordered by NDCG@5." in table.note
+    assert {row[2].text for row in pages["toy-tests"][0].rows} == {"NDCG@5"}
+    assert build.build(tmp_path)[-1].is_file()
+
+
+def test_a_record_without_the_column_shows_a_dash_and_comes_last(tmp_path: Path) -> None:
+    store(tmp_path, record("Pop", metrics={"NDCG@20": 0.9}))
+    store(tmp_path, record("BPR", value=0.1))
+    (table,) = comparison(read_runs(tmp_path / "runs"), "toy")
+    column = table.header.index("Recall@20")
+    assert [(row[0].text, row[column].text) for row in table.rows] == [
+        ("BPR", "0.1000"),
+        ("Pop", "—"),
+    ]
+
+
+def test_records_of_any_age_of_one_configuration_are_one_row(tmp_path: Path) -> None:
+    """The hash of a configuration was another one before a setting existed."""
+    store(tmp_path, record(seed=1, config={"reg_weight": 0.1}))
+    added = {"reg_weight": 0.1, "precision": "float32"}
+    for seed in (1, 2):
+        again = record(seed=seed, config=added, config_sha256="1" * 64, started_utc="2027")
+        store(tmp_path, again)
+    (group,) = seed_groups(read_runs(tmp_path / "runs"))
+    assert [r.seed for r in group.records] == [1, 2]
+    assert group.first.started_utc < "2027"

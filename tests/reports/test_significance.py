@@ -10,7 +10,7 @@ from records import record, store
 from scipy import stats
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.reports.grouping import blocks
+from alignrec_recbole.reports.grouping import comparable_groups
 from alignrec_recbole.reports.significance import compare, corrected, holm, paired_p
 from alignrec_recbole.reports.tables import comparisons
 from alignrec_recbole.runs.record import read_runs
@@ -48,7 +48,7 @@ def test_models_without_draws_are_not_tested_over_seeds(tmp_path: Path) -> None:
     for seed in (999, 1000, 1001):
         store(tmp_path, record("AlignRec", seed, 0.3141592))
         store(tmp_path, record("BPR", seed, 0.1271828))
-    (members,) = blocks(read_runs(tmp_path / "runs")).values()
+    (members,) = comparable_groups(read_runs(tmp_path / "runs")).values()
     for entry in comparisons(members):
         if entry.over == "seeds":
             assert (entry.pairs, entry.p) == (3, None)
@@ -69,7 +69,7 @@ def runs_of(tmp_path: Path, ours: np.ndarray, theirs: np.ndarray):
             noise = {999: -1e-3, 1000: 0, 1001: 1e-3}[seed] * len(model)  # its mean is 0
             values = users + noise
             store(tmp_path, record(model, seed, float(values.mean())), values)
-    return next(iter(blocks(read_runs(tmp_path / "runs")).values()))
+    return next(iter(comparable_groups(read_runs(tmp_path / "runs")).values()))
 
 
 def test_over_users_and_over_seeds_from_stored_files(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_holm_runs_within_a_metric_and_kind_of_pair(tmp_path: Path) -> None:
 def test_without_user_files_there_is_no_p_and_the_reason_is_told(tmp_path: Path) -> None:
     for model in ("AlignRec", "BPR"):
         store(tmp_path, record(model, value=0.1 if model == "BPR" else 0.2))
-    for entry in comparisons(next(iter(blocks(read_runs(tmp_path / "runs")).values()))):
+    for entry in comparisons(next(iter(comparable_groups(read_runs(tmp_path / "runs")).values()))):
         assert entry.p is None
         assert entry.p_holm is None
         assert entry.why in ("no per-user values beside the record", "1 common seed")
@@ -103,7 +103,7 @@ def test_without_user_files_there_is_no_p_and_the_reason_is_told(tmp_path: Path)
 def test_other_users_are_not_paired(tmp_path: Path) -> None:
     store(tmp_path, record("AlignRec"), np.linspace(0, 1, 5))
     store(tmp_path, record("BPR"), np.linspace(0, 1, 6))
-    found = comparisons(next(iter(blocks(read_runs(tmp_path / "runs")).values())))
+    found = comparisons(next(iter(comparable_groups(read_runs(tmp_path / "runs")).values())))
     assert {c.why for c in found if c.over == "users"} == {"other users"}
 
 
@@ -113,7 +113,7 @@ def test_a_changed_user_file_is_refused(tmp_path: Path) -> None:
     with path.with_suffix(".users.npz").open("ab") as handle:
         handle.write(b"x")
     with pytest.raises(RecordError, match="not the file that its record describes"):
-        comparisons(next(iter(blocks(read_runs(tmp_path / "runs")).values())))
+        comparisons(next(iter(comparable_groups(read_runs(tmp_path / "runs")).values())))
 
 
 def test_correction_leaves_out_what_was_not_tested(tmp_path: Path) -> None:
@@ -121,6 +121,8 @@ def test_correction_leaves_out_what_was_not_tested(tmp_path: Path) -> None:
     store(tmp_path, record("AlignRec", 2, 0.3))
     store(tmp_path, record("BPR", 1, 0.1))
     store(tmp_path, record("BPR", 2, 0.12))
-    members = {g.label: g for g in next(iter(blocks(read_runs(tmp_path / "runs")).values()))}
+    members = {
+        g.label: g for g in next(iter(comparable_groups(read_runs(tmp_path / "runs")).values()))
+    }
     family = corrected(compare(members["AlignRec"], members["BPR"], "Recall@20"))
     assert [c.p_holm for c in family] == [None, family[1].p]

@@ -1,0 +1,147 @@
+"""The contents of a report: which tables and figures there are, and their files."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignrec_recbole.errors import RecordError
+from alignrec_recbole.reports import protocol_tables, site
+from alignrec_recbole.reports.grouping import (
+    ComparisonKey,
+    SeedGroup,
+    comparable_groups,
+    primary_metric,
+)
+from alignrec_recbole.reports.inputs import Inputs, digest_of
+from alignrec_recbole.reports.significance import Side
+from alignrec_recbole.reports.tables import (
+    Table,
+    comparisons,
+    leaderboard,
+    significance,
+    variant_comparisons,
+    write_tables,
+)
+from alignrec_recbole.runs.record import Run, read_runs
+
+SUFFIXES = ("svg", "pdf", "png")
+
+
+class Figure(NamedTuple):
+    """A figure that records may be drawn as.
+
+    Attributes:
+        name: stem of its files.
+        draw: name of the function in plots.py.
+        arguments: of that function.
+        runs: the records it is made of.
+    """
+
+    name: str
+    draw: str
+    arguments: tuple[Any, ...]
+    runs: list[Run]
+
+
+def write_report(
+    output: Path, inputs: Inputs, target: str | None, side: Side, test: str
+) -> list[Path]:
+    """Write tables, plots and site; return the paths of the tables, the plots and the index."""
+    runs = read_runs(output / "runs")
+    if not runs:
+        raise RecordError(
+            f"{output / 'runs'} has no record, so there is nothing to report.",
+            found="no .json file",
+            expected="the output folder of earlier runs",
+            hint="run a benchmark first, or pass --output with its folder",
+        )
+    pages = tables(runs, target, side, test)
+    paths = []
+    for stem, several in pages.items():
+        paths += write_tables(several, output / "tables", stem)
+    drawn: dict[str, str] = {}
+    for figure in figures(runs, read_runs(output / "tuning")):
+        files = _draw(figure, output, inputs)
+        paths += files
+        if files:
+            drawn[figure.name] = site.figure_path(output / "site", figure.name).read_text("utf-8")
+    return [*paths, site.write(output / "site", runs, pages, drawn, output / "suites", inputs)]
+
+
+def _draw(figure: Figure, output: Path, inputs: Inputs) -> list[Path]:
+    """The figure's files, drawn if its records changed; none if there is nothing to draw."""
+    digest = digest_of(figure.name, (run.path for run in figure.runs))
+    files = [output / "plots" / f"{figure.name}.{suffix}" for suffix in SUFFIXES]
+    inline = site.figure_path(output / "site", figure.name)
+    reason = inputs.before.get(figure.name, {}).get("not_drawn", "")
+    if not inputs.unchanged(figure.name, digest, [] if reason else [*files, inline]):
+        from alignrec_recbole.reports import plots  # half a second of start-up
+
+        reason = ""
+        try:
+            drawing = getattr(plots, figure.draw)(*figure.arguments)
+        except plots.EmptyPlotError as error:
+            reason = error.problem.removeprefix("There is nothing to draw: ")
+        else:
+            plots.save(drawing, output / "plots", figure.name)
+            site.write_figure(plots.as_svg(drawing), output / "site", figure.name)
+        inputs.note(figure.name, digest, not_drawn=reason)
+    if reason:
+        print(f"not drawn: {figure.name} ({reason})")
+        return []
+    return files
+
+
+def tables(
+    runs: Sequence[Run], target: str | None = None, side: Side = "two-sided", test: str = "t"
+) -> dict[str, list[Table]]:
+    """File stem → its tables."""
+    out: dict[str, list[Table]] = defaultdict(list)
+    for key, members in comparable_groups(runs).items():
+        stem = key.dataset if key.protocol == "full" else f"{key.dataset}-{key.protocol}"
+        if key.protocol in protocol_tables.TABLES:
+            out[stem] += protocol_tables.TABLES[key.protocol](key, members)
+            continue
+        tests = comparisons(members, target, side, test)
+        out[stem].append(leaderboard(key, members, tests, target))
+        if tests:
+            out[f"{stem}-tests"].append(significance(key, tests, side, test))
+        if variants := variant_comparisons(members, side, test):
+            what = "variants against the model with its usual settings"
+            out[f"{stem}-tests"].append(significance(key, variants, side, test, what))
+    return out
+
+
+def figures(runs: Sequence[Run], tuning: Sequence[Run]) -> Iterator[Figure]:
+    """Every figure that the records may give, by data set and evaluation convention."""
+    found = comparable_groups(runs)
+    for dataset, setting, data in sorted({(k.dataset, k.setting, k.data) for k in found}):
+        same = dataset, setting, data
+        here = {k: g for k, g in found.items() if (k.dataset, k.setting, k.data) == same}
+        several = len({k.setting for k in found if k.dataset == dataset}) > 1
+        stem = "-".join([dataset, *([setting] if several else []), *([data] if data else [])])
+        full, masked, tail = (
+            here.get(ComparisonKey(dataset, protocol, setting, data), [])
+            for protocol in ("full", "mask-modality", "long-tail")
+        )
+        points = [
+            run for run in tuning if (run.record.dataset, run.record.setting) == (dataset, setting)
+        ]
+        ranked = [group for members in here.values() for group in members]
+        yield Figure(f"{stem}-protocols", "protocol_bars", (here,), _runs(ranked))
+        for kind, draw, members in (
+            ("robustness", "robustness_curves", masked),
+            ("long-tail", "long_tail_bars", tail),
+            ("training", "training_curves", full),
+            ("cost", "quality_against_cost", full),
+        ):
+            metric = [] if kind == "training" else [primary_metric(members)]
+            yield Figure(f"{stem}-{kind}", draw, (members, *metric), _runs(members))
+        yield Figure(f"{stem}-sensitivity", "sensitivity", (points,), points)
+
+
+def _runs(members: Sequence[SeedGroup]) -> list[Run]:
+    return [run for group in members for run in group.runs]
