@@ -1,11 +1,14 @@
-"""cold-start: items that nobody has taken yet, ranked by their content alone.
+"""cold-start: are items without any training interaction found by their content?
 
-Released splits have next to no such items, so they are simulated (our definition): for seed s the
-cold set C is the first ⌊0.2·I⌋ of PCG64(2000+s).permutation(I) over the items in the order of their
-tokens. All interactions with C leave training; users left without a training item are dropped.
-Targets: every interaction (training, validation, test) of the remaining users with C. Candidates: C
-only, nothing masked, since no history holds a cold item. Ranked by zero-shot and by item-cf with
-kNN among C. s = 0, 1, 2; mean and spread are over s. Chance of Recall@K: K/|C|.
+Method: released splits have nearly no such items, so they are simulated (our definition). For
+seed s the cold set C is the first ⌊0.2·I⌋ of PCG64(2000+s).permutation(I) over the items in the
+order of their tokens. All interactions with C are removed from training; users without a
+remaining training item are dropped. Targets: every interaction (training, validation, test) of
+the remaining users with C. Candidates: C only; nothing is excluded, because no history contains
+a cold item. Ranked by zero-shot, and by item-cf with kNN among C. s = 0, 1, 2; mean and spread
+are over s.
+
+Metrics: Recall, NDCG, Precision and MAP. Chance of Recall@K: K/|C|.
 
 Source: our definition.
 """

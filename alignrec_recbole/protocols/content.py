@@ -1,12 +1,13 @@
 """What every training-free protocol ranks with: histories, unit vectors and one fixed tie order.
 
 Features (our definition): every row is L2-normalised per feature set, the sets are concatenated,
-the row is L2-normalised again. An item without a set has zeros there; an item without any is zero:
-it is similar to nothing and adds nothing to a profile. Nothing is centred or whitened.
+the row is L2-normalised again. An item without a feature set has zeros there; an item without
+any is zero: its similarity with every item is 0 and it adds nothing to a profile. Nothing is
+centred or whitened.
 
-Order (our definition): by score, where scores that agree to 2⁻²⁰ (the noise of float32) are equal;
-equals stand in the order PCG64(20240319) gives the items. Item numbers are not neutral: they follow
-a file that is grouped by product.
+Order (our definition): by score, where scores that agree to 2⁻²⁰ (the noise of float32) are
+equal; equal ones follow PCG64(20240319).permutation of the items. Item numbers would be a bias:
+they follow a file that is grouped by product.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ Scores = Callable[[Tensor], Tensor]  # internal user ids [b] → [b, columns], m
 
 @dataclass(frozen=True)
 class Content:
-    """Everything a training-free ranker may look at.
+    """Everything that a training-free ranker may use.
 
     Attributes:
         history: CSR float32 [user_num, item_num], 1 at training interactions.
         vectors: float32 [item_num, f], unit or zero rows.
-        place: [item_num], an item's place among equals; PAD last.
+        tie_rank: [item_num], position of an item among equal scores; PAD last.
         columns: internal ids of the candidates, PAD first; all items unless said otherwise.
     """
 
     history: sp.csr_matrix
     vectors: Tensor
-    place: np.ndarray
+    tie_rank: np.ndarray
     columns: np.ndarray
 
     @classmethod
@@ -60,7 +61,7 @@ class Content:
         matrix = sp.csr_matrix((ones, history), shape=(user_num, item_num))
         matrix.data[:] = 1.0
         vectors = torch.from_numpy(unit_vectors(sets)).to(device)
-        return cls(matrix, vectors, places(tokens), np.arange(item_num))
+        return cls(matrix, vectors, tie_ranks(tokens), np.arange(item_num))
 
     def restricted(self, items: np.ndarray) -> Content:
         """The same with these items as the only candidates."""
@@ -68,7 +69,7 @@ class Content:
 
 
 def unit_vectors(sets: Sequence[np.ndarray]) -> np.ndarray:
-    """Feature sets as one unit vector an item, float32; norms in float64, zero rows stay zero.
+    """Feature sets as one unit vector per item, float32; norms in float64, zero rows stay zero.
 
     >>> unit_vectors([np.array([[0.0], [5.0], [2.0]]), np.array([[0.0], [0.0], [3.0]])]).round(4)
     array([[0.    , 0.    ],
@@ -84,22 +85,23 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.where(norm > 0, norm, 1.0)
 
 
-def places(tokens: Sequence[str]) -> np.ndarray:
-    """An item's place in the fixed order, [item_num]; PAD comes last."""
-    place = np.full(len(tokens), len(tokens) - 1, dtype=np.int64)
-    place[seeded_order(tokens, TIE_SEED)] = np.arange(len(tokens) - 1)
-    return place
+def tie_ranks(tokens: Sequence[str]) -> np.ndarray:
+    """Position of each item in the fixed order, [item_num]; PAD is last."""
+    ranks = np.full(len(tokens), len(tokens) - 1, dtype=np.int64)
+    ranks[seeded_order(tokens, TIE_SEED)] = np.arange(len(tokens) - 1)
+    return ranks
 
 
-def ordered(scores: Tensor, place: np.ndarray) -> Tensor:
-    """Float64 keys whose descending order is: score in steps of 2⁻²⁰, then place.
+def with_tie_break(scores: Tensor, tie_rank: np.ndarray) -> Tensor:
+    """Float64 keys whose descending order is: score in steps of 2⁻²⁰, then tie rank.
 
     Exact for |score| < 2¹¹ and 2²⁰ items. The scores are overwritten.
 
-    >>> ordered(torch.tensor([[0.5, 0.5, 0.7]]), np.array([2, 0, 1])).argsort(descending=True)
+    >>> keys = with_tie_break(torch.tensor([[0.5, 0.5, 0.7]]), np.array([2, 0, 1]))
+    >>> keys.argsort(descending=True)
     tensor([[2, 1, 0]])
     """
-    before = torch.from_numpy(1 - (place + 1) / (place.max() + 2)).to(scores.device)
+    before = torch.from_numpy(1 - (tie_rank + 1) / (tie_rank.max() + 2)).to(scores.device)
     return scores.div_(STEP).round_().double().add_(before)
 
 
@@ -116,14 +118,14 @@ def rank_content(
     Args:
         progress: label of a progress bar, or None for silence.
     """
-    place = content.place[content.columns]
+    tie_rank = content.tie_rank[content.columns]
     with tqdm(
         total=len(task.users), desc=progress, unit="user", disable=progress is None, leave=False
     ) as bar:
 
         def keys(users: Tensor) -> Tensor:
             bar.update(len(users))
-            return ordered(scores(users), place)
+            return with_tie_break(scores(users), tie_rank)
 
         return rank(keys, task, k, content.vectors.device)
 
@@ -133,7 +135,7 @@ def chance(task: EvalTask, cutoffs: Sequence[int]) -> dict[str, float]:
 
     Recall@K is min(K, c)/c, Precision@K is |T|·min(K, c)/(c·K) and NDCG@K is |T|/c times the sum of
     the gains over the ideal one, averaged over the users; the c candidates of a user are the
-    columns without PAD and without what is masked.
+    columns without PAD and without excluded items.
     """
     candidates = task.masked.shape[1] - 1 - np.diff(task.masked.indptr)
     targets = np.diff(task.targets.indptr)

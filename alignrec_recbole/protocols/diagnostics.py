@@ -1,6 +1,7 @@
-"""diagnostics: what can be seen in the features themselves, beside the training interactions.
+"""diagnostics: what do the features show before anything is ranked?
 
-f̂ are unit vectors (content.py); only the I' items with features count.
+Method: figures of the features and the training interactions alone. f̂ are unit vectors (see
+`protocols/content.py`); only the I' items with features count.
 
 items covered, interactions covered
     Share of items, and of training interactions, that have features.
@@ -9,8 +10,8 @@ duplicates
 effective rank
     exp of the entropy of σ/Σσ, σ the singular values of F̂ (Roy and Vetterli 2007).
 alignment
-    Mean ‖f̂_i − f̂_j‖² over pairs of items that one user took, every pair of every user once; the
-    smaller, the closer to taste (Wang and Isola 2020, α = 2; these positive pairs are ours).
+    Mean ‖f̂_i − f̂_j‖² over pairs of items of one user, every pair of every user once; smaller is
+    closer to the users' interactions (Wang and Isola 2020, α = 2; these positive pairs are ours).
 uniformity
     log mean exp(−2‖f̂_i − f̂_j‖²) over all pairs i ≠ j (Wang and Isola 2020).
 neighbours@20
@@ -132,7 +133,7 @@ def alignment(history: sp.csr_matrix, vectors: np.ndarray) -> float | None:
 
 def neighbour_agreement(content: Content, k: int) -> float | None:
     """Mean share of neighbours by content that are so by co-interaction; None without any."""
-    by_taste = _top_rows(co_interaction(content.history), content.place, k)
+    by_taste = _top_rows(co_interaction(content.history), content.tie_rank, k)
     by_content = neighbours(content, k)
     by_content.data[:] = 1.0
     both = (np.diff(by_content.indptr) == k) & (np.diff(by_taste.indptr) == k)

@@ -1,15 +1,16 @@
-"""long-tail: who gains. Stored top-50 lists, cut by history length and by item popularity.
+"""long-tail: which users and items gain: those with few or with many interactions?
 
-Nothing is trained or ranked again; candidates, masking and targets are those of the stored ranking.
-Degrees are counted in training.
+Method: stored top-50 lists are split by the length of the user's history and by the popularity
+of the items. Nothing is trained or ranked again; candidates, excluded items and targets are
+those of the stored ranking. Degrees are counted in the training split.
 
 Users by |N_u|: ≤3, 4–7, 8–15, 16–31, ≥32; a group has the ordinary metrics of its users.
 Items by degree: 0, 1–3, 4–7, 8–15, 16–31, ≥32; for group g, over the users with a target in it,
 
     Recall_g@K = |top-K ∩ T_u ∩ g| / |T_u ∩ g|       NDCG_g@K with gains and ideal of T_u ∩ g
 
-at the ranks of the whole list, and exposure_g@K, the share of all top-K places given to g. An empty
-group has no values.
+at the ranks of the whole list, and exposure_g@K, the share of all top-K places that g has. An
+empty group has no values. Chance of exposure: the share of g among the items.
 
 Source: the user group ≤3 is the official code's `eval_short_seq`; all else is our definition.
 """

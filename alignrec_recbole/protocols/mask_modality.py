@@ -1,22 +1,23 @@
-"""mask-modality: what is left of the ranking when a modality is missing for a share r of the items.
+"""mask-modality: how much ranking quality remains when a modality is missing?
 
-Masked items (our definition): the first ⌊r·I⌋ of PCG64(1000+s).permutation(I) over the items in the
-order of their tokens: nested in r, the same for every feature set, modality and model
-(alignrec_recbole/data/masking.py). What stands in their place: zeros, or the mean row with
-`--set fill=mean`, for a set of the modality; for a fused set F the rows of F-no-MODALITY, the
-same items all encoded with the modality masked (`prepare --name F --mask MODALITY`). Only sets that
-have the modality change.
+Method: one modality is masked for a share r of the items. The masked items (our definition) are
+the first ⌊r·I⌋ of PCG64(1000+s).permutation(I) over the items in the order of their tokens:
+nested in r, and the same for every feature set, modality and model (`features/masking.py`). They
+are filled with zeros, or with the mean row (`--set fill=mean`), in feature sets of that
+modality; of a fused set F they get the rows of F-no-MODALITY, the same items all encoded with
+the modality masked (`prepare --name F --mask MODALITY`). Only feature sets with the modality
+change.
 
-Without training: zero-shot and item-cf at r = 0, 0.1 … 1, s = 0 … 4. With a model: trained again at
-r = 0, ¼, ½, ¾, 1 with hyper-parameters as chosen at r = 0, training seed 999+s with mask seed s.
-Candidates, masking and targets: those of the data set's setting, at every r.
+Without training: zero-shot and item-cf at r = 0, 0.1 … 1, s = 0 … 4. With a model: trained again
+at r = 0, ¼, ½, ¾, 1 with the hyper-parameters chosen at r = 0, training seed 999+s with mask
+seed s. Candidates, excluded items and targets: those of the evaluation convention, at every r.
 
-Summary (our definition): M(r) is the mean of a metric over s, retention ρ(r) = M(r)/M(0) and
-robustness the area of ρ over [0, 1] by trapezoids. M(0) = 0 is an error. A bad feature set
-can be very robust, so M(r) is always told beside it.
+Metric (our definition): M(r) is the mean of a metric over s, retention ρ(r) = M(r)/M(0), and the
+area under the retention is ∫ρ over [0, 1] by trapezoids. M(0) = 0 is an error. Weak features can
+be very robust, so M(r) is always reported next to the area. Chance: as for the ranker.
 
-Source: the paper and its code mask one modality at a time, in nested sets, and train again; ratios,
-seeds and the summary are our definition.
+Source: the AlignRec paper and its code mask one modality at a time, in nested sets, and train
+again; ratios, seeds and the summary are our definition.
 """
 
 from __future__ import annotations

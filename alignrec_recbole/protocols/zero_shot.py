@@ -1,15 +1,21 @@
-"""zero-shot: a user is the mean of what they took, and gets what looks most like it.
+"""zero-shot: do the items that a user interacts with next resemble the earlier ones?
+
+Method: a user is represented by the mean of the features of their training items, and all items
+are ranked by their cosine similarity with it. There is no parameter and no training.
 
     p_u = Σ_{i∈N_u} f̂_i        s(u, j) = p̂_u · f̂_j
 
-N_u are the user's training items, f̂ unit vectors (see content.py), p̂ the profile divided by its
-length, which makes sum and mean the same. There is no parameter and no training. Candidates: all
-items. Masking and targets: those of the data set's setting, so that results stand beside trained
-models. A user without a profile gets the fixed order.
+N_u are the user's training items, f̂ unit vectors (see `protocols/content.py`), p̂ the profile
+divided by its length, so that sum and mean give the same order. Candidates: all items. Excluded
+items and targets: those of the evaluation convention, so that results are comparable with
+trained models. For a user without a profile the fixed order of the items is used.
 
-Source: the idea is the paper's, as a later paper describes it (user = mean of the history's
-features, candidates by similarity); candidates, masking and order are our definition. Results with
-another hold-out (the last item) are not comparable.
+Metrics: Recall, NDCG, Precision and MAP. Chance of Recall@K: about K / number of items, stored
+exactly.
+
+Source: the idea is the AlignRec paper's, as a later paper describes it (user = mean of the
+history's features, candidates by similarity); candidates, excluded items and order are our
+definition. Results with another hold-out (the last item) are not comparable.
 """
 
 from __future__ import annotations

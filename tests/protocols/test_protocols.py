@@ -20,8 +20,8 @@ from alignrec_recbole.protocols.content import (
     STEP,
     Content,
     chance,
-    places,
     rank_content,
+    tie_ranks,
     unit_vectors,
 )
 from alignrec_recbole.protocols.robustness import robustness
@@ -284,7 +284,7 @@ def slow_item_cf(vectors, history, candidates, place, k):
 @pytest.mark.parametrize("k", [3, 20])
 def test_rankers_equal_their_slow_twins(seed, k):
     world = World(seed)
-    vectors, place = slow_vectors(world.sets), places(world.tokens)
+    vectors, place = slow_vectors(world.sets), tie_ranks(world.tokens)
     content = world.content()
     whole = range(1, world.items + 1)
     fast = zero_shot_lists(content, world.task), item_cf_lists(content, world.task, k)
@@ -309,7 +309,7 @@ def test_cold_start_equals_its_slow_twin(seed):
     world = World(seed)
     cold = cold_start.simulate([world.train, world.test], world.tokens, world.users + 1, 0.2, seed)
     content = world.content(cold.history).restricted(cold.cold)
-    vectors, place = slow_vectors(world.sets), places(world.tokens)
+    vectors, place = slow_vectors(world.sets), tie_ranks(world.tokens)
     fast = zero_shot_lists(content, cold.task), item_cf_lists(content, cold.task, 4)
     chosen = set(cold.cold.tolist())
     users = []
@@ -366,7 +366,7 @@ def test_long_tail_equals_its_slow_twin(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_diagnostics_equal_their_slow_twins(seed):
     world = World(seed)
-    content, vectors, place = world.content(), slow_vectors(world.sets), places(world.tokens)
+    content, vectors, place = world.content(), slow_vectors(world.sets), tie_ranks(world.tokens)
     alive = [i for i in range(1, 71) if any(vectors[i])]
     distance = {(i, j): sum((a - b) ** 2 for a, b in zip(vectors[i], vectors[j], strict=True))
                 for i in alive for j in alive if i != j}  # fmt: skip
@@ -457,7 +457,7 @@ def test_nothing_looks_at_held_out_items(lists):
 def test_without_features_the_fixed_order_is_left(lists):
     world = World(10)
     world.sets = [np.zeros((71, 3), dtype=np.float32)]
-    order = np.argsort(places(world.tokens))
+    order = np.argsort(tie_ranks(world.tokens))
     ranking = lists(world.content(), world.task)
     for row, user in enumerate(ranking.users):
         expected = [i for i in order if i not in (0, *world.history[user])][:50]
