@@ -1,4 +1,4 @@
-"""Life of worker processes."""
+"""Worker processes that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def exit_with_parent(_: int = 0) -> None:
     """Have Linux kill this process when its parent ends, however that ends.
 
-    For workers: one that outlives its parent waits for it forever and keeps its locks. torch's own
-    watch over the parent does not help a worker whose results nobody takes.
+    A worker that outlives its parent waits for it forever and holds its locks. torch's own check of
+    the parent does not help a worker that waits for its results to be fetched.
     """
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""The official AlignRec code's model, on made data and in its own harness."""
+"""The official AlignRec code's model, on synthetic data and in its own harness."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _sparse(matrix: Any) -> torch.Tensor:
 def train(
     reference: Path, dataset_dir: Path, features_file: Path, seeds: list[int], epochs: int
 ) -> list[dict[str, Any]]:
-    """Train in the official harness; what comes back is that of `checkout.train`."""
+    """Train in the official harness; returns what `checkout.train` returns."""
     settings = {**SETTINGS, "epochs": epochs}
     return checkout.train(
         reference, "alignrec", "ALIGNREC", dataset_dir, {"image": features_file}, settings, seeds

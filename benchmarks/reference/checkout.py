@@ -1,8 +1,9 @@
-"""Drives a checkout of enoche/MMRec, or of a fork of it, its files untouched; timings aside on CPU.
+"""Drives a checkout of enoche/MMRec, or of a fork of it, without changing its files.
 
-The official AlignRec code is such a fork. What they lack on today's stack is supplied from
-outside: `.cuda()` as the identity, `.to` of a parameter as on a GPU, names that numpy and scipy
-have removed, what is used of torch_scatter and torch_geometric, imports that are not used here.
+The official AlignRec code is such a fork. Only timings may use a GPU. What the code lacks on
+today's packages is supplied from outside: `.cuda()` as the identity, `.to` of a parameter as on a
+GPU, names that numpy and scipy have removed, the part of torch_scatter and torch_geometric that is
+used, and imports that are not used here.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class NoneDict(dict):
 
 
 def is_of(reference: Path, model: str) -> bool:
-    """Whether a folder is a checkout of the code that this module tells."""
+    """Whether a folder is a checkout of the code that has this model."""
     return (reference / "src" / "models" / f"{model}.py").is_file()
 
 
@@ -132,11 +133,11 @@ def importable(reference: Path, model: str, device: str = "cpu") -> Iterator[Non
     """Make the checkout's modules importable on this machine.
 
     Args:
-        model: a module of `src/models` that tells which code this is; one of `SOURCES`.
+        model: a module of `src/models` by which the code is recognised; one of `SOURCES`.
         device: where its tensors are wanted, cpu or cuda.
 
     Raises:
-        DataError: the folder is no checkout of that code.
+        DataError: the folder is not a checkout of that code.
     """
     source = reference / "src"
     if not is_of(reference, model):
@@ -178,7 +179,7 @@ def _cuda_is_the_cpu() -> Iterator[None]:
 
 
 def _stand_in(name: str, attributes: dict[str, Any]) -> None:
-    """An empty module where the package is absent, and what the present one lacks."""
+    """Add missing attributes to a package, or to an empty module in its place."""
     try:
         module = importlib.import_module(name)
     except ImportError:
@@ -208,7 +209,7 @@ def default_dtype(kind: torch.dtype) -> Iterator[None]:
 def given(
     features: dict[str, np.ndarray], interactions: Any, settings: dict[str, Any]
 ) -> Iterator[tuple[NoneDict, Any]]:
-    """What a model's constructor takes: configuration and loader of made data.
+    """Arguments of a model's constructor: configuration and loader of synthetic data.
 
     Args:
         features: text, image: [I, f].

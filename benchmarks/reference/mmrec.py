@@ -1,4 +1,4 @@
-"""Models of MMRec, and of forks that hold one model, on made data."""
+"""Models of MMRec, and of forks with one model of their own, on synthetic data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.reference import checkout
 
-MARK = "freedom"  # the module that tells a checkout of MMRec
+MARK = "freedom"  # the module by which a checkout of MMRec is recognised
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def built(
     """A model on given features (text, image: [I, f]) and a scipy matrix [U, I].
 
     Args:
-        mark: the module that tells the checkout, one of `checkout.SOURCES`.
+        mark: the module by which the checkout is recognised, one of `checkout.SOURCES`.
     """
     fork = mark in checkout.AT_ROOT  # such a model also takes the time
     with (

@@ -30,7 +30,7 @@ def train_ours(
         features: feature sets.
         seed: of the run.
         overrides: settings that are not the defaults.
-        output: results folder, where a finished run is not repeated; None: nothing is left behind.
+        output: results folder, where a finished run is not repeated; None: a temporary one.
     """
     with contextlib.ExitStack() as stack:
         folder = output or Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -6,7 +6,7 @@
 Both sides read the same file and take the same batch size, loss terms and hyper-parameters. Without
 --features a seeded random table of 768 columns stands in for the features: a step costs the same
 whatever their values. bfloat16 is timed where the processor has units for it. With --frozen ours
-keeps the features constant; the official code has no such switch and goes on training them. With
+keeps the features constant; the official code has no such switch and trains them. With
 --steps an epoch is extrapolated from its first N steps (`epoch_seconds`).
 
 Start-up is measured with existing features and no cached item graph; `startup_again` is that of a

@@ -6,10 +6,10 @@ FOLDER holds torchscale 0.3.0 (see benchmarks/parity/beit3.py). Equal work: 8 im
 and 8 texts of 128 tokens to the 8 summary rows. Real work: four of the batches in which `prepare`
 takes an item table, by the lengths of its texts under a tokenizer fitted to it; torchscale pads to
 128 as the published pipeline does, ours to the longest of the batch. Same random weights on all
-sides; they must agree first. The last line printed is one JSON object: `ratio` and `ratio_bf16` are
-torchscale's seconds (float32; its autocast) to those of ours at the precision that `prepare`
-chooses on this processor, `ratio_float32` to our float32, `ratio_real` is the first table's and
-`real` names each.
+sides, whose outputs must agree first. The last line printed is one JSON object: `ratio` and
+`ratio_bf16` are torchscale's seconds (float32; its autocast) to those of ours at the precision that
+`prepare` chooses on this processor, `ratio_float32` to our float32, `ratio_real` is the first
+table's and `real` names each.
 """
 
 from __future__ import annotations
@@ -133,12 +133,12 @@ def tokens_of(table: Path) -> list[int]:
         return [len(tokenizer.encode(text)) for text in texts]
 
 
-def taken(lengths: list[int]) -> list[int]:
+def sampled_texts(lengths: list[int]) -> list[int]:
     """The texts of REAL_BATCHES batches, evenly from the shortest to the longest.
 
-    Batches are of texts of like length, as `make_plan` cuts a table.
+    A batch has texts of similar length, as `make_plan` divides a table.
 
-    >>> taken(list(range(80)))[::8]
+    >>> sampled_texts(list(range(80)))[::8]
     [8, 24, 48, 64]
     """
     whole = len(lengths) // BATCH
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not lengths:  # so that the script runs anywhere
         drawn = np.random.default_rng(0).integers(10, 80, 1000)
         lengths = {"simulated": [int(length) for length in drawn]}
-    texts = {name: taken(found) for name, found in lengths.items()}
+    texts = {name: sampled_texts(found) for name, found in lengths.items()}
     given = options.reference
     sides = {
         "ours, float32": (ours, (given, False, texts)),

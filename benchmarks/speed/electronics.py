@@ -1,4 +1,4 @@
-"""Does it fit? One training epoch of every model at the size of Amazon Electronics.
+"""Seconds and memory of one training epoch of every model at the size of Amazon Electronics.
 
     python -m benchmarks.speed.electronics --data-path DIR [--dataset sports] [--model M,…]
         [--steps N] [--cache FILE.json] [--seed 0]
@@ -6,9 +6,9 @@
 192,403 users, 63,001 items and 1,689,188 interactions, drawn with the degree distributions of
 DIR/dataset; three quarters of them are training, as in the released split. Seeded random tables
 stand in for the features: text 384, image 4096 and, for a model that takes one set, 768 columns.
-Each model runs with its defaults in a process of its own. A model that refuses shows its estimate.
-Results in FILE are not measured again. With --steps only the first N steps of the epoch are run;
-its seconds are extrapolated from them (`epoch_seconds`), and the peak is theirs.
+Each model runs with its defaults in a process of its own. A model that would not fit shows its
+estimate. Results in FILE are not measured again. With --steps only the first N steps of the epoch
+are run; its seconds are extrapolated from them (`epoch_seconds`), and the peak is theirs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ONE_SET = {"AlignRec"}
 
 
 def simulate(source: Path, folder: Path, seed: int) -> None:
-    """Write folder/electronics: the interactions and one .npy a feature set."""
+    """Write folder/electronics: the interactions and one .npy per feature set."""
     rng = np.random.default_rng(seed)
     user, item = scaling.draw_pairs(
         *scaling.training_degrees(source), USERS, ITEMS, rng, total=INTERACTIONS

@@ -1,11 +1,11 @@
-"""What the baselines' training steps spend their time on: the share of each kind of operator.
+"""Where the baselines' training steps spend their time: the share of each kind of operator.
 
     python -m benchmarks.speed.operator_profile --data-path DIR --dataset D [--model M,…]
         [--cache FILE.json]
 
 The same data, features and settings as `baselines`, one model after the other, each in a process of
-its own. Shares are of torch's profiler: the time of operators themselves, by KINDS; `other` is what
-is left of the wall time, Python and scipy. Results in FILE are not measured again. The last line
+its own. Shares are of torch's profiler: the time of operators themselves, by KINDS; `other` is the
+rest of the wall time, Python and scipy. Results in FILE are not measured again. The last line
 printed is one JSON object.
 """
 
@@ -29,7 +29,7 @@ from benchmarks.reference.options import add_cache
 from benchmarks.reference.simulated_features import write_features
 from benchmarks.speed import baselines, paired_timing
 
-KINDS = {  # kind → parts of operators' names, the first that is found counts
+KINDS = {  # kind → parts of operators' names, the first match counts
     "optimizer": ("_fused_adam", "Optimizer."),
     "sparse products": ("embedding_bag",),
     "dense products": ("mkldnn::_linear", "::mm", "::addmm", "::bmm", "::baddbmm", "::mv", "::dot"),
@@ -50,7 +50,7 @@ def kind_of(operator: str) -> str:
 
 
 def shares(seconds: Counter[str], wall: float) -> dict[str, float]:
-    """Each kind's part of the wall time, largest first; `other` takes what no operator took.
+    """Each kind's share of the wall time, largest first; `other` is the time outside operators.
 
     >>> shares(Counter({"aten::mm": 3.0, "aten::add": 1.0}), 5.0)
     {'dense products': 0.6, 'elementwise': 0.2, 'other': 0.2}
