@@ -1,8 +1,8 @@
 """Ranking metrics per user from hit matrices, in full precision.
 
 Notation: `hits` [users, k] is True where the item at that rank is a target; `targets` [users] is
-the number of targets |T| > 0. Every function returns one value a user; means are the caller's.
-Definitions are RecBole's and MMRec's (evaluator/metrics.py, utils/metrics.py).
+the number of targets |T| > 0. Every function returns one value per user; means are taken by the
+caller. Definitions are RecBole's and MMRec's (evaluator/metrics.py, utils/metrics.py).
 """
 
 from __future__ import annotations

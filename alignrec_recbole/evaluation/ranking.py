@@ -1,7 +1,7 @@
-"""Full ranking: scores in user blocks, PAD and seen items out, exact top-K, metrics per user.
+"""Full ranking: scores in user blocks, exact top-K without PAD and masked items, metrics per user.
 
-The rule for users without a target in the split: they are not ranked and not averaged.
-Masked items never appear in a list; a list with fewer than K candidates is filled with −1.
+Users without a target in the split are neither ranked nor averaged. Masked items never appear in a
+list; a list with fewer than K candidates is filled with −1.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from alignrec_recbole.errors import DivergedError
 from alignrec_recbole.evaluation.metrics import METRICS
 from alignrec_recbole.ops.topk import top_k
 
-BLOCK_BYTES = 16 << 20  # scores held at once; twice as much is 3 to 5 % faster
+BLOCK_BYTES = 16 << 20  # of scores at a time; twice as much is 3 to 5 % faster
 GPU_BLOCK_BYTES = 512 << 20  # a tenth as many launches, and topk takes half as long
 HIT_BLOCK_ROWS = 4096  # lists searched for targets at once
 
 
 @dataclass(frozen=True)
 class EvalTask:
-    """Who is ranked, what is hidden from them and what they should find.
+    """The users to rank, the items excluded from their lists and their targets.
 
     Attributes:
         users: internal ids [n] of the users with at least one target, ascending.
         masked: CSR [n, n_items], True at items a list must not contain (PAD apart).
-        targets: CSR [n, n_items], True at the items looked for.
+        targets: CSR [n, n_items], True at targets.
     """
 
     users: np.ndarray
@@ -62,11 +62,11 @@ def _boolean(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> sp
 
 @dataclass(frozen=True)
 class Ranking:
-    """Top-K lists of a task and what follows from them.
+    """Top-K lists of a task.
 
     Attributes:
         users: internal ids [n].
-        items: internal item ids [n, K], best first, −1 where no candidate is left.
+        items: internal item ids [n, K], best first, −1 where a list ends.
         hits: [n, K], True at targets.
         targets: number of targets [n].
     """
@@ -77,7 +77,7 @@ class Ranking:
     targets: np.ndarray
 
     def per_user(self, metrics: Sequence[str], cutoffs: Sequence[int]) -> dict[str, np.ndarray]:
-        """Values a user under names like "Recall@20"."""
+        """Values per user under names like "Recall@20"."""
         return {
             f"{name}@{k}": METRICS[name](self.hits, self.targets, k)
             for name in metrics
@@ -133,12 +133,12 @@ def rank(
 
 
 def find_hits(top: np.ndarray, targets: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Where lists [n, K] (−1: no item) hold targets, and the number of targets a row."""
+    """Where lists [n, K] (−1: no item) hold targets, and the number of targets per row."""
     n_items = targets.shape[1]
     degree = np.diff(targets.indptr)
     wanted = np.repeat(np.arange(len(degree)), degree) * n_items + targets.indices  # ascending
     hits = np.zeros(top.shape, dtype=bool)
-    for start in range(0, len(top), HIT_BLOCK_ROWS):  # what a search makes on the way stays small
+    for start in range(0, len(top), HIT_BLOCK_ROWS):  # bounds the memory of a search
         part = top[start : start + HIT_BLOCK_ROWS]
         listed = np.arange(start, start + len(part))[:, None] * n_items + part
         place = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)

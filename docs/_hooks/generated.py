@@ -61,9 +61,7 @@ def protocols() -> str:
     for name, protocol in PROTOCOLS.items():
         path = ROOT / (protocol.module.replace(".", "/") + ".py")
         definition = markdown(_untitled(docstring(path)))
-        parts.append(
-            f"## {name}\n\n*{protocol.question}* Trains: {protocol.trains}.\n\n{definition}"
-        )
+        parts.append(f"## {name}\n\n{definition}\n\nTrains: {protocol.trains}.")
     shared = markdown(docstring(PACKAGE / "protocols" / "content.py"))
     return "\n\n".join([*parts, f"## What the training-free protocols share\n\n{shared}"])
 
