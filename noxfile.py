@@ -87,7 +87,7 @@ def lock(session: nox.Session) -> None:
     if old != path:
         old.write_text("torch==2.13.0\n")
     no_ray = Path(session.create_tmp(), "override.txt")
-    no_ray.write_text("ray; sys_platform == 'never'\n")
+    no_ray.write_text("ray==2.6.3; sys_platform == 'never'\n")
     command = ["uv", "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.10"]
     command += [part for extra in EXTRAS for part in ("--extra", extra)]
     command += ["--group", "recbole", "--override", str(no_ray), "--constraint", str(old)]
