@@ -79,23 +79,21 @@ def test_the_wheel_carries_the_defaults_and_nothing_that_is_not_for_use(wheel: P
     }
     assert len(ours) > 5
     assert ours <= names
-    assert {"benchmarks/cli.py", "benchmarks/published.yaml"} <= names
     top = {name.split("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == {
-        "alignrec_recbole",
-        "benchmarks",
-    }
+    assert {name for name in top if not name.endswith(".dist-info")} == {"alignrec_recbole"}
+    assert "alignrec_recbole/py.typed" in names
 
 
-def test_the_wheel_is_what_is_imported(environment: Path, tmp_path: Path) -> None:
-    code = (
-        "import alignrec_recbole, benchmarks;"
-        "print(alignrec_recbole.__file__); print(benchmarks.__file__)"
-    )
+def test_the_wheel_is_what_is_imported_and_brings_no_other_package(
+    environment: Path, tmp_path: Path
+) -> None:
+    code = "import alignrec_recbole; print(alignrec_recbole.__file__)"
     done = run([environment / "python", "-W", "ignore", "-c", code], tmp_path)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()[-2:]
-    assert all(Path(line).is_relative_to(environment.parent) for line in lines), lines
+    assert Path(done.stdout.splitlines()[-1]).is_relative_to(environment.parent)
+    done = run([environment / "python", "-c", "import benchmarks"], tmp_path)
+    assert done.returncode == 1
+    assert "No module named 'benchmarks'" in done.stderr
 
 
 def test_the_console_command_explains_itself(environment: Path, tmp_path: Path) -> None:
