@@ -25,6 +25,7 @@ from alignrec_recbole.cli.run import run
 from alignrec_recbole.cli.suite import suite
 from alignrec_recbole.cli.suite_cell import suite_cell
 from alignrec_recbole.errors import AlignRecError, Interrupted
+from alignrec_recbole.runtime import allocator
 
 EXAMPLES = (
     "--model AlignRec,LightGCN,BPR --dataset ml-100k --epochs 20",
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 1: a check of the verb failed; 2: refused; 130: interrupted.
     """
+    allocator.use_large_pages()  # before a verb imports torch
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     given = list(sys.argv[1:] if arguments is None else arguments)

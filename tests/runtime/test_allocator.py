@@ -71,3 +71,23 @@ def test_other_systems_are_left_alone(platform_name, monkeypatch):
     monkeypatch.setattr(sys, "platform", platform_name)
     monkeypatch.setattr(allocator.ctypes, "CDLL", None)  # would fail if it were called
     assert not allocator.phase("load")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1"), ({"ALIGNREC_ALLOCATOR": "default"}, "None"), ({"THP_MEM_ALLOC_ENABLE": "0"}, "0")],
+)
+def test_the_program_asks_for_large_pages_unless_told_otherwise(given, expected):
+    program = (
+        "import os; from alignrec_recbole.cli.main import main; main(['--version']);"
+        "print(os.environ.get('THP_MEM_ALLOC_ENABLE'))"
+    )
+    inherited = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**inherited, "PYTHONPATH": str(ROOT), **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == expected
