@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from alignrec_recbole._version import __version__
 from alignrec_recbole.compat.patching import before_import
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from alignrec_recbole.runs.record import RunRecord
     from alignrec_recbole.runs.run import run_one as run
     from alignrec_recbole.runs.spec import RunSpec
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ContentRecommender",

@@ -86,9 +86,8 @@ def test_a_heavy_import_in_the_package_would_be_seen(tmp_path: Path) -> None:
     """The same check on a copy of the package that imports torch."""
     package = tmp_path / "alignrec_recbole"
     package.mkdir()
-    for folder in ("compat", "io"):
-        (package / folder).symlink_to(ROOT / "alignrec_recbole" / folder)
-    (package / "errors.py").symlink_to(ROOT / "alignrec_recbole" / "errors.py")
+    for name in ("compat", "io", "errors.py", "_version.py"):
+        (package / name).symlink_to(ROOT / "alignrec_recbole" / name)
     text = (ROOT / "alignrec_recbole" / "__init__.py").read_text(encoding="utf-8")
     (package / "__init__.py").write_text(f"{text}\nimport torch\n", encoding="utf-8")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport alignrec_recbole"

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from alignrec_recbole._version import __version__
 from alignrec_recbole.cli import _options
 
 REQUIRED = {  # what training needs: distribution → import name
@@ -59,12 +60,11 @@ def missing_packages() -> list[str]:
 
 def packages() -> list[str]:
     """Python, this package and the required ones."""
-    import alignrec_recbole
 
-    folder = Path(alignrec_recbole.__file__).parent
+    folder = Path(__file__).resolve().parents[1]
     lines = [
         f"python           {platform.python_version()} ({platform.system()} {platform.machine()})",
-        f"alignrec-recbole {alignrec_recbole.__version__} in {folder}",
+        f"alignrec-recbole {__version__} in {folder}",
     ]
     for name, module in REQUIRED.items():
         if not _present(module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,7 @@ import cloup
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._options import option
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """The options of `import-amazon`."""
-
-    dataset: str
-    data_path: Path | None
-    progress: bool
-    raw: Path
-    no_images: bool
-    image_hosts: str | None
-    connections: int
+from alignrec_recbole.cli.option_values import ImportOptions
 
 
 def import_options(hidden: bool = False) -> Callable[[Any], Any]:

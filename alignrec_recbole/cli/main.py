@@ -11,7 +11,7 @@ import click
 import cloup
 from click.shell_completion import CompletionItem
 
-import alignrec_recbole
+from alignrec_recbole._version import __version__
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli.doctor import doctor
 from alignrec_recbole.cli.download import download
@@ -78,7 +78,7 @@ class Program(cloup.Group):
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(alignrec_recbole.__version__, prog_name="alignrec-recbole")
+@click.version_option(__version__, prog_name="alignrec-recbole")
 def program() -> None:
     """Train, evaluate and compare multimodal recommenders.
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 import cloup
@@ -13,48 +11,8 @@ from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._options import option
-from alignrec_recbole.cli.import_amazon import ImportOptions, import_options
-
-
-@dataclass(frozen=True)
-class ItemOptions:
-    """Which items are encoded, and where their features go."""
-
-    dataset: str
-    data_path: Path | None
-    items: Path | None
-    images: Path | None
-    encoder: str | None
-    name: str | None
-    output: Path | None
-    overwrite: bool
-    export_mmrec: Path | None
-    mapping: Path | None
-
-
-@dataclass(frozen=True)
-class PrepareOptions(ItemOptions):
-    """The options of `prepare`."""
-
-    batch_size: int
-    dtype: Literal["float32", "float16"]
-    workers: int | None
-    threads: int | None
-    device: str
-    progress: bool
-    shard: tuple[int, int]
-    merge: bool
-    weights: str | None
-    random_init: bool
-    size: str
-    image_size: int | None
-    tokenizer: str | None
-    max_tokens: int | None
-    pooling: Literal["cls", "text-cls", "mean", "concat"]
-    precision: Literal["auto", "float32", "bfloat16"]
-    mask: Literal["image", "text"] | None
-    mask_ratio: float
-    mask_seed: int
+from alignrec_recbole.cli.import_amazon import import_options
+from alignrec_recbole.cli.option_values import ImportOptions, PrepareOptions
 
 
 def item_options(function: Any) -> Any:

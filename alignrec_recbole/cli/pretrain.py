@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -12,37 +10,8 @@ import cloup
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli.option_values import PretrainOptions
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """The options of `pretrain`.
-
-    Attributes:
-        settings: the fields of PretrainSettings that were given.
-    """
-
-    dataset: str
-    encoder: str
-    data_path: Path | None
-    items: Path | None
-    images: Path | None
-    output: Path
-    weights: str | None
-    random_init: bool
-    keep_mim_head: bool
-    size: str
-    image_size: int | None
-    tokenizer: str | None
-    vocab_size: int
-    max_tokens: int | None
-    workers: int
-    threads: int | None
-    device: str
-    max_steps: int | None
-    progress: bool
-    settings: dict[str, Any]
 
 
 def setting_options(function: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,9 @@ from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _names, _options
 from alignrec_recbole.cli._options import Text, option
-from alignrec_recbole.cli._overrides import Pair, assignment, choices
+from alignrec_recbole.cli._overrides import assignment, choices
+from alignrec_recbole.cli.option_values import RunOptions
 from alignrec_recbole.protocols import PROTOCOLS
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of one command line."""
-
-    model: tuple[str, ...]
-    dataset: str
-    features: tuple[str, ...]
-    protocol: tuple[str, ...]
-    setting: str | None
-    seeds: tuple[int, ...] | None
-    epochs: int | None
-    overrides: tuple[Pair, ...]
-    grid: tuple[tuple[str, list[Any]], ...]
-    data_path: Path | None
-    features_path: Path | None
-    output: Path
-    device: str
-    resume: bool
-    overwrite: bool
-    progress: bool
 
 
 @_options.verb(

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-import alignrec_recbole
+from alignrec_recbole._version import __version__
 from alignrec_recbole.runtime.hardware import available_cores, has_bfloat16
 
 PACKAGES = ("torch", "recbole", "numpy", "pandas", "scipy", "scikit-learn", "transformers")
@@ -28,7 +28,7 @@ def code() -> dict[str, Any]:
     commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     changed = _git(root, "status", "--porcelain", "--", ":!results") if commit else None
     return {
-        "version": alignrec_recbole.__version__,
+        "version": __version__,
         "commit": commit,
         "dirty": None if commit is None else bool(changed),
     }

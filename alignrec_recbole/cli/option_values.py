@@ -1,0 +1,115 @@
+"""The values of a verb's options: what the verbs hand to the code that does their work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from alignrec_recbole.cli._overrides import Pair
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of one command line."""
+
+    model: tuple[str, ...]
+    dataset: str
+    features: tuple[str, ...]
+    protocol: tuple[str, ...]
+    setting: str | None
+    seeds: tuple[int, ...] | None
+    epochs: int | None
+    overrides: tuple[Pair, ...]
+    grid: tuple[tuple[str, list[Any]], ...]
+    data_path: Path | None
+    features_path: Path | None
+    output: Path
+    device: str
+    resume: bool
+    overwrite: bool
+    progress: bool
+
+
+@dataclass(frozen=True)
+class ItemOptions:
+    """Which items are encoded, and where their features go."""
+
+    dataset: str
+    data_path: Path | None
+    items: Path | None
+    images: Path | None
+    encoder: str | None
+    name: str | None
+    output: Path | None
+    overwrite: bool
+    export_mmrec: Path | None
+    mapping: Path | None
+
+
+@dataclass(frozen=True)
+class PrepareOptions(ItemOptions):
+    """The options of `prepare`."""
+
+    batch_size: int
+    dtype: Literal["float32", "float16"]
+    workers: int | None
+    threads: int | None
+    device: str
+    progress: bool
+    shard: tuple[int, int]
+    merge: bool
+    weights: str | None
+    random_init: bool
+    size: str
+    image_size: int | None
+    tokenizer: str | None
+    max_tokens: int | None
+    pooling: Literal["cls", "text-cls", "mean", "concat"]
+    precision: Literal["auto", "float32", "bfloat16"]
+    mask: Literal["image", "text"] | None
+    mask_ratio: float
+    mask_seed: int
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """The options of `import-amazon`."""
+
+    dataset: str
+    data_path: Path | None
+    progress: bool
+    raw: Path
+    no_images: bool
+    image_hosts: str | None
+    connections: int
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """The options of `pretrain`.
+
+    Attributes:
+        settings: the fields of PretrainSettings that were given.
+    """
+
+    dataset: str
+    encoder: str
+    data_path: Path | None
+    items: Path | None
+    images: Path | None
+    output: Path
+    weights: str | None
+    random_init: bool
+    keep_mim_head: bool
+    size: str
+    image_size: int | None
+    tokenizer: str | None
+    vocab_size: int
+    max_tokens: int | None
+    workers: int
+    threads: int | None
+    device: str
+    max_steps: int | None
+    progress: bool
+    settings: dict[str, Any]
