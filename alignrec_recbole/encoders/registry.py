@@ -134,7 +134,7 @@ def find_encoder(name: str) -> EncoderEntry:
     entry = ENCODERS.get(kind)
     if entry is None or entry.takes_model != bool(model) or entry.takes_model != bool(colon):
         raise UnknownNameError(
-            f"There is no encoder {name!r}." + suggest(kind, ENCODERS),
+            f"Unknown encoder {name!r}." + suggest(kind, ENCODERS),
             found=name,
             expected=f"{ENCODER_SYNTAX} (MODEL: a hub id or a folder)",
         )

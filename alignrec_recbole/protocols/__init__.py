@@ -113,7 +113,7 @@ def check_protocols(names: Sequence[str]) -> None:
     for name in names:
         if name not in PROTOCOLS:
             raise UnknownNameError(
-                f"There is no protocol {name!r}.{suggest(name, PROTOCOLS)}",
+                f"Unknown protocol {name!r}.{suggest(name, PROTOCOLS)}",
                 found=name,
                 expected=f"one of {', '.join(PROTOCOLS)}",
             )

@@ -238,8 +238,8 @@ def test_checks_find_what_they_are_named_for(encoder, named, items, tmp_path) ->
         ("mini-lm", "Did you mean 'minilm'"),
         ("hf", "hf:MODEL"),
         ("hf:", "hf:MODEL"),
-        ("lsa:", "no encoder"),
-        ("lsa:x", "no encoder"),
+        ("lsa:", "Unknown encoder"),
+        ("lsa:x", "Unknown encoder"),
     ],
 )
 def test_unknown_encoders(name: str, says: str) -> None:

@@ -572,7 +572,7 @@ def test_real_weights_are_named_by_hash(items, saved_model, tmp_path: Path) -> N
         ([], "BEiT-3 needs weights"),
         (["--random-init", "--weights", "x.pth"], "either given or random"),
         (["--weights", "absent.pth", "--tokenizer", "t.spm"], "There is no tokenizer t.spm"),
-        (["--random-init", "--size", "giant"], "no BEiT-3 size 'giant'"),
+        (["--random-init", "--size", "giant"], "Unknown BEiT-3 size 'giant'"),
         (["--random-init", "--size", "toy", "--image-size", "30"], "patch_size"),
     ],
 )

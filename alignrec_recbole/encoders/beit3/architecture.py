@@ -109,7 +109,7 @@ def architecture_for(size: str, image_size: int = 224, **other: int | bool) -> A
     """
     if size not in SIZES:
         raise SettingError(
-            f"There is no BEiT-3 size {size!r}.", found=size, expected=", ".join(SIZES)
+            f"Unknown BEiT-3 size {size!r}.", found=size, expected=", ".join(SIZES)
         )
     try:
         return Architecture(**{**SIZES[size], "image_size": image_size, **other})  # type: ignore[arg-type]

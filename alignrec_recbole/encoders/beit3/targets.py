@@ -150,6 +150,6 @@ def make_target(name: str, sizes: Architecture) -> Target:
     if kind == "codes" and path:
         return Codes(Path(path), sizes)
     raise SettingError(
-        f"There is no target {name!r} for masked patches.",
+        f"Unknown target {name!r} for masked patches.",
         expected="pixels, teacher:PATH (a BEiT-3 file) or codes:PATH (BEiT v2's visual tokenizer)",
     )

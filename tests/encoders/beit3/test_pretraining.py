@@ -327,7 +327,7 @@ def test_visual_codes_by_their_formula(tmp_path: Path) -> None:
 def test_bad_targets(tmp_path: Path) -> None:
     sizes = architecture_for("toy", 32, vocab_size=10)
     for name in ("pixel", "teacher:", "codes", "pixels:x"):
-        with pytest.raises(SettingError, match="no target"):
+        with pytest.raises(SettingError, match="Unknown target"):
             make_target(name, sizes)
     state = published_vqkd()
     del state["encoder.fc_norm.bias"]
@@ -727,7 +727,7 @@ def test_a_second_pretraining(items, tmp_path: Path, capsys) -> None:
     [
         (["--text-mask", "1.5"], "--text-mask cannot be '1.5'"),
         (["--mode", "both"], "--mode cannot be 'both'"),
-        (["--target", "clip"], "no target 'clip'"),
+        (["--target", "clip"], "Unknown target 'clip'"),
         (["--epochs", "0"], "--epochs cannot be '0'"),
     ],
 )
