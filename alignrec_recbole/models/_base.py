@@ -20,7 +20,7 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from alignrec_recbole.ops.matmul import matmul_nt
+from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.settings import Settings, read_settings
 
 
@@ -41,6 +41,7 @@ class PairwiseRecommender(GeneralRecommender):
         super().__init__(config, dataset)
         self.settings = read_settings(config, self.settings_class, type(self).__name__)
         self._scoring_cache: tuple[Tensor, Tensor] | None = None
+        self._frozen_items = FrozenMatrix()
         self.register_load_state_dict_post_hook(lambda module, _: module._clear_cache())
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
@@ -74,7 +75,7 @@ class PairwiseRecommender(GeneralRecommender):
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores [b, item_num] of users with every item, PAD included."""
         users, items = self._scoring_embeddings()
-        return matmul_nt(users[interaction[self.USER_ID]], items)
+        return self._frozen_items.matmul_nt(users[interaction[self.USER_ID]], items)
 
     def train(self, mode: bool = True) -> PairwiseRecommender:
         """Switch the mode and drop the vectors cached for scoring."""
@@ -82,7 +83,7 @@ class PairwiseRecommender(GeneralRecommender):
         return super().train(mode)
 
     def _clear_cache(self) -> None:
-        self._scoring_cache = None
+        self._scoring_cache, self._frozen_items = None, FrozenMatrix()
 
     @torch.no_grad()
     def _scoring_embeddings(self) -> tuple[Tensor, Tensor]:

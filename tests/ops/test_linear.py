@@ -1,5 +1,7 @@
 """Large products against torch's own, in float32, float64 and bfloat16."""
 
+import copy
+
 import pytest
 import torch
 
@@ -65,6 +67,21 @@ def test_large_factors_that_lie_across_give_the_same(rows):
     product = matmul.matmul_nt(left.T.contiguous(), right.T)
     assert product.is_contiguous()  # tiles of a gradient go to Adam without a copy
     torch.testing.assert_close(product, left.T @ right, rtol=1e-4, atol=1e-4)
+
+
+def test_a_packed_factor_gives_the_same_and_is_packed_once(monkeypatch):
+    torch.manual_seed(0)
+    right, left = torch.randn(70, 12), torch.randn(40, 12)
+    factor, pack, calls, packs = FrozenMatrix(), onednn.pack, [], onednn.available()
+    monkeypatch.setattr(onednn, "pack", lambda *a: (calls.append(a), pack(*a))[1])
+    for rows in (left, left[:3], left[:, ::2].repeat(1, 2), left[:1]):
+        torch.testing.assert_close(factor.matmul_nt(rows, right), rows @ right.T)
+    assert len(calls) == packs
+    other = torch.randn(12, 50).T
+    torch.testing.assert_close(factor.matmul_nt(left, other), left @ other.T)
+    torch.testing.assert_close(copy.deepcopy(factor).matmul_nt(left, right), left @ right.T)
+    double = left.double(), right.double()
+    torch.testing.assert_close(factor.matmul_nt(*double), double[0] @ double[1].T)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -108,9 +108,7 @@ def architecture_for(size: str, image_size: int = 224, **other: int | bool) -> A
         SettingError: there is no such size, or the values do not fit together.
     """
     if size not in SIZES:
-        raise SettingError(
-            f"Unknown BEiT-3 size {size!r}.", found=size, expected=", ".join(SIZES)
-        )
+        raise SettingError(f"Unknown BEiT-3 size {size!r}.", found=size, expected=", ".join(SIZES))
     try:
         return Architecture(**{**SIZES[size], "image_size": image_size, **other})  # type: ignore[arg-type]
     except ValidationError as error:
