@@ -10,7 +10,7 @@ from alignrec_recbole.cli._jobs import Job, make_jobs
 from alignrec_recbole.cli._overrides import nested
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
 from alignrec_recbole.protocols.run import run_protocol
-from alignrec_recbole.registry.models import resolve
+from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
 from alignrec_recbole.reports.contents import tables
 from alignrec_recbole.reports.tables import as_text, comparison, write_tables
 from alignrec_recbole.runs.prepare import delete_checkpoint
@@ -52,11 +52,10 @@ def _run_model(options: RunOptions, job: Job) -> list[RunRecord]:
     entry = resolve(job.model)
     if options.features and not entry.needs_features:
         print(f"note: {entry.name} does not use features", file=sys.stderr)
-    features = options.features or ("lsa",)
     base = {
         **_base(options),
         "model": entry.name,
-        "features": features if entry.needs_features else (),
+        "features": options.features if entry.needs_features else (),
         "protocol": "full",
     }
     overrides, selected = _settings(options, job, base)
@@ -75,7 +74,7 @@ def _run_protocol(options: RunOptions, job: Job) -> list[RunRecord]:
     base = {
         **_base(options),
         "model": job.protocol if job.protocol in RANKERS else "",
-        "features": options.features or (() if stored else ("lsa",)),
+        "features": options.features or (() if stored else DEFAULT_FEATURES),
         "protocol": job.protocol,
     }
     overrides, selected = _settings(options, job, base)

@@ -190,7 +190,7 @@ class ContentRecommender(PairwiseRecommender):
                 f"{type(self).__name__} needs item features.",
                 found="features: none",
                 expected="at least one feature set",
-                hint="pass --features lsa, or the name of a feature file",
+                hint="name an encoder, such as lsa, or a feature file in `features`",
             )
         self.interactions = normalised_interactions(dataset.pairs(), (self.n_users, self.n_items))
 

@@ -17,6 +17,7 @@ from alignrec_recbole.registry import recbole_gnn
 ENTRY_POINTS = "alignrec_recbole.models"
 RECBOLE_MODELS = "recbole.model.general_recommender"
 UNSUPPORTED_MODELS = {"RaCT", "RecVAE"}  # of RecBole, with a trainer of their own
+DEFAULT_FEATURES = ("lsa",)  # computed from the items' texts, without a download
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class ModelEntry:
     target: str
     family: str
     needs_features: bool = False
+
+    @property
+    def default_features(self) -> tuple[str, ...]:
+        """Feature sets of a run that names none."""
+        return DEFAULT_FEATURES if self.needs_features else ()
 
 
 def native(name: str, module: str, needs_features: bool = False) -> ModelEntry:

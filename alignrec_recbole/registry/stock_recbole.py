@@ -121,7 +121,10 @@ def _add_defaults_to_config(configurator: Any) -> None:
             name = Path(file).name
             values: dict[str, Any] = {}
             if name == "overall.yaml":
-                values = read_yaml(properties_dir() / name) | components(self.model).defaults
+                parts = components(self.model)
+                values = read_yaml(properties_dir() / name)
+                values["features"] = list(parts.entry.default_features)
+                values |= parts.defaults
             elif name in ("sample.yaml", f"{self.dataset}.yaml"):
                 values = dataset_defaults(self.dataset)
             values = {k: v for k, v in values.items() if k not in ("expected", "downloads")}

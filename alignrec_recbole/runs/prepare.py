@@ -150,6 +150,7 @@ def prepare_run(spec: RunSpec) -> PreparedRun:
         DataError, FeatureError, SettingError, UnknownNameError: see their texts.
     """
     parts = components(spec.model)
+    spec = replace(spec, features=spec.features or parts.entry.default_features)
     folder = _find_folder(spec.data)
     given = run_settings(spec, parts, folder)
     config = make_config(parts.model_class, spec.dataset, given)

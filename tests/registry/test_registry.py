@@ -22,6 +22,7 @@ from alignrec_recbole.registry import components as components_module
 from alignrec_recbole.registry import models, stock_recbole
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import prepare, tasks
+from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.training.recbole_trainers import RecBoleModelTrainer
@@ -209,6 +210,17 @@ def test_a_spawned_process_finds_them():
 # Defaults ---------------------------------------------------------------------------------------
 
 LAYERS = ["overall", "model", "dataset", "file", "dict"]
+
+
+def test_features_have_one_default_in_stock_recbole_and_in_python(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["test"])
+    assert Config(model="VBPR", dataset="ml-100k")["features"] == ["lsa"]
+    assert Config(model="NGCF", dataset="ml-100k")["features"] is None  # RecBole's own: untouched
+    own = Config(model="VBPR", dataset="ml-100k", config_dict={"features": ["random"]})
+    assert own["features"] == ["random"]
+    for model, features in (("VBPR", "lsa"), ("BPR", "none")):
+        run = prepare_run(RunSpec(model, "ml-100k", output=tmp_path, progress=False))
+        assert run.feature_name == features
 
 
 @pytest.mark.parametrize("depth", range(1, len(LAYERS) + 1))
