@@ -22,7 +22,7 @@ from alignrec_recbole.compat.checkpoint_patches import (
     patch_checkpoints,
     patch_load_data_and_model,
 )
-from alignrec_recbole.compat.imports import patch_ray, require_recbole
+from alignrec_recbole.compat.imports import METRICS, defer_sklearn, patch_ray, require_recbole
 from alignrec_recbole.compat.patching import before_import
 from alignrec_recbole.compat.side_effects import patch_barrier, patch_flops
 
@@ -70,6 +70,8 @@ def register() -> None:
     """
     import wrapt
 
+    if METRICS not in sys.modules:
+        before_import(METRICS, defer_sklearn)
     excluded = set(filter(None, os.environ.get("ALIGNREC_WITHOUT_PATCHES", "").split(",")))
     for name, parts in PATCHES.items():
         if name in excluded:

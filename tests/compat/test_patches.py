@@ -321,3 +321,26 @@ def test_a_failed_write_leaves_the_old_file(
             checkpoints.save({"epoch": 2}, path)
     assert checkpoints.load(path) == {"epoch": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["file.pth"]
+
+
+DEFERRED = """
+import sys
+{before}
+import alignrec_recbole
+from recbole.evaluator import metrics
+assert ("sklearn" in sys.modules) == {imported}, sorted(m for m in sys.modules if "sklearn" in m)
+assert metrics.sk_auc([0, 1], [0, 1]) == 0.5
+import sklearn.metrics
+assert sklearn.metrics.auc([0, 1], [0, 1]) == 0.5
+assert sklearn.__version__
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "imported"),
+    [("", False), ("import sklearn.metrics", True)],
+    ids=["not yet", "already"],
+)
+def test_recbole_imports_sklearn_when_a_metric_needs_it(before, imported):
+    done = _python("-c", DEFERRED.format(before=before, imported=imported))
+    assert done.returncode == 0, done.stderr
