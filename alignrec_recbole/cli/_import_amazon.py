@@ -14,7 +14,7 @@ from alignrec_recbole.errors import DataError
 from alignrec_recbole.io.files import inside
 
 if TYPE_CHECKING:
-    from alignrec_recbole.cli.option_values import ImportOptions
+    from alignrec_recbole.cli._option_values import ImportOptions
 
 
 def run(options: ImportOptions) -> None:

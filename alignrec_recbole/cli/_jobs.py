@@ -16,7 +16,7 @@ from alignrec_recbole.runs.prepare import data_keys
 from alignrec_recbole.settings import check_keys
 
 if TYPE_CHECKING:
-    from alignrec_recbole.cli.option_values import RunOptions
+    from alignrec_recbole.cli._option_values import RunOptions
 
 Choices = tuple[str, list[Any]]
 

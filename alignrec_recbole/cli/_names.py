@@ -24,7 +24,7 @@ from alignrec_recbole.protocols import (
 )
 
 if TYPE_CHECKING:
-    from alignrec_recbole.cli.option_values import RunOptions
+    from alignrec_recbole.cli._option_values import RunOptions
 
 
 def check(options: RunOptions) -> None:

@@ -216,6 +216,35 @@ def features_path() -> Callable[[Any], Any]:
     )
 
 
+def weights() -> Callable[[Any], Any]:
+    """--weights, of BEiT-3."""
+    return option(
+        "--weights",
+        metavar="FILE|NAME",
+        help="A file, or base, large, base-itc, large-itc, base-indomain or large-indomain to "
+        "download them.",
+    )
+
+
+def tokenizer() -> Callable[[Any], Any]:
+    """--tokenizer, of BEiT-3."""
+    return option(
+        "--tokenizer",
+        metavar="FILE",
+        help="SentencePiece model.  [default: the one beside the weights]",
+    )
+
+
+def max_tokens() -> Callable[[Any], Any]:
+    """--max-tokens, of BEiT-3."""
+    return option(
+        "--max-tokens",
+        type=COUNT,
+        metavar="N",
+        help="Tokens per text, special ones included.  [default: 128]",
+    )
+
+
 def device() -> Callable[[Any], Any]:
     """--device."""
     return option(

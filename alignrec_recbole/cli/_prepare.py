@@ -32,7 +32,7 @@ from alignrec_recbole.io.files import inside
 from alignrec_recbole.runtime import hardware, memory_usage
 
 if TYPE_CHECKING:
-    from alignrec_recbole.cli.option_values import ItemOptions, PrepareOptions
+    from alignrec_recbole.cli._option_values import ItemOptions, PrepareOptions
 
 
 class ItemSource(Protocol):

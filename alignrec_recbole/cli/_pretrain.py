@@ -28,7 +28,7 @@ from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.runtime import hardware
 
 if TYPE_CHECKING:
-    from alignrec_recbole.cli.option_values import PretrainOptions
+    from alignrec_recbole.cli._option_values import PretrainOptions
 
 TOY_SIDE = 112  # pixels: 49 patches, so that a CPU is enough
 

@@ -19,7 +19,7 @@ from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 
 if TYPE_CHECKING:
-    from alignrec_recbole.cli.option_values import RunOptions
+    from alignrec_recbole.cli._option_values import RunOptions
 
 SEEDS = (999,)  # of protocol full
 

@@ -10,8 +10,8 @@ import click
 import cloup
 
 from alignrec_recbole.cli import _options
+from alignrec_recbole.cli._option_values import ImportOptions
 from alignrec_recbole.cli._options import option
-from alignrec_recbole.cli.option_values import ImportOptions
 
 
 def import_options(hidden: bool = False) -> Callable[[Any], Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignrec_recbole.cli import _options
-from alignrec_recbole.cli.option_values import ItemOptions
+from alignrec_recbole.cli._option_values import ItemOptions
 from alignrec_recbole.cli.prepare import item_options
 
 

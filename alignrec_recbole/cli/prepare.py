@@ -10,9 +10,9 @@ import cloup
 from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _options
+from alignrec_recbole.cli._option_values import ImportOptions, PrepareOptions
 from alignrec_recbole.cli._options import option
 from alignrec_recbole.cli.import_amazon import import_options
-from alignrec_recbole.cli.option_values import ImportOptions, PrepareOptions
 
 
 def item_options(function: Any) -> Any:
@@ -115,12 +115,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
 )
 @cloup.option_group(
     "BEiT-3",
-    option(
-        "--weights",
-        metavar="FILE|NAME",
-        help="Weights: a file, or base, large, base-itc, large-itc, base-indomain or "
-        "large-indomain to download them.",
-    ),
+    _options.weights(),
     option("--random-init", is_flag=True, help="Untrained weights, for tests; tables say so."),
     option(
         "--size",
@@ -134,17 +129,8 @@ def hidden_import_options() -> Callable[[Any], Any]:
         metavar="PIXELS",
         help="Image size, such as 384.  [default: that of the weights]",
     ),
-    option(
-        "--tokenizer",
-        metavar="FILE",
-        help="SentencePiece model.  [default: the one beside the weights]",
-    ),
-    option(
-        "--max-tokens",
-        type=_options.COUNT,
-        metavar="N",
-        help="Tokens per text, special ones included.  [default: 128]",
-    ),
+    _options.tokenizer(),
+    _options.max_tokens(),
     option(
         "--pooling",
         type=click.Choice(["cls", "text-cls", "mean", "concat"]),

@@ -9,8 +9,8 @@ import click
 import cloup
 
 from alignrec_recbole.cli import _options
+from alignrec_recbole.cli._option_values import PretrainOptions
 from alignrec_recbole.cli._options import option
-from alignrec_recbole.cli.option_values import PretrainOptions
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings
 
 
@@ -75,12 +75,7 @@ def _metavar(annotation: Any, several: bool) -> str:
 @cloup.option_group(
     "Initial weights",
     option("--encoder", type=click.Choice(["beit3"]), default="beit3", hidden=True),
-    option(
-        "--weights",
-        metavar="FILE|NAME",
-        help="A file, or base, large, base-itc, large-itc, base-indomain or large-indomain to "
-        "download them.",
-    ),
+    _options.weights(),
     option("--random-init", is_flag=True, help="Start from random weights."),
     option("--keep-mim-head", is_flag=True, help="Keep the image head of the weights, if it fits."),
     option(
@@ -95,11 +90,7 @@ def _metavar(annotation: Any, several: bool) -> str:
         metavar="PIXELS",
         help="Image size.  [default: that of the weights, 112 for toy]",
     ),
-    option(
-        "--tokenizer",
-        metavar="FILE",
-        help="SentencePiece model.  [default: the one beside the weights]",
-    ),
+    _options.tokenizer(),
     option(
         "--vocab-size",
         type=_options.COUNT,
@@ -108,12 +99,7 @@ def _metavar(annotation: Any, several: bool) -> str:
         metavar="N",
         help="Vocabulary of the tokenizer that is trained with --random-init.  [default: 4000]",
     ),
-    option(
-        "--max-tokens",
-        type=_options.COUNT,
-        metavar="N",
-        help="Tokens per text, special ones included.  [default: 128]",
-    ),
+    _options.max_tokens(),
 )
 @setting_options
 @cloup.option_group(

@@ -11,9 +11,9 @@ import cloup
 from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _names, _options
+from alignrec_recbole.cli._option_values import RunOptions
 from alignrec_recbole.cli._options import Text, option
 from alignrec_recbole.cli._overrides import assignment, choices
-from alignrec_recbole.cli.option_values import RunOptions
 from alignrec_recbole.protocols import PROTOCOLS
 
 

@@ -29,8 +29,7 @@ def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalT
         prepared.splits[0].release_features()  # the model has its own copy
     model = model.to(prepared.config["device"])
     allocator.phase("train")
-    trainer_class = prepared.components.trainer_class or MultimodalTrainer
-    return trainer_class(prepared.config, model, state_file)
+    return prepared.components.trainer_class(prepared.config, model, state_file)
 
 
 def train_data(prepared: PreparedRun) -> Any:
