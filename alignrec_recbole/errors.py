@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+MAX_PART = 1200  # characters of one part of an error
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories
+
+
+def printable(text: str, limit: int = MAX_PART) -> str:
+    r"""The text with control characters escaped, and cut after `limit` characters.
+
+    Text from files and arguments may contain terminal escapes, direction marks or lone surrogates;
+    printed as they are, they change what a reader sees. Line feeds stay, tabs become blanks.
+
+    >>> print(printable("a\x1b[31mb\u202e\tc"))
+    a\x1b[31mb\u202e c
+    >>> printable("abcdef", limit=3)
+    'abc… (6 characters)'
+    """
+    shown = text[:limit].replace("\t", " ")
+    if not shown.isprintable():
+        shown = "".join(c if c == "\n" or not _unprintable(c) else _escaped(c) for c in shown)
+    return shown if len(text) <= limit else f"{shown}… ({len(text)} characters)"
+
+
+def _unprintable(character: str) -> bool:
+    return unicodedata.category(character) in _UNPRINTABLE
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
 
 class AlignRecError(Exception):
-    """Base of every error this package raises on purpose.
+    """Base of every error this package raises on purpose; its text is safe to print.
 
     Args:
         problem: one sentence naming the thing that is wrong.
@@ -21,6 +51,7 @@ class AlignRecError(Exception):
     def __init__(
         self, problem: str, *, found: str = "", expected: str = "", hint: str = ""
     ) -> None:
+        problem, found, expected, hint = map(printable, (problem, found, expected, hint))
         self.problem, self.found, self.expected, self.hint = problem, found, expected, hint
         parts = [("found", found), ("expected", expected), ("hint", hint)]
         lines = [problem, *(f"  {label:<9} {text}" for label, text in parts if text)]

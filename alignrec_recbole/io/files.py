@@ -96,9 +96,15 @@ def inside(folder: Path, name: str) -> Path:
     """
     folder = Path(folder)
     path = folder / name
-    if "\0" in name:
-        raise DataError(f"The path {name!r} contains a zero byte.", expected="a plain file name")
-    if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        within = not Path(name).is_absolute() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # a link to itself, a zero byte, too long
+        raise DataError(
+            f"The path {name!r} cannot be used.",
+            found=str(error),
+            expected="a plain file name",
+        ) from error
+    if not within:
         raise DataError(
             f"The path {name!r} leads out of its folder.",
             found=str(path),
