@@ -1,4 +1,4 @@
-"""Fixtures of all tests: no network by default, devices, real data where it is there."""
+"""Fixtures of all tests: no network by default, devices, real data; the table of trials."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import trials
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCAL = ("127.", "::1", "localhost", "0.0.0.0")
@@ -69,3 +71,37 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set ALIGNREC_TEST_DATA to a folder of data sets")
     return folder
+
+
+# The table of trials, summed over the processes of pytest-xdist ----------------------------------
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands over its counts."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["trials"] = {
+            area: [count.tried, count.right, count.seconds] for area, count in trials.COUNTS.items()
+        }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Add a worker's counts to those of this process."""
+    for area, (tried, right, seconds) in (
+        getattr(node, "workeroutput", {}).get("trials", {}).items()
+    ):
+        count = trials.COUNTS.setdefault(area, trials.Count())
+        count.tried, count.right = count.tried + tried, count.right + right
+        count.seconds += seconds
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print tried, right and seconds per area."""
+    if not trials.COUNTS:
+        return
+    terminalreporter.section("trials of broken, odd and hostile input")
+    rows = [(area, c.tried, c.right, c.seconds) for area, c in sorted(trials.COUNTS.items())]
+    rows.append(("total", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
+    for area, tried, right, seconds in rows:
+        terminalreporter.write_line(f"{area:<24}{tried:>7} tried{right:>7} right{seconds:>9.1f} s")
