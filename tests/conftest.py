@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import trials
+from small_disks import SmallDisk, mount_small_disk
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCAL = ("127.", "::1", "localhost", "0.0.0.0")
@@ -53,6 +55,23 @@ def _one_thread() -> None:
     """Small tensors gain nothing from threads, and results must not depend on their number."""
     torch.set_num_threads(1)
     torch.autograd.set_detect_anomaly(False)  # importing RecBole's SINE switches it on for all
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], SmallDisk]]:
+    """Mounts file systems of a given number of bytes; skips where mounting is not permitted."""
+    disks: list[SmallDisk] = []
+
+    def mount(size: int) -> SmallDisk:
+        try:
+            disks.append(mount_small_disk(tmp_path / f"disk{len(disks)}", size))
+        except OSError as error:
+            pytest.skip(f"a small file system cannot be mounted: {error}")
+        return disks[-1]
+
+    yield mount
+    for disk in disks:
+        disk.unmount()
 
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -54,6 +54,64 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
         raise
 
 
+@contextmanager
+def named_write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of writing in the block (disk full, read-only, no permission) into WriteError.
+
+    For files that grow in place: journals, partial downloads. `atomic_write` does it by itself.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except BaseException as error:
+        reason = _writing_error(error)
+        if reason is None and isinstance(error, PermissionError):
+            reason = error
+        if reason is None:
+            raise
+        raise _not_written(path, reason) from error
+
+
+def reserve(path: Path, size: int) -> None:
+    """Allocate disk space for the first `size` bytes of an existing file; new bytes are zero.
+
+    A memory-mapped file without it may find the disk full in the middle of an assignment, which
+    ends the process by SIGBUS.
+
+    Raises:
+        WriteError: there is not enough free space; the file may have grown in part.
+    """
+    with named_write_errors(path), open(path, "r+b", buffering=0) as handle:
+        allocate = getattr(os, "posix_fallocate", None)  # not on macOS and Windows
+        if allocate is not None and size > 0:
+            try:
+                allocate(handle.fileno(), 0, size)
+                return
+            except OSError as error:
+                if error.errno not in _NO_ALLOCATION:
+                    raise
+        _write_every_byte(handle, size)
+
+
+_NO_ALLOCATION = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}  # file systems without it
+
+
+def _write_every_byte(handle: IO[bytes], size: int) -> None:
+    """Write the first `size` bytes as they are read, so that a sparse file has all its blocks."""
+    for start in range(0, size, _BLOCK):
+        length = min(_BLOCK, size - start)
+        handle.seek(start)
+        content = handle.read(length).ljust(length, b"\0")
+        handle.seek(start)
+        while content:
+            content = content[handle.write(content) :]
+    os.fsync(handle.fileno())  # delayed allocation reports a full disk here
+
+
+_BLOCK = 1 << 20
+
+
 def _writing_error(error: BaseException | None) -> OSError | None:
     """The full disk or the like behind an error; torch.save hides it in a RuntimeError."""
     while error is not None:
@@ -83,7 +141,7 @@ _HAS_DIGEST = hasattr(hashlib, "file_digest")  # Python 3.11
 
 def _sha256(handle: IO[bytes]) -> str:
     digest = hashlib.sha256()
-    while block := handle.read(1 << 20):
+    while block := handle.read(_BLOCK):
         digest.update(block)
     return digest.hexdigest()
 
