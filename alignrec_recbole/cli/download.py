@@ -43,6 +43,6 @@ def download(dataset: str, data_path: Path | None) -> int:
             f"properties/dataset/{dataset}.yaml, if it exists",
         )
     folder = inside(data_folders(data_path)[0], dataset)
-    fetch_published(entries, folder)
-    print(f"{dataset}: {', '.join(entry['file'] for entry in entries)} in {folder}")
+    paths = fetch_published(entries, folder)
+    print(f"{dataset}: {', '.join(path.name for path in paths)} in {folder}")
     return 0

@@ -10,82 +10,227 @@ import hashlib
 import logging
 import os
 import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import requests
 from filelock import FileLock, Timeout
-from tqdm import tqdm
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from alignrec_recbole.errors import DownloadError
-from alignrec_recbole.io.files import inside, sha256_file
-from alignrec_recbole.io.http import make_session
+from alignrec_recbole.errors import AlignRecError, DownloadError, printable
+from alignrec_recbole.io.files import inside, named_write_errors, sha256_file
+from alignrec_recbole.io.http import BLOCK, Client, Failed, Limits, Refused
+from alignrec_recbole.io.names import is_safe_name
+from alignrec_recbole.io.opening import is_regular_file, open_input
+from alignrec_recbole.io.partial_file import PartialFile
+from alignrec_recbole.io.transfer import Busy, transfer
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 1 << 16
-RETRIES = 3
-TIMEOUT = 30.0  # seconds without a byte; then the transfer is resumed
+HEAD = 40  # bytes that `starts` is compared with
+
+
+class PublishedFile(BaseModel):
+    """An entry of a data set's YAML block `downloads`.
+
+    Attributes:
+        file: name in the data set's folder.
+        url: http or https.
+        gdrive: file id of Google Drive, instead of a URL.
+        sha256: of the content.
+        git_blob: git's object id of the content.
+        bytes: size of the content; also raises the limit of sizes.
+        starts: regular expression of the first bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    file: str
+    url: str | None = Field(None, max_length=2000)
+    gdrive: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,200}$")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    git_blob: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
+    bytes: int | None = Field(None, ge=0, le=1 << 50)
+    starts: re.Pattern | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not is_safe_name(name) or name.endswith((".part", ".part.json")):
+            raise ValueError(f"{name!r} is not a plain file name, or ends as partial files do")
+        return name
+
+    @field_validator("starts", mode="before")
+    @classmethod
+    def _compiled(cls, pattern: object) -> object:
+        return re.compile(pattern) if isinstance(pattern, bytes) else pattern
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PublishedFile:
+        if (self.url is None) == (self.gdrive is None):
+            raise ValueError("needs one of `url` and `gdrive`")
+        return self
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether another content would be noticed."""
+        return bool(self.sha256 or self.git_blob)
+
+
+def read_entries(downloads: object) -> list[PublishedFile]:
+    """Check the entries of a block `downloads`.
+
+    Raises:
+        DownloadError: it is no list, or an entry has an unknown key, a wrong value, no source or
+            the file name of another one.
+    """
+    if not isinstance(downloads, list) or not downloads:
+        raise DownloadError(
+            "The files to download cannot be read.",
+            found=f"`downloads` is {type(downloads).__name__}, or empty",
+            expected="a list of entries with `file` and `url`",
+        )
+    entries: list[PublishedFile] = []
+    for number, entry in enumerate(downloads, 1):
+        try:
+            entries.append(PublishedFile.model_validate(entry))
+        except (ValidationError, re.error) as error:
+            raise DownloadError(
+                f"Entry {number} of `downloads` cannot be used.",
+                found=_first_problem(error),
+                expected="`file`, `url` or `gdrive`; optional: `sha256`, `git_blob`, `bytes`",
+            ) from error
+    names = [entry.file for entry in entries]
+    if len({name.casefold() for name in names}) < len(names):
+        raise DownloadError(
+            "Two entries of `downloads` have the same file.", found=", ".join(names)
+        )
+    return entries
+
+
+def _first_problem(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else problem["msg"]
 
 
 def fetch_published(
-    downloads: list[dict[str, Any]], folder: Path, *, progress: bool = True
-) -> None:
-    """Download the files of a data set's YAML block `downloads` into a folder.
+    downloads: list[dict[str, Any]],
+    folder: Path,
+    *,
+    progress: bool = True,
+    limits: Limits | None = None,
+) -> list[Path]:
+    """Download the files of a data set's YAML block `downloads` into a folder; returns their paths.
 
-    An entry has `file`, one of `url` and `gdrive` (a file id), and `sha256` or `git_blob` (git's
-    object id of the file). If neither checksum is published, the sha256 is logged for comparison,
-    and a partial file of an earlier call is not resumed: the two parts could belong to different
-    files. `starts` is a pattern that the first bytes must match. Verified files are not downloaded
-    again; of several processes one downloads.
+    The keys of an entry are those of `PublishedFile`. If neither checksum is published, the sha256
+    is logged for comparison, and a part of an earlier call is continued only if the server confirms
+    by ETag or Last-Modified that it is of the same file. Verified files are not downloaded again;
+    of several processes one downloads.
 
     Raises:
-        DownloadError: a URL fails or the content is not the published one.
+        DownloadError: an entry is not valid, a URL fails, a limit is exceeded or the content is not
+            the published one.
+        WriteError: the folder cannot be written to, or the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for entry in downloads:
-        target = inside(folder, entry["file"])
+    entries, limits = read_entries(downloads), limits or Limits()
+    try:
+        with named_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DownloadError(f"{folder} is not a folder.", found=str(error)) from error
+    targets = []
+    for entry in entries:
+        target = inside(folder, entry.file)
+        targets.append(target)
         if _is_there(target, entry):
             continue
-        with _locked(target):
+        if target.is_dir():
+            raise DownloadError(f"{target.name} cannot be written.", found=f"a folder at {target}")
+        with _locked(target, limits.total):
             if not _is_there(target, entry):  # another process may have downloaded it meanwhile
-                _fetch(entry, target, progress)
+                _fetch(entry, target, limits, progress)
+    return targets
 
 
-def _fetch(entry: dict[str, Any], target: Path, progress: bool) -> None:
-    part = target.with_name(target.name + ".part")
-    known = bool(entry.get("sha256") or entry.get("git_blob"))
-    if not known:
-        part.unlink(missing_ok=True)
-    if "url" in entry:
-        _fetch_url(entry["url"], part, progress)
+def _fetch(entry: PublishedFile, target: Path, limits: Limits, progress: bool) -> None:
+    part = PartialFile(target)
+    if entry.url is not None:
+        _fetch_url(entry, part, limits, progress)
     else:
-        _fetch_drive(entry["gdrive"], part, progress)
-    if wrong := _what_is_wrong(part, entry):
-        part.unlink()
-        found, expected = wrong
-        raise DownloadError(
-            f"{entry['file']} is not the published file.",
-            found=found,
-            expected=expected,
-            hint="try again; if the result is the same, the URL now serves another file",
-        )
-    if not known:
-        logger.warning("%s: no checksum published; sha256 %s", target, sha256_file(part))
-    os.replace(part, target)
+        _fetch_drive(entry, part, limits, progress)
+    if not entry.has_checksum:
+        digest = sha256_file(part.path)
+        logger.warning("%s: no checksum published; sha256 %s", printable(str(target)), digest)
+    part.finish()
+
+
+def _fetch_url(entry: PublishedFile, part: PartialFile, limits: Limits, progress: bool) -> None:
+    """Transfer until the content is right, a try is refused or the tries are used up."""
+    url, client = str(entry.url), Client(limits)
+    client.start_file()
+    failure: Exception | None = None
+    for number in range(limits.tries):
+        try:
+            if number:
+                _pause(client, failure, limits.backoff * 2 ** (number - 1))
+            resumed = transfer(
+                client,
+                url,
+                part,
+                declared=entry.bytes,
+                verifiable=entry.has_checksum,
+                progress=progress,
+            )
+        except Refused as error:
+            failure = error
+            break
+        except Failed as error:
+            failure = error
+            continue
+        wrong = _what_is_wrong(part.path, entry)
+        if wrong is None:
+            return
+        part.discard()
+        if not resumed:
+            raise _not_published(entry, *wrong)
+        failure = Failed("the part of an earlier call did not fit the rest")
+    hint = "run the same command again"
+    raise DownloadError(
+        f"{url} could not be downloaded.",
+        found=str(failure),
+        expected="the whole file",
+        hint=f"{hint}: it resumes the partial file" if part.size else hint,
+    ) from failure
+
+
+def _pause(client: Client, failure: Exception | None, backoff: float) -> None:
+    seconds = failure.seconds if isinstance(failure, Busy) else 0.0
+    if seconds > backoff:
+        logger.warning("%s; waiting %.0f s, as the server asks", printable(str(failure)), seconds)
+    client.pause(max(seconds, backoff))
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def _locked(target: Path, seconds: float) -> Iterator[None]:
     """One process at a time per file; the lock file stays, as removing it would free the lock."""
     lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            logger.info("waiting for another process that downloads %s", target)
-            lock.acquire()
+            logger.warning("waiting for another process that downloads %s", printable(str(target)))
+            lock.acquire(timeout=seconds)
+    except Timeout as error:
+        raise DownloadError(
+            f"{target.name} is being downloaded by another process.",
+            found=f"a lock on it for {seconds:g} s",
+            hint="wait for that process, or end it",
+        ) from error
     except OSError as error:
         raise DownloadError(
             f"{target.name} cannot be written.",
@@ -98,21 +243,33 @@ def _locked(target: Path) -> Iterator[None]:
         lock.release()
 
 
-def _is_there(target: Path, entry: dict[str, Any]) -> bool:
-    return target.is_file() and _what_is_wrong(target, entry) is None
+def _is_there(target: Path, entry: PublishedFile) -> bool:
+    return is_regular_file(target) and _what_is_wrong(target, entry) is None
 
 
-def _what_is_wrong(path: Path, entry: dict[str, Any]) -> tuple[str, str] | None:
+def _not_published(entry: PublishedFile, found: str, expected: str) -> DownloadError:
+    return DownloadError(
+        f"{entry.file} is not the published file.",
+        found=found,
+        expected=expected,
+        hint="try again; if the result is the same, the URL now serves another file",
+    )
+
+
+def _what_is_wrong(path: Path, entry: PublishedFile) -> tuple[str, str] | None:
     """What was found and what was expected, if a file is not the published one."""
-    with open(path, "rb") as handle:
-        head = handle.read(40)
-    if not re.match(entry.get("starts", b""), head):
+    with open_input(path, what="file", error=DownloadError) as handle:
+        head, size = handle.read(HEAD), os.fstat(handle.fileno()).st_size
+    if entry.starts and not entry.starts.match(head):
         return f"bytes that start {head!r}", "another kind of file"
-    for kind, digest in (("sha256", sha256_file), ("git_blob", git_blob_sha1)):
-        if entry.get(kind):
-            right = digest(path) == entry[kind]
-            words = f"{kind.replace('_', ' ')} {entry[kind]}"
-            return None if right else (f"sha256 {sha256_file(path)}", words)
+    if entry.bytes not in (None, size):
+        return f"{size:,} bytes", f"{entry.bytes:,} bytes"
+    for kind, published, digest in (
+        ("sha256", entry.sha256, sha256_file),
+        ("git blob", entry.git_blob, git_blob_sha1),
+    ):
+        if published and digest(path) != published:
+            return f"sha256 {sha256_file(path)}", f"{kind} {published}"
     return None
 
 
@@ -125,73 +282,62 @@ def git_blob_sha1(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _fetch_url(url: str, part: Path, progress: bool) -> None:
-    session = make_session(RETRIES)
-    failure: Exception | None = None
-    for _ in range(RETRIES):
-        try:
-            if _transfer(session, url, part, progress):
-                return
-        except requests.RequestException as error:
-            failure = error
-            response = getattr(error, "response", None)
-            if response is not None and 400 <= response.status_code < 500:
-                break
-    raise DownloadError(
-        f"{url} could not be downloaded.",
-        found=str(failure) if failure else "the connection ended early each time",
-        expected="the whole file",
-        hint="run the same command again: it resumes the partial file",
-    ) from failure
-
-
-def _transfer(session: requests.Session, url: str, part: Path, progress: bool) -> bool:
-    """One attempt; True if the file is complete."""
-    have = part.stat().st_size if part.exists() else 0
-    headers = {
-        "Accept-Encoding": "identity"
-    }  # a compressed transfer cannot be resumed at an offset
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == 416:  # the server has no further bytes: the checksum decides
-            return True
-        response.raise_for_status()
-        resumed = response.status_code == 206 and _range_start(response) == have
-        length = response.headers.get("Content-Length")
-        total = int(length) + (have if resumed else 0) if length else None
-        with (
-            open(part, "ab" if resumed else "wb") as handle,
-            tqdm(
-                total=total,
-                initial=have if resumed else 0,
-                unit="B",
-                unit_scale=True,
-                desc=part.stem,
-                disable=not progress,
-            ) as bar,
-        ):
-            for block in response.iter_content(BLOCK):
-                handle.write(block)
-                bar.update(len(block))
-    return total is None or part.stat().st_size == total
-
-
-def _range_start(response: requests.Response) -> int:
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return int(match[1]) if match else -1
-
-
-def _fetch_drive(file_id: str, part: Path, progress: bool) -> None:
+def _fetch_drive(entry: PublishedFile, part: PartialFile, limits: Limits, progress: bool) -> None:
+    """Download by file id; what gdown has of an earlier call is continued if a checksum decides."""
     import gdown
 
+    part.discard()
+    if not entry.has_checksum:
+        _remove_parts_of_gdown(part.path)
+    end, limit = time.monotonic() + limits.total, entry.bytes or limits.size
+    cancel = threading.Event()
+    timer = threading.Timer(limits.total, cancel.set)
+    timer.daemon = True
+
+    def check(received: int, length: int | None) -> None:
+        if max(received, length or 0) > limit:
+            raise Refused(f"the file has more than {limit:,} bytes")
+        if time.monotonic() > end:
+            raise Refused(f"not complete after {limits.total:g} s")
+
+    timer.start()
     try:
-        done = gdown.download(id=file_id, output=str(part), quiet=not progress, resume=True)
+        with named_write_errors(part.target):
+            done = gdown.download(
+                id=entry.gdrive,
+                output=str(part.path),
+                quiet=not progress,
+                resume=entry.has_checksum,
+                use_cookies=False,  # they would be saved in the home folder
+                timeout=(limits.connect, limits.silence),
+                retries=limits.tries - 1,
+                progress=check,
+                cancel=cancel,
+            )
+    except AlignRecError:
+        raise
     except Exception as error:
-        raise DownloadError(
-            f"The Google Drive file {file_id} could not be downloaded.",
-            found=str(error).splitlines()[0],
-            hint=f"download it with a browser and save it as {part.with_suffix('').name}",
-        ) from error
+        raise _drive_failed(entry, str(error)) from error
+    finally:
+        timer.cancel()
     if not done:
-        raise DownloadError(f"The Google Drive file {file_id} could not be downloaded.")
+        raise _drive_failed(entry, "no file")
+    if wrong := _what_is_wrong(part.path, entry):
+        part.discard()
+        raise _not_published(entry, *wrong)
+
+
+def _drive_failed(entry: PublishedFile, found: str) -> DownloadError:
+    return DownloadError(
+        f"The Google Drive file {entry.gdrive} could not be downloaded.",
+        found=found.strip().partition("\n")[0],
+        hint=f"download it with a browser and save it as {entry.file}",
+    )
+
+
+def _remove_parts_of_gdown(part: Path) -> None:
+    """Remove what gdown has left of earlier calls: the name it was given, 8 characters, `.part`."""
+    for entry in list(os.scandir(part.parent)):
+        middle = entry.name[len(part.name) : -len(".part")]
+        if entry.name == f"{part.name}{middle}.part" and len(middle) == 8 and entry.is_file():
+            os.unlink(entry)

@@ -28,6 +28,7 @@ from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.features.mmrec import read_mapping
 from alignrec_recbole.features.table import load_features
+from alignrec_recbole.io.http import Limits
 
 ASINS = [f"B{n:09d}" for n in range(8)]
 USERS = [f"A{n:05d}X" for n in range(9)]
@@ -376,12 +377,13 @@ def server() -> Iterator[str]:
 quick = partial(
     fetch_images,
     hosts=("127.0.0.1",),
-    rate_limit=RateLimit(4, pause=0, backoff=0.01),
+    rate_limit=RateLimit(4, pause=0),
+    limits=Limits(backoff=0.01, redirects=3, size=20 << 20),
     progress=False,
 )
 FAILING = {
     "gone": "gone", "page": "not an image", "empty": "not an image", "huge": "too large",
-    "cut": "no answer", "away": "address refused", "loop": "too many redirects",
+    "cut": "no answer", "away": "address refused", "loop": "more than 3 redirects",
     "error": "status 500", "hangup": "no answer", "nowhere": "address refused",
 }  # fmt: skip
 
