@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.io.array_files import open_array
 from alignrec_recbole.io.files import atomic_write, sha256_file
+from alignrec_recbole.io.opening import read_text
 
 BLOCK = 1 << 11  # rows that are read and checked together
+MAX_MANIFEST_BYTES = 1 << 30
 
 Modality = Literal["text", "image", "audio", "fused"]
 
@@ -152,22 +156,10 @@ def load_features(path: Path) -> FeatureTable:
             or not the file that the manifest describes.
     """
     path = Path(path)
-    try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise FeatureError(f"There is no feature file {path}.") from None
-    except Exception as error:  # numpy parses headers as Python: damaged ones raise anything
+    matrix = open_array(path, what="feature file", error=FeatureError)
+    if matrix.ndim != 2 or 0 in matrix.shape:
         raise FeatureError(
-            f"{path.name} is not a readable .npy of numbers.",
-            found=f"{path} ({path.stat().st_size} bytes): {error}",
-            expected="a complete float32 or float16 array saved without pickle",
-            hint="write it again with numpy.save(..., allow_pickle=False)",
-        ) from error
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or 0 in matrix.shape:
-        raise FeatureError(
-            f"{path.name} has the wrong shape.",
-            found=str(getattr(matrix, "shape", type(matrix).__name__)),
-            expected="[items, width]",
+            f"{path.name} has the wrong shape.", found=str(matrix.shape), expected="[items, width]"
         )
     if matrix.dtype.kind != "f":
         raise FeatureError(
@@ -176,7 +168,7 @@ def load_features(path: Path) -> FeatureTable:
             expected="float32 or float16",
         )
     manifest_path = path.with_suffix(".json")
-    if not manifest_path.exists():
+    if not os.path.lexists(manifest_path):
         manifest = FeatureManifest(
             name=path.stem,
             modality=_guess_modality(path.stem),
@@ -208,9 +200,10 @@ def load_features(path: Path) -> FeatureTable:
 
 
 def _read_manifest(path: Path) -> FeatureManifest:
+    text = read_text(path, what="manifest", error=FeatureError, max_bytes=MAX_MANIFEST_BYTES)
     try:
-        manifest = FeatureManifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError, OSError) as error:
+        manifest = FeatureManifest.model_validate_json(text)
+    except ValidationError as error:
         raise FeatureError(
             f"{path.name} is not a feature manifest.",
             found=_first_error(error),
@@ -236,23 +229,30 @@ def _read_manifest(path: Path) -> FeatureManifest:
         if manifest.items_sha256 not in (None, _items_hash(items)):
             raise FeatureError(
                 f"The items in {path.name} have changed since it was written.",
-                found=f"{len(items)} items, the first {items[0]!r}, with another sha256",
+                found=f"{len(items)} items, the first {items[:1]}, with another sha256",
                 expected="the items in the order of the rows",
                 hint="encode the items again, or put back the manifest",
             )
-        unknown = set(manifest.missing).difference(items)
-        if unknown:
-            raise FeatureError(
-                f"{path.name} declares items missing that it does not name.",
-                found=f"{len(unknown)} of them, for example {min(unknown)!r}",
-                expected="'missing' to be a part of 'items'",
-            )
+        _check_lists(path, manifest, set(items))
     return manifest
 
 
-def _first_error(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
+def _check_lists(path: Path, manifest: FeatureManifest, items: set[str]) -> None:
+    """Refuse lists that name an item twice, or an item that the file does not have."""
+    for key in ("missing", "without_text", "without_image"):
+        names: list[str] = getattr(manifest, key)
+        unknown = set(names) - items
+        if unknown or len(set(names)) != len(names):
+            raise FeatureError(
+                f"{path.name} has unknown or repeated items in the list {key!r}.",
+                found=f"{len(unknown)} of them unknown, for example {min(unknown)!r}"
+                if unknown
+                else f"{len(names) - len(set(names))} repeated names",
+                expected=f"{key!r} to be a part of 'items'",
+            )
+
+
+def _first_error(error: ValidationError) -> str:
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -300,7 +300,6 @@ def align(
     wanted = [str(token) for token in tokens[1:]]
     if manifest.items is None:
         row = _rows_by_number(table, wanted)
-        missing: set[str] = set()
     else:
         place = {token: i for i, token in enumerate(manifest.items)}
         absent = [token for token in wanted if token not in place]
@@ -312,10 +311,11 @@ def align(
                 hint="encode the data set's own item table again",
             )
         row = np.fromiter((place[token] for token in wanted), np.int64, len(wanted))
-        missing = set(manifest.missing)
+    missing = set(manifest.missing)
     values = np.zeros((len(tokens), table.matrix.shape[1]), dtype=np.float32)
     for start in range(0, len(row), BLOCK):
-        values[1 + start : 1 + start + BLOCK] = table.matrix[row[start : start + BLOCK]]
+        with np.errstate(over="ignore"):  # infinities of float64 are found below
+            values[1 + start : 1 + start + BLOCK] = table.matrix[row[start : start + BLOCK]]
         _drop_pages(table.matrix)
     present = np.ones(len(tokens), dtype=bool)
     present[0] = False
@@ -379,7 +379,7 @@ def _check_values(path: Path, matrix: np.ndarray, tokens: list[str], missing: se
             hint="declare them, or pass --set zero_rows_missing=true",
         )
     filled = [i for i in np.flatnonzero(~zero) if tokens[i] in missing]
-    if filled and missing:
+    if filled:
         raise FeatureError(
             f"{path.name} has values for items that are declared missing.",
             found=f"{len(filled)} rows, for example item {tokens[filled[0]]!r}",

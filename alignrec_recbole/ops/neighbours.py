@@ -79,7 +79,7 @@ class _NeighbourSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, indices: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(weights, indices, x)
-        offsets = torch.arange(0, indices.numel() + 1, indices.shape[1], device=x.device)
+        offsets = torch.arange(len(indices) + 1, device=x.device) * indices.shape[1]
         columns = indices.clamp(min=0).ravel()
         return spmm(Csr(columns, offsets, weights.ravel()), x)
 
