@@ -13,6 +13,9 @@ from alignrec_recbole.encoders.lookup import find_source
 from alignrec_recbole.encoders.registry import EncoderEntry
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.table import FeatureTable, load_features
+from alignrec_recbole.io.opening import is_regular_file
+
+MAX_STEM = 40  # characters of up to four bytes; file systems allow 255 bytes in all
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +45,9 @@ def find_or_encode(
         return load_features(source)
     items = find_item_table(dataset_dir, dataset)
     folder = Path(cache) if cache else dataset_dir / "features"
-    path = _cached_path(name, source, items, folder)
-    if path.is_file() and path.with_suffix(".json").is_file():
-        return load_features(path)
+    path, mark = _cached_path(name, source, items, folder)
+    if cached := _read_cached(path, name, items, mark):
+        return cached
     encoded = encode_items(name, items)
     if not encoded.present.any():
         raise FeatureError(
@@ -52,35 +55,56 @@ def find_or_encode(
             found=f"{len(items.ids)} items, none with {encoded.modality}",
             expected=f"an item table with {encoded.modality}",
         )
-    return save_encoded(path, encoded, items, name)
+    return save_encoded(path, encoded, items, name, cached_as=mark)
 
 
-def _cached_path(name: str, entry: EncoderEntry, items: ItemTable, folder: Path) -> Path:
-    """Where the encoder's rows of these items are cached.
+def _read_cached(path: Path, name: str, items: ItemTable, mark: str) -> FeatureTable | None:
+    """The cached features; None, with a warning, if they are damaged or of other items."""
+    if not (is_regular_file(path) and is_regular_file(path.with_suffix(".json"))):
+        return None
+    try:
+        table = load_features(path)
+    except FeatureError as error:
+        logger.warning("%s cannot be used; the items are encoded again: %s", path, error.problem)
+        return None
+    manifest = table.manifest
+    # rows cached by earlier versions have no mark
+    if (manifest.name, manifest.items) == (name, items.ids) and manifest.settings.get(
+        "cached_as", mark
+    ) == mark:
+        return table
+    logger.warning("%s belongs to other items or another encoder; they are encoded again", path)
+    return None
+
+
+def _cached_path(
+    name: str, entry: EncoderEntry, items: ItemTable, folder: Path
+) -> tuple[Path, str]:
+    """Where the encoder's rows of these items are cached, and the mark of items and encoder.
 
     Earlier versions named files by a hash of the images' names and sizes. Such a file is used if
     the encoder reads no images; otherwise the items are encoded again.
     """
     identity = json.dumps(encoder_identity(name), sort_keys=True, default=str)
-    mark = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(identity.encode()).hexdigest()
+    now, before = items.content_hash(images=entry.reads_images), items.name_and_size_hash()
     path, earlier = (
-        folder / f"{_file_stem(name)}-{items_hash[:12]}-{mark}.npy"
-        for items_hash in (
-            items.content_hash(images=entry.reads_images),
-            items.name_and_size_hash(),
-        )
+        folder / f"{_file_stem(name)}-{items_hash[:12]}-{digest[:8]}.npy"
+        for items_hash in (now, before)
     )
-    if path.is_file() or not (earlier.is_file() and earlier.with_suffix(".json").is_file()):
-        return path
-    if not entry.reads_images:
-        return earlier
+    mark = f"{now} {digest}"
+    if is_regular_file(path) or not is_regular_file(earlier.with_suffix(".json")):
+        return path, mark
+    if not entry.reads_images and is_regular_file(earlier):
+        return earlier, mark
     logger.warning(
         "%s was cached by an earlier version, which did not check the images' content; "
         "the items are encoded again",
         earlier,
     )
-    return path
+    return path, mark
 
 
 def _file_stem(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    """The name with other characters replaced, of bounded length; the hashes tell names apart."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:MAX_STEM]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
 from alignrec_recbole.data.images import REASONS
@@ -24,6 +27,7 @@ from alignrec_recbole.encoders.feature_writer import Content, FeatureWriter
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.masking import masked_items
 from alignrec_recbole.features.table import BLOCK, FeatureTable, load_features
+from alignrec_recbole.io.opening import is_regular_file
 
 MaskedModality = Literal["text", "image"]
 
@@ -113,7 +117,7 @@ def existing_output(path: Path, identity: Identity, overwrite: bool) -> FeatureT
     Raises:
         FeatureError: other features are there, and may not be overwritten.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
         table = load_features(path)
@@ -176,7 +180,9 @@ def extract(
     numbers = plan.shard(*spec.shard)
     part = spec.folder / f".{spec.stem}-{identity.digest[:12]}.part"
     n = len(items.ids)
-    with FeatureWriter.open(part, plan.batches, n=n, f=encoder.width, dtype=spec.dtype) as writer:
+    with FeatureWriter.open(
+        part, plan.batches, n=n, f=encoder.width, dtype=spec.dtype, identity=identity.digest
+    ) as writer:
         _encode(encoder, items, spec, plan, numbers, writer, readable_images)
         members = _members(plan, numbers, n, spec.shard)
         if spec.shard[1] == 1 and not spec.mask_modality and not writer.content.present.any():
@@ -299,19 +305,21 @@ def merge_shards(
     tables = [load_features(path) for path in _find_shards(folder, name)]
     first = tables[0].manifest
     reads_images = first.modality != "text"
-    _check_item_table(name, tables, items, reads_images)
-    blocks = _check_rows(name, tables, items)
-    identity = Identity(first.settings["identity"], first.settings["identity"], reads_images)
+    shards = [_shard_settings(table) for table in tables]
+    _check_item_table(name, shards, items, reads_images)
+    blocks = _check_rows(name, tables, shards, items)
+    identity = Identity(shards[0].identity, shards[0].identity, reads_images)
     path = folder / f"{name}.npy"
     if done := existing_output(path, identity, overwrite):
         return done
     images: Counter[str] = Counter()
-    for table in tables:
-        images.update(table.manifest.settings["images"])
+    for shard in shards:
+        images.update(shard.images)
     settings = {k: v for k, v in first.settings.items() if k != "shard"}
-    part = folder / f".{name}-{_digest_of_files(tables)[:12]}.part"
+    digest = _digest_of_files(tables)
+    part = folder / f".{name}-{digest[:12]}.part"
     n, f = len(items.ids), first.shape[1]
-    with FeatureWriter.open(part, blocks, n=n, f=f, dtype=first.dtype) as writer:
+    with FeatureWriter.open(part, blocks, n=n, f=f, dtype=first.dtype, identity=digest) as writer:
         _copy_rows(tables, writer)
         return writer.finish(
             path,
@@ -327,10 +335,17 @@ def merge_shards(
 def _find_shards(folder: Path, name: str) -> list[Path]:
     """The shards 1 … n of the only complete set."""
     found: dict[int, dict[int, Path]] = {}
-    for path in folder.glob(f"{name}.shard-*-of-*.npy"):
-        if match := re.fullmatch(rf"{re.escape(name)}\.shard-(\d+)-of-(\d+)", path.stem):
-            found.setdefault(int(match[2]), {})[int(match[1])] = path
-    complete = sorted(of for of, parts in found.items() if parts.keys() >= set(range(1, of + 1)))
+    number = "([1-9][0-9]{0,5})"
+    pattern = re.compile(rf"{re.escape(name)}\.shard-{number}-of-{number}\.npy")
+    with contextlib.suppress(OSError):  # no folder: no shards
+        for path in folder.iterdir():
+            if match := pattern.fullmatch(path.name):
+                found.setdefault(int(match[2]), {})[int(match[1])] = path
+    complete = sorted(
+        of
+        for of, parts in found.items()
+        if len(parts) >= of and parts.keys() >= set(range(1, of + 1))
+    )
     if not complete:
         have = ", ".join(sorted(p.name for parts in found.values() for p in parts.values()))
         raise FeatureError(
@@ -349,14 +364,38 @@ def _find_shards(folder: Path, name: str) -> list[Path]:
     return [found[complete[0]][i] for i in range(1, complete[0] + 1)]
 
 
+class ShardSettings(BaseModel):
+    """What `extract` wrote into a shard's manifest and merging needs."""
+
+    identity: str
+    items_table_sha256: str
+    images: dict[str, int]
+
+
+def _shard_settings(table: FeatureTable) -> ShardSettings:
+    try:
+        return ShardSettings.model_validate(table.manifest.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = table.path.with_suffix(".json")
+        raise FeatureError(
+            f"The manifest of the shard {table.path.name} is incomplete.",
+            found=f"settings.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            if is_regular_file(path)
+            else f"no {path.name}",
+            expected="the manifest that `prepare --shard` wrote",
+            hint=f"make the shard again, after deleting {table.path}",
+        ) from error
+
+
 def _check_item_table(
-    name: str, tables: Sequence[FeatureTable], items: ItemTable, reads_images: bool
+    name: str, shards: Sequence[ShardSettings], items: ItemTable, reads_images: bool
 ) -> None:
     """Refuse shards of another item table."""
     now = items.content_hash(images=reads_images)
     allowed = {now} if reads_images else {now, items.name_and_size_hash()}
-    for table in tables:
-        found = table.manifest.settings["items_table_sha256"]
+    for shard in shards:
+        found = shard.items_table_sha256
         if found not in allowed:
             earlier = found == items.name_and_size_hash()
             raise FeatureError(
@@ -368,14 +407,22 @@ def _check_item_table(
             )
 
 
-def _check_rows(name: str, tables: Sequence[FeatureTable], items: ItemTable) -> list[np.ndarray]:
+def _check_rows(
+    name: str,
+    tables: Sequence[FeatureTable],
+    shards: Sequence[ShardSettings],
+    items: ItemTable,
+) -> list[np.ndarray]:
     """The item indices of each shard's rows; refuses shards that are not parts of one file."""
     index = {item: i for i, item in enumerate(items.ids)}
     rows = [
         np.array([index.get(item, -1) for item in table.manifest.items or []], dtype=np.int64)
         for table in tables
     ]
-    same = {(t.manifest.settings["identity"], t.manifest.shape[1]) for t in tables}
+    same = {
+        (shard.identity, table.manifest.shape[1], table.manifest.dtype, table.manifest.modality)
+        for table, shard in zip(tables, shards, strict=True)
+    }
     joined = np.concatenate(rows)
     if len(same) > 1 or not np.array_equal(np.sort(joined), np.arange(len(items.ids))):
         raise FeatureError(
@@ -436,7 +483,7 @@ def mix_masked_rows(
     blocks = [np.flatnonzero(~chosen), np.flatnonzero(chosen)]
     part = path.parent / f".{path.stem}-{identity[:12]}.part"
     n, f = a.shape
-    with FeatureWriter.open(part, blocks, n=n, f=f, dtype=a.dtype) as writer:
+    with FeatureWriter.open(part, blocks, n=n, f=f, dtype=a.dtype, identity=identity) as writer:
         for number, table in enumerate((whole, masked)):
             content, rows = Content.of(table, a.items), blocks[number]
             writer.add(number, table.matrix[rows], content.has_text[rows], content.has_image[rows])

@@ -1,19 +1,22 @@
 """Feature files written block by block, so that a killed run loses one block at most.
 
-    .NAME-IDENTITY.part/rows.npy    rows of all items, memory-mapped
-    .NAME-IDENTITY.part/journal     one JSON line per finished block, with the checksum of its rows
+    .NAME-IDENTITY.part/rows.npy    rows of all items, memory-mapped, their disk space reserved
+    .NAME-IDENTITY.part/journal     one JSON line per finished block, with the checksums of its
+                                    rows and of the line with the identity
     NAME.npy, NAME.json             the finished file and its manifest
 
-The identity is a hash of all that the rows depend on: work under other settings is never continued.
-Memory is bounded by a block, whatever the number of items.
+The identity is a hash of all that the rows depend on: work under other settings is never continued,
+and a block whose rows or line are damaged is made again. Memory is bounded by a block, whatever the
+number of items.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
-import shutil
+import stat
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,13 +27,21 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from alignrec_recbole.errors import FeatureError, WriteError
+from alignrec_recbole.errors import AlignRecError, FeatureError, WriteError
 from alignrec_recbole.features.table import (
     FeatureTable,
     Modality,
     load_features,
     save_features,
 )
+from alignrec_recbole.io.files import atomic_write, named_write_errors, reserve
+from alignrec_recbole.io.mapped_arrays import create_array, open_array
+from alignrec_recbole.io.opening import read_bytes
+
+MAX_JOURNAL_BYTES = 1 << 30
+FILES = ("rows.npy", "new.npy", "journal", "lock")  # of an unfinished feature file
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,32 +92,39 @@ class FeatureWriter:
         done: numbers of the finished blocks.
     """
 
-    def __init__(self, part: Path, blocks: Sequence[np.ndarray], n: int, f: int, dtype: str):
-        self.part, self.blocks, self._finished = part, blocks, False
+    def __init__(
+        self, part: Path, blocks: Sequence[np.ndarray], rows: np.memmap, identity: str
+    ) -> None:
+        self.part, self.blocks, self.rows, self._identity = part, blocks, rows, identity
+        n = len(rows)
         self.content, self.reasons, self.done = Content.empty(n), Counter[str](), set[int]()
-        rows = part / "rows.npy"
-        begun = rows.is_file()
-        if not begun:  # renamed when complete, so that a killed run leaves no short file
-            new = part / "new.npy"
-            np.lib.format.open_memmap(new, "w+", dtype=dtype, shape=(n, f)).flush()
-            os.replace(new, rows)
-        self.rows = np.lib.format.open_memmap(rows, "r+")
-        if begun:
-            self._replay()
-        self._journal = open(part / "journal", "a", encoding="utf-8")  # noqa: SIM115
+        self._finished = False
+        self._replay()
+        # unbuffered: a line that cannot be written is not written again when the file is closed
+        self._journal = open(part / "journal", "ab", buffering=0)  # noqa: SIM115
 
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, part: Path, blocks: Sequence[np.ndarray], *, n: int, f: int, dtype: str
+        cls,
+        part: Path,
+        blocks: Sequence[np.ndarray],
+        *,
+        n: int,
+        f: int,
+        dtype: str,
+        identity: str,
     ) -> Iterator[FeatureWriter]:
         """Begin or continue the rows [n, f] in the folder `part`; one process at a time.
 
         Args:
             blocks: item indices of each block; those of finished blocks must not have changed.
+            identity: hash of all that the rows depend on.
 
         Raises:
-            WriteError: another process has the folder open, or it cannot be written to.
+            FeatureError: something in the folder is no file of an earlier call.
+            WriteError: another process has the folder open, it cannot be written to, or the disk
+                has no space for all rows.
         """
         lock = FileLock(part / "lock", timeout=0)
         try:
@@ -128,7 +146,9 @@ class FeatureWriter:
             ) from error
         finished = False
         try:
-            writer = cls(part, blocks, n, f, dtype)
+            rows = _open_rows(part, n, f, dtype)
+            writer = cls(part, blocks, rows, identity)
+            del rows
             try:
                 yield writer
             finally:
@@ -138,7 +158,7 @@ class FeatureWriter:
         finally:
             lock.release()
         if finished:
-            shutil.rmtree(part)
+            _remove(part)
 
     def add(
         self,
@@ -163,7 +183,6 @@ class FeatureWriter:
                 hint="pass --dtype float32, or another encoder",
             )
         self.rows[self.blocks[number]] = stored
-        self.rows.flush()
         entry = {
             "batch": number,
             "crc": zlib.crc32(stored.tobytes()),
@@ -171,9 +190,12 @@ class FeatureWriter:
             "image": np.packbits(has_image).tobytes().hex(),
             "reasons": list(reasons),
         }
-        self._journal.write(json.dumps(entry) + "\n")
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
+        line = json.dumps({**entry, "check": self._checksum(entry)}).encode() + b"\n"
+        with named_write_errors(self.part / "journal"):
+            self.rows.flush()
+            while line:
+                line = line[self._journal.write(line) :]
+            os.fsync(self._journal.fileno())
         self._take(entry)
 
     def finish(
@@ -219,19 +241,35 @@ class FeatureWriter:
         return load_features(path)
 
     def _replay(self) -> None:
-        """Take finished blocks from the journal, without torn lines and blocks of other rows."""
+        """Take finished blocks from the journal, without damaged lines and blocks of other rows."""
         path = self.part / "journal"
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        good = []
+        if not _is_own_file(path):
+            return
+        content = read_bytes(path, what="journal", error=FeatureError, max_bytes=MAX_JOURNAL_BYTES)
+        lines, good = content.split(b"\n"), []
         for line in lines:
-            with contextlib.suppress(ValueError, KeyError, IndexError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, IndexError, TypeError, RecursionError):
                 entry = json.loads(line)
-                block = self.blocks[entry["batch"]]
-                if zlib.crc32(np.ascontiguousarray(self.rows[block]).tobytes()) == entry["crc"]:
+                if entry.pop("check") == self._checksum(entry) and self._has_rows(entry):
                     self._take(entry)
-                    good.append(line)
-        if len(good) < len(lines):
-            path.write_text("".join(f"{line}\n" for line in good), "utf-8")
+                    good.append(line + b"\n")
+        if b"".join(good) != content:
+            logger.warning(
+                "%s: %d damaged lines are made again", path, len(lines) - len(good) - 1 or 1
+            )
+            with atomic_write(path) as handle:
+                handle.write(b"".join(good))
+
+    def _checksum(self, entry: Mapping[str, Any]) -> int:
+        """Of a journal line: it belongs to this identity and has not changed."""
+        return zlib.crc32(f"{self._identity} {json.dumps(entry)}".encode())
+
+    def _has_rows(self, entry: Mapping[str, Any]) -> bool:
+        """Whether the rows of a new block are those that its journal line describes."""
+        number = entry["batch"]
+        if number in self.done or not 0 <= number < len(self.blocks):
+            return False
+        return zlib.crc32(self.rows[self.blocks[number]].tobytes()) == entry["crc"]
 
     def _take(self, entry: Mapping[str, Any]) -> None:
         block = self.blocks[entry["batch"]]
@@ -240,3 +278,56 @@ class FeatureWriter:
             target[block] = np.unpackbits(bits, count=len(block)).astype(bool)
         self.reasons.update(entry["reasons"])
         self.done.add(entry["batch"])
+
+
+def _open_rows(part: Path, n: int, f: int, dtype: str) -> np.memmap:
+    """The rows of an earlier call if they are whole and of this shape, else new ones."""
+    path = part / "rows.npy"
+    if _is_own_file(path):
+        try:
+            rows = open_array(path, what="rows", error=FeatureError, mode="r+")
+        except AlignRecError as error:
+            logger.warning("%s is damaged, and its rows are made again: %s", path, error.found)
+        else:
+            if (rows.shape, rows.dtype) == ((n, f), np.dtype(dtype)):
+                reserve(path, path.stat().st_size)
+                return rows
+            logger.warning("%s has another shape, and its rows are made again", path)
+    new = part / "new.npy"  # renamed when complete, so that a killed run leaves no short file
+    _is_own_file(new)
+    rows = create_array(new, dtype, (n, f))
+    rows.flush()
+    del rows  # closed, so that Windows can rename it
+    if _is_own_file(part / "journal"):
+        (part / "journal").unlink()
+    os.replace(new, path)
+    return open_array(path, what="rows", error=FeatureError, mode="r+")
+
+
+def _is_own_file(path: Path) -> bool:
+    """Whether a file of an earlier call is there.
+
+    Raises:
+        FeatureError: something else is, such as a folder or a symbolic link.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISREG(mode):
+        return True
+    raise FeatureError(
+        f"{path.name} of unfinished features is not a regular file.",
+        found=str(path),
+        expected="the file that an earlier call left, or none",
+        hint=f"move or delete {path}; then the same command begins again",
+    )
+
+
+def _remove(part: Path) -> None:
+    """Delete the files of an unfinished feature file, and their folder if nothing else is in it."""
+    for name in FILES:
+        with contextlib.suppress(OSError):
+            (part / name).unlink()
+    with contextlib.suppress(OSError):
+        part.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from alignrec_recbole.encoders.registry import (
@@ -14,6 +15,7 @@ from alignrec_recbole.encoders.registry import (
 from alignrec_recbole.errors import FeatureError, UnknownNameError
 from alignrec_recbole.features.control_names import is_control, parse_control
 from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.suggest import suggest
 
 
@@ -48,7 +50,7 @@ def find_source(
         FeatureError: `features_path` is not a folder, or the encoder's weights have to be chosen in
             `prepare`.
     """
-    if features_path and not Path(features_path).is_dir():
+    if features_path and not os.path.isdir(features_path):
         raise FeatureError(
             f"The folder of features {features_path} does not exist.",
             expected="an existing folder",
@@ -76,19 +78,30 @@ def find_file(name: str, dataset_dir: Path, features_path: str | Path | None = N
     if ":" in name:
         return None
     paths = [inside(folder, f"{name}.npy") for folder in _folders(dataset_dir, features_path)]
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_regular_file(path)), None)
 
 
 def _unknown_features(name: str, dataset: str, folders: list[Path]) -> UnknownNameError:
-    files = {p.stem for folder in folders for p in folder.glob("*.npy") if p.is_file()}
+    files = {path.stem for folder in folders for path in _arrays(folder)}
+    extension = name.endswith(".npy")
     return UnknownNameError(
         f"There are no features {name!r} for data set {dataset!r}."
-        + suggest(name, {*ENCODERS, *files}),
+        + suggest(name.removesuffix(".npy"), {*ENCODERS, *files}),
         found=f"no {name}.npy in {_listed(folders)}, and no such encoder",
         expected=", ".join([*sorted(files), ENCODER_SYNTAX]),
-        hint="put the .npy there, name its folder with --features-path, or make it: "
+        hint=f"name it without .npy: {name.removesuffix('.npy')}"
+        if extension
+        else "put the .npy there, name its folder with --features-path, or make it: "
         "run_benchmark.py prepare --help",
     )
+
+
+def _arrays(folder: Path) -> list[Path]:
+    """The .npy files of a folder, if it can be read."""
+    try:
+        return [path for path in folder.iterdir() if path.suffix == ".npy"]
+    except OSError:
+        return []
 
 
 def _folders(dataset_dir: Path, features_path: str | Path | None) -> list[Path]:

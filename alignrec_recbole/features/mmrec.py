@@ -10,8 +10,10 @@ import numpy as np
 from alignrec_recbole.errors import DataError, FeatureError
 from alignrec_recbole.features.table import FeatureTable
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io.opening import read_text
 
 FILES = {"image": "image_feat.npy", "text": "text_feat.npy", "fused": "image_feat.npy"}
+MAX_MAPPING_BYTES = 1 << 30
 
 
 def read_mapping(path: Path) -> dict[str, int]:
@@ -22,14 +24,11 @@ def read_mapping(path: Path) -> dict[str, int]:
     Raises:
         DataError: it cannot be read, has other columns, or its numbers are not 0 … n−1.
     """
+    text = read_text(path, what="id mapping", max_bytes=MAX_MAPPING_BYTES)
+    lines = csv.reader(text.splitlines(), delimiter="\t" if "\t" in text else ",")
     try:
-        text = Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{Path(path).name} cannot be read.", found=str(error)) from error
-    rows = list(csv.reader(text.splitlines(), delimiter="\t" if "\t" in text else ","))
-    try:
-        out = {row[0].strip(): int(row[1]) for row in rows[1:] if row}
-    except (ValueError, IndexError) as error:
+        out = {row[0].strip(): int(row[1]) for row in list(lines)[1:] if row}
+    except (ValueError, IndexError, csv.Error) as error:
         raise DataError(
             f"{Path(path).name} is not an id mapping.",
             found=str(error),

@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.io.array_files import open_array
 from alignrec_recbole.io.files import atomic_write, sha256_file
+from alignrec_recbole.io.mapped_arrays import open_array
 from alignrec_recbole.io.opening import read_text
 
 BLOCK = 1 << 11  # rows that are read and checked together
@@ -366,7 +366,8 @@ def _check_values(path: Path, matrix: np.ndarray, tokens: list[str], missing: se
         raise FeatureError(
             f"{path.name} holds values that are not finite.",
             found=f"NaN or infinity in {len(bad)} rows, for example item {tokens[bad[0]]!r}",
-            expected="finite numbers; a zero row listed under 'missing' where there is nothing",
+            expected="finite numbers within float32; a zero row listed under 'missing' where there "
+            "is nothing",
             hint="encode these items again",
         )
     zero = ~_by_rows(matrix, lambda rows: rows.any(1))

@@ -17,6 +17,8 @@ from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.ops.rows import row_blocks
 from alignrec_recbole.ops.topk import top_k
 
+MAX_EXPONENT = 50  # of a row's largest value: sums of 2^20 squares stay within float32
+
 
 def nearest_neighbours(
     features: Tensor, k: int, *, memory_bytes: int = 256 << 20
@@ -39,6 +41,7 @@ def nearest_neighbours(
 
 def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
     """Each block meets only the rows from its own first on: one product serves both its sides."""
+    features = _scaled_into_range(features)
     norms = features.norm(dim=1)
     is_zero = norms.eq(0)  # a NaN stays, and is seen in the loss
     zero_rows = torch.nonzero(is_zero).ravel()
@@ -60,6 +63,21 @@ def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor
             below = slice(block.stop, None)
             _merge_best(values[below], indices[below], similar[:, height:].T, first)
     return values.masked_fill_(is_zero[:, None], 0.0), indices.masked_fill_(is_zero[:, None], -1)
+
+
+def _scaled_into_range(features: Tensor) -> Tensor:
+    """The features, rows whose squares would overflow or vanish multiplied by a power of two.
+
+    Cosines stay the same.
+    """
+    largest = torch.linalg.vector_norm(features, torch.inf, dim=1)
+    extreme = (largest > 2.0**MAX_EXPONENT) | ((largest > 0) & (largest < 2.0**-MAX_EXPONENT))
+    extreme &= largest.isfinite()
+    if not extreme.any():
+        return features
+    scaled, exponent = features.clone(), torch.frexp(largest[extreme]).exponent
+    scaled[extreme] = torch.ldexp(features[extreme], -exponent[:, None])
+    return scaled
 
 
 def _merge_best(values: Tensor, indices: Tensor, similar: Tensor, first: int) -> None:

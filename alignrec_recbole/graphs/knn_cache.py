@@ -1,7 +1,8 @@
 """k-nearest-neighbour lists cached on disk, so that many runs on the same features search once.
 
 A file's name is the SHA-256 of the feature values, their shape and type, k and the search's
-version, so other features never get these lists. Nothing is cached outside `use_cache_folder`.
+version, and the file's header repeats it, so other features never get these lists. Nothing is
+cached outside `use_cache_folder`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
+from alignrec_recbole.errors import AlignRecError, printable
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io.opening import open_input
 
-VERSION = 2  # of the search in item_item.nearest_neighbours
+VERSION = 3  # of the search in item_item.nearest_neighbours, and of the file
+MAX_BYTES = 64 << 30
 
 logger = logging.getLogger(__name__)
 _folder: ContextVar[Path | None] = ContextVar("neighbour folder", default=None)
@@ -49,15 +54,22 @@ def get_or_compute(features: Tensor, k: int, compute: Callable[[], Lists]) -> Li
     folder = _folder.get()
     if folder is None:
         return compute()
-    path = folder / f"neighbours-{_digest(features, k)}.safetensors"
-    if path.is_file():
-        lists = _read(path, len(features))
+    digest = _digest(features, k)
+    path = folder / f"neighbours-{digest[:32]}.safetensors"
+    if os.path.lexists(path):
+        lists = _read(path, digest, features, k)
         if lists is not None:
-            return lists[0].to(features), lists[1].to(features.device)
+            return lists[0].to(features.device), lists[1].to(features.device)
     values, indices = compute()
-    lists_bytes = save({"values": values.cpu().contiguous(), "indices": indices.cpu().contiguous()})
-    with atomic_write(path) as file:
-        file.write(lists_bytes)
+    lists_bytes = save(
+        {"values": values.cpu().contiguous(), "indices": indices.cpu().contiguous()},
+        metadata={"digest": digest},
+    )
+    try:
+        with atomic_write(path) as file:
+            file.write(lists_bytes)
+    except OSError as error:
+        logger.warning("The neighbours are not cached: %s", printable(str(error)))
     return values, indices
 
 
@@ -65,18 +77,33 @@ def _digest(features: Tensor, k: int) -> str:
     values = features.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{VERSION} {k} {tuple(values.shape)} {values.dtype}".encode())
     digest.update(values.view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
-def _read(path: Path, n: int) -> Lists | None:
-    """The lists of a file; None, with a warning, if it is damaged."""
-    try:
-        stored = load_file(path)
-        values, indices = stored["values"], stored["indices"]
-        fits = indices.dtype == torch.int64 and values.shape == indices.shape and len(indices) == n
-        if fits and (not indices.numel() or -1 <= indices.min() <= indices.max() < n):
+def _read(path: Path, digest: str, features: Tensor, k: int) -> Lists | None:
+    """The lists of a file; None, with a warning, if it is damaged or of other features."""
+    with contextlib.suppress(
+        AlignRecError, OSError, KeyError, RecursionError, safetensors.SafetensorError
+    ):
+        with open_input(path, what="cache", max_bytes=MAX_BYTES):
+            pass  # a regular file
+        with safetensors.safe_open(path, "pt") as file:
+            same = (file.metadata() or {}).get("digest") == digest
+            values, indices = file.get_tensor("values"), file.get_tensor("indices")
+        if same and _fits(values, indices, features, k):
             return values, indices
-    except (OSError, KeyError, safetensors.SafetensorError):
-        pass
     logger.warning("%s is damaged; the neighbours are searched again", path)
     return None
+
+
+def _fits(values: Tensor, indices: Tensor, features: Tensor, k: int) -> bool:
+    """Whether the lists may be those of the features."""
+    n = len(features)
+    return (
+        (values.dtype, indices.dtype) == (features.dtype, torch.int64)
+        and values.shape == indices.shape
+        and indices.ndim == 2
+        and len(indices) == n
+        and indices.shape[1] <= k
+        and (not indices.numel() or bool(indices.min() >= -1 and indices.max() < n))
+    )

@@ -13,7 +13,7 @@ from typing import IO
 
 from alignrec_recbole.errors import DataError, WriteError
 
-_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EISDIR}
 
 
 @contextmanager

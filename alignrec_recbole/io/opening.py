@@ -82,7 +82,8 @@ def read_bytes(
 ) -> bytes:
     """Content of a regular file of at most `max_bytes`; raises as `open_input`."""
     with open_input(path, what=what, error=error, max_bytes=max_bytes) as handle:
-        return handle.read(max_bytes)
+        size = os.fstat(handle.fileno()).st_size  # a buffer of `max_bytes` would be allocated whole
+        return handle.read(min(max_bytes, max(size, 1 << 16)))
 
 
 def read_text(

@@ -13,6 +13,7 @@ Cost       24 n d² + 4 n² d operations per layer for n tokens.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,9 @@ from alignrec_recbole.settings import Settings
 
 EPS = 1e-5  # of every LayerNorm
 FIRST_POSITION = 2  # rows 0 and 1 of both position tables are unused
+MAX_IMAGE_SIZE = 1536  # pixels: 9,216 patches
+MAX_VOCABULARY = 1 << 20
+MAX_PATCHES = 1 << 14
 
 
 class Architecture(Settings):
@@ -36,37 +40,51 @@ class Architecture(Settings):
     Files of weights, manifests and pre-training states have some fields under shorter names.
     """
 
-    width: int = Field(gt=0)
+    width: int = Field(gt=0, le=1 << 13)
     num_heads: int = Field(
-        gt=0, validation_alias=AliasChoices("num_heads", "heads"), serialization_alias="heads"
+        gt=0,
+        le=1 << 10,
+        validation_alias=AliasChoices("num_heads", "heads"),
+        serialization_alias="heads",
     )
     num_layers: int = Field(
-        gt=0, validation_alias=AliasChoices("num_layers", "layers"), serialization_alias="layers"
+        gt=0,
+        le=128,
+        validation_alias=AliasChoices("num_layers", "layers"),
+        serialization_alias="layers",
     )
     ffn_dim: int = Field(
-        gt=0, validation_alias=AliasChoices("ffn_dim", "hidden"), serialization_alias="hidden"
+        gt=0,
+        le=1 << 15,
+        validation_alias=AliasChoices("ffn_dim", "hidden"),
+        serialization_alias="hidden",
     )
-    image_size: int = Field(gt=0)
-    patch_size: int = Field(default=16, gt=0)
+    image_size: int = Field(gt=0, le=MAX_IMAGE_SIZE)
+    patch_size: int = Field(default=16, gt=0, le=MAX_IMAGE_SIZE)
     vocab_size: int = Field(
         default=64010,
         gt=4,
+        le=MAX_VOCABULARY,
         validation_alias=AliasChoices("vocab_size", "vocabulary"),
         serialization_alias="vocabulary",
     )
-    text_positions: int = Field(default=1024, gt=FIRST_POSITION)
+    text_positions: int = Field(default=1024, gt=FIRST_POSITION, le=1 << 16)
     final_layer_norm: bool = Field(
         default=True,
         validation_alias=AliasChoices("final_layer_norm", "final_norm"),
         serialization_alias="final_norm",
     )
     mlm: bool = False  # a head that predicts token ids
-    mim: int = Field(default=0, ge=0)  # width of the head on patches: codes or target values
+    mim: int = Field(
+        default=0, ge=0, le=1 << 17
+    )  # width of the head on patches: codes or target values
 
     @model_validator(mode="after")
     def _divides(self) -> Architecture:
         if self.width % self.num_heads or self.image_size % self.patch_size:
             raise ValueError("num_heads must divide width, and patch_size image_size")
+        if self.patches > MAX_PATCHES:
+            raise ValueError(f"an image may have {MAX_PATCHES} patches at most")
         return self
 
     def stored(self) -> dict[str, Any]:
@@ -109,13 +127,25 @@ def architecture_for(size: str, image_size: int = 224, **other: int | bool) -> A
     """
     if size not in SIZES:
         raise SettingError(f"Unknown BEiT-3 size {size!r}.", found=size, expected=", ".join(SIZES))
+    return checked_architecture({**SIZES[size], "image_size": image_size, **other})
+
+
+def checked_architecture(sizes: Mapping[str, int | bool]) -> Architecture:
+    """The architecture of these sizes.
+
+    Raises:
+        SettingError: a size is too large, or they do not fit together.
+    """
     try:
-        return Architecture(**{**SIZES[size], "image_size": image_size, **other})  # type: ignore[arg-type]
+        return Architecture(**sizes)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingError(
-            f"BEiT-3 {size} cannot be built with these sizes.",
-            found=f"image size {image_size}, {other or 'nothing else'}",
-            expected="; ".join(e["msg"] for e in error.errors()),
+            "BEiT-3 cannot be built with these sizes.",
+            found=", ".join(f"{name} {value}" for name, value in sizes.items()),
+            expected="; ".join(
+                f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors()
+            ),
+            hint="correct --image-size or --vocab-size",
         ) from error
 
 

@@ -5,6 +5,7 @@ The publisher gives no checksums; the sha256 of a download is logged and recorde
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,18 @@ from typing import Any
 
 from alignrec_recbole.encoders.beit3 import weights
 from alignrec_recbole.encoders.beit3.architecture import Beit3, architecture_for
-from alignrec_recbole.errors import DownloadError, SettingError
+from alignrec_recbole.errors import (
+    DownloadError,
+    FeatureError,
+    SettingError,
+    WriteError,
+    printable,
+)
 from alignrec_recbole.io.download import fetch_published
 from alignrec_recbole.io.files import sha256_file
+from alignrec_recbole.io.opening import is_regular_file
+
+logger = logging.getLogger(__name__)
 
 AZURE = "https://conversationhub.blob.core.windows.net/beit-share-public/beit3"
 GITHUB = "https://github.com/addf400/files/releases/download/beit3"
@@ -92,29 +102,45 @@ def resolve_weights(
             model, {"weights": "random", "seed": seed, "size": size}, [RANDOM_NOTE]
         )
     path = _fetched(NAMES[given], progress) if given in NAMES else Path(given)
-    if not path.is_file():
-        weights.load(path)  # says what is wrong
-    digest = sha256_file(path)
-    model = _converted(path, digest)
-    note = weights.read_note(path)
+    if path.suffix == ".safetensors":
+        model, header = weights.load_with_header(path)
+        digest = sha256_file(path)
+    else:
+        model, digest = _converted(path)
+        header = weights.Header()
     if image_size:
         model = weights.resized(model, image_size)
     identity = {"weights_sha256": digest, "weights": path.name}
-    if note.get("origin"):
-        identity["origin"] = note["origin"]
-    return ResolvedWeights(model, identity, list(note.get("notes", [])))
+    if header.origin:
+        identity["origin"] = header.origin
+    return ResolvedWeights(model, identity, [printable(note) for note in header.notes])
 
 
-def _converted(path: Path, digest: str) -> Beit3:
-    """Read a .pth once; later calls read the cached safetensors copy, which is much faster."""
-    if path.suffix == ".safetensors":
-        return weights.load(path)
+def _converted(path: Path) -> tuple[Beit3, str]:
+    """A .pth and its hash; it is read once, later calls read a safetensors copy of it.
+
+    The copy's header has the hashes of the .pth and of the weights: any other copy is made again.
+    """
+    if not is_regular_file(path):
+        weights.load(path)  # says what is wrong
+    digest = sha256_file(path)
     copy = cache_dir() / "beit3" / f"{digest[:24]}.safetensors"
-    if copy.is_file():
-        return weights.load(copy)
+    if os.path.lexists(copy):
+        try:
+            model, header = weights.load_with_header(copy)
+            if (header.sha256, header.content_sha256) == (digest, weights.content_hash(model)):
+                return model, digest
+            found = "other weights"
+        except FeatureError as error:
+            found = error.found
+        logger.warning("The converted weights %s are read again from %s: %s", copy, path, found)
     model = weights.load(path)
-    weights.save(model, copy, {"origin": path.name, "sha256": digest})
-    return model
+    note = {"origin": path.name, "sha256": digest, "content_sha256": weights.content_hash(model)}
+    try:
+        weights.save(model, copy, note)
+    except WriteError as error:
+        logger.warning("The converted weights are not stored: %s", error)
+    return model, digest
 
 
 def find_tokenizer(given: str | None, weights_given: str | None, progress: bool = True) -> Path:
@@ -130,7 +156,7 @@ def find_tokenizer(given: str | None, weights_given: str | None, progress: bool 
         return _fetched(TOKENIZER, progress)
     for name in ("tokenizer.spm", TOKENIZER):
         beside = Path(weights_given or ".").parent / name
-        if weights_given and beside.is_file():
+        if weights_given and is_regular_file(beside):
             return beside
     raise SettingError(
         "BEiT-3 needs its tokenizer.",

@@ -8,7 +8,9 @@ directly: transformers 5 reads the published file as a vocabulary of five entrie
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from alignrec_recbole.errors import FeatureError, MissingDependencyError, SettingError
-from alignrec_recbole.io.files import atomic_write, sha256_file
+from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io.opening import read_bytes
 
+MAX_MODEL_BYTES = 256 << 20
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 SPECIAL = 2  # <s> and </s> around every text
 MAX_TOKENS = 128  # AlignRec's; the special ones included
@@ -45,22 +49,24 @@ class Tokenizer:
                 expected=f"at least {SPECIAL + 1}",
             )
         path = Path(path)
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise FeatureError(
                 f"There is no tokenizer {path}.",
                 expected="a SentencePiece model; BEiT-3's is beit3.spm",
                 hint="pass --tokenizer PATH",
             )
+        content = read_bytes(path, what="tokenizer", error=FeatureError, max_bytes=MAX_MODEL_BYTES)
         try:
-            self._pieces = pieces.SentencePieceProcessor(model_file=str(path))
+            self._pieces = pieces.SentencePieceProcessor()
+            self._pieces.LoadFromSerializedProto(content)
         except (RuntimeError, OSError) as error:
             raise FeatureError(
                 f"{path.name} is not a SentencePiece model.",
-                found=str(error).splitlines()[0][:200],
+                found=(str(error).strip() or "-").splitlines()[0][:200],
                 expected="the file beit3.spm, or one made by train_tokenizer",
             ) from error
         self.max_tokens = max_tokens
-        self.sha256 = sha256_file(path)
+        self.sha256 = hashlib.sha256(content).hexdigest()
         self._unknown = self._pieces.unk_id()
 
     @property
@@ -138,7 +144,7 @@ def train_tokenizer(texts: Sequence[str], path: Path, pieces: int) -> None:
             num_threads=1,  # more give other models from run to run
             minloglevel=2,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise SettingError(
             f"No tokenizer of {pieces} pieces can be made from these texts.",
             found=str(error).splitlines()[0][-200:],

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.encoders.beit3.tensor_files import check_tensors, read_pickle
+from alignrec_recbole.errors import AlignRecError, FeatureError
 
 EPS = 1e-6
+MAX_LAYERS = 128
 UNUSED = ("loss", "teacher", "scaling", "decoder.", "decode_task_layer.")
 STATISTICS = ("cluster_size", "embed_avg", "initted")  # of the codebook's training
 
@@ -84,29 +86,38 @@ def load_visual_tokenizer(path: Path) -> VisualTokenizer:
     Raises:
         FeatureError: it is missing, damaged or has other tensors.
     """
+    path = Path(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        for key in ("model", "state_dict"):
-            content = content.get(key, content)
         state = {
-            name: value
-            for name, value in content.items()
+            _own_name(name): value
+            for name, value in read_pickle(path).items()
             if not name.startswith(UNUSED) and not name.endswith(STATISTICS)
         }
-        renamed = {_own_name(name): value.float() for name, value in state.items()}
-        width, _, patch, _ = renamed["proj.weight"].shape
-        layers = 1 + max(int(n.split(".")[1]) for n in renamed if n.startswith("blocks."))
-        codes, code_width = renamed["codebook"].shape
-        patches = renamed["pos_embed"].shape[1] - 1
-        out = VisualTokenizer(width, layers, patches, patch, codes, code_width)
-        out.load_state_dict(renamed, strict=True)
-    except Exception as error:  # pickle, zip, names and shapes each have their own
-        raise FeatureError(
-            f"{Path(path).name} is not a visual tokenizer of BEiT v2.",
-            found=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}",
-            expected="a vqkd_encoder_*.pth",
-        ) from error
+        check_tensors(path, state)
+        state = {name: value.float() for name, value in state.items()}
+        width, _, patch, _ = state["proj.weight"].shape
+        layers = 1 + max(int(n.split(".")[1]) for n in state if n.startswith("blocks."))
+        if layers > MAX_LAYERS:
+            raise ValueError(f"{layers} layers")
+        codes, code_width = state["codebook"].shape
+        patches = state["pos_embed"].shape[1] - 1
+        with torch.device("meta"):  # sizes of different tensors may be those of a huge model
+            out = VisualTokenizer(width, layers, patches, patch, codes, code_width)
+        out.load_state_dict(state, strict=True, assign=True)
+    except AlignRecError as error:
+        raise _unusable(path, error.found or error.problem) from error
+    except Exception as error:  # names and shapes each have their own
+        first = (str(error).strip() or "-").splitlines()[0][:200]
+        raise _unusable(path, f"{type(error).__name__}: {first}") from error
     return out.eval().requires_grad_(False)
+
+
+def _unusable(path: Path, found: str) -> FeatureError:
+    return FeatureError(
+        f"{path.name} is not a visual tokenizer of BEiT v2.",
+        found=found,
+        expected="a vqkd_encoder_*.pth",
+    )
 
 
 def _own_name(name: str) -> str:

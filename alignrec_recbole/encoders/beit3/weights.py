@@ -6,18 +6,31 @@ Two layouts are read: torchscale's state dict (the published .pth, with or witho
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 
-from alignrec_recbole.encoders.beit3.architecture import FIRST_POSITION, Architecture, Beit3
+from alignrec_recbole.encoders.beit3.architecture import (
+    FIRST_POSITION,
+    Architecture,
+    Beit3,
+    checked_architecture,
+)
+from alignrec_recbole.encoders.beit3.tensor_files import (
+    check_tensors,
+    damaged,
+    read_pickle,
+    read_safetensors,
+)
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.io.files import atomic_write, sha256_file
 
@@ -32,6 +45,19 @@ OTHER_HEADS = re.compile(
 LAYERS = "encoder.layers."
 CODES = 8192  # of BEiT v2's visual codebook, the published mim_head's width
 HEADER = "beit3"  # the one key of the safetensors header: several have no fixed order
+MAX_HEADER = 1 << 20  # characters
+
+
+class Header(BaseModel):
+    """What `save` writes beside the tensors; `sha256` is that of the file they were read from."""
+
+    model_config = ConfigDict(extra="allow")
+
+    architecture: Architecture | None = None
+    notes: list[str] = []
+    origin: Any = None
+    sha256: str = ""
+    content_sha256: str = ""
 
 
 def names(sizes: Architecture) -> dict[str, list[str]]:
@@ -183,55 +209,58 @@ def load(path: Path) -> Beit3:
     Raises:
         FeatureError: the file is missing, damaged, contains other objects, or is not BEiT-3.
     """
+    return load_with_header(path)[0]
+
+
+def load_with_header(path: Path) -> tuple[Beit3, Header]:
+    """The model and what `save` noted about it; other files have no notes.
+
+    Raises:
+        FeatureError: as `load`.
+    """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise FeatureError(
             f"There are no BEiT-3 weights {path}.",
             expected="a .pth or .safetensors file",
             hint="name a file, or a published name, with --weights",
         )
-    return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
-
-
-def _load_safetensors(path: Path) -> Beit3:
-    from safetensors import SafetensorError, safe_open
-
+    if path.suffix != ".safetensors":
+        state = read_pickle(path)
+        return _from_file(path, state), Header()
+    state, metadata = read_safetensors(path)
+    about = metadata.get(HEADER)
+    if about is None:
+        return _from_file(path, state), Header()
+    check_tensors(path, state)
     try:
-        with safe_open(path, framework="pt") as file:
-            about = (file.metadata() or {}).get(HEADER)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if about is None:
-            return from_torchscale(state, path.name)
-        sizes = Architecture.model_validate(json.loads(about)["architecture"])
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise _damaged(path, error) from error
-    return _filled(sizes, state, path.name)
+        if len(about) > MAX_HEADER:
+            raise ValueError(f"a header of {len(about)} characters")
+        header = Header.model_validate(json.loads(about))
+        if header.architecture is None:
+            raise ValueError("a header without an architecture")
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
+    return _filled(header.architecture, state, path.name), header
 
 
-def _load_pickle(path: Path) -> Beit3:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch each have their own
-        raise _damaged(path, error) from error
-    for key in ("model", "module"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
-    ):
-        raise _damaged(path, TypeError("not a dict of tensors"))
-    return from_torchscale(content, path.name)
+def _from_file(path: Path, state: dict[str, Any]) -> Beit3:
+    used = {
+        key: value
+        for key, value in state.items()
+        if not OTHER_HEADS.fullmatch(key.removeprefix(PREFIX))
+    }
+    check_tensors(path, used)
+    return from_torchscale(used, path.name)
 
 
-def _damaged(path: Path, error: Exception) -> FeatureError:
-    return FeatureError(
-        f"{path.name} cannot be read as weights.",
-        found=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}",
-        expected="tensors under names, and nothing that would have to be executed",
-        hint="fetch the file again and compare its sha256 with the publisher's",
-    )
+def content_hash(model: Beit3) -> str:
+    """SHA-256 of a model's architecture and weights, as float32."""
+    digest = hashlib.sha256(json.dumps(model.sizes.stored(), sort_keys=True).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def save(model: Beit3, path: Path, note: Mapping[str, Any] | None = None) -> str:
@@ -252,21 +281,25 @@ def save(model: Beit3, path: Path, note: Mapping[str, Any] | None = None) -> str
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """The header of a file that `save` wrote; empty for any other."""
-    from safetensors import safe_open
+    """The notes of a file that `save` wrote; empty for any other.
 
+    Raises:
+        FeatureError: as `load`.
+    """
     if Path(path).suffix != ".safetensors":
         return {}
-    with safe_open(path, framework="pt") as file:
-        return dict(json.loads((file.metadata() or {}).get(HEADER, "{}")))
+    return load_with_header(path)[1].model_dump(exclude_unset=True, by_alias=True)
 
 
 def resized(model: Beit3, image_size: int) -> Beit3:
-    """The model for another image size: patch positions interpolated (bicubic), the rest copied."""
+    """The model for another image size: patch positions interpolated (bicubic), the rest copied.
+
+    Raises:
+        SettingError: the size is too large, or no multiple of the patches'.
+    """
     if image_size == model.sizes.image_size:
         return model
-    sizes = model.sizes.model_copy(update={"image_size": image_size})
-    sizes = Architecture(**sizes.model_dump())  # checked again
+    sizes = checked_architecture({**model.sizes.model_dump(), "image_size": image_size})
     state = dict(model.state_dict())
     copied = FIRST_POSITION + 1  # unused rows and cls
     table = state["vision_positions"]
