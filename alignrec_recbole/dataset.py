@@ -19,6 +19,7 @@ from alignrec_recbole.features.control_names import is_control
 from alignrec_recbole.features.controls import control_features
 from alignrec_recbole.features.masking import FeatureMask, mask_features
 from alignrec_recbole.features.table import ItemFeatures, align
+from alignrec_recbole.runtime import random_state
 
 SPLITS = ("train", "valid", "test")
 FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval")
@@ -66,17 +67,21 @@ class MultimodalDataset(Dataset):
         self._features.clear()
 
     def open_features(self, name: str) -> ItemFeatures:
-        """One feature set by name, unmasked: a file, an encoder's or a control set."""
+        """One feature set by name, unmasked: a file, an encoder's or a control set.
+
+        An encoder that runs here draws nothing from the generators that initialise the model.
+        """
         tokens = self.field2id_token[self.iid_field]
         if is_control(name):
             return control_features(name, tokens, self.open_features)
-        table = find_or_encode(
-            name,
-            dataset_dir=Path(self.dataset_path),
-            dataset=self.dataset_name,
-            features_path=self.config["features_path"],
-            cache=self.config["features_cache"],
-        )
+        with random_state.kept():
+            table = find_or_encode(
+                name,
+                dataset_dir=Path(self.dataset_path),
+                dataset=self.dataset_name,
+                features_path=self.config["features_path"],
+                cache=self.config["features_cache"],
+            )
         return align(table, tokens, zero_rows_missing=bool(self.config["zero_rows_missing"]))
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:

@@ -121,7 +121,8 @@ def _plain_config(config: Any) -> dict[str, Any]:
         for key, value in config.final_config_dict.items()
         if key not in _PROCESS_KEYS and _is_plain(value)
     }
-    return {"model": config.model, "dataset": config.dataset, "values": values}
+    values["model"] = model = str(config.model)  # not a subclass, which cannot be read safely
+    return {"model": model, "dataset": config.dataset, "values": values}
 
 
 def _is_plain(value: Any) -> bool:

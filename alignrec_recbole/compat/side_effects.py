@@ -11,13 +11,17 @@ from alignrec_recbole.compat.patching import ModuleProxy, replace_function
 def patch_flops(utils: Any) -> bool:
     """get_flops deep-copies the model, which fails on CSR tensors, before training starts.
 
-    A count that fails is reported as 0 with a warning.
+    A count that fails is reported as 0 with a warning. What it draws (dropout, negatives) does not
+    move the generators that training draws from.
     """
+    from alignrec_recbole.runtime import random_state
+
     original = utils.get_flops
 
     def get_flops(*arguments: Any, **keywords: Any) -> Any:
         try:
-            return original(*arguments, **keywords)
+            with random_state.kept():
+                return original(*arguments, **keywords)
         except Exception as error:
             warnings.warn(f"FLOPs could not be counted: {error}", RuntimeWarning, stacklevel=2)
             return 0

@@ -1,8 +1,10 @@
 """What makes stock `run_recbole(model="AlignRec", …)` find this package's and plug-ins' models.
 
-RecBole's `get_model`, `get_trainer` and `create_dataset` are wrapped, and Config reads the YAML
-defaults of these models. Names that RecBole has itself (LightGCN, BPR, Pop, …) keep their classes
-there.
+RecBole's `get_model`, `get_trainer`, `create_dataset` and `data_preparation` are wrapped, and
+Config reads the YAML defaults of these models. Such a run has the settings, initial weights, lists
+and metrics of the same run on the command line. Names that RecBole has itself (LightGCN, BPR, Pop,
+…) keep their classes there, unless the configuration gives this package's `setting`: mmrec or
+recbole.
 """
 
 from __future__ import annotations
@@ -13,13 +15,20 @@ from typing import Any
 
 from alignrec_recbole.compat.imports import recbole_folder
 from alignrec_recbole.compat.patching import replace_function
-from alignrec_recbole.data.dataset_paths import dataset_defaults
-from alignrec_recbole.errors import UnknownNameError
+from alignrec_recbole.errors import SettingError, UnknownNameError
 from alignrec_recbole.io.suggest import suggest
-from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry import recbole_gnn
 from alignrec_recbole.registry.components import components
-from alignrec_recbole.registry.models import MODELS, plugins, stock_names
+from alignrec_recbole.registry.models import MODELS, plugins, resolve, stock_names
+
+CONVENTIONS = ("mmrec", "recbole")  # values of `setting`
+CARD_KEYS = ("expected", "downloads")  # of a data set's YAML: they describe it, set nothing
+
+
+class PackageName(str):
+    """The name of a model of RecBole that a Config runs with this package's classes."""
+
+    __slots__ = ()
 
 
 def register() -> None:
@@ -28,13 +37,18 @@ def register() -> None:
 
     for module, extend in (
         ("recbole.utils.utils", _wrap_look_ups),
-        ("recbole.data.utils", _wrap_create_dataset),
+        ("recbole.data.utils", _wrap_data_functions),
         ("recbole.config.configurator", _add_defaults_to_config),
     ):
         wrapt.register_post_import_hook(extend, module)
 
 
 def is_added(name: str) -> bool:
+    """Whether a name means a model of this package or a plug-in, not a class of RecBole."""
+    return isinstance(name, PackageName) or _is_ours_alone(name)
+
+
+def _is_ours_alone(name: str) -> bool:
     """Whether a model has this name here and stock RecBole has none of it, in any case."""
     if name.lower() in {stock.lower() for stock in stock_names()}:
         return False
@@ -84,51 +98,102 @@ def _names_in_recbole() -> set[str]:
     return {path.stem for path in yamls} | {*MODELS, *plugins()}
 
 
-def _wrap_create_dataset(data_utils: Any) -> None:
-    """Let `create_dataset` build the data set class of an added model.
-
-    RecBole looks for `<Model>Dataset` in recbole.data.dataset: that name is set first.
-    """
-    original = data_utils.create_dataset
-    if hasattr(original, "__wrapped__"):
+def _wrap_data_functions(data_utils: Any) -> None:
+    """Let `create_dataset` and `data_preparation` serve the added models."""
+    create, prepare = data_utils.create_dataset, data_utils.data_preparation
+    if hasattr(create, "__wrapped__"):
         return
 
-    @functools.wraps(original)
+    @functools.wraps(create)
     def create_dataset(config: Any) -> Any:
+        """Build the model's own data set class, which RecBole looks for as `<Model>Dataset`."""
         name = config["model"]
-        if is_added(name):
-            import recbole.data.dataset
+        if not is_added(name):
+            return create(config)
+        import recbole.data.dataset as classes
 
-            setattr(recbole.data.dataset, f"{name}Dataset", components(name).dataset_class)
-        return original(config)
+        from alignrec_recbole.runtime import hardware
 
-    replace_function(original, create_dataset)
+        hardware.set_threads(config["threads"])
+        attribute = f"{name}Dataset"
+        setattr(classes, attribute, components(name).dataset_class)
+        try:
+            return create(config)
+        finally:
+            delattr(classes, attribute)
+
+    @functools.wraps(prepare)
+    def data_preparation(config: Any, dataset: Any) -> Any:
+        loaders = prepare(config, dataset)
+        if is_added(config["model"]):
+            from alignrec_recbole.training.ranking_tasks import remember_splits
+
+            remember_splits(*loaders)
+        return loaders
+
+    replace_function(create, create_dataset)
+    replace_function(prepare, data_preparation)
 
 
 def _add_defaults_to_config(configurator: Any) -> None:
-    """Load this package's YAML after RecBole's files of the same rank, for the added models only.
+    """Give the added models this package's defaults, above RecBole's files as on the command line.
 
     Order within: all runs < model < data set; files, dicts and the command line win over all.
     """
-    original = configurator.Config._update_internal_config_dict
-    if hasattr(original, "__wrapped__"):
+    original = configurator.Config
+    if hasattr(original._update_internal_config_dict, "__wrapped__"):
         return
+    look_up, read, build = (
+        original._get_model_and_dataset,
+        original._update_internal_config_dict,
+        original.__init__,
+    )
 
-    @functools.wraps(original)
-    def update(self: Any, file: str) -> Any:
-        result = original(self, file)
+    @functools.wraps(look_up)
+    def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> Any:
+        name = self.external_config_dict.get("model") if model is None else model
+        setting = self.external_config_dict.get("setting")
+        if isinstance(name, str) and setting in CONVENTIONS and not is_added(name):
+            model = _package_name(name, setting)
+        return look_up(self, model, dataset)
+
+    @functools.wraps(read)
+    def _update_internal_config_dict(self: Any, file: str) -> Any:
+        result = read(self, file)
         if is_added(self.model):
-            name = Path(file).name
-            values: dict[str, Any] = {}
-            if name == "overall.yaml":
-                parts = components(self.model)
-                values = read_yaml(properties_dir() / name)
-                values["features"] = list(parts.entry.default_features)
-                values |= parts.defaults
-            elif name in ("sample.yaml", f"{self.dataset}.yaml"):
-                values = dataset_defaults(self.dataset)
-            values = {k: v for k, v in values.items() if k not in ("expected", "downloads")}
-            self.internal_config_dict.update(values)
+            self.internal_config_dict.update(_defaults(str(self.model), self.dataset))
         return result
 
-    configurator.Config._update_internal_config_dict = update
+    @functools.wraps(build)
+    def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
+        build(self, *arguments, **keywords)
+        if is_added(self.model) and not self["features_cache"]:
+            folder = Path(self["checkpoint_dir"]) / "features" / self.dataset
+            self.final_config_dict["features_cache"] = str(folder)
+
+    original._get_model_and_dataset = _get_model_and_dataset
+    original._update_internal_config_dict = _update_internal_config_dict
+    original.__init__ = __init__
+
+
+def _package_name(name: str, setting: str) -> PackageName:
+    """A name of RecBole that is run with this package's classes, since `setting` asks for them.
+
+    Raises:
+        SettingError: there is no such general recommender.
+    """
+    try:
+        return PackageName(resolve(name).name)
+    except UnknownNameError as error:
+        raise SettingError(
+            f"setting={setting} applies to general recommenders; {name} is none that can be run.",
+            found=f"model {name}, setting {setting}",
+            expected="no `setting`, or a model of `run_benchmark.py list models`",
+        ) from error
+
+
+def _defaults(name: str, dataset: str) -> dict[str, Any]:
+    parts = components(name)
+    values = parts.defaults_for(dataset)
+    values["features"] = parts.defaults.get("features", list(parts.entry.default_features))
+    return {key: value for key, value in values.items() if key not in CARD_KEYS}

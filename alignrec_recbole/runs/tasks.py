@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.graphs import knn_cache
 from alignrec_recbole.runs.prepare import PreparedData, PreparedRun
 from alignrec_recbole.runtime import allocator
+from alignrec_recbole.training import ranking_tasks
 from alignrec_recbole.training.batches import train_loader
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
@@ -39,21 +38,9 @@ def train_data(prepared: PreparedRun) -> Any:
 
 def valid_task(prepared: PreparedData | PreparedRun) -> EvalTask:
     """Validation: training items are excluded under both evaluation conventions."""
-    train, valid, _ = prepared.splits
-    return EvalTask.from_pairs(_pairs(valid), [_pairs(train)], (train.user_num, train.item_num))
+    return ranking_tasks.valid_task(prepared.splits)
 
 
 def test_task(prepared: PreparedData | PreparedRun) -> EvalTask:
     """Test: mmrec excludes the training items, recbole the validation items too."""
-    train, valid, test = prepared.splits
-    seen = [train, valid] if prepared.config["setting"] == "recbole" else [train]
-    excluded = [_pairs(split) for split in seen]
-    return EvalTask.from_pairs(_pairs(test), excluded, (train.user_num, train.item_num))
-
-
-def _pairs(split: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(users, items) of a split; of any RecBole data set class."""
-    return (
-        split.inter_feat[split.uid_field].numpy(),
-        split.inter_feat[split.iid_field].numpy(),
-    )
+    return ranking_tasks.test_task(prepared.splits, prepared.config["setting"])

@@ -32,8 +32,10 @@ from alignrec_recbole.runtime import hardware
 from alignrec_recbole.training import memory_estimate
 from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.early_stopping import EarlyStopping
+from alignrec_recbole.training.ranking_tasks import as_task
 
 SAVE_EVERY_SECONDS = 60.0
+FLOAT_DIGITS = 15  # decimal digits that every float64 holds
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ class MultimodalTrainer(Trainer):
         self._pair_batches = batches if isinstance(batches, PairBatches) else None
         rng = getattr(batches, "generator", None)
         self._loader_rng = rng if isinstance(rng, torch.Generator) else None
-        task = as_task(valid_data)
+        task = as_task(valid_data, self.config["setting"])
         if self.state_file and self.state_file.is_file():
             self._resume(self._pair_batches)
         if type(self.model).type == ModelType.TRADITIONAL:  # an instance may have its own `type`
@@ -289,7 +291,10 @@ class MultimodalTrainer(Trainer):
         model_file: str | None = None,
         show_progress: bool = False,
     ) -> dict[str, float] | None:
-        """Metrics of a split, named and rounded as RecBole does ("recall@20")."""
+        """Metrics of a split under RecBole's names ("recall@20").
+
+        They are rounded to `metric_decimal_place`; from 15, which a float64 holds, they are not.
+        """
         if not eval_data:
             return None
         if load_best_model and model_file is not None:
@@ -297,9 +302,12 @@ class MultimodalTrainer(Trainer):
             self.model.load_state_dict(checkpoint["state_dict"])
         elif load_best_model and self._best_weights is not None:
             self.model.load_state_dict(self._best_weights)
-        task = as_task(eval_data)
+        task = as_task(eval_data, self.config["setting"])
         assert task is not None
-        return _recbole_names(self._metrics(self.rank(task, max(self.cutoffs))))
+        ranking = self.rank(task, max(self.cutoffs))
+        exact = self.decimals >= FLOAT_DIGITS  # then as in a record
+        means = ranking.means(self.metrics, self.cutoffs) if exact else self._metrics(ranking)
+        return _recbole_names(means)
 
     # State --------------------------------------------------------------------------------------
 
@@ -395,24 +403,6 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """The generator of a model's own draws in an epoch; a resumed run draws the same."""
     (state,) = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state))
-
-
-def as_task(data: Any) -> EvalTask | None:
-    """A ranking task from ours or from RecBole's full-sort loader; None stays None."""
-    if data is None or isinstance(data, EvalTask):
-        return data
-    if not hasattr(data, "uid2positive_item"):
-        raise NotImplementedError("Only full ranking is supported: set eval_args.mode to full.")
-    users = data.uid_list.numpy()
-    shape = (len(data.uid2positive_item), data._dataset.item_num)
-    return EvalTask.from_pairs(
-        _flatten(users, data.uid2positive_item), [_flatten(users, data.uid2history_item)], shape
-    )
-
-
-def _flatten(users: np.ndarray, by_user: Any) -> tuple[np.ndarray, np.ndarray]:
-    lists = [np.asarray(by_user[user], dtype=np.int64).ravel() for user in users]
-    return np.repeat(users, [len(part) for part in lists]), np.concatenate(lists)
 
 
 def _canonical(metrics: list[str]) -> list[str]:

@@ -236,7 +236,7 @@ def test_a_later_source_wins(tmp_path, monkeypatch, depth):
     for layer, path in paths.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump({**given.get(layer, {}), f"from_{layer}": 1}))
-    for module in (components_module, dataset_paths, stock_recbole):
+    for module in (components_module, dataset_paths):
         monkeypatch.setattr(module, "properties_dir", lambda: tmp_path)
     monkeypatch.setattr(sys, "argv", ["test"])
     config = Config(
