@@ -14,6 +14,7 @@ from alignrec_recbole.encoders.registry import EncoderEntry
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.table import FeatureTable, load_features
 from alignrec_recbole.io.opening import is_regular_file
+from alignrec_recbole.runtime import progress
 
 MAX_STEM = 40  # characters of up to four bytes; file systems allow 255 bytes in all
 
@@ -48,6 +49,7 @@ def find_or_encode(
     path, mark = _cached_path(name, source, items, folder)
     if cached := _read_cached(path, name, items, mark):
         return cached
+    progress.announce(f"encoding {len(items.ids)} items with {name}; the result is cached")
     encoded = encode_items(name, items)
     if not encoded.present.any():
         raise FeatureError(

@@ -83,10 +83,13 @@ class PreparedRun:
     def run_id(self) -> Path:
         """Path of the run's files under the output folder, without a suffix."""
         spec = self.spec
-        features = self.feature_name.replace(":", "_").replace("/", "_")
-        name = f"{features}-{self.config['setting']}-{self.config_hash[:8]}-s{spec.seed}"
         protocol = [] if spec.protocol == "full" else [spec.protocol]
-        return Path(spec.dataset, *protocol, spec.model, name)
+        return Path(spec.dataset, *protocol, spec.model, self.file_stem(self.config_hash))
+
+    def file_stem(self, config_hash: str) -> str:
+        """Name of files of this run's features, convention and seed with a configuration's hash."""
+        features = self.feature_name.replace(":", "_").replace("/", "_")
+        return f"{features}-{self.config['setting']}-{config_hash[:8]}-s{self.spec.seed}"
 
     @property
     def feature_name(self) -> str:

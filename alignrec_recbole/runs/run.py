@@ -14,25 +14,35 @@ from recbole.utils import ModelType
 
 from alignrec_recbole.errors import DataError, Interrupted, RecordError, SettingError
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.runs import continuation
 from alignrec_recbole.runs.lists import LIST_LENGTH, write_user_values
 from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
 from alignrec_recbole.runs.record import RunRecord, read_record, write_record
 from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
+from alignrec_recbole.runtime import progress
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 
 def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = None) -> RunRecord:
     """Train and rank, or read the record if this run is finished.
 
-    An interrupted run resumes from its saved state. Another configuration, feature file or data
-    file has another record path, so no record of other content is overwritten.
+    An interrupted run resumes from its saved state, and a run with more epochs than a finished one
+    from where that one ended (`continuation`). Another configuration, feature file or data file has
+    another record path, so no record of other content is overwritten.
 
     Raises:
         Interrupted: the run was stopped by a signal; calling again resumes it.
     """
+    with progress.shown(spec.progress):
+        return _run_one(spec, overwrite, command)
+
+
+def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
     stopwatch = Stopwatch()
+    name = f"{spec.model} on {spec.dataset}, seed {spec.seed}"
+    progress.announce(f"{name}: reading the data")
     prepared = prepare_run(spec)
     if overwrite:
         prepared.state_path.unlink(missing_ok=True)
@@ -42,7 +52,9 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
     _check_writable(prepared.record_path.parent)
 
     seconds = {"prepare": stopwatch.seconds()}
+    progress.announce(f"{name}: building the model")
     trainer = build_trainer(prepared, prepared.state_path)
+    trainer.continued_from = None if overwrite else continuation.find(prepared)
     seconds["build"] = stopwatch.seconds() - seconds["prepare"]
     with _stop_on_signal(trainer):
         trainer.fit(
@@ -50,13 +62,14 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
         )
     if trainer.stop_reason == "interrupted":
         raise Interrupted(
-            f"Interrupted: the state is saved in {prepared.state_path}; "
-            "run the same command to resume."
+            f"Interrupted after epoch {len(trainer.history)}: the state is saved in "
+            f"{prepared.state_path}; run the same command to resume."
         )
 
     metrics: dict[str, float] = {}
     per_user = None
     if not spec.validation_only:
+        progress.announce(f"{name}: ranking the test split")
         begun = stopwatch.seconds()
         ranking = trainer.rank(test_task(prepared), max(LIST_LENGTH, *trainer.cutoffs))
         seconds["evaluate"] = stopwatch.seconds() - begun
@@ -88,7 +101,7 @@ def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = Non
     )
     write_record(prepared.record_path, record)
     if not spec.validation_only:  # the state of a grid point stays: if chosen, it is only ranked
-        prepared.state_path.unlink(missing_ok=True)
+        continuation.keep_or_delete(prepared, trainer.stop_reason)
     return record
 
 

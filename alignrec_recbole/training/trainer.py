@@ -20,7 +20,6 @@ from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import ModelType
-from tqdm import tqdm
 
 from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation.metrics import METRICS
@@ -29,9 +28,11 @@ from alignrec_recbole.io import training_state
 from alignrec_recbole.ops.matmul import precision
 from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredAdamW
 from alignrec_recbole.runtime import hardware
+from alignrec_recbole.runtime.progress import announce
 from alignrec_recbole.training import memory_estimate
 from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.early_stopping import EarlyStopping
+from alignrec_recbole.training.progress import TrainingProgress
 from alignrec_recbole.training.ranking_tasks import as_task
 
 SAVE_EVERY_SECONDS = 60.0
@@ -51,6 +52,8 @@ class MultimodalTrainer(Trainer):
         history: one dict per epoch: epoch, seconds, loss (mean over the batches), losses (its
             terms by name), and valid and evaluate_seconds where the epoch was evaluated.
         stop_requested: set it (from a signal handler) to stop after the running epoch.
+        state_file: where the state is saved, and resumed from if it exists.
+        continued_from: another state to resume from if that one does not exist; it is not changed.
     """
 
     def __init__(self, config: Any, model: Any, state_file: Path | None = None) -> None:
@@ -77,6 +80,7 @@ class MultimodalTrainer(Trainer):
             Path(self.checkpoint_dir) / f"{config['model']}-{time.time_ns():x}.pth"
         )
         self.state_file = state_file
+        self.continued_from: Path | None = None
         self.optimizer = self._build_optimizer()
         self.stopping = EarlyStopping(
             self.valid_metric,
@@ -123,21 +127,44 @@ class MultimodalTrainer(Trainer):
         rng = getattr(batches, "generator", None)
         self._loader_rng = rng if isinstance(rng, torch.Generator) else None
         task = as_task(valid_data, self.config["setting"])
-        if self.state_file and self.state_file.is_file():
-            self._resume(self._pair_batches)
+        source = self._saved_state()
+        if source is not None:
+            self._resume(source, self._pair_batches)
+            if self.start_epoch:
+                announce(f"continuing after epoch {self.start_epoch}")
         if type(self.model).type == ModelType.TRADITIONAL:  # an instance may have its own `type`
             return self._fit_without_training(task)
-        bar = tqdm(
-            range(self.start_epoch, self.epochs),
-            initial=self.start_epoch,
-            total=self.epochs,
-            disable=not show_progress,
-            desc=self.config["model"],
-            unit="epoch",
-            dynamic_ncols=True,
-        )
         self.stop_reason = "epochs"
-        for epoch in bar:
+        with TrainingProgress(
+            self.config["model"],
+            self.start_epoch,
+            self.epochs,
+            self.eval_step,
+            self.stopping,
+            show_progress,
+        ) as progress:
+            self._run_epochs(progress, batches, task, callback_fn)
+        if self.stopping.exhausted and self.stop_reason == "epochs":
+            self.stop_reason = "patience"
+        if self.state_file:
+            self.save_state()
+        if task is None:
+            self.stopping.best_epoch = self.epochs - 1
+        if self._best_weights is not None and self.stop_reason != "interrupted":
+            self.model.load_state_dict(self._best_weights)
+        if saved and not self.state_file:
+            self._save_checkpoint(self.stopping.best_epoch, verbose=False)
+        return self.stopping.best_score, _recbole_names(self.stopping.best_result)
+
+    def _run_epochs(
+        self,
+        progress: TrainingProgress,
+        batches: Any,
+        task: EvalTask | None,
+        callback_fn: Callable[[int, float], None] | None,
+    ) -> None:
+        """Train and evaluate, epoch by epoch, until early stopping or an interruption."""
+        for epoch in progress.steps():
             if self.stopping.exhausted:
                 break
             if self.stop_requested:
@@ -154,26 +181,9 @@ class MultimodalTrainer(Trainer):
                 if callback_fn is not None:
                     callback_fn(epoch, result[self.valid_metric])
             self.history.append(entry)
-            bar.set_postfix(
-                loss=f"{entry['loss']:.4f}",
-                valid=f"{entry.get('valid', float('nan')):.4f}",
-                best=f"{self.stopping.best_score:.4f}",
-                wait=self.stopping.misses,
-            )
+            progress.update(entry)
             if self.state_file and time.monotonic() - self._saved_at > SAVE_EVERY_SECONDS:
                 self.save_state()
-        if self.stopping.exhausted and self.stop_reason == "epochs":
-            self.stop_reason = "patience"
-        bar.close()
-        if self.state_file:
-            self.save_state()
-        if task is None:
-            self.stopping.best_epoch = self.epochs - 1
-        if self._best_weights is not None and self.stop_reason != "interrupted":
-            self.model.load_state_dict(self._best_weights)
-        if saved and not self.state_file:
-            self._save_checkpoint(self.stopping.best_epoch, verbose=False)
-        return self.stopping.best_score, _recbole_names(self.stopping.best_result)
 
     def _fit_without_training(self, task: EvalTask | None) -> tuple[float, Any]:
         self.stop_reason, self.stopping.best_epoch = "nothing to train", 0
@@ -341,21 +351,27 @@ class MultimodalTrainer(Trainer):
         training_state.save_state(self.state_file, tensors, {"plain": plain})
         self._saved_at = time.monotonic()
 
-    def _resume(self, batches: PairBatches | None) -> None:
-        """Continue from the state file.
+    def _saved_state(self) -> Path | None:
+        """The state to resume from."""
+        for path in (self.state_file, self.continued_from):
+            if path is not None and path.is_file():
+                return path
+        return None
+
+    def _resume(self, source: Path, batches: PairBatches | None) -> None:
+        """Continue from a state.
 
         Raises:
             RecordError: the file is damaged or belongs to another model.
         """
-        assert self.state_file is not None
         try:
-            state = training_state.load_state(self.state_file, ["plain"], self.device)
+            state = training_state.load_state(source, ["plain"], self.device)
             plain = state["plain"]
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
         except Exception as error:
             raise RecordError(
-                f"The saved state {self.state_file.name} cannot be resumed.",
+                f"The saved state {source.name} cannot be resumed.",
                 found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
                 expected="the state of the same model, written whole",
                 hint="start again with --overwrite",

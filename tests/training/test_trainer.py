@@ -82,7 +82,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world, tmp_path, model, monke
     resumed = run_one(part)
     assert resumed.metrics == whole.metrics
     assert [e["losses"] for e in resumed.history] == [e["losses"] for e in whole.history]
-    assert not list((tmp_path / "b" / "checkpoints").rglob("*.pt"))
+    (left,) = (tmp_path / "b" / "checkpoints").rglob("*.pt")
+    assert left.name.endswith(".epochs-6.state.pt"), "the state of the interruption is deleted"
 
 
 def test_the_model_is_left_with_its_best_weights(world, tmp_path):
@@ -367,7 +368,8 @@ def test_the_chosen_grid_point_is_not_trained_again(world, tmp_path, monkeypatch
     best = next(t for t in trials if t["config_sha256"] == record["config_sha256"])
     assert best["selection"]["best_score"] == top
     assert record["history"] == best["history"]  # the very run, seconds and all
-    assert not list((tmp_path / "a" / "checkpoints").rglob("*.pt"))
+    (left,) = (tmp_path / "a" / "checkpoints").rglob("*.pt")
+    assert left.name.endswith(".epochs-4.state.pt"), "what a run with more epochs continues from"
     layers = str(record["config"]["n_layers"])
     assert main(arguments(tmp_path / "b", "--set", f"n_layers={layers}")) == 0
     direct = json.loads(next((tmp_path / "b" / "runs").rglob("*.json")).read_text())

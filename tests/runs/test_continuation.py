@@ -1,0 +1,183 @@
+"""A run with more epochs goes on from where a shorter one ended; it equals an uninterrupted one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alignrec_recbole.errors import RecordError
+from alignrec_recbole.registry import models
+from alignrec_recbole.runs import run
+from alignrec_recbole.runs.record import RunRecord
+from alignrec_recbole.runs.run import run_one
+from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.training.trainer import MultimodalTrainer
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two blocks of users and items in MMRec's layout."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = ["userID\titemID\tx_label"]
+    for user in range(40):
+        items = rng.permutation(12) + 12 * (user % 2)
+        labels = [0] * 8 + [1, 2]
+        lines += [f"{user}\t{i}\t{y}" for i, y in zip(items, labels, strict=False)]
+    (folder / "two").mkdir()
+    (folder / "two" / "two.inter").write_text("\n".join(lines) + "\n")
+    np.save(folder / "two" / "vectors.npy", rng.normal(size=(24, 6)).astype(np.float32))
+    return folder
+
+
+def spec(world: Path, output: Path, epochs: int | None, **changes: Any) -> RunSpec:
+    overrides = {
+        "train_batch_size": 64, "learning_rate": 0.05, "topk": [2, 10], "valid_metric": "Recall@2",
+        "lr_decay": [0.9, 3], "stopping_step": 5,
+    }  # fmt: skip
+    given = RunSpec("LightGCN", "two", data_path=world, output=output, epochs=epochs,
+                    overrides=overrides, progress=False)  # fmt: skip
+    return replace(given, **changes)
+
+
+def states(output: Path) -> list[str]:
+    found = (output / "checkpoints").rglob("*.pt")
+    return sorted(path.name.partition(".")[2] for path in found)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The epochs that are trained, in their order."""
+    seen: list[int] = []
+    original = MultimodalTrainer._run_epoch
+
+    def counted(self: Any, batches: Any, epoch: int) -> Any:
+        seen.append(epoch)
+        return original(self, batches, epoch)
+
+    monkeypatch.setattr(run.MultimodalTrainer, "_run_epoch", counted)
+    return seen
+
+
+def equal(one: RunRecord, other: RunRecord) -> None:
+    """All that the training and the ranking computed, to the last digit."""
+    assert one.metrics == other.metrics
+    assert one.valid_metrics == other.valid_metrics
+    assert one.selection == other.selection
+    assert [(e["losses"], e["valid"]) for e in one.history] == [
+        (e["losses"], e["valid"]) for e in other.history
+    ]
+    assert one.config == other.config
+    assert one.config_sha256 == other.config_sha256
+
+
+@pytest.mark.parametrize("model", ["LightGCN", "BPR", "AlignRec", "FREEDOM", "LATTICE", "NeuMF"])
+def test_a_longer_run_continues_a_shorter_one_exactly(world, tmp_path, model, trained):
+    features = ("vectors",) if models.resolve(model).needs_features else ()
+    given = {"model": model, "features": features}
+    whole = run_one(spec(world, tmp_path / "a", 7, **given))
+    del trained[:]
+    short = run_one(spec(world, tmp_path / "b", 3, **given))
+    longer = run_one(spec(world, tmp_path / "b", 7, **given))
+    assert trained == list(range(7)), "no epoch twice"
+    equal(longer, whole)
+    assert (short.epochs, longer.epochs) == (3, 7)
+    again = run_one(spec(world, tmp_path / "b", 3, **given))
+    assert again.history == short.history, "the record of the short run stays what it is"
+
+
+def test_to_the_end_by_early_stopping_and_no_state_is_left(world, tmp_path, trained):
+    whole = run_one(spec(world, tmp_path / "a", None))
+    assert whole.selection["stopped"] == "patience"
+    del trained[:]
+    run_one(spec(world, tmp_path / "b", 2))
+    assert states(tmp_path / "b") == ["epochs-2.state.pt"]
+    run_one(spec(world, tmp_path / "b", 4))
+    assert states(tmp_path / "b") == ["epochs-4.state.pt"], "the longest one is enough"
+    equal(run_one(spec(world, tmp_path / "b", None)), whole)
+    assert trained == list(range(whole.epochs))
+    assert states(tmp_path / "b") == []
+
+
+def test_early_stopping_in_the_last_epoch_of_the_shorter_run(world, tmp_path, trained):
+    whole = run_one(spec(world, tmp_path / "a", None))
+    short = run_one(spec(world, tmp_path / "b", whole.epochs))
+    assert short.selection["stopped"] == "patience"
+    assert states(tmp_path / "b") == []
+
+
+def test_a_shorter_run_does_not_start_from_a_longer_one(world, tmp_path, trained):
+    expected = run_one(spec(world, tmp_path / "a", 3))
+    run_one(spec(world, tmp_path / "b", 5))
+    del trained[:]
+    equal(run_one(spec(world, tmp_path / "b", 3)), expected)
+    assert trained == [0, 1, 2]
+    assert states(tmp_path / "b") == ["epochs-5.state.pt"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1000},
+        {"setting": "recbole"},
+        {"overrides": {"topk": [2, 10], "valid_metric": "Recall@2"}},
+    ],
+    ids=["seed", "convention", "settings"],
+)
+def test_another_configuration_does_not_continue(world, tmp_path, trained, changes):
+    run_one(spec(world, tmp_path, 2))
+    del trained[:]
+    run_one(spec(world, tmp_path, 3, **changes))
+    assert trained == [0, 1, 2]
+
+
+def test_overwrite_starts_again(world, tmp_path, trained):
+    run_one(spec(world, tmp_path, 2))
+    del trained[:]
+    run_one(spec(world, tmp_path, 4), overwrite=True)
+    assert trained == [0, 1, 2, 3]
+    assert states(tmp_path) == ["epochs-4.state.pt"]
+
+
+def test_an_interruption_of_the_longer_run_is_resumed_from_its_own_state(
+    world, tmp_path, monkeypatch
+):
+    from alignrec_recbole.errors import Interrupted
+
+    whole = run_one(spec(world, tmp_path / "a", 7))
+    run_one(spec(world, tmp_path / "b", 2))
+    original = MultimodalTrainer._run_epoch
+
+    def stops(self: Any, batches: Any, epoch: int) -> Any:
+        self.stop_requested = epoch == 4
+        return original(self, batches, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.MultimodalTrainer, "_run_epoch", stops)
+        with pytest.raises(Interrupted, match="after epoch 5"):
+            run_one(spec(world, tmp_path / "b", 7))
+    equal(run_one(spec(world, tmp_path / "b", 7)), whole)
+
+
+def test_a_damaged_state_is_an_error_and_overwrite_the_way_out(world, tmp_path):
+    run_one(spec(world, tmp_path, 2))
+    (path,) = (tmp_path / "checkpoints").rglob("*.pt")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RecordError, match=r"epochs-2\.state\.pt cannot be resumed"):
+        run_one(spec(world, tmp_path, 4))
+    assert run_one(spec(world, tmp_path, 4), overwrite=True).epochs == 4
+
+
+def test_names_that_are_no_state_are_ignored(world, tmp_path, trained):
+    run_one(spec(world, tmp_path, 2))
+    (path,) = (tmp_path / "checkpoints").rglob("*.pt")
+    stem = path.name.partition(".")[0]
+    for name in ("epochs-9999999999", "epochs--1", "epochs-3.part", "epochs-x", "epochs-٣"):
+        path.with_name(f"{stem}.{name}.state.pt").write_bytes(b"x")
+    del trained[:]
+    run_one(spec(world, tmp_path, 3))
+    assert trained == [2]
