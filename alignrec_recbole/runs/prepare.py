@@ -20,7 +20,7 @@ from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry.components import ModelComponents, components, dataset_defaults
 from alignrec_recbole.runs.config_hash import config_hashes, same_data
-from alignrec_recbole.runs.record import read_record
+from alignrec_recbole.runs.record import read_record, record_folder, record_stem
 from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, PATH_KEYS, DataSpec, RunSpec
 from alignrec_recbole.runtime import allocator, hardware
 from alignrec_recbole.settings import check_keys, read_settings
@@ -83,13 +83,12 @@ class PreparedRun:
     def run_id(self) -> Path:
         """Path of the run's files under the output folder, without a suffix."""
         spec = self.spec
-        protocol = [] if spec.protocol == "full" else [spec.protocol]
-        return Path(spec.dataset, *protocol, spec.model, self.file_stem(self.config_hash))
+        folder = record_folder(spec.dataset, spec.protocol, spec.model)
+        return folder / self.file_stem(self.config_hash)
 
     def file_stem(self, config_hash: str) -> str:
         """Name of files of this run's features, convention and seed with a configuration's hash."""
-        features = self.feature_name.replace(":", "_").replace("/", "_")
-        return f"{features}-{self.config['setting']}-{config_hash[:8]}-s{self.spec.seed}"
+        return record_stem(self.feature_name, self.config["setting"], config_hash, self.spec.seed)
 
     @property
     def feature_name(self) -> str:
@@ -186,7 +185,7 @@ def prepared_run(
     candidates = [replace(run, config_hash=digest) for digest in hashes]
     for candidate in candidates:
         path = candidate.record_path
-        if path.is_file() and same_data(read_record(path).data, data.data):
+        if os.path.lexists(path) and same_data(read_record(path).data, data.data):
             return candidate
     return next((each for each in candidates if each.state_path.is_file()), run)
 

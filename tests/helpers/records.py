@@ -11,16 +11,27 @@ import numpy as np
 import yaml
 
 from alignrec_recbole.io.files import sha256_file
-from alignrec_recbole.runs.record import RunRecord, read_runs, write_record
+from alignrec_recbole.runs.config_hash import config_hashes
+from alignrec_recbole.runs.record import (
+    RunRecord,
+    read_runs,
+    record_folder,
+    record_stem,
+    write_record,
+)
 from alignrec_recbole.runs.spec import RunSpec
 
 METRICS = ("Recall@10", "Recall@20", "NDCG@10", "NDCG@20")
 
 
 def record(
-    model: str = "LightGCN", seed: int = 999, value: float = 0.08, **changes: Any
+    model: str = "LightGCN", seed: int = 999, value: float = 0.08, age: int = 0, **changes: Any
 ) -> RunRecord:
-    """A finished run; all metrics are `value`."""
+    """A finished run; all metrics are `value`.
+
+    Args:
+        age: 0 for the hash that a run has today, -1 for the oldest that it may have.
+    """
     values: dict[str, Any] = {
         "status": "finished",
         "model": model,
@@ -30,7 +41,6 @@ def record(
         "setting": "mmrec",
         "seed": seed,
         "config": {"reg_weight": 0.1, "seed": seed},
-        "config_sha256": "0" * 64,
         "tuned_on": None,
         "data": {"split": {"kind": "released"}, "files": {}},
         "feature_files": {},
@@ -63,7 +73,13 @@ def record(
         "started_utc": "2026-01-01T00:00:00+00:00",
         "notes": [],
     }
-    return RunRecord(**{**values, **changes})
+    values |= changes
+    if values["features"] != "none" and not values["feature_files"]:
+        names = values["features"].split("+")
+        values["feature_files"] = {n: {"sha256": "0" * 64, "modality": "text"} for n in names}
+    identity = ("model", "dataset", "protocol", "config", "data", "feature_files")
+    digests = config_hashes(**{key: values[key] for key in identity})
+    return RunRecord(**{"config_sha256": digests[age], **values})
 
 
 def store(
@@ -74,8 +90,8 @@ def store(
     metrics: tuple[str, ...] = METRICS,
 ) -> Path:
     """Write a record as a run does; `users`: a value of every metric for each user."""
-    stem = f"{made.features}-{made.setting}-{made.config_sha256[:8]}-s{made.seed}".replace(":", "_")
-    folder = output / kind / made.dataset / made.protocol / made.model
+    stem = record_stem(made.features, made.setting, made.config_sha256, made.seed)
+    folder = output / kind / record_folder(made.dataset, made.protocol, made.model)
     folder.mkdir(parents=True, exist_ok=True)
     if users is not None:
         lists = folder / f"{stem}.users.npz"

@@ -47,7 +47,7 @@ def toy(output: Path) -> Path:
             users = np.random.default_rng(seed).random(40) * 2 * value
             store(output, record(model, seed, float(users.mean())), users)
     for weight in (0.01, 0.1):
-        made = record("BPR", value=weight, config={"reg_weight": weight}, config_sha256=f"{weight}")
+        made = record("BPR", value=weight, config={"reg_weight": weight})
         store(output, made.model_copy(update={"metrics": {}}), kind="tuning")
     chance = dict.fromkeys(METRICS, 0.01)
     for features in ("lsa", "random"):
@@ -142,7 +142,7 @@ def test_other_data_are_another_table(tmp_path: Path) -> None:
 
 
 def test_curves_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
-    for gate, digest, value in ((True, "1", 0.2), (False, "2", 0.1)):
+    for fuser, value in (("sum", 0.2), ("attention", 0.1)):
         for ratio in (0.0, 1.0):
             mask = {"modality": "text", "ratio": ratio, "seed": 0, "fill": "zero"}
             store(
@@ -152,15 +152,14 @@ def test_curves_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
                     value=value / (1 + ratio),
                     features="text",
                     protocol="mask-modality",
-                    config={"gate": gate, "feature_mask": mask},
-                    config_sha256=digest + f"{ratio:.0f}" * 63,
+                    config={"fuser": fuser, "feature_mask": mask},
                 ),
             )
     (table,) = contents.tables(read_runs(tmp_path / "runs"))["toy-mask-modality"]
     cells = {row[0].text: [cell.text for cell in row[4:6]] for row in table.rows}
     assert cells == {
         "AlignRec": ["0.2000", "0.1000"],
-        "AlignRec (gate=false)": ["0.1000", "0.0500"],
+        "AlignRec (fuser=attention)": ["0.1000", "0.0500"],
     }
 
 
@@ -168,33 +167,37 @@ def test_variants_are_named_by_what_differs(tmp_path: Path) -> None:
     for number_, weight in enumerate((0.1, 0.1, 0.5)):
         config = {"reg_weight": weight, "part": {"on": True}}
         features = "lsa" if number_ else "none"
-        made = record(config=config, config_sha256=str(number_) * 8, features=features)
-        store(tmp_path, made)
+        store(tmp_path, record(config=config, features=features))
     labels = {g.name for g in seed_groups(read_runs(tmp_path / "runs"))}
     assert labels == {"LightGCN", "LightGCN, lsa", "LightGCN (reg_weight=0.5), lsa"}
 
 
-@pytest.mark.parametrize("digests", ["01", "10"])
-def test_of_two_variants_the_default_one_has_the_plain_name(tmp_path: Path, digests: str) -> None:
+@pytest.mark.parametrize(("weight", "default_is_first"), [(0.5, False), (0.6, True)])
+def test_of_two_variants_the_default_one_has_the_plain_name(
+    tmp_path: Path, weight: float, default_is_first: bool
+) -> None:
+    """Groups are ordered by their hashes, which says nothing about which is the default."""
     default = {"reg_weight": components("LightGCN").defaults["reg_weight"]}
-    aligned = {"reg_weight": 0.5, "align": {"cca": 0.1}}
-    for digest, config in zip(digests, (default, aligned), strict=True):
-        store(tmp_path, record(config=config, config_sha256=digest * 8))
+    aligned = {"reg_weight": weight, "align": {"cca": 0.1}}
+    first, second = (record(config=config) for config in (default, aligned))
+    assert (first.config_sha256 < second.config_sha256) == default_is_first
+    for made in (first, second):
+        store(tmp_path, made)
     found = seed_groups(read_runs(tmp_path / "runs"))
-    names = {"LightGCN", "LightGCN (reg_weight=0.5, align.cca=0.1)"}
+    names = {"LightGCN", f"LightGCN (reg_weight={weight}, align.cca=0.1)"}
     assert {g.label for g in found} == names
     assert default_variants(found)["LightGCN", "none"].label == "LightGCN"
 
 
 def test_variants_are_tested_against_the_model_as_it_is(tmp_path: Path) -> None:
-    for digest, model, config, gain in (
-        ("0", "LightGCN", {"cl": 0.5}, 0.0),
-        ("1", "LightGCN", {"align": {"cca": 0.1, "uia": 0.1}}, 0.02),
-        ("2", "BPR", {}, 0.0),
+    for model, config, gain in (
+        ("LightGCN", {"cl": 0.5}, 0.0),
+        ("LightGCN", {"align": {"cca": 0.1, "uia": 0.1}}, 0.02),
+        ("BPR", {}, 0.0),
     ):
         for seed in (999, 1000, 1001):
             users = np.random.default_rng(seed).random(40) + gain
-            made = record(model, seed, users.mean(), config=config, config_sha256=digest * 8)
+            made = record(model, seed, users.mean(), config=config)
             store(tmp_path, made, users)
     found = variant_comparisons(seed_groups(read_runs(tmp_path / "runs")))
     assert {c.target for c in found} == {"LightGCN (align.cca=0.1, align.uia=0.1)"}
@@ -247,7 +250,7 @@ def test_improvement_is_over_the_best_other_row(tmp_path: Path) -> None:
 def test_an_ablation_is_tested_against_the_whole_model(tmp_path: Path) -> None:
     for number_, (weight, value) in enumerate([(0.1, 0.12), (0.0, 0.10), (0.1, 0.11)]):
         config = {"cca_weight": weight, "uia_weight": 0.1 if number_ < 2 else 0.0}
-        store(tmp_path, record("AlignRec", value=value, config=config, config_sha256=f"{number_}"))
+        store(tmp_path, record("AlignRec", value=value, config=config))
     members = next(iter(comparable_groups(read_runs(tmp_path / "runs")).values()))
     assert [g.label for g in targets(members, None)] == ["AlignRec"]
     others = {c.baseline for c in comparisons(members)}
@@ -292,7 +295,7 @@ def test_a_plot_of_nothing_is_an_error() -> None:
 
 
 def test_seconds_of_another_device_are_named_and_not_compared(tmp_path: Path) -> None:
-    on_gpu = {"machine": {"cpu": "c", "threads": 1, "device": "G9"}, "config_sha256": "1" * 64}
+    on_gpu = {"machine": {"cpu": "c", "threads": 1, "device": "G9"}}
     store(tmp_path, record("LightGCN", value=0.2))
     store(tmp_path, record("VBPR", value=0.1, **on_gpu, seconds={"train_epoch": 0.5, "total": 1.0}))
     (members,) = comparable_groups(read_runs(tmp_path / "runs")).values()
@@ -510,7 +513,7 @@ def test_records_of_any_age_of_one_configuration_are_one_row(tmp_path: Path) -> 
     store(tmp_path, record(seed=1, config={"reg_weight": 0.1}))
     added = {"reg_weight": 0.1, "precision": "float32"}
     for seed in (1, 2):
-        again = record(seed=seed, config=added, config_sha256="1" * 64, started_utc="2027")
+        again = record(seed=seed, age=-1, config=added, started_utc="2027")
         store(tmp_path, again)
     (group,) = seed_groups(read_runs(tmp_path / "runs"))
     assert [r.seed for r in group.records] == [1, 2]
