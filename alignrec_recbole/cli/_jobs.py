@@ -14,6 +14,7 @@ from alignrec_recbole.protocols.run import setting_names
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.prepare import data_keys
 from alignrec_recbole.settings import check_keys
+from alignrec_recbole.training.recbole_settings import check_refused
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
@@ -127,16 +128,22 @@ def _check_unread(
 ) -> None:
     """Refuse settings that no job reads, and MODEL.KEY where the model does not read KEY."""
     readers: dict[str, set[str]] = {}  # model → what its jobs read
+    own: set[str] = set()
     for job, keys in zip(jobs, known, strict=True):
         readers.setdefault(job.model, set()).update(keys)
+        own |= components(job.model).own_keys if job.trained else set()
     trained = [model for model in readers if model]
     if not trained:
         return  # the error of the protocol itself says what it reads
     for key, value in given:
         owner, _, rest = key.partition(".")
         if owner in trained:
+            components(owner).check_unused({_top(rest): value})
             check_keys({_top(rest): value}, readers[owner], owner)
         else:
+            check_refused({_top(key): value}, own)
+            if len(trained) == 1:
+                components(trained[0]).check_unused({_top(key): value})
             check_keys({_top(key): value}, set().union(*known), ", ".join(trained))
 
 
@@ -149,5 +156,4 @@ def _known(job: Job, dataset: str) -> set[str]:
     own = setting_names(job.protocol, job.model or None) if job.protocol != "full" else set()
     if not job.trained:
         return own | data_keys(dataset)
-    parts = components(job.model)
-    return own | set(parts.defaults_for(dataset)) | set(parts.known_keys)
+    return own | components(job.model).keys_for(dataset)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from alignrec_recbole.errors import SettingError, UnknownNameError
+from alignrec_recbole.errors import SettingError, UnknownNameError, printable
 from alignrec_recbole.io.yaml_loader import parse_yaml
 
 Pair = tuple[str, Any]
+
+
+MAX_KEY = 200  # characters of a key
+MAX_PARTS = 8  # of a key such as align.cca
+_INTERVALS = re.compile(r"[\[(][^\[\]();]*[\])](\s*;\s*[\[(][^\[\]();]*[\])])*")
 
 
 def assignment(text: str) -> Pair:
@@ -21,8 +27,11 @@ def assignment(text: str) -> Pair:
     ('learning_rate', 0.001)
     """
     key, separator, value = text.partition("=")
-    if not separator or not key.strip(". "):
+    parts = key.strip().split(".")
+    if not separator or not all(part.strip() for part in parts):
         raise ValueError(f"{text!r} is not key=value")
+    if len(key) > MAX_KEY or len(parts) > MAX_PARTS:
+        raise ValueError(f"the key {printable(key, 40)!r} is too long")
     return key.strip(), scalar(value)
 
 
@@ -32,20 +41,31 @@ def choices(text: str) -> tuple[str, list[Any]]:
     >>> choices("n_layers=1,2")
     ('n_layers', [1, 2])
     """
-    key, _ = assignment(text)
+    key, _ = assignment(f"{text.partition('=')[0]}=" if "=" in text else text)
     return key, [scalar(part) for part in text.partition("=")[2].split(",")]
 
 
 def scalar(text: str) -> Any:
-    """Parse a YAML value."""
+    """Parse a YAML value; as in RecBole, intervals and one character that is no YAML are text.
+
+    >>> scalar("[5, 10]"), scalar("[5,inf)"), scalar(","), scalar("~")
+    ([5, 10], '[5,inf)', ',', None)
+    """
+    if len(text) == 1 and not text.isalnum() and text != "~":
+        return text  # a separator; "#" alone would be a comment, "|" an empty text
     try:
         return parse_yaml(text)
-    except yaml.YAMLError:
-        raise ValueError(f"{text!r} is not a YAML value") from None
+    except yaml.YAMLError as error:
+        if _INTERVALS.fullmatch(text.strip()):
+            return text.strip()
+        reason = str(getattr(error, "problem", None) or error)
+        raise ValueError(f"{printable(text, 120)!r} is not a YAML value: {reason}") from None
 
 
 def nested(pairs: Iterable[Pair], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`before` with the pairs set; `a.b=1` becomes {"a": {"b": 1}}.
+
+    A later value of the same key replaces an earlier one.
 
     Raises:
         SettingError: a key is given a value and, elsewhere, keys of its own.
@@ -54,19 +74,27 @@ def nested(pairs: Iterable[Pair], before: Mapping[str, Any] | None = None) -> di
     {'align': {'cca': 0.1, 'reg': 1}, 'k': 3}
     """
     out = copy.deepcopy(dict(before or {}))
+    groups: set[str] = set()  # keys that were given keys of their own
     for key, value in pairs:
         *parents, last = key.split(".")
         place: Any = out
-        for parent in parents:
+        for number, parent in enumerate(parents):
+            groups.add(".".join(parents[: number + 1]))
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
-                raise SettingError(
-                    f"Setting {parent!r} is set twice.",
-                    found=f"a value, and {key}={value}",
-                    expected=f"{parent}=VALUE or {key}=VALUE, not both",
-                )
+                raise _set_twice(parent, f"{key}={value}")
+        if key in groups:
+            raise _set_twice(key, f"keys of {key}")
         place[last] = value
     return out
+
+
+def _set_twice(key: str, other: str) -> SettingError:
+    return SettingError(
+        f"Setting {key!r} is set twice.",
+        found=f"a value, and {other}",
+        expected=f"{key}=VALUE or {key}.KEY=VALUE, not both",
+    )
 
 
 def for_model(pairs: Iterable[Pair], model: str, models: Sequence[str]) -> list[Pair]:

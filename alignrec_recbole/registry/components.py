@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.compat.imports import recbole_folder, require_recbole
 from alignrec_recbole.data.dataset_paths import dataset_defaults
-from alignrec_recbole.errors import MissingDependencyError
+from alignrec_recbole.errors import MissingDependencyError, SettingError
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry import recbole_gnn
 from alignrec_recbole.registry.models import ModelEntry, resolve
+from alignrec_recbole.settings import shown
+from alignrec_recbole.training.recbole_settings import (
+    HONOURED,
+    LEARNING,
+    READ_BY_MODELS,
+    check_refused,
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class ModelComponents:
         entry: its place in the registry.
         model_class, dataset_class, trainer_class: what a run builds, in RecBole's interfaces.
         defaults: the model's own settings: its YAML, or what a plug-in declares.
-        known_keys: names of the settings that the model or RecBole reads.
+        own_keys: names of the model's own settings.
     """
 
     entry: ModelEntry
@@ -32,7 +40,41 @@ class ModelComponents:
     dataset_class: Any
     trainer_class: Any
     defaults: dict[str, Any]
-    known_keys: frozenset[str]
+    own_keys: frozenset[str]
+
+    @property
+    def known_keys(self) -> frozenset[str]:
+        """Names of the settings of the model and of RecBole that a run reads."""
+        return self.own_keys | frozenset(HONOURED)
+
+    def keys_for(self, dataset: str) -> frozenset[str]:
+        """Names of all settings that a run on a data set reads."""
+        unread = LEARNING - self.own_keys if self.learns_nothing else frozenset()
+        return (self.known_keys | frozenset(self.defaults_for(dataset))) - unread
+
+    @property
+    def learns_nothing(self) -> bool:
+        """Whether the model has no weights that are trained."""
+        return bool(self.model_class.type.name == "TRADITIONAL")
+
+    def check_unused(self, given: Mapping[str, Any]) -> None:
+        """Refuse settings of RecBole and of the trainer that have no effect on the model.
+
+        Raises:
+            SettingError: for the first one.
+        """
+        check_refused(given, self.own_keys)
+        unread, reason = LEARNING, "it is not trained in steps"
+        if not self.learns_nothing:
+            rows = self.model_class.input_type.name == "LISTWISE"
+            unread = frozenset({"train_neg_sample_args"} if rows else ())
+            reason = "it draws no negatives"
+        for key in sorted(unread & given.keys() - self.own_keys):
+            raise SettingError(
+                f"The setting {key!r} has no effect on {self.entry.name}: {reason}.",
+                found=f"{key} = {shown(given[key])}",
+                expected=", ".join(sorted(self.own_keys)) or "no setting of training",
+            )
 
     def defaults_for(self, dataset: str) -> dict[str, Any]:
         """Default settings on a data set, in RecBole's order: all runs < model < data set."""
@@ -56,9 +98,11 @@ def components(name: str) -> ModelComponents:
     dataset_class, trainer_class = _dataset_and_trainer(entry)
     defaults = _defaults(entry, model_class)
     settings = getattr(model_class, "settings_class", None)
-    keys = set(settings.model_fields) if settings else {*_stock_defaults(name), *defaults}
-    known = frozenset(keys | _recbole_keys())
-    return ModelComponents(entry, model_class, dataset_class, trainer_class, defaults, known)
+    own = set(settings.model_fields) if settings else {*_stock_defaults(name), *defaults}
+    own |= {key for key, readers in READ_BY_MODELS.items() if name in readers}
+    return ModelComponents(
+        entry, model_class, dataset_class, trainer_class, defaults, frozenset(own)
+    )
 
 
 def _model_class(entry: ModelEntry) -> Any:
@@ -107,20 +151,3 @@ def _defaults(entry: ModelEntry, model_class: Any) -> dict[str, Any]:
 def _stock_defaults(name: str) -> dict[str, Any]:
     folder = recbole_folder()
     return read_yaml(folder / "properties" / "model" / f"{name}.yaml") if folder else {}
-
-
-def _recbole_keys() -> set[str]:
-    from recbole.utils.argument_list import (
-        dataset_arguments,
-        evaluation_arguments,
-        general_arguments,
-        training_arguments,
-    )
-
-    return {
-        *general_arguments,
-        *training_arguments,
-        *evaluation_arguments,
-        *dataset_arguments,
-        "train_neg_sample_args",
-    }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from alignrec_recbole.compat.config import hide_command_line
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.dataset import MultimodalDataset, split_description
-from alignrec_recbole.errors import SettingError
+from alignrec_recbole.errors import AlignRecError, DataError, SettingError
 from alignrec_recbole.features.table import manifest_summary
 from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
@@ -23,10 +25,23 @@ from alignrec_recbole.runs.config_hash import config_hashes, same_data
 from alignrec_recbole.runs.record import read_record, record_folder, record_stem
 from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, PATH_KEYS, DataSpec, RunSpec
 from alignrec_recbole.runtime import allocator, hardware
-from alignrec_recbole.settings import check_keys, read_settings
+from alignrec_recbole.settings import check_keys, check_plain, read_settings, shown
+from alignrec_recbole.training.recbole_settings import HONOURED, RecBoleSettings, check_refused
 from alignrec_recbole.training.settings import DataSettings, TrainingSettings
 
-TRAINING_ONLY = {"eval_batch_size", "metric_decimal_place"}  # of RecBole's evaluation arguments
+TRAINING_ONLY = {  # of RecBole's settings
+    "epochs",
+    "train_batch_size",
+    "learner",
+    "learning_rate",
+    "train_neg_sample_args",
+    "eval_step",
+    "stopping_step",
+    "clip_grad_norm",
+    "weight_decay",
+    "metric_decimal_place",
+}
+OF_RATIO_SPLITS = ("split", "order", "group_by")  # of eval_args
 CARD_KEYS = ("expected", "downloads")  # of a data set's YAML: they describe it, set nothing
 DEFAULTS_FILE = "properties/overall.yaml"
 
@@ -131,18 +146,14 @@ def prepare_data(spec: DataSpec) -> PreparedData:
 
 def data_keys(dataset: str) -> set[str]:
     """Settings of a data set, its split and its ranking: those that `prepare_data` accepts."""
-    from recbole.utils.argument_list import dataset_arguments, evaluation_arguments
-
-    recbole = {*dataset_arguments, *evaluation_arguments} - TRAINING_ONLY
+    recbole = set(HONOURED) - TRAINING_ONLY
     return recbole | set(DataSettings.model_fields) | set(_dataset_settings(dataset))
 
 
 def training_keys() -> set[str]:
     """Settings that only a run with training accepts."""
-    from recbole.utils.argument_list import training_arguments
-
     ours = set(TrainingSettings.model_fields) - set(DataSettings.model_fields)
-    return ours | set(training_arguments) | TRAINING_ONLY
+    return ours | TRAINING_ONLY
 
 
 def prepare_run(spec: RunSpec) -> PreparedRun:
@@ -207,12 +218,13 @@ def _read(
     config["device"] = device  # RecBole knows only the first GPU it sees
     if device.index is not None:
         torch.cuda.set_device(device)
-    _check_ranking(config)
     hardware.set_threads(config["threads"])
     allocator.phase("load")
     logging.getLogger("recbole").setLevel(logging.WARNING)
 
-    dataset = dataset_class(config)
+    with _recbole_errors(spec):
+        dataset = dataset_class(config)
+    _check_split_settings(dataset, spec.overrides)
     notes: list[str] = []
     feature_files = {}
     if isinstance(dataset, MultimodalDataset):
@@ -220,7 +232,8 @@ def _read(
             name: manifest_summary(table.manifest) for name, table in dataset.features.items()
         }
         notes += [f"{name}: {note}" for name, f in feature_files.items() for note in f["notes"]]
-    splits = dataset.build()
+    with _recbole_errors(spec):
+        splits = dataset.build()
     data = {
         "users": dataset.user_num - 1,
         "items": dataset.item_num - 1,
@@ -266,10 +279,12 @@ def data_settings(spec: DataSpec, folder: Path) -> dict[str, Any]:
     overall = read_yaml(properties_dir() / "overall.yaml")
     given = {key: value for key, value in overall.items() if key in DataSettings.model_fields}
     given.update(_dataset_settings(spec.dataset))
+    check_refused(spec.overrides)
     _check_overrides(spec.overrides, data_keys(spec.dataset), "the data set")
     given.update(spec.overrides)
     given.update(_options(spec, folder))
     read_settings(given, DataSettings, f"Data set {spec.dataset}", DEFAULTS_FILE)
+    _check_recbole(given, spec.overrides)
     return given
 
 
@@ -281,6 +296,7 @@ def run_settings(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[st
     given = parts.defaults_for(spec.dataset)
     for key in CARD_KEYS:
         given.pop(key, None)
+    parts.check_unused(spec.overrides)
     _check_overrides(spec.overrides, set(given) | set(parts.known_keys), spec.model)
     given.update(spec.overrides)
     given.update(_options(spec.data, folder))
@@ -293,6 +309,8 @@ def run_settings(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[st
     if spec.epochs is not None:
         given["epochs"] = spec.epochs
     read_settings(given, TrainingSettings, "The trainer", DEFAULTS_FILE)
+    read_settings(given, DataSettings, f"Data set {spec.dataset}", DEFAULTS_FILE)
+    _check_recbole(given, spec.overrides, parts.own_keys)
     return given
 
 
@@ -322,19 +340,85 @@ def _check_overrides(overrides: dict[str, Any], known: set[str], owner: str) -> 
         if key in overrides:
             raise SettingError(
                 f"The setting {key!r} has an option of its own.",
-                found=f"--set {key}={overrides[key]}",
+                found=f"{key} = {shown(overrides[key])}",
                 expected=option,
             )
+    for key, value in overrides.items():
+        check_plain(key, value)
 
 
-def _check_ranking(config: Any) -> None:
-    mode = config["eval_args"]["mode"]
-    if set(mode.values() if isinstance(mode, dict) else [mode]) != {"full"}:
+def _check_recbole(
+    given: dict[str, Any], overrides: dict[str, Any], own: Iterable[str] = ()
+) -> None:
+    """Check RecBole's settings before RecBole reads them, and put those in that others imply.
+
+    Args:
+        given: all settings.
+        overrides: those of the command line among them.
+        own: the model's own, which have its types.
+
+    Raises:
+        SettingError: a value or a combination that RecBole cannot use.
+    """
+    shared = {key: value for key, value in given.items() if key not in own}
+    read = read_settings(shared, RecBoleSettings, "RecBole", "docs/settings.md")
+    for key in ("user_inter_num_interval", "item_inter_num_interval", "val_interval"):
+        if key in overrides:
+            given[key] = getattr(read, key)  # [1, 5] as text
+    if read.unload_col and given.get("load_col", {}) is not None:
         raise SettingError(
-            f"eval_args.mode {mode!r} is not supported: only the full ranking is computed.",
-            found=f"eval_args.mode = {mode!r}",
-            expected="full",
+            "The setting 'unload_col' needs all columns to be loaded.",
+            found=f"unload_col = {shown(given['unload_col'])} with columns chosen by load_col",
+            expected="load_col=null",
         )
+    if read.val_interval:
+        _load_columns(given, list(read.val_interval))
+
+
+def _load_columns(given: dict[str, Any], columns: list[str]) -> None:
+    """Let the interactions' columns be loaded that another setting reads."""
+    loaded = given.get("load_col", {})
+    if loaded is None or loaded.get("inter") == "*":
+        return
+    named = {column for names in loaded.values() for column in names}
+    ids = [given.get("USER_ID_FIELD", "user_id"), given.get("ITEM_ID_FIELD", "item_id")]
+    inter = list(loaded.get("inter", ids))
+    inter += [column for column in columns if column not in named | set(inter)]
+    given["load_col"] = {**loaded, "inter": inter}
+
+
+def _check_split_settings(dataset: Any, overrides: dict[str, Any]) -> None:
+    """Refuse settings of a ratio split on data that come with their splits."""
+    given = overrides.get("eval_args") or {}
+    unused = [key for key in OF_RATIO_SPLITS if key in given]
+    if dataset.benchmark_filename_list is not None and unused:
+        raise SettingError(
+            f"{dataset.dataset_name!r} comes with its splits: eval_args.{unused[0]} has no effect.",
+            found=", ".join(f"eval_args.{key} = {shown(given[key])}" for key in unused),
+            expected="no split, order or group_by, or interactions without splits",
+            hint="leave the setting out, or remove the column of split labels",
+        )
+
+
+@contextlib.contextmanager
+def _recbole_errors(spec: DataSpec) -> Iterator[None]:
+    """Errors of RecBole's and pandas' own code become one that names the data set."""
+    try:
+        yield
+    except AlignRecError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        given = ", ".join(f"{key} = {shown(value)}" for key, value in spec.overrides.items())
+        raise DataError(
+            f"RecBole cannot read data set {spec.dataset!r} with these settings.",
+            found=f"{type(error).__name__}: {error}" + (f"; {given}" if given else ""),
+            expected="columns of the types that the headers name, and settings that fit them",
+        ) from error
+    except (AssertionError, NotImplementedError) as error:
+        raise SettingError(
+            f"RecBole does not support these settings on data set {spec.dataset!r}.",
+            found=str(error),
+        ) from error
 
 
 def make_config(model_class: Any, dataset: str, given: dict[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from alignrec_recbole.evaluation.metrics import METRICS
 from alignrec_recbole.settings import Settings
 
 Length = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class RankingSettings(Settings):
@@ -44,7 +45,9 @@ class RankingSettings(Settings):
 class DataSettings(RankingSettings):
     """What is read of a data set, how it is split and how it is ranked; no model is involved."""
 
-    split_seed: int | None = Field(description="seed of a ratio split, or null")
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        description="seed of a ratio split, 0 to 2**63 - 1, or null"
+    )
     zero_rows_missing: bool = Field(description="true or false")
     features: list[str]
     features_path: str | None
@@ -61,11 +64,11 @@ class TrainingSettings(RankingSettings):
     learner: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"] = Field(
         description="adam, adamw, sgd, adagrad, rmsprop or sparse_adam"
     )
-    lr_decay: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = Field(
+    lr_decay: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
         description="[factor, epochs]"
     )
     stopping_step: int = Field(ge=0, description="0 or more")
     eval_step: int = Field(gt=0, description="at least 1")
-    metric_decimal_place: int = Field(ge=0, description="0 or more")
+    metric_decimal_place: int = Field(ge=0, le=100, description="0 to 100")
     precision: Literal["float32", "bfloat16"] = Field(description="float32 or bfloat16")
     threads: Annotated[int, Field(gt=0)] | None = Field(description="at least 1, or null")

@@ -62,7 +62,7 @@ def test_the_settings_of_every_cell_are_read_by_its_model(name: str) -> None:
         for model in group.models if group.protocols == ["full"] else []:
             parts = components(model)
             defaults = parts.defaults_for(group.datasets[0])
-            known = defaults.keys() | parts.known_keys
+            known = parts.keys_for(group.datasets[0])
             for values in itertools.product(*group.grid.values()):
                 pairs = [*group.set.items(), *zip(group.grid, values, strict=True)]
                 overrides = nested(pairs)
