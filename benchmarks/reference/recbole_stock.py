@@ -51,6 +51,7 @@ def actions(
     }  # fmt: skip
     with hide_command_line():
         config = Config(model=LightGCN, dataset=folder.name, config_dict=values)
+    config["data_path"] = str(folder)  # RecBole puts its own folder there for ml-100k
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     dataset = create_dataset(config)

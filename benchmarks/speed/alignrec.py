@@ -1,6 +1,6 @@
 """AlignRec's training epoch and evaluation: ours against the official code, official behaviour.
 
-    python -m benchmarks.speed.alignrec --reference CHECKOUT --data-path DIR --dataset D
+    python -m benchmarks.speed.alignrec --reference CHECKOUT [--data-path DIR] --dataset D
         [--features F] [--frozen] [--rounds 5] [--steps N] [--device cpu]
 
 Both sides read the same file and take the same batch size, loss terms and hyper-parameters. Without
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.runs.spec import RunSpec
-from alignrec_recbole.runtime import hardware
 from benchmarks.reference import alignrec_official
 from benchmarks.reference import our_timing as our_side
+from benchmarks.reference.interactions import add_data, in_mmrec_layout, is_converted
 from benchmarks.reference.options import add_steps
 from benchmarks.reference.simulated_features import write_features
 from benchmarks.speed import paired_timing
@@ -72,8 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.alignrec")
     parser.add_argument("--reference", type=Path, required=True, help="official checkout")
-    parser.add_argument("--data-path", type=Path, required=True)
-    parser.add_argument("--dataset", default="sports")
+    add_data(parser)
     parser.add_argument("--features", type=Path, help="a .npy, row = itemID")
     parser.add_argument("--frozen", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
@@ -82,10 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.steps and options.device != "cpu":
         parser.error("--steps needs the CPU: a GPU runs behind the host that marks the times")
-    data_path = options.data_path.resolve()
-    folder = data_path / options.dataset
-    with tempfile.TemporaryDirectory() as scratch:
+    with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as scratch:
+        folder = data_path / options.dataset
         features = options.features
+        if features and is_converted(options.dataset, data_path):
+            parser.error("--features needs a data set in MMRec's layout, whose item numbers it has")
         if features is None:
             write_features(Path(scratch), folder / f"{options.dataset}.inter", {"simulated": WIDTH})
             features = Path(scratch) / "simulated.npy"
@@ -94,7 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
         reference, their_folder = options.reference.resolve(), Path(scratch) / "official"
         common = options.steps, options.device
         other = reference, folder, features.resolve(), their_folder, *common
-        kinds = ["float32", *(["bfloat16"] if hardware.has_bfloat16(options.device) else [])]
+        skipped = paired_timing.skipped_bfloat16(options.device, ["ours bfloat16"])
+        kinds = ["float32", *([] if skipped else ["bfloat16"])]
         sides = {
             f"ours {kind}": (ours, (*mine, own / kind, kind, options.frozen, *common))
             for kind in kinds
@@ -114,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
             "dataset": options.dataset,
             "features": str(options.features.name) if options.features else "simulated, 768",
             "frozen": options.frozen,
+            "skipped": skipped,
             "steps": options.steps,
             "ratio": peer.median("epoch") / fastest.median("epoch"),
             "ratio_float32": peer.median("epoch") / single.median("epoch"),

@@ -1,6 +1,6 @@
 """The baselines' training epoch and evaluation: ours against MMRec's.
 
-    python -m benchmarks.speed.baselines --reference CHECKOUT --data-path DIR --dataset D
+    python -m benchmarks.speed.baselines --reference CHECKOUT [--data-path DIR] --dataset D
         [--model M,…] [--rounds 5] [--steps N] [--cache FILE.json]
 
 CHECKOUT is one of enoche/MMRec, which needs `pip install lmdb`. Both sides read the same files,
@@ -28,6 +28,7 @@ from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.parity.baselines import PAIRS
 from benchmarks.reference import checkout, mmrec
 from benchmarks.reference import our_timing as our_side
+from benchmarks.reference.interactions import add_data, in_mmrec_layout
 from benchmarks.reference.options import add_cache, add_steps
 from benchmarks.reference.simulated_features import write_features
 from benchmarks.speed import paired_timing
@@ -89,8 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.baselines")
     parser.add_argument("--reference", type=Path, required=True, help="checkout of enoche/MMRec")
-    parser.add_argument("--data-path", type=Path, required=True)
-    parser.add_argument("--dataset", default="sports")
+    add_data(parser)
     parser.add_argument(
         "--model", type=lambda text: text.split(","), default=LEARNING, help="default: all"
     )
@@ -101,10 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = sorted(set(options.model) - set(LEARNING))
     if unknown:
         parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(LEARNING)}")
-    data_path = options.data_path.resolve()
-    dataset_dir = data_path / options.dataset
     models = paired_timing.cached_models(options.cache)
-    with tempfile.TemporaryDirectory() as scratch:
+    with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as scratch:
+        dataset_dir = data_path / options.dataset
         features = Path(scratch)
         write_features(features, dataset_dir / f"{options.dataset}.inter", FEATURES)
         for model in [name for name in options.model if name not in models]:

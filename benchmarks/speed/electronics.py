@@ -1,6 +1,6 @@
 """Seconds and memory of one training epoch of every model at the size of Amazon Electronics.
 
-    python -m benchmarks.speed.electronics --data-path DIR [--dataset sports] [--model M,…]
+    python -m benchmarks.speed.electronics [--data-path DIR] [--dataset sports] [--model M,…]
         [--steps N] [--cache FILE.json] [--seed 0]
 
 192,403 users, 63,001 items and 1,689,188 interactions, drawn with the degree distributions of
@@ -27,6 +27,7 @@ from tabulate import tabulate
 from alignrec_recbole.registry.models import MODELS
 from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.reference.epoch_timer import epoch_seconds
+from benchmarks.reference.interactions import add_data, in_mmrec_layout
 from benchmarks.reference.options import add_cache, add_steps
 from benchmarks.speed import paired_timing, scaling
 
@@ -96,8 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         if entry.family == "native" and name not in ("Pop", "ItemKNNCBF")
     ]
     parser = argparse.ArgumentParser(prog="benchmarks.speed.electronics")
-    parser.add_argument("--data-path", type=Path, required=True)
-    parser.add_argument("--dataset", default="sports", help="whose degrees are drawn from")
+    add_data(parser, "; its degrees are drawn from")
     parser.add_argument("--model", type=lambda text: text.split(","), default=learning)
     add_cache(parser)
     parser.add_argument("--seed", type=int, default=0)
@@ -107,8 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"no training for {', '.join(unknown)}; there are {', '.join(learning)}")
     models = paired_timing.cached_models(options.cache)
-    source = options.data_path.resolve() / options.dataset / f"{options.dataset}.inter"
-    with tempfile.TemporaryDirectory() as scratch:
+    with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as scratch:
+        source = data_path / options.dataset / f"{options.dataset}.inter"
         folder = Path(scratch)
         simulate(source, folder, options.seed)
         for model in options.model:

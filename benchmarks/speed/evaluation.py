@@ -1,6 +1,7 @@
 """Full ranking of a validation split: ours against RecBole's, at its default and its best batch.
 
-    python -m benchmarks.speed.evaluation --data-path DIR --dataset D [--cells 4e6,4e7] [--rounds 5]
+    python -m benchmarks.speed.evaluation [--data-path DIR] --dataset D [--cells 4e6,4e7]
+        [--rounds 5]
 
 RecBole's `eval_batch_size` counts user × item cells; its default of 4096 ranks one user a call.
 Both sides score by inner products of LightGCN vectors and compute Recall, NDCG, Precision and MAP
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reference import recbole_stock
+from benchmarks.reference.interactions import add_data, in_mmrec_layout
 from benchmarks.speed import lightgcn, paired_timing
 
 DEFAULT_CELLS = 4096
@@ -28,17 +30,15 @@ def ours(dataset: str, data_path: Path) -> Any:
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.evaluation")
-    parser.add_argument("--data-path", type=Path, required=True)
-    parser.add_argument("--dataset", default="sports")
+    add_data(parser)
     parser.add_argument(
         "--cells", default="4.096e6,1.6384e7,4.096e7,1.6384e8", help="batches tried for RecBole"
     )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
-    data_path = options.data_path.resolve()
-    source = data_path / options.dataset / f"{options.dataset}.inter"
     cells = [DEFAULT_CELLS, *(int(float(text)) for text in options.cells.split(","))]
-    with tempfile.TemporaryDirectory() as folder:
+    with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as folder:
+        source = data_path / options.dataset / f"{options.dataset}.inter"
         timings = paired_timing.measure(
             {
                 "ours": (ours, (options.dataset, data_path)),

@@ -1,6 +1,6 @@
 """LightGCN's training epoch: ours against RecBole's.
 
-    python -m benchmarks.speed.lightgcn --data-path DIR --dataset D [--layers 2] [--rounds 5]
+    python -m benchmarks.speed.lightgcn [--data-path DIR] --dataset D [--layers 2] [--rounds 5]
 
 Both train on the same pairs with d = 64, batch 2048 and RecBole's regulariser.
 """
@@ -15,6 +15,7 @@ from typing import Any
 from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.reference import our_timing as our_side
 from benchmarks.reference import recbole_stock
+from benchmarks.reference.interactions import add_data, in_mmrec_layout
 from benchmarks.speed import paired_timing
 
 REG_WEIGHT = 1e-3
@@ -33,14 +34,12 @@ def ours(dataset: str, data_path: Path, layers: int) -> Any:
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.lightgcn")
-    parser.add_argument("--data-path", type=Path, required=True)
-    parser.add_argument("--dataset", default="sports")
+    add_data(parser)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
-    data_path = options.data_path.resolve()
-    source = data_path / options.dataset / f"{options.dataset}.inter"
-    with tempfile.TemporaryDirectory() as folder:
+    with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as folder:
+        source = data_path / options.dataset / f"{options.dataset}.inter"
         timings = paired_timing.measure(
             {
                 "ours": (ours, (options.dataset, data_path, options.layers)),

@@ -1,6 +1,6 @@
 """Where the baselines' training steps spend their time: the share of each kind of operator.
 
-    python -m benchmarks.speed.operator_profile --data-path DIR --dataset D [--model M,…]
+    python -m benchmarks.speed.operator_profile [--data-path DIR] --dataset D [--model M,…]
         [--cache FILE.json]
 
 The same data, features and settings as `baselines`, one model after the other, each in a process of
@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from alignrec_recbole.runs import prepare, tasks
 from alignrec_recbole.runtime import hardware
+from benchmarks.reference.interactions import add_data, in_mmrec_layout
 from benchmarks.reference.options import add_cache
 from benchmarks.reference.simulated_features import write_features
 from benchmarks.speed import baselines, paired_timing
@@ -84,8 +85,7 @@ def measure(
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.operator_profile")
-    parser.add_argument("--data-path", type=Path, required=True)
-    parser.add_argument("--dataset", default="sports")
+    add_data(parser)
     parser.add_argument(
         "--model", type=lambda text: text.split(","), default=baselines.LEARNING,
         help="default: all",
@@ -93,9 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=5)
     add_cache(parser)
     options = parser.parse_args(arguments)
-    data_path = options.data_path.resolve()
     models = paired_timing.cached_models(options.cache)
-    with tempfile.TemporaryDirectory() as scratch:
+    with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as scratch:
         features = Path(scratch)
         interactions = data_path / options.dataset / f"{options.dataset}.inter"
         write_features(features, interactions, baselines.FEATURES)

@@ -148,6 +148,18 @@ def warn_if_busy() -> None:
         print(f"warning: this machine is {busy:.0f} % busy; ratios will be noisy", file=sys.stderr)
 
 
+def skipped_bfloat16(device: str, sides: list[str]) -> dict[str, str]:
+    """Sides that need bfloat16 → why they are not timed; empty where the device has units for it.
+
+    Without them products in bfloat16 take many times longer, so that a round would last for hours.
+    """
+    if hardware.has_bfloat16(device):
+        return {}
+    reason = "this processor has no bfloat16 units"
+    print(f"not timed: {', '.join(sides)} ({reason})", flush=True)
+    return dict.fromkeys(sides, reason)
+
+
 def spread(values: list[float]) -> str:
     """ "median (min–max)" in seconds."""
     return f"{statistics.median(values):.3g} ({min(values):.3g}–{max(values):.3g})"

@@ -1,6 +1,6 @@
 """How a training step grows with the graph: simulated data of 1, 4, 16 times the interactions.
 
-    python -m benchmarks.speed.scaling --data-path DIR --dataset D [--models LightGCN,AlignRec]
+    python -m benchmarks.speed.scaling [--data-path DIR] --dataset D [--models LightGCN,AlignRec]
         [--scales 1,4,16] [--seed 0]
 
 A scale of s has s times the users, items and interactions of D; users and items draw their degrees
@@ -25,6 +25,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from alignrec_recbole.runs.spec import RunSpec
+from benchmarks.reference.interactions import add_data, in_mmrec_layout
 from benchmarks.speed import paired_timing
 
 STEPS, WIDTH = 40, 128
@@ -115,42 +116,44 @@ def steps(model: str, folder: Path) -> dict[str, Callable[[], Any]]:
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.scaling")
-    parser.add_argument("--data-path", type=Path, required=True)
-    parser.add_argument("--dataset", default="sports")
+    add_data(parser, "; its degrees are drawn from")
     parser.add_argument("--models", default="LightGCN,AlignRec")
     parser.add_argument("--scales", default="1,4,16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
-    source = options.data_path.resolve() / options.dataset / f"{options.dataset}.inter"
     rows, points = [], []
-    for scale in map(int, options.scales.split(",")):
-        with tempfile.TemporaryDirectory() as scratch:
-            started = time.perf_counter()
-            folder = simulate(source, Path(scratch), scale, options.seed)
-            print(f"scale {scale}: simulated in {time.perf_counter() - started:.0f} s", flush=True)
-            for model in options.models.split(","):
-                timing = paired_timing.measure({model: (steps, (model, folder))},
-                                              rounds=options.rounds)[model]  # fmt: skip
-                step = statistics.median(timing.seconds["steps"]) / STEPS
-                points.append(
-                    {
-                        "model": model,
-                        "scale": scale,
-                        "step_seconds": step,
-                        "peak_bytes": timing.peak_bytes,
-                        "startup_seconds": timing.startup,
-                    }
+    with in_mmrec_layout(parser, options) as data_path:
+        source = data_path / options.dataset / f"{options.dataset}.inter"
+        for scale in map(int, options.scales.split(",")):
+            with tempfile.TemporaryDirectory() as scratch:
+                started = time.perf_counter()
+                folder = simulate(source, Path(scratch), scale, options.seed)
+                print(
+                    f"scale {scale}: simulated in {time.perf_counter() - started:.0f} s", flush=True
                 )
-                first = next(p for p in points if p["model"] == model)
-                grown = scale / first["scale"]
-                points[-1]["step_over_linear"] = step / first["step_seconds"] / grown
-                points[-1]["peak_over_linear"] = timing.peak_bytes / first["peak_bytes"] / grown
-                rows.append(
-                    [model, scale, f"{step * 1e3:.1f}", f"{points[-1]['step_over_linear']:.2f}",
-                     f"{timing.peak_bytes / 2**30:.2f}", f"{timing.startup:.0f}"]
-                )  # fmt: skip
-                print(json.dumps(points[-1]), flush=True)
+                for model in options.models.split(","):
+                    timing = paired_timing.measure({model: (steps, (model, folder))},
+                                                  rounds=options.rounds)[model]  # fmt: skip
+                    step = statistics.median(timing.seconds["steps"]) / STEPS
+                    points.append(
+                        {
+                            "model": model,
+                            "scale": scale,
+                            "step_seconds": step,
+                            "peak_bytes": timing.peak_bytes,
+                            "startup_seconds": timing.startup,
+                        }
+                    )
+                    first = next(p for p in points if p["model"] == model)
+                    grown = scale / first["scale"]
+                    points[-1]["step_over_linear"] = step / first["step_seconds"] / grown
+                    points[-1]["peak_over_linear"] = timing.peak_bytes / first["peak_bytes"] / grown
+                    rows.append(
+                        [model, scale, f"{step * 1e3:.1f}", f"{points[-1]['step_over_linear']:.2f}",
+                         f"{timing.peak_bytes / 2**30:.2f}", f"{timing.startup:.0f}"]
+                    )  # fmt: skip
+                    print(json.dumps(points[-1]), flush=True)
     head = ["model", "scale", "step, ms", "÷ linear", "peak, GiB", "start-up, s"]
     print(tabulate(rows, head))
     paired_timing.finish(
