@@ -285,8 +285,13 @@ def _named_errors(limits: Limits) -> Iterator[None]:
 
 def _reason(error: Exception) -> object:
     """What urllib3 wraps in MaxRetryError, and requests in ConnectionError."""
-    wrapped = error.args[0] if error.args else error
-    return getattr(wrapped, "reason", None) or error
+    wrapped: Any = error
+    while isinstance(wrapped, Exception) and wrapped.args:
+        inner = getattr(wrapped, "reason", None) or wrapped.args[0]
+        if not isinstance(inner, (str, Exception)):
+            break
+        wrapped = inner
+    return wrapped
 
 
 class _Session(requests.Session):
