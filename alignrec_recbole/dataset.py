@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,39 @@ import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
-from alignrec_recbole.compat import atomic_files
-from alignrec_recbole.data.interactions import check_atomic_file, is_typed, read_interactions
+from alignrec_recbole.compat.frames import RowLengthFrame
+from alignrec_recbole.data.atomic import numbers, read_atomic_file, read_types
+from alignrec_recbole.data.dataset_paths import interaction_files, split_files
+from alignrec_recbole.data.interactions import (
+    LABEL_COLUMN,
+    check_columns,
+    check_pairs,
+    is_typed,
+    read_interactions,
+    split_labels,
+)
 from alignrec_recbole.encoders.cache import find_or_encode
 from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.features.control_names import is_control
 from alignrec_recbole.features.controls import control_features
 from alignrec_recbole.features.masking import FeatureMask, mask_features
 from alignrec_recbole.features.table import ItemFeatures, align
+from alignrec_recbole.io.names import check_name
+from alignrec_recbole.io.tsv import read_cells
 from alignrec_recbole.runtime import random_state
 
 SPLITS = ("train", "valid", "test")
-FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval")
+FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval", "rm_dup_inter")
+SPLIT_BY_US = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user"}  # RecBole's
+DEFAULT_IDS = {"user_id", "item_id"}  # in RecBole's default load_col, whatever the fields' names
 
 
 class MultimodalDataset(Dataset):
     """RecBole's Dataset plus named item-feature matrices in internal id order.
 
-    Reads RecBole's atomic files and MMRec's layout (`x.inter` with `x_label`, then the released
-    split is used). A ratio split is drawn from `split_seed`, so that runs with different training
-    seeds share it.
+    Reads RecBole's atomic files and MMRec's layout. A file with `x_label` comes with its split,
+    which is used in either layout. A ratio split is drawn from `split_seed`, so that runs with
+    different training seeds share it. Times are float64, or int64 where float64 would round them.
 
     Configuration keys: `features` (names), `features_path` (extra folder), `features_cache` (folder
     for encoded features), `zero_rows_missing`, `split_seed`, `feature_mask` (a FeatureMask as a
@@ -39,6 +53,8 @@ class MultimodalDataset(Dataset):
 
     benchmark_filename_list: list[str] | None
     file_size_list: list[int]
+    inter_feat: Any
+    file_items: np.ndarray  # ids of the items in the files, before rows are filtered
 
     def __init__(self, config: Any) -> None:
         self._features: dict[str, ItemFeatures] = {}  # one dict for this data set and its splits
@@ -82,7 +98,12 @@ class MultimodalDataset(Dataset):
                 features_path=self.config["features_path"],
                 cache=self.config["features_cache"],
             )
-        return align(table, tokens, zero_rows_missing=bool(self.config["zero_rows_missing"]))
+        return align(
+            table,
+            tokens,
+            zero_rows_missing=bool(self.config["zero_rows_missing"]),
+            catalogue=self.file_items,
+        )
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Internal (user, item) ids of this split's interactions."""
@@ -108,44 +129,173 @@ class MultimodalDataset(Dataset):
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)
-        parts = self.benchmark_filename_list or []
-        wanted = [f"{token}.{part}.inter" for part in parts] or [f"{token}.inter"]
-        absent = [name for name in wanted if not (folder / name).is_file()]
+        parts = self.benchmark_filename_list
+        if parts is not None and len(parts) != len(SPLITS):
+            raise SettingError(
+                "benchmark_filename does not name three splits.",
+                found=f"benchmark_filename = {parts!r}",
+                expected="the training, the validation and the test split, in this order",
+            )
+        for part in parts or []:
+            check_name(part, "split")
+        absent = [
+            path.name
+            for path in interaction_files(folder, token, parts)
+            if not os.path.lexists(path)
+        ]
         if absent:
+            splits = [] if parts else split_files(folder, token)
+            found = [path.name[len(token) + 1 : -len(".inter")] for path in splits]
+            names = ",".join(sorted(found, key=lambda part: (_place(part), part)))
             raise DataError(
                 f"The interactions of data set {token!r} were not found.",
-                found=f"no {', '.join(absent)} in {folder}",
+                found=f"no {', '.join(absent)} in {folder}"
+                + (f"; there are {', '.join(path.name for path in splits)}" if splits else ""),
                 expected=f"{folder}/{token}.inter, in RecBole's or MMRec's layout",
-                hint="pass --data-path with the folder that holds the data set's folder",
+                hint=f"for splits in files of their own, pass --set benchmark_filename=[{names}], "
+                "the training split first"
+                if splits
+                else "pass --data-path with the folder that holds the data set's folder",
             )
         super()._load_data(token, dataset_path)
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
-        path = Path(dataset_path) / f"{token}.inter"
-        if self.benchmark_filename_list is not None or is_typed(path):
-            parts = self.benchmark_filename_list or []
-            for name in [f"{token}.{part}.inter" for part in parts] or [path.name]:
-                check_atomic_file(
-                    path.with_name(name),
-                    [self.uid_field, self.iid_field],
-                    self.config["field_separator"],
-                )
+        (path, *_) = interaction_files(Path(dataset_path), token, self.benchmark_filename_list)
+        labels = None
+        if self.benchmark_filename_list is not None:
             super()._load_inter_feat(token, dataset_path)
-            self._check_pairs(path)
-            return
-        table = read_interactions(path)
-        users, items, labels = table.users, table.items, table.labels
+            check_pairs(path, self.inter_feat, self.uid_field, self.iid_field, several_files=True)
+        elif is_typed(path):
+            self.inter_feat = self._load_feat(str(path), FeatureSource.INTERACTION)
+            labels = self._labels(path)
+            if labels is not None or not self.config["rm_dup_inter"]:
+                check_pairs(
+                    path,
+                    self.inter_feat,
+                    self.uid_field,
+                    self.iid_field,
+                    hint=""
+                    if labels is not None
+                    else "pass --set rm_dup_inter=first to keep the first of each",
+                )
+        else:
+            labels = self._load_untyped(path)
+        self.file_items = pd.unique(self.inter_feat[self.iid_field])
         if labels is not None:
-            user, _ = pd.factorize(users)  # isin on strings would take a second on Sports
-            known = np.bincount(user, labels == 0)[user] > 0  # as MMRec: cold users leave
-            users, items, labels = users[known], items[known], labels[known]
-            order = np.argsort(labels, kind="stable")
-            users, items = users[order], items[order]
-            self.file_size_list = np.bincount(labels, minlength=3).tolist()
-            self.benchmark_filename_list = list(SPLITS)
-        self.inter_feat = pd.DataFrame({self.uid_field: users, self.iid_field: items})
+            self._use_labels(labels)
+
+    def _load_untyped(self, path: Path) -> np.ndarray | None:
+        """Set `inter_feat` from a file in MMRec's layout; returns its labels."""
+        wanted, _ = self._get_load_and_unload_col(FeatureSource.INTERACTION)
+        ids = {self.uid_field, self.iid_field, *DEFAULT_IDS}
+        extra = sorted((wanted or set()) - ids - {LABEL_COLUMN})
+        table = read_interactions(path, extra)
+        columns = {self.uid_field: table.users, self.iid_field: table.items}
         for column in (self.uid_field, self.iid_field):
             self.set_field_property(column, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+        measures = {self.time_field, self.config["RATING_FIELD"], *(self.config["threshold"] or {})}
+        for name, cells in table.extra.items():
+            if name in measures:
+                columns[name] = numbers(path, name, pd.Series(cells), complete=True)
+            else:
+                columns[name] = cells
+            kind = FeatureType.FLOAT if name in measures else FeatureType.TOKEN
+            self.set_field_property(name, kind, FeatureSource.INTERACTION, 1)
+        self.inter_feat = pd.DataFrame(columns)
+        return table.labels
+
+    def _labels(self, path: Path) -> np.ndarray | None:
+        """The released split of a typed file; None if it has none."""
+        types = read_types(path, (), self.config["field_separator"])
+        if LABEL_COLUMN not in types:
+            return None
+        cells = read_cells(path, list(types), [LABEL_COLUMN], self.config["field_separator"])
+        return split_labels(
+            path, cells[LABEL_COLUMN].str.strip(), as_numbers=types[LABEL_COLUMN] == "float"
+        )
+
+    def _use_labels(self, labels: np.ndarray) -> None:
+        """Order the rows by their split; users without training rows leave, as in MMRec."""
+        user, _ = pd.factorize(self.inter_feat[self.uid_field])
+        known = np.bincount(user, labels == 0)[user] > 0
+        order = np.flatnonzero(known)[np.argsort(labels[known], kind="stable")]
+        self.inter_feat = self.inter_feat.iloc[order].reset_index(drop=True)
+        self.file_size_list = np.bincount(labels[known], minlength=3).tolist()
+        self.benchmark_filename_list = list(SPLITS)
+
+    def _get_load_and_unload_col(self, source: Any) -> tuple[set[str] | None, set[str] | None]:
+        """As RecBole's, with the ids, and with the columns that other settings need."""
+        load, unload = super()._get_load_and_unload_col(source)
+        if not load:
+            return load, unload
+        if source == FeatureSource.INTERACTION:
+            load |= {self.uid_field, self.iid_field, *(self.config["threshold"] or {})}
+            arguments = self.config["eval_args"]
+            if arguments["order"] == "TO" or "TS" in arguments["split"]:
+                load.add(self.time_field)
+        if source == FeatureSource.USER:
+            load.add(self.uid_field)
+        if source == FeatureSource.ITEM:
+            load.add(self.iid_field)
+        return load, unload
+
+    def _load_feat(self, filepath: str, source: Any) -> Any:
+        """RecBole's reading of an atomic file, with every cell checked; see data/atomic.py."""
+        load, unload = self._get_load_and_unload_col(source)
+        if load == set():
+            return None
+        path, separator = Path(filepath), self.config["field_separator"]
+        kind = source.value if isinstance(source, FeatureSource) else source
+        ids = {"inter": [self.uid_field, self.iid_field], "user": [self.uid_field]}
+        named = ids.get(kind, [self.iid_field] if kind == "item" else [])
+        types = read_types(path, named, separator)
+        check_columns(path, types, sorted((load or set()) - DEFAULT_IDS - set(named)))
+        check_columns(path, types, sorted(unload or set()))
+        columns = [
+            name
+            for name in types
+            if (load is None or name in load) and name not in (unload or set())
+        ]
+        for name in named:
+            if name not in columns:
+                raise SettingError(
+                    f"The column {name!r} of {path.name} must be loaded.",
+                    found=f"unload_col = {self.config['unload_col']!r}",
+                    expected="the ids of users and items",
+                )
+        frame = read_atomic_file(
+            path,
+            types,
+            columns,
+            ids=named,
+            complete=kind == "inter",
+            separator=separator,
+            seq_separator=self.config["seq_separator"],
+        )
+        for name in columns if source != "link" else []:
+            self.field2source[name] = source
+            self.field2type[name] = FeatureType(types[name])
+            if not types[name].endswith("_seq"):
+                self.field2seqlen[name] = 1
+            if types[name].startswith("float"):
+                self.field2bucketnum[name] = 2
+        for name in columns:
+            if types[name].endswith("_seq"):
+                longest = int(frame[name].map(len).max())
+                length = min((self.config["seq_len"] or {}).get(name, longest), longest)
+                frame[name] = [row[:length] for row in frame[name]]
+                self.field2seqlen[name] = length
+        return RowLengthFrame(frame)
+
+    def _dataframe_to_interaction(self, data: Any) -> Any:
+        """RecBole's, whose floats are float32, with the times as they were read."""
+        name = self.time_field
+        if name not in data or data[name].dtype.kind not in "fi":
+            return super()._dataframe_to_interaction(data)
+        times = torch.from_numpy(data[name].to_numpy(copy=True))
+        out = super()._dataframe_to_interaction(data.astype({name: np.float64}))
+        out.interaction[name] = times
+        return out
 
     def _data_processing(self) -> None:
         if self.benchmark_filename_list is not None:  # RecBole passes over filters then
@@ -157,34 +307,22 @@ class MultimodalDataset(Dataset):
                         expected=f"no {key}, or interactions without splits",
                         hint="leave the setting out, or filter the file itself",
                     )
+            arguments = self.config["eval_args"]
+            for key, default in SPLIT_BY_US.items():
+                if arguments[key] != default:
+                    raise SettingError(
+                        f"{self.dataset_name!r} comes with its splits: it is not split again.",
+                        found=f"eval_args.{key} = {arguments[key]!r}",
+                        expected=f"no eval_args.{key}, or interactions without splits",
+                        hint=f"leave the setting out, or remove the column {LABEL_COLUMN}",
+                    )
         super()._data_processing()
 
-    def _load_feat(self, filepath: str, source: Any) -> Any:
-        with atomic_files.read_cells_verbatim():
-            return super()._load_feat(filepath, source)
 
-    def _load_user_or_item_feat(
-        self, token: str, dataset_path: str, source: Any, field_name: str
-    ) -> Any:
-        path = Path(dataset_path) / f"{token}.{source.value}"
-        wanted, _ = self._get_load_and_unload_col(source)
-        if path.is_file() and (wanted is None or wanted):
-            column = getattr(self, field_name)
-            check_atomic_file(path, [column], self.config["field_separator"])
-        return super()._load_user_or_item_feat(token, dataset_path, source, field_name)
-
-    def _check_pairs(self, path: Path) -> None:
-        columns = [self.uid_field, self.iid_field]
-        repeated = self.inter_feat.duplicated(columns)
-        if repeated.any() and not self.config["rm_dup_inter"]:
-            row = self.inter_feat[repeated].iloc[0]
-            raise DataError(
-                f"{path.name} holds the same interaction twice.",
-                found=f"{int(repeated.sum())} repeated rows, for example user "
-                f"{row[columns[0]]!r} and item {row[columns[1]]!r}",
-                expected="every user-item pair once",
-                hint="pass --set rm_dup_inter=first to keep the first of each",
-            )
+def _place(part: str) -> int:
+    """Where a split of this name belongs in `benchmark_filename`: training, validation, test."""
+    starts = ("tr", "va", "te")
+    return starts.index(part[:2].lower()) if part[:2].lower() in starts else 1
 
 
 def split_description(dataset: MultimodalDataset, config: Any) -> dict[str, Any]:

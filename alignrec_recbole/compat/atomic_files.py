@@ -1,10 +1,8 @@
-"""How RecBole reads atomic files: missing cells, and cells read verbatim."""
+"""How RecBole holds the columns of atomic files: missing cells, and times."""
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 from alignrec_recbole.compat.patching import ModuleProxy
@@ -56,28 +54,25 @@ def patch_fill_nan(dataset: Any) -> bool:
     return True
 
 
-_MISSING_NUMBERS = ["", "nan", "NaN", "NA", "N/A", "null", "None"]
+def patch_time_order(dataset: Any) -> bool:
+    """RecBole orders by times that it has rounded to float32: those of 2 minutes become equal.
 
-
-@contextlib.contextmanager
-def read_cells_verbatim() -> Iterator[None]:
-    """RecBole reads the cells of atomic files verbatim: "NA" is a token, `"` a character.
-
-    pandas' defaults would read some names as missing values and join lines between two marks.
+    The rows are put in the order of the exact times before they are rounded; RecBole's own sorting
+    is stable and keeps that order. No upstream report known.
     """
-    from recbole.data.dataset import dataset as module
+    import torch
 
-    from alignrec_recbole.io.tsv import AS_WRITTEN
+    if int(torch.FloatTensor([1_500_000_001.0])[0]) == 1_500_000_001:
+        return False
+    original = dataset.Dataset._change_feat_format
 
-    outer = module.pd
+    def _change_feat_format(self: Any) -> None:
+        ordered = self.benchmark_filename_list is None and self.config["eval_args"]["order"] == "TO"
+        if ordered and self.time_field in self.inter_feat:
+            self.inter_feat = self.inter_feat.sort_values(
+                self.time_field, kind="stable", ignore_index=True
+            )
+        original(self)
 
-    def read_csv(*arguments: Any, **keywords: Any) -> Any:
-        types = keywords.get("dtype") or {}
-        missing = {name: [""] if kind is str else _MISSING_NUMBERS for name, kind in types.items()}
-        return outer.read_csv(*arguments, **keywords, **AS_WRITTEN, na_values=missing)
-
-    module.pd = ModuleProxy(outer, read_csv=read_csv)
-    try:
-        yield
-    finally:
-        module.pd = outer
+    dataset.Dataset._change_feat_format = _change_feat_format
+    return True

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from alignrec_recbole.compat import config, libraries
-from alignrec_recbole.compat.atomic_files import patch_fill_nan
+from alignrec_recbole.compat.atomic_files import patch_fill_nan, patch_time_order
 from alignrec_recbole.compat.checkpoint_patches import (
     patch_checkpoint_names,
     patch_checkpoints,
@@ -45,6 +45,7 @@ PATCHES: dict[str, dict[str, Patch]] = {
     "patch_dok_update": dict.fromkeys(libraries.DOK_UPDATERS, libraries.patch_dok_update),
     "patch_agg_len": {DATASET: libraries.patch_agg_len},
     "patch_fill_nan": {DATASET: patch_fill_nan},
+    "patch_time_order": {DATASET: patch_time_order},
     "patch_config_strings": {CONFIGURATOR: config.patch_config_strings},
     "patch_command_line": {CONFIGURATOR: config.patch_command_line},
     "patch_cuda_visible_devices": {CONFIGURATOR: config.patch_cuda_visible_devices},

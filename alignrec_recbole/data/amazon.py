@@ -328,7 +328,7 @@ def check_ids(path: Path, frame: pd.DataFrame) -> None:
         DataError: rows do not fit, or the file is not a table of users and items.
     """
     header = read_header(path)
-    check_lines(path, header)
+    check_lines(path, len(header))
     names = [column.partition(":")[0] for column in header]
     keys = [next((n for n in some if n in names), None) for some in (USER_COLUMNS, ITEM_COLUMNS)]
     if None in keys:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from alignrec_recbole.compat.imports import recbole_folder
-from alignrec_recbole.errors import UnknownNameError
+from alignrec_recbole.errors import DataError, UnknownNameError
 from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.names import check_name, is_safe_name
+from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 
@@ -28,6 +31,7 @@ def find_dataset(name: str, data_path: Path | None = None) -> Path:
     ml-100k is also found inside the recbole package, if in none of the folders.
 
     Raises:
+        DataError: the name cannot be that of a folder.
         UnknownNameError: with the folders searched and the remedies.
     """
     folders = data_folders(data_path)
@@ -48,15 +52,56 @@ def find_dataset(name: str, data_path: Path | None = None) -> Path:
 
 
 def locate_dataset(name: str, folders: list[Path]) -> Path | None:
-    """The folder of a data set's interactions, or None if there are none."""
-    for folder in folders:
-        path = inside(folder, name)
-        if any(path.glob(f"{name}*.inter")):
+    """The folder of a data set's interactions, or None if there are none.
+
+    Raises:
+        DataError: the name cannot be that of a folder, or leads out of the folders.
+    """
+    paths = [inside(folder, name) for folder in folders]
+    check_name(name, "data set", DataError)
+    for path in paths:
+        if _has_interactions(path, name):
             return path.resolve()
     shipped = recbole_examples()
     if name == SHIPPED and shipped is not None and (shipped / name).is_dir():
         return shipped / name
     return None
+
+
+def interaction_files(folder: Path, name: str, parts: Sequence[str] | None = None) -> list[Path]:
+    """Paths of a data set's interactions: `NAME.inter`, or `NAME.PART.inter` per part.
+
+    Args:
+        folder: of the data set.
+        name: of the data set.
+        parts: RecBole's `benchmark_filename`, or None.
+    """
+    names = [f"{name}.inter"] if parts is None else [f"{name}.{part}.inter" for part in parts]
+    return [folder / each for each in names]
+
+
+def split_files(folder: Path, name: str) -> list[Path]:
+    """The regular files `NAME.PART.inter` of a folder, sorted."""
+    return sorted(
+        path
+        for path in _entries(folder)
+        if path.name.startswith(f"{name}.")
+        and path.name.endswith(".inter")
+        and path.name != f"{name}.inter"
+        and is_regular_file(path)
+    )
+
+
+def _has_interactions(folder: Path, name: str) -> bool:
+    return is_regular_file(folder / f"{name}.inter") or bool(split_files(folder, name))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder contains; nothing if it cannot be read. Names are no patterns."""
+    try:
+        return sorted(folder.iterdir())
+    except (OSError, ValueError):
+        return []
 
 
 def registered_datasets() -> list[str]:
@@ -66,7 +111,14 @@ def registered_datasets() -> list[str]:
 
 def present_datasets(folders: list[Path]) -> list[str]:
     """Names of the data sets whose interactions are in one of the folders."""
-    return sorted({path.parent.name for folder in folders for path in folder.glob("*/*.inter")})
+    return sorted(
+        {
+            path.name
+            for folder in folders
+            for path in _entries(folder)
+            if is_safe_name(path.name) and _has_interactions(path, path.name)
+        }
+    )
 
 
 def dataset_defaults(name: str) -> dict:

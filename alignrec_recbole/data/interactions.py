@@ -1,94 +1,38 @@
-"""Interaction files, every row checked: MMRec's layout is read here, RecBole's by RecBole.
+"""Interaction files in MMRec's layout, and what holds for both layouts: ids and split labels.
 
 Tab-separated with a header: a user column (`userID` or `user_id`), an item column (`itemID` or
-`item_id`), optionally `x_label` with 0 train, 1 validation, 2 test. Other columns are ignored.
+`item_id`), optionally `x_label` with 0 train, 1 validation, 2 test. Other columns are read if they
+are asked for. White space around an id is no part of it, as in item tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from alignrec_recbole.errors import DataError
-from alignrec_recbole.io.tsv import AS_WRITTEN, check_lines, read_header
+from alignrec_recbole.io.tsv import check_lines, line_of, read_cells, read_header
 
 USER_COLUMNS = ("userID", "user_id")
 ITEM_COLUMNS = ("itemID", "item_id")
 LABEL_COLUMN = "x_label"
-TYPES = ("token", "token_seq", "float", "float_seq")  # RecBole's
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """Users and items as string tokens, and the split label of each row or None."""
+    """Users and items as string tokens, and the split label of each row or None.
+
+    `extra` has the cells of the other columns that were asked for, by name.
+    """
 
     users: np.ndarray
     items: np.ndarray
     labels: np.ndarray | None
-
-
-def check_atomic_file(path: Path, columns: Sequence[str], separator: str = "\t") -> None:
-    """Check a file in RecBole's layout before RecBole reads it.
-
-    Args:
-        path: .inter, .user or .item.
-        columns: required names (without type), with a value in every line.
-        separator: of the cells.
-
-    Raises:
-        DataError: the header, a line or a cell of `columns` is malformed.
-    """
-    header = read_header(path, separator)
-    for entry in header:
-        name, colon, kind = entry.partition(":")
-        if not colon or kind not in TYPES:
-            raise DataError(
-                f"{path.name} has a column without a type.",
-                found=f"{entry!r} in the header",
-                expected=f"{name}:{' or :'.join(TYPES)}",
-                hint="write the type, or convert the file to tabs if it uses another delimiter",
-            )
-    names = [entry.partition(":")[0] for entry in header]
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise DataError(
-            f"{path.name} has no column {missing[0]!r}.",
-            found=f"columns {', '.join(names)}",
-            expected=", ".join(f"{column}:token" for column in columns),
-            hint="rename the columns, or set USER_ID_FIELD and ITEM_ID_FIELD",
-        )
-    check_lines(path, header, separator)
-    _read(path, [header[names.index(column)] for column in columns], separator)
-
-
-def _read(path: Path, columns: list[str], separator: str) -> pd.DataFrame:
-    """The columns as text, none of their cells empty."""
-    frame = pd.read_csv(
-        path,
-        sep=separator,
-        usecols=columns,
-        dtype=str,
-        encoding="utf-8-sig",
-        index_col=False,
-        **AS_WRITTEN,
-    )
-    if frame.empty:
-        raise DataError(
-            f"{path.name} has a header but no rows.", found=str(path), expected="rows below it"
-        )
-    for column in columns:
-        empty = np.flatnonzero(frame[column].str.strip() == "")
-        if len(empty):
-            raise DataError(
-                f"{path.name} has empty cells in column {column!r}.",
-                found=f"{len(empty)} of them, first in row {empty[0] + 1} below the header",
-                expected="a value in every line",
-            )
-    return frame
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def is_typed(path: Path) -> bool:
@@ -96,44 +40,131 @@ def is_typed(path: Path) -> bool:
     return all(":" in column for column in read_header(path))
 
 
-def read_interactions(path: Path) -> Interactions:
+def read_interactions(path: Path, extra: Collection[str] = ()) -> Interactions:
     """Read and check an interaction file in MMRec's layout.
 
+    Args:
+        path: the file.
+        extra: other columns to read.
+
     Raises:
-        DataError: a column is missing, a label is not 0, 1 or 2, a cell is empty, a pair occurs
+        DataError: a column is missing, a label is not 0, 1 or 2, an id is empty, a pair occurs
             twice, there are no rows (or no training rows), or the bytes are not UTF-8.
     """
     path = Path(path)
     header = read_header(path)
     user, item = _column(path, header, USER_COLUMNS), _column(path, header, ITEM_COLUMNS)
+    check_columns(path, header, extra)
     columns = [user, item] + ([LABEL_COLUMN] if LABEL_COLUMN in header else [])
-    check_lines(path, header)
-    frame = _read(path, columns, "\t")
-    users, items = frame[user].to_numpy(dtype=object), frame[item].to_numpy(dtype=object)
+    check_lines(path, len(header))
+    frame = read_cells(path, header, [*columns, *(name for name in extra if name not in columns)])
+    for column in (user, item):
+        frame[column] = id_tokens(path, column, frame[column])
+    check_pairs(path, frame, user, item)
+    labels = split_labels(path, frame[LABEL_COLUMN]) if LABEL_COLUMN in header else None
+    return Interactions(
+        frame[user].to_numpy(dtype=object),
+        frame[item].to_numpy(dtype=object),
+        labels,
+        {name: frame[name].to_numpy(dtype=object) for name in extra},
+    )
+
+
+def check_columns(path: Path, header: Collection[str], wanted: Collection[str]) -> None:
+    """Refuse a name of `load_col` that the file does not have.
+
+    Raises:
+        DataError: with the columns of the file.
+    """
+    unknown = [name for name in wanted if name not in header]
+    if unknown:
+        raise DataError(
+            f"{path.name} has no column {unknown[0]!r}, which load_col or another setting names.",
+            found=f"columns {', '.join(header)}",
+            expected="names of columns of the file",
+        )
+
+
+def id_tokens(path: Path, column: str, cells: pd.Series) -> np.ndarray:
+    """The ids of a column without white space around them.
+
+    Raises:
+        DataError: a cell has no id.
+    """
+    codes, names = pd.factorize(cells)
+    tokens = np.array([str(name).strip() for name in names], dtype=object)
+    without = np.flatnonzero(tokens == "")
+    if len(without):
+        empty = np.flatnonzero(np.isin(codes, without))
+        raise DataError(
+            f"{path.name} has empty cells in column {column!r}.",
+            found=f"{len(empty)} of them, first in row {empty[0] + 1} below the header, "
+            f"line {line_of(path, int(empty[0]))}",
+            expected="a value in every line",
+        )
+    return tokens[codes]
+
+
+def check_pairs(
+    path: Path,
+    frame: pd.DataFrame,
+    user: str,
+    item: str,
+    *,
+    several_files: bool = False,
+    hint: str = "",
+) -> None:
+    """Refuse rows of which two have the same user and item.
+
+    Args:
+        path: the file, or with `several_files` the first of those whose rows are in `frame`.
+        frame: has the columns `user` and `item`.
+        user, item: names of the columns.
+        several_files: the rows are not those of `path` alone, so that no line is named.
+        hint: what to do; default: to remove the rows.
+
+    Raises:
+        DataError: with the first row that repeats a pair.
+    """
     repeated = frame.duplicated([user, item]).to_numpy()
     if repeated.any():
         first = int(np.flatnonzero(repeated)[0])
+        place = "" if several_files else f" in line {line_of(path, first)}"
         raise DataError(
-            f"{path.name} contains the same interaction twice.",
-            found=f"{int(repeated.sum())} repeated rows, e.g. user {users[first]!r} and item "
-            f"{items[first]!r} in line {first + 2}",
+            f"{path.name} {'and the other splits contain' if several_files else 'contains'} "
+            "the same interaction twice.",
+            found=f"{int(repeated.sum())} repeated rows, e.g. user {frame[user].iloc[first]!r} and "
+            f"item {frame[item].iloc[first]!r}{place}",
             expected="every user-item pair once",
-            hint="remove the repeated rows: they would count twice and could be in two splits",
+            hint=hint
+            or "remove the repeated rows: they would count twice and could be in two splits",
         )
-    labels = _labels(path, frame[LABEL_COLUMN]) if LABEL_COLUMN in header else None
-    return Interactions(users, items, labels)
 
 
-def _labels(path: Path, column: pd.Series) -> np.ndarray:
-    known = column.isin(["0", "1", "2"]).to_numpy()
+def split_labels(path: Path, cells: pd.Series, *, as_numbers: bool = False) -> np.ndarray:
+    """The labels 0, 1 and 2 of the rows, int64.
+
+    Args:
+        path: the file.
+        cells: their text.
+        as_numbers: whether `1.0` is the label 1, as in a column of type float.
+
+    Raises:
+        DataError: a cell has another value, or a split has no rows.
+    """
+    if as_numbers:
+        cells = pd.Series(cells.astype(object)).replace({f"{i}.0": str(i) for i in range(3)})
+    known = cells.isin(["0", "1", "2"]).to_numpy()
     if not known.all():
         first = int(np.flatnonzero(~known)[0])
         raise DataError(
             f"{path.name} has unknown split labels.",
-            found=f"{int((~known).sum())} rows, first {column.iloc[first]!r} in line {first + 2}",
+            found=f"{int((~known).sum())} rows, first {cells.iloc[first]!r} in line "
+            f"{line_of(path, first)}",
             expected="0 (train), 1 (validation) or 2 (test)",
+            hint=f"rename the column {LABEL_COLUMN} if it is no split",
         )
-    labels = column.to_numpy(dtype=object).astype(np.int64)
+    labels = cells.to_numpy(dtype=object).astype(np.int64)
     for label, part in enumerate(("training", "validation", "test")):
         if not (labels == label).any():
             raise DataError(

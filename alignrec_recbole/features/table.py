@@ -10,7 +10,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -284,7 +284,11 @@ _MODALITY_WORDS: dict[str, Modality] = {
 
 
 def align(
-    table: FeatureTable, tokens: Sequence[str], *, zero_rows_missing: bool = False
+    table: FeatureTable,
+    tokens: Sequence[str],
+    *,
+    zero_rows_missing: bool = False,
+    catalogue: Collection[str] = (),
 ) -> ItemFeatures:
     """The rows of a feature file in the order of `tokens`.
 
@@ -292,24 +296,21 @@ def align(
         table: the file.
         tokens: item token by internal id; tokens[0] is PAD.
         zero_rows_missing: treat undeclared zero rows as items without the modality.
+        catalogue: item tokens of the interaction files, those included that no split has; a file
+            without a manifest has rows for them.
 
     Raises:
         FeatureError: an item has no row, the number of rows is wrong, or values are not finite.
     """
-    manifest, name = table.manifest, table.path.name
+    manifest = table.manifest
     wanted = [str(token) for token in tokens[1:]]
     if manifest.items is None:
-        row = _rows_by_number(table, wanted)
+        row = _rows_by_number(table, wanted, catalogue)
     else:
         place = {token: i for i, token in enumerate(manifest.items)}
         absent = [token for token in wanted if token not in place]
         if absent:
-            raise FeatureError(
-                f"{name} has no row for {len(absent)} of the data set's {len(wanted)} items.",
-                found=f"{len(manifest.items)} rows; missing for example item {absent[0]!r}",
-                expected="a row for every item; items without the modality listed under 'missing'",
-                hint="encode the data set's own item table again",
-            )
+            raise _absent_items(table, absent, len(wanted))
         row = np.fromiter((place[token] for token in wanted), np.int64, len(wanted))
     missing = set(manifest.missing)
     values = np.zeros((len(tokens), table.matrix.shape[1]), dtype=np.float32)
@@ -334,8 +335,43 @@ def _drop_pages(matrix: np.ndarray) -> None:
         matrix.base.madvise(mmap.MADV_DONTNEED)
 
 
-def _rows_by_number(table: FeatureTable, wanted: list[str]) -> np.ndarray:
-    other = next((token for token in wanted if not _is_row_number(token)), None)
+def _absent_items(table: FeatureTable, absent: list[str], items: int) -> FeatureError:
+    """The error that items have no row; names a row whose token only looks different."""
+    manifest = table.manifest
+    alike = {_bare(token): token for token in manifest.items or []}
+    pairs = [(token, alike[_bare(token)]) for token in absent if _bare(token) in alike]
+    found = f"{len(manifest.items or [])} rows; missing for example item {absent[0]!r}"
+    expected = "a row for every item; items without the modality listed under 'missing'"
+    hint = "encode the data set's own item table again"
+    if pairs:
+        found += f"; {pairs[0][1]!r} of {manifest.source} looks like {pairs[0][0]!r}"
+        hint = f"write the ids of {manifest.source} and of the interactions alike"
+    return FeatureError(
+        f"{table.path.name} has no row for {len(absent)} of the data set's {items} items.",
+        found=found,
+        expected=expected,
+        hint=hint,
+    )
+
+
+def _bare(token: str) -> str:
+    """A token without what programs that take ids for numbers or text add or remove.
+
+    >>> {_bare(token) for token in ("7", "7.0", " 007 ", "\ufeff7")}
+    {'7'}
+    """
+    bare = token.strip().strip("\ufeff\"'").casefold()
+    whole, point, decimals = bare.partition(".")
+    if point and whole.isdigit() and not decimals.strip("0"):
+        bare = whole
+    return bare.lstrip("0") or bare[:1]
+
+
+def _rows_by_number(
+    table: FeatureTable, wanted: list[str], catalogue: Collection[str]
+) -> np.ndarray:
+    every = [*wanted, *map(str, catalogue)]
+    other = next((token for token in every if not _is_row_number(token)), None)
     if other is not None:
         raise FeatureError(
             f"{table.path.name} has no manifest, and item tokens are not row numbers.",
@@ -343,15 +379,23 @@ def _rows_by_number(table: FeatureTable, wanted: list[str]) -> np.ndarray:
             expected=f"a manifest {table.path.stem}.json naming the item of each row",
             hint="write the features with alignrec_recbole.features.table.save_features",
         )
-    row = np.array([int(token) for token in wanted], dtype=np.int64)
-    if row.max() + 1 != len(table.matrix):
+    numbers = np.array([int(token) for token in every], dtype=np.int64)
+    rows, first, last = len(table.matrix), numbers.min(), numbers.max()
+    if last + 1 != rows and first == 1 and last == rows:
+        raise FeatureError(
+            f"The item ids start at 1, and {table.path.name} has no row 0.",
+            found=f"{rows} rows; item ids run from 1 to {last}",
+            expected=f"{last + 1} rows: row n belongs to item n, and row 0 is unused",
+            hint="put a row in front of the others, or number the items from 0",
+        )
+    if last + 1 != rows:
         raise FeatureError(
             f"{table.path.name} does not have one row per item.",
-            found=f"{len(table.matrix)} rows",
-            expected=f"{row.max() + 1}: item ids run from 0 to {row.max()}",
+            found=f"{rows} rows",
+            expected=f"{last + 1}: item ids run from {first} to {last}",
             hint="use the file of this data set, or add a manifest that names the rows",
         )
-    return row
+    return numbers[: len(wanted)]
 
 
 def _is_row_number(token: str) -> bool:

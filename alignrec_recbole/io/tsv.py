@@ -1,29 +1,47 @@
-"""Tab-separated files, read verbatim and checked line by line."""
+"""Separated text files, read verbatim and checked line by line in bounded memory."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import pandas as pd
 
 from alignrec_recbole.errors import DataError
+from alignrec_recbole.io.opening import open_input
 
 # options of pandas: a quotation mark is an ordinary character, and "NA" a name
 AS_WRITTEN: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "keep_default_na": False}
+
+BLOCK = 1 << 20  # bytes read together
+LONGEST_HEADER = 1 << 20  # bytes
+LONGEST_LINE = 16 << 20  # bytes
+MAX_COLUMNS = 10_000
+MAX_CELL = 1 << 30  # characters of a quoted cell
 
 
 def read_header(path: Path, separator: str = "\t") -> list[str]:
     """Column names of a separated file, a byte order mark removed.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8, or names a column twice.
+        DataError: the file is missing, no regular file, empty or not UTF-8, has a header of more
+            than MAX_COLUMNS columns, or names a column twice.
     """
+    with open_input(path) as handle:
+        line = handle.readline(LONGEST_HEADER + 1)
+    if len(line) > LONGEST_HEADER:
+        raise DataError(
+            f"The header of {path.name} is too long.",
+            found=f"a first line of more than {LONGEST_HEADER:,} bytes",
+            expected="column names in the first line",
+        )
     try:
-        with open(path, encoding="utf-8-sig") as handle:
-            header = handle.readline().rstrip("\r\n")
-    except FileNotFoundError:
-        raise DataError(f"There is no interaction file {path}.") from None
+        header = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise not_utf8(path, error) from error
     if not header.strip():
@@ -31,7 +49,13 @@ def read_header(path: Path, separator: str = "\t") -> list[str]:
             f"{path.name} is empty.", found=str(path), expected="a header line and interactions"
         )
     columns = header.split(separator)
-    twice = [column for column in columns if columns.count(column) > 1]
+    if len(columns) > MAX_COLUMNS:
+        raise DataError(
+            f"{path.name} has too many columns.",
+            found=f"{len(columns):,} in its header",
+            expected=f"at most {MAX_COLUMNS:,}",
+        )
+    twice = [column for column, count in Counter(columns).items() if count > 1]
     if twice:
         raise DataError(
             f"{path.name} names the column {twice[0]!r} twice.",
@@ -41,36 +65,149 @@ def read_header(path: Path, separator: str = "\t") -> list[str]:
     return columns
 
 
-def check_lines(path: Path, header: Sequence[str], separator: str = "\t") -> None:
-    """Check that a file is UTF-8 and has as many cells in every line as in its header.
+def check_lines(path: Path, width: int, separator: str = "\t") -> None:
+    """Check that a file is UTF-8 text with the same number of cells in every line.
+
+    Args:
+        path: the file; blank lines are passed over.
+        width: cells per line.
+        separator: of the cells.
 
     Raises:
-        DataError: with the first line that differs; a reader would drop or shift its cells.
+        DataError: with the first line that differs; a reader would drop or shift its cells. Also
+            for a carriage return inside a line or a zero byte, at which some readers end a line.
     """
-    data = path.read_bytes()
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from error
-    mark, wanted = separator.encode(), len(header) - 1
-    lines = data.split(b"\n")
-    wrong = [i for i, line in enumerate(lines) if line.count(mark) != wanted and line.strip()]
+    mark, wanted = separator.encode(), width - 1
+    wrong, first, cells, number = 0, 0, 0, 1
+    with open_input(path) as handle:
+        for block in _blocks(path, handle):
+            _check_text(path, block, number)
+            lines = block.split(b"\n")
+            odd = [i for i, line in enumerate(lines) if line.count(mark) != wanted and _full(line)]
+            if odd and not wrong:
+                first, cells = number + odd[0], lines[odd[0]].count(mark) + 1
+            wrong += len(odd)
+            number += len(lines) - 1
     if wrong:
-        cells = lines[wrong[0]].count(mark) + 1
         raise DataError(
             f"{path.name} is not a regular table.",
-            found=f"{len(wrong)} lines with another number of cells, first line {wrong[0] + 1} "
-            f"with {cells} cells",
-            expected=f"{len(header)} cells in every line, as in the header",
+            found=f"{wrong} lines with another number of cells, first line {first} with {cells} "
+            "cells",
+            expected=f"{width} cells in every line, as in the header",
             hint="complete these lines, or convert the file to tabs if it uses another delimiter",
         )
 
 
-def not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
-    """The error that a file is not UTF-8, with its first byte that is not."""
+def _blocks(path: Path, handle: BinaryIO) -> Iterator[bytes]:
+    """The file in parts of whole lines."""
+    rest = b""
+    while data := handle.read(BLOCK):
+        rest += data
+        end = rest.rfind(b"\n") + 1
+        if end:
+            yield rest[:end]
+            rest = rest[end:]
+        elif len(rest) > LONGEST_LINE:
+            raise DataError(
+                f"{path.name} is not a text file of lines.",
+                found=f"a line of more than {LONGEST_LINE:,} bytes",
+                expected="one row per line",
+            )
+    if rest:
+        yield rest.removesuffix(b"\r")
+
+
+def _check_text(path: Path, block: bytes, number: int) -> None:
+    """Refuse bytes that are no text or end a line for some readers; `number` of the first line."""
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error, number) from error
+    for byte, name in ((b"\0", "zero byte"), (b"\r", "carriage return")):
+        if byte not in block or (byte == b"\r" and block.count(b"\r") == block.count(b"\r\n")):
+            continue
+        lines = block.split(b"\n")
+        inside = next(i for i, line in enumerate(lines) if byte in line.removesuffix(b"\r"))
+        raise DataError(
+            f"{path.name} has a {name} in line {number + inside}.",
+            found=repr(lines[inside][:80].decode("utf-8", "replace")),
+            expected="lines that end in a line feed, or in a carriage return and a line feed",
+            hint="remove it, or convert the line ends of the file",
+        )
+
+
+def _full(line: bytes) -> bool:
+    """Whether a line has a cell: readers pass over empty lines and lines of blanks."""
+    return bool(line.strip(b" \r"))
+
+
+def read_cells(
+    path: Path, header: Sequence[str], columns: Collection[str], separator: str = "\t"
+) -> pd.DataFrame:
+    """The columns of a file that `check_lines` accepts, every cell as its text.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    with open_input(path) as handle:
+        frame = pd.read_csv(
+            handle,
+            sep=separator if len(separator) == 1 else re.escape(separator),
+            engine="c" if len(separator) == 1 else "python",
+            header=0,
+            names=list(header),
+            usecols=list(columns),
+            dtype=str,
+            encoding="utf-8-sig",
+            index_col=False,
+            **AS_WRITTEN,
+        )
+    if frame.empty:
+        raise DataError(
+            f"{path.name} has a header but no rows.", found=str(path), expected="rows below it"
+        )
+    return frame
+
+
+def line_of(path: Path, row: int) -> int:
+    """Number of the line that holds a row (from 0) below the header; blank lines are none.
+
+    Only errors need it: the file is read again.
+    """
+    number = seen = 0
+    with open_input(path) as handle:
+        for line in handle:
+            number += 1
+            seen += _full(line.rstrip(b"\n"))
+            if seen == row + 2:
+                break
+    return number
+
+
+@contextlib.contextmanager
+def wide_cells() -> Iterator[None]:
+    """The csv module reads cells of up to MAX_CELL characters, not of 131,072 alone."""
+    before = csv.field_size_limit(MAX_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError, line: int = 1) -> DataError:
+    """The error that a file is not UTF-8, with its first byte that is not.
+
+    Args:
+        path: the file.
+        error: of decoding a part of it that starts with line `line`.
+        line: number of that line, from 1.
+    """
+    data = error.object
+    number = line + data.count(b"\n", 0, error.start)
+    column = error.start - data.rfind(b"\n", 0, error.start) - 1
     return DataError(
         f"{path.name} is not UTF-8 text.",
-        found=f"byte 0x{error.object[error.start]:02x} at position {error.start}",
+        found=f"byte 0x{data[error.start]:02x} in line {number} at position {column}",
         expected="UTF-8",
         hint="convert it, for example with iconv -f LATIN1 -t UTF-8",
     )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from alignrec_recbole.compat.config import hide_command_line
-from alignrec_recbole.data.dataset_paths import find_dataset
+from alignrec_recbole.data.dataset_paths import find_dataset, interaction_files
 from alignrec_recbole.dataset import MultimodalDataset, split_description
 from alignrec_recbole.errors import AlignRecError, DataError, SettingError
 from alignrec_recbole.features.table import manifest_summary
@@ -261,7 +261,8 @@ def effective_config(config: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 def _data_files(dataset: Any, folder: Path) -> list[Path]:
     """Files of the interactions and of the items and users, as far as they are loaded."""
-    files = sorted(folder.glob(f"{dataset.dataset_name}*.inter"))
+    parts = dataset.config["benchmark_filename"]
+    files = sorted(interaction_files(folder, dataset.dataset_name, parts))
     loaded = {"item": dataset.item_feat, "user": dataset.user_feat}
     named = [
         folder / f"{dataset.dataset_name}.{kind}"

@@ -33,6 +33,7 @@ class PairBatches:
             dataset.inter_feat[dataset.uid_field].numpy(),
             dataset.inter_feat[dataset.iid_field].numpy(),
             negatives=int(arguments.get("sample_num") or 1),
+            tokens=dataset.field2id_token[dataset.uid_field],
         )
         self.batch_size = config["train_batch_size"]
         self.device = config["device"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from alignrec_recbole.errors import DataError
@@ -16,12 +18,20 @@ class PairSampler:
     Args:
         users, items: training pairs, internal ids, equal length.
         negatives: number of negatives per pair.
+        tokens: of the users by internal id, for the error.
 
     Raises:
         DataError: a user has every training item, so no negative exists.
     """
 
-    def __init__(self, users: np.ndarray, items: np.ndarray, *, negatives: int = 1) -> None:
+    def __init__(
+        self,
+        users: np.ndarray,
+        items: np.ndarray,
+        *,
+        negatives: int = 1,
+        tokens: Sequence[str] | None = None,
+    ) -> None:
         self.users = np.asarray(users, dtype=np.int64)
         self.items = np.asarray(items, dtype=np.int64)
         if len(self.users) == 0:
@@ -34,9 +44,11 @@ class PairSampler:
         self._seen = np.unique(self.users * self._stride + self.items)
         owners, degree = np.unique(self._seen // self._stride, return_counts=True)
         if (degree >= len(self.candidate_items)).any():
+            user = int(owners[degree.argmax()])
+            name = f"internal user id {user}" if tokens is None else f"user {str(tokens[user])!r}"
             raise DataError(
                 "No negative item can be drawn for a user who has every training item.",
-                found=f"internal user id {int(owners[degree.argmax()])} with {degree.max()} items",
+                found=f"{name} with {degree.max()} items",
                 expected=f"fewer than the {len(self.candidate_items)} items that occur in training",
                 hint="remove the user or add items",
             )

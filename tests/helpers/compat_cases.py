@@ -160,6 +160,23 @@ def empty_sequences_are_read() -> None:
         assert dataset.item_feat["vector"][row].tolist() == [0.0, 0.0]
 
 
+@needs("patch_time_order", "AssertionError: newest rows")
+def rows_are_ordered_by_the_exact_time() -> None:
+    from recbole.data import create_dataset
+
+    rows = [f"u{u}\ti{i}\t{1_500_000_000 + (7 * i + u) % 11}" for u in range(4) for i in range(11)]
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    settings = config(
+        load_col={"inter": ["user_id", "item_id", "timestamp"]},
+        eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
+    )
+    Path("data/tiny/tiny.inter").write_text("\n".join([header, *rows]) + "\n")
+    test = create_dataset(settings).build()[2]
+    items = test.id2token("item_id", test.inter_feat["item_id"]).tolist()
+    newest = [f"i{next(i for i in range(11) if (7 * i + u) % 11 == 10)}" for u in range(4)]
+    assert items == newest, f"newest rows {newest}, tested {items}"
+
+
 @needs("patch_config_strings", "AssertionError: evaluated")
 def strings_are_never_evaluated() -> None:
     given = {

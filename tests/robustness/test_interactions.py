@@ -148,7 +148,7 @@ CASES = [
         "atomic: duplicate interaction",
         atomic(lambda b: b + first_line(b)),
         "DataError",
-        ("same interaction twice", "rm_dup_inter"),
+        ("same interaction twice", "1 repeated", "remove the repeated rows"),
         ATOMIC,
     ),
     Bad(

@@ -30,7 +30,8 @@ def test_an_epoch_holds_every_pair_once_and_no_training_item_as_negative():
 
 def test_batches_are_full_but_the_last():
     table = {"u": torch.from_numpy(USERS), "i": torch.from_numpy(ITEMS)}
-    split = SimpleNamespace(uid_field="u", iid_field="i", inter_feat=table)
+    names = {"u": [f"user {i}" for i in range(10)]}
+    split = SimpleNamespace(uid_field="u", iid_field="i", inter_feat=table, field2id_token=names)
     config = {"NEG_PREFIX": "neg_", "train_neg_sample_args": None, "train_batch_size": 4,
               "device": "cpu", "seed": 0}  # fmt: skip
     batches = PairBatches(split, config)
