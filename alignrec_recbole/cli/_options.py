@@ -16,7 +16,9 @@ from click.shell_completion import CompletionItem
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
-COUNT = click.IntRange(min=1)
+COUNT = click.IntRange(1, 10**9)
+THREADS = click.IntRange(1, 1024)
+WORKERS = click.IntRange(0, 256)
 SHARE = click.FloatRange(0, 1)
 _SETTING_OPTIONS = {"crop": "--min-crop-area", "recompute": "--gradient-checkpointing"}
 
@@ -257,7 +259,7 @@ def device() -> Callable[[Any], Any]:
 
 def threads() -> Callable[[Any], Any]:
     """--threads."""
-    return option("--threads", type=COUNT, metavar="N", help="CPU threads.  [default: all cores]")
+    return option("--threads", type=THREADS, metavar="N", help="CPU threads.  [default: all cores]")
 
 
 def no_progress() -> Callable[[Any], Any]:

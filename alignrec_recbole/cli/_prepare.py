@@ -24,11 +24,12 @@ from alignrec_recbole.encoders.extraction import (
     readable_images,
 )
 from alignrec_recbole.encoders.registry import ENCODER_SYNTAX, find_encoder
-from alignrec_recbole.errors import SettingError
+from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.features import mmrec
 from alignrec_recbole.features.masking import masked_name
 from alignrec_recbole.features.table import FeatureTable
 from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.names import check_name
 from alignrec_recbole.runtime import hardware, memory_usage
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def merge(options: ItemOptions) -> int:
 
 
 def _feature_name(options: ItemOptions) -> str:
-    if options.name:
-        return options.name
+    if options.name is not None:
+        return check_name(options.name, "feature set")
     if options.encoder is None:
         raise SettingError("The feature set is not named.", expected="--name or --encoder")
     return _stem(options.encoder)
@@ -208,13 +209,13 @@ def _report(table: FeatureTable, seconds: float) -> None:
         ["without text", len(manifest.without_text)],
         ["without both" if manifest.modality == "fused" else "absent", len(manifest.missing)],
         *([f"images {what}", count] for what, count in manifest.settings.get("images", {}).items()),
-        *(["note", note] for note in manifest.notes),
+        *(["note", printable(note)] for note in manifest.notes),
         ["seconds", f"{seconds:.1f} ({n / seconds:.1f} items/s)"],
         ["peak memory", f"{memory_usage.peak_rss_bytes() / 2**20:.0f} MiB"],
         ["sha256", manifest.sha256[:16]],
     ]
     print(tabulate(rows, tablefmt="plain"))
-    print(table.path)
+    print(printable(str(table.path)))
 
 
 def _stem(encoder: str) -> str:

@@ -20,11 +20,19 @@ from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders.beit3 import checkpoints
 from alignrec_recbole.encoders.beit3.corpus import read_corpus
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings
-from alignrec_recbole.encoders.beit3.pretraining import Pretraining, Progress, with_heads
+from alignrec_recbole.encoders.beit3.pretraining import Pretraining, with_heads
+from alignrec_recbole.encoders.beit3.run_state import Progress
 from alignrec_recbole.encoders.beit3.targets import make_target
-from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
-from alignrec_recbole.errors import SettingError
+from alignrec_recbole.encoders.beit3.tokenizer import (
+    MAX_MODEL_BYTES,
+    MAX_TOKENS,
+    Tokenizer,
+    train_tokenizer,
+)
+from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io.locks import one_process_only
+from alignrec_recbole.io.opening import read_bytes
 from alignrec_recbole.runtime import hardware
 
 if TYPE_CHECKING:
@@ -33,14 +41,32 @@ if TYPE_CHECKING:
 TOY_SIDE = 112  # pixels: 49 patches, so that a CPU is enough
 
 
+logger = logging.getLogger(__name__)
+
+
 def main(options: PretrainOptions) -> int:
     """Join the other processes and pre-train; 0 when done, 130 when interrupted."""
-    with processes(options) as device:
+    with processes(options) as device, _one_run(options.output):
         try:
             return run(options, device)
         except KeyboardInterrupt:
-            logging.getLogger(__name__).info("stopped; the same command continues")
+            logger.info("stopped; the same command continues")
             return 130
+
+
+@contextmanager
+def _one_run(folder: Path) -> Iterator[None]:
+    """Refuse a second run in a folder; the processes of one run share the first one's lock."""
+    if dist.is_initialized() and dist.get_rank():
+        yield
+        return
+    with one_process_only(
+        folder,
+        ".pretraining.lock",
+        problem="Another pre-training runs in this folder.",
+        hint="wait for it, or choose another --output",
+    ):
+        yield
 
 
 def run(options: PretrainOptions, device: str) -> int:
@@ -59,6 +85,8 @@ def run(options: PretrainOptions, device: str) -> int:
         seed=settings.seed,
         progress=show,
     )
+    tokenizer.check_fits(chosen.model.sizes.vocab_size)
+    tokenizer.check_length(chosen.model.sizes.longest_text)
     target = make_target(settings.target, chosen.model.sizes)
     model = with_heads(chosen.model, target.width, settings.seed, options.keep_mim_head)
     corpus = in_turn(
@@ -71,6 +99,7 @@ def run(options: PretrainOptions, device: str) -> int:
     training = Pretraining(model, target, corpus, settings, folder, device, show, origin)
     progress = training.run(options.max_steps)
     if progress.step < training.steps:
+        logger.info("stopped after step %d; the same command continues", progress.step)
         return 130
     kind = settings.target.partition(":")[0]
     notes = [f"pre-trained on the items of {options.dataset}, MIM target {kind}"]
@@ -96,10 +125,9 @@ def read_settings(options: PretrainOptions) -> PretrainSettings:
         return PretrainSettings(**options.settings)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        option = setting_option(name)
+        option = setting_option(str(first["loc"][0]))
         raise SettingError(
-            f"{option} cannot be {first['input']!r}.", expected=first["msg"]
+            f"{option} cannot be {printable(repr(first['input']), 80)}.", expected=first["msg"]
         ) from error
 
 
@@ -110,7 +138,7 @@ def _tokenizer(options: PretrainOptions, items: ItemTable) -> Tokenizer:
         SettingError: the copy is there, and another one is given.
     """
     path = options.output / "tokenizer.spm"
-    if path.is_file():
+    if os.path.lexists(path):
         if (
             options.tokenizer
             and Tokenizer(Path(options.tokenizer)).sha256 != Tokenizer(path).sha256
@@ -128,7 +156,7 @@ def _tokenizer(options: PretrainOptions, items: ItemTable) -> Tokenizer:
             given = checkpoints.find_tokenizer(options.tokenizer, options.weights)
             Tokenizer(given)
             with atomic_write(path) as handle:
-                handle.write(given.read_bytes())
+                handle.write(read_bytes(given, what="tokenizer", max_bytes=MAX_MODEL_BYTES))
     return Tokenizer(path, options.max_tokens or MAX_TOKENS)
 
 
@@ -174,21 +202,47 @@ def plot(progress: Progress, path: Path) -> None:
 @contextmanager
 def processes(options: PretrainOptions) -> Iterator[str]:
     """Join the group that torchrun started, if it did; yields this process's device."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = _environment_number("WORLD_SIZE", 1, least=1) > 1
+    jobs = _environment_number("LOCAL_WORLD_SIZE", 1, least=1)
+    first = _environment_number("RANK", 0) == 0
     device = hardware.choose_device(options.device)
     if several and device.startswith("cuda"):
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        device = f"cuda:{_environment_number('LOCAL_RANK', 0)}"
         torch.cuda.set_device(device)
-    hardware.set_threads(options.threads, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    first = os.environ.get("RANK", "0") == "0"
+    hardware.set_threads(options.threads, jobs)
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
     if several:
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        try:
+            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        except (ValueError, RuntimeError) as error:
+            raise SettingError(
+                "The other processes of this pre-training were not found.",
+                found=f"WORLD_SIZE {os.environ['WORLD_SIZE']}; {str(error).splitlines()[0]}",
+                expected="processes that torchrun starts, or no WORLD_SIZE in the environment",
+                hint="torchrun --nproc-per-node N run_benchmark.py pretrain …",
+            ) from error
     try:
         yield device
     finally:
         if several:
             dist.destroy_process_group()
+
+
+def _environment_number(name: str, default: int, least: int = 0) -> int:
+    """A number that torchrun sets.
+
+    Raises:
+        SettingError: it is no whole number, or out of range.
+    """
+    text = os.environ.get(name, str(default))
+    if text.isdecimal() and len(text) < 7 and int(text) >= least:
+        return int(text)
+    raise SettingError(
+        f"The environment variable {name} cannot be used.",
+        found=printable(text, 80),
+        expected=f"a whole number from {least}, as torchrun sets it",
+        hint=f"unset {name}",
+    )
 
 
 def in_turn(work: Callable[[], Any]) -> Any:

@@ -94,7 +94,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
     ),
     option(
         "--workers",
-        type=click.IntRange(min=0),
+        type=_options.WORKERS,
         metavar="N",
         help="Processes that decode images.  [default: cores − 1]",
     ),

@@ -93,7 +93,7 @@ def _metavar(annotation: Any, several: bool) -> str:
     _options.tokenizer(),
     option(
         "--vocab-size",
-        type=_options.COUNT,
+        type=click.IntRange(1, 1 << 20),
         default=4000,
         aliases=["--pieces"],
         metavar="N",
@@ -120,7 +120,7 @@ def _metavar(annotation: Any, several: bool) -> str:
     ),
     option(
         "--workers",
-        type=click.IntRange(min=0),
+        type=_options.WORKERS,
         default=0,
         metavar="N",
         help="Processes that decode images.  [default: 0]",

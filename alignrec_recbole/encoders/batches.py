@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from alignrec_recbole.data.images import Decoded
 from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders.base import MASKED_IMAGE, EncodedItems, ImageInput, ItemEncoder
+from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.runtime import allocator
 from alignrec_recbole.runtime.workers import exit_with_parent
 
@@ -149,8 +150,35 @@ def run_batches(
         used = np.flatnonzero(encodable)
         if len(used):
             texts = [items.texts[batch[i]] if has_text[i] else "" for i in used]
-            rows[used] = encoder.rows(texts, [images[i] for i in used])
+            rows[used] = _encoded(encoder, texts, [images[i] for i in used])
         yield Batch(batch, rows, has_text, has_image & encodable, reasons)
+
+
+def _encoded(
+    encoder: ItemEncoder, texts: Sequence[str], images: Sequence[ImageInput]
+) -> np.ndarray:
+    """The encoder's rows.
+
+    Raises:
+        FeatureError: it failed, or its rows are not finite.
+    """
+    try:
+        rows = encoder.rows(texts, images)
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise FeatureError(
+            f"The encoder {encoder.name} failed on a batch of {len(texts)} items.",
+            found=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
+            expected="a model whose tokenizer and sizes belong together, and enough memory",
+            hint="use the complete model, or a smaller --batch-size",
+        ) from error
+    if not np.isfinite(rows).all():
+        raise FeatureError(
+            f"The encoder {encoder.name} computed NaN or infinity.",
+            found=f"{(~np.isfinite(rows)).any(1).sum()} of {len(rows)} rows of a batch",
+            expected="finite numbers",
+            hint="use other weights, or --precision float32",
+        )
+    return rows
 
 
 def encode_table(

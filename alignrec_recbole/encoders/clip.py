@@ -9,6 +9,7 @@ for Language Image Pre-Training", ICCV 2023.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 
 from alignrec_recbole.data.images import centre_square
 from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
+from alignrec_recbole.encoders.model_folders import check_model, quiet_transformers
 from alignrec_recbole.encoders.sentence import folder_identity
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.table import Modality
@@ -44,26 +46,18 @@ class DualEncoder(ItemEncoder):
         self.tokenizer, processor, model = _load(place)
         self.model, self.device = model.float().to(device).eval(), device
         prepack_linears(self.model)
-        text, vision = model.config.text_config, model.config.vision_config
-        self.limit = int(text.max_position_embeddings)
-        self.block = int(
-            getattr(model.config, "projection_dim", None)
-            or getattr(text, "projection_size", None)
-            or text.hidden_size
-        )
+        self.limit, self.block, side = _sizes(place, model.config)
         self.width = self.block * (2 if self.modality == "fused" else 1)
         self.uses_text = self.modality != "image"
         if self.modality != "text":
-            self.decode = partial(centre_square, side=int(vision.image_size))
+            self.decode = partial(centre_square, side=side)
         # SigLIP was trained on texts padded to full length, and reads their padding
         self.pad_fully = model.config.model_type.startswith("siglip")
-        self.mean, self.deviation = (
-            np.asarray(v, dtype=np.float32) for v in (processor.image_mean, processor.image_std)
-        )
+        self.mean, self.deviation = _colours(place, processor)
         self.name = f"{kind}:{_shown(place)}"
         self.settings = {
             **identity(name),
-            "side": int(vision.image_size),
+            "side": side,
             "max_tokens": self.limit,
             "normalise": True,
             "crop": "centre square",
@@ -122,7 +116,7 @@ def identity(name: str) -> dict[str, Any]:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
         raise _cannot_be_loaded(place, error) from error
     return {"model": _shown(place), "revision": str(getattr(config, "_commit_hash", None))}
@@ -131,12 +125,14 @@ def identity(name: str) -> dict[str, Any]:
 def _load(place: str) -> tuple[Any, Any, Any]:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
+    check_model(place)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        processor = AutoImageProcessor.from_pretrained(place)
-        model, loading = AutoModel.from_pretrained(
-            place, use_safetensors=True, output_loading_info=True
-        )
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
+            model, loading = AutoModel.from_pretrained(
+                place, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+            )
     except Exception as error:
         raise _cannot_be_loaded(place, error) from error
     if loading["missing_keys"] or not hasattr(model, "get_image_features"):
@@ -146,6 +142,37 @@ def _load(place: str) -> tuple[Any, Any, Any]:
             expected="a model such as CLIP or SigLIP with all its weights",
         )
     return tokenizer, processor, model
+
+
+def _sizes(place: str, config: Any) -> tuple[int, int, int]:
+    """Tokens of a text at most, width of a projected vector, pixels per side of an image."""
+    try:
+        text, vision = config.text_config, config.vision_config
+        block = (
+            getattr(config, "projection_dim", None)
+            or getattr(text, "projection_size", None)
+            or text.hidden_size
+        )
+        found = int(text.max_position_embeddings), int(block), int(vision.image_size)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _cannot_be_loaded(place, error) from error
+    if min(found) < 1:
+        raise _cannot_be_loaded(place, ValueError(f"tokens, width and image size {found}"))
+    return found
+
+
+def _colours(place: str, processor: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the three colours that the model was trained with."""
+    try:
+        mean, deviation = (
+            np.asarray(v, dtype=np.float32) for v in (processor.image_mean, processor.image_std)
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _cannot_be_loaded(place, error) from error
+    usable = np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all()
+    if not (mean.shape == deviation.shape == (3,) and usable):
+        raise _cannot_be_loaded(place, ValueError("image_mean and image_std of the processor"))
+    return mean, deviation
 
 
 def _cannot_be_loaded(place: str, error: Exception) -> FeatureError:
@@ -159,4 +186,4 @@ def _cannot_be_loaded(place: str, error: Exception) -> FeatureError:
 
 def _shown(place: str) -> str:
     """The hub id, or the last part of a folder: a record shows nobody's folders."""
-    return Path(place).resolve().name if Path(place).is_dir() else place
+    return Path(place).resolve().name if os.path.isdir(place) else place

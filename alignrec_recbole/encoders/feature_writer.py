@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from alignrec_recbole.errors import AlignRecError, FeatureError, WriteError
+from alignrec_recbole.errors import AlignRecError, FeatureError
 from alignrec_recbole.features.table import (
     FeatureTable,
     Modality,
@@ -35,6 +34,7 @@ from alignrec_recbole.features.table import (
     save_features,
 )
 from alignrec_recbole.io.files import atomic_write, named_write_errors, reserve
+from alignrec_recbole.io.locks import one_process_only
 from alignrec_recbole.io.mapped_arrays import create_array, open_array
 from alignrec_recbole.io.opening import read_bytes
 
@@ -126,26 +126,13 @@ class FeatureWriter:
             WriteError: another process has the folder open, it cannot be written to, or the disk
                 has no space for all rows.
         """
-        lock = FileLock(part / "lock", timeout=0)
-        try:
-            part.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout as error:
-            raise WriteError(
-                "Another process is making the same features.",
-                found=f"a lock on {part}",
-                expected="one process per shard",
-                hint="wait for it, or give the processes different --shard i/n",
-            ) from error
-        except OSError as error:
-            raise WriteError(
-                f"{part.parent} cannot be written to.",
-                found=str(error),
-                expected="a folder this user may write to",
-                hint="pass --output DIR",
-            ) from error
         finished = False
-        try:
+        with one_process_only(
+            part,
+            "lock",
+            problem="Another process is making the same features.",
+            hint="wait for it, or give the processes different --shard i/n",
+        ):
             rows = _open_rows(part, n, f, dtype)
             writer = cls(part, blocks, rows, identity)
             del rows
@@ -155,8 +142,6 @@ class FeatureWriter:
                 writer._journal.close()
                 finished = writer._finished
                 del writer.rows  # closed, so that Windows can delete the file
-        finally:
-            lock.release()
         if finished:
             _remove(part)
 

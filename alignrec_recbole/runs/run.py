@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import sys
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from recbole.utils import ModelType
@@ -22,6 +18,7 @@ from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
 from alignrec_recbole.runtime import progress
+from alignrec_recbole.runtime.stop_signals import stop_on_signal
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 
@@ -132,26 +129,13 @@ def _same_modalities(record: RunRecord, prepared: PreparedRun) -> RunRecord:
     return record
 
 
-@contextlib.contextmanager
-def _stop_on_signal(trainer: MultimodalTrainer) -> Iterator[None]:
+def _stop_on_signal(trainer: MultimodalTrainer) -> AbstractContextManager[None]:
     """First Ctrl-C or SIGTERM: finish the epoch, save, stop. Second: stop at once."""
 
-    def handler(number: int, frame: Any) -> None:
-        if trainer.stop_requested:
-            raise KeyboardInterrupt
+    def stop() -> None:
         trainer.stop_requested = True
-        print("\nstopping after this epoch; press again to stop at once", file=sys.stderr)
 
-    try:
-        old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: the caller handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)
+    return stop_on_signal(stop, "stopping after this epoch")
 
 
 def _check_writable(folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
 from alignrec_recbole.data.images import stretched
@@ -18,7 +19,11 @@ from alignrec_recbole.encoders.beit3.masking import generator
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings, logger
 from alignrec_recbole.encoders.beit3.tokenizer import SPECIAL, Tokenizer
 from alignrec_recbole.errors import DataError
-from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io.files import atomic_write, named_write_errors, sha256_file
+from alignrec_recbole.io.mapped_arrays import create_array, open_array
+from alignrec_recbole.io.opening import is_regular_file, read_text
+
+MAX_INDEX_BYTES = 1 << 30
 
 
 @dataclass
@@ -68,12 +73,13 @@ def read_corpus(
     """Tokenise and decode once; pixels are cached in `folder` for the next epochs and runs.
 
     Raises:
-        DataError: fewer than two items have a text or a readable image.
+        DataError: fewer than two items have a text or a readable image, or none has both.
+        WriteError: the disk has no space for the pixels.
     """
     ids = [np.array(tokenizer.encode(text[:100_000]), dtype=np.int64) for text in items.texts]
     pixels, place = _decode(items, folder, side, workers, progress)
-    content = np.array([len(i) > SPECIAL for i in ids]) | (place >= 0)
-    useful = np.flatnonzero(content)
+    has_text, has_image = np.array([len(i) > SPECIAL for i in ids]), place >= 0
+    useful = np.flatnonzero(has_text | has_image)
     order = useful[generator(settings.seed, 7).permutation(len(useful))]
     held = max(1, int(settings.validation * len(order)))
     if len(order) < 2:
@@ -81,6 +87,13 @@ def read_corpus(
             f"{items.source} has too few items to learn from.",
             found=f"{len(order)} items with a text or a readable image",
             expected="at least two",
+        )
+    if not (has_text & has_image).any():
+        raise DataError(
+            f"{items.source} has no item with a text and a readable image.",
+            found=f"{has_text.sum()} items with a text, {has_image.sum()} with a readable image",
+            expected="items with both: the alignment of the two is learnt",
+            hint="name the images in a column 'image', and their folder with --images",
         )
     identity = {
         "items": items.content_hash(),
@@ -102,19 +115,21 @@ def read_corpus(
 def _decode(
     items: ItemTable, folder: Path, side: int, workers: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    stem = f"pixels-{side}-{items.content_hash()[:12]}"
+    """Pixels and the row of each item's image, decoded once and cached in the folder."""
+    content = items.content_hash()
+    stem = f"pixels-{side}-{content[:12]}"
     path, index = folder / f"{stem}.npy", folder / f"{stem}.json"
     part = folder / f".{stem}.npy.part"  # no run reads half-written pixels
-    if index.is_file() and path.is_file():
-        place = np.array(json.loads(index.read_text("utf-8")), dtype=np.int64)
-        return np.load(path, mmap_mode="r"), place
+    if is_regular_file(index) and os.path.lexists(path):
+        try:
+            return _read_pixels(path, index, content, len(items.ids), side)
+        except DataError as error:
+            if not is_regular_file(path):
+                raise
+            logger.warning("The cached images are decoded again: %s", error.problem)
     named = [i for i, image in enumerate(items.images) if image is not None]
     place = np.full(len(items.ids), -1, dtype=np.int64)
-    folder.mkdir(parents=True, exist_ok=True)
-    index.unlink(missing_ok=True)
-    pixels = np.lib.format.open_memmap(
-        part, "w+", dtype=np.uint8, shape=(max(1, len(named)), side, side, 3)
-    )
+    pixels = create_array(part, np.uint8, (max(1, len(named)), side, side, 3))
     read = 0
     decoded = decode_ahead(
         partial(stretched, side=side), [[items.images[i]] for i in named], workers
@@ -126,9 +141,56 @@ def _decode(
             read += 1
     pixels.flush()
     del pixels  # closed
-    part.replace(path)
     if read < len(named):
         logger.warning("%d of %d images are missing or broken", len(named) - read, len(named))
-    with atomic_write(index, "w") as handle:
-        handle.write(json.dumps(place.tolist()))
-    return np.load(path, mmap_mode="r"), place
+    about = PixelIndex(
+        items_sha256=content, pixels_sha256=sha256_file(part), place=place.tolist()
+    ).model_dump_json()
+    with named_write_errors(path):
+        part.replace(path)
+    with atomic_write(index, "w") as handle:  # until then the index of other pixels is refused
+        handle.write(about)
+    return open_array(path, what="cache of images"), place
+
+
+class PixelIndex(BaseModel):
+    """What is stored beside decoded images.
+
+    Attributes:
+        items_sha256: of the items' content.
+        pixels_sha256: of the file.
+        place: row of each item's image, −1 without one; rows are in the order of the items.
+    """
+
+    items_sha256: str
+    pixels_sha256: str
+    place: list[int]
+
+
+def _read_pixels(
+    path: Path, index: Path, content: str, n: int, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cached pixels of n items, and their places.
+
+    Raises:
+        DataError: the files are damaged, or of other items.
+    """
+    text = read_text(index, what="index of images", max_bytes=MAX_INDEX_BYTES)
+    try:
+        about = PixelIndex.model_validate_json(text)
+        place = np.array(about.place, dtype=np.int64)
+    except (ValidationError, OverflowError) as error:
+        raise _damaged(index, "no index of images") from error
+    pixels = open_array(path, what="cache of images")
+    read = int((place >= 0).sum())
+    fits = pixels.dtype == np.uint8 and pixels.shape == (len(pixels), side, side, 3)
+    in_order = np.array_equal(place[place >= 0], np.arange(read)) and place.min(initial=0) >= -1
+    if not (fits and in_order and read <= len(pixels) and len(place) == n):
+        raise _damaged(index, f"{len(place)} places, {read} images, pixels {pixels.shape}")
+    if (about.items_sha256, about.pixels_sha256) != (content, sha256_file(path)):
+        raise _damaged(path, "another sha256")
+    return pixels, place
+
+
+def _damaged(path: Path, found: str) -> DataError:
+    return DataError(f"{path} is damaged or belongs to other items.", found=found)

@@ -47,7 +47,7 @@ class Beit3Encoder(ItemEncoder):
         notes: for the manifest.
 
     Raises:
-        SettingError: the tokenizer has more ids than the model.
+        SettingError: the tokenizer has more ids than the model, or longer texts.
     """
 
     modality: Modality = "fused"
@@ -65,6 +65,7 @@ class Beit3Encoder(ItemEncoder):
         notes: Sequence[str] = (),
     ) -> None:
         tokenizer.check_fits(model.sizes.vocab_size)
+        tokenizer.check_length(model.sizes.longest_text)
         if precision == "auto":
             precision = "bfloat16" if hardware.has_bfloat16(device) else "float32"
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32

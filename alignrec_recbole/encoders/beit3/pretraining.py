@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +40,25 @@ from alignrec_recbole.encoders.beit3.microbatch import (
 )
 from alignrec_recbole.encoders.beit3.objective import loss_sums
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings, logger
+from alignrec_recbole.encoders.beit3.run_state import (
+    KINDS,
+    Progress,
+    check_shapes,
+    damaged,
+    load_optimizer,
+    read_run_state,
+)
 from alignrec_recbole.encoders.beit3.targets import Target
-from alignrec_recbole.errors import DivergedError, SettingError
-from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.io.training_state import load_state, save_state
+from alignrec_recbole.errors import DivergedError, SettingError, WriteError
+from alignrec_recbole.io.files import atomic_write, named_write_errors
+from alignrec_recbole.io.training_state import save_state
 from alignrec_recbole.ops.optimizers import AdamW
+from alignrec_recbole.runtime.stop_signals import stop_on_signal
 
-KINDS = ("mlm", "mim")
 CONTROL_DRAWS = 10  # of mismatched partners, in the last evaluation
 EMBEDDINGS = {
     "text_embed", "patch_embed", "cls_token", "mask_token", "vision_positions", "text_positions"
 }  # fmt: skip
-
-
-@dataclass
-class Progress:
-    """The state of a run beside weights and optimiser."""
-
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    validation: list[dict[str, float]] = field(default_factory=list)
 
 
 class Pretraining:
@@ -100,7 +99,7 @@ class Pretraining:
         self.corpus, self.settings, self.folder = corpus, settings, Path(folder)
         self.origin = dict(origin or {})
         self.device, self.show = device, progress and _rank() == 0
-        self.state = Progress()
+        self.state, self._stop_requested = Progress(), False
         self.per_epoch = math.ceil(len(corpus.train) / settings.batch_size)
         self.steps = settings.epochs * self.per_epoch
         self._freeze()
@@ -152,11 +151,26 @@ class Pretraining:
     def run(self, stop_after: int | None = None) -> Progress:
         """Train to the end, or for `stop_after` more steps, starting at `last.pt` if it exists.
 
+        Ctrl-C or SIGTERM ends it after a step whose state is saved; then fewer steps are done than
+        `steps`.
+
         Raises:
-            DivergedError: a loss is not finite.
+            DivergedError: a loss, gradient or weight is not finite.
+            FeatureError: `last.pt` is damaged.
             SettingError: `last.pt` belongs to another run.
+            WriteError: the folder cannot be written to, or the disk is full.
         """
         self._resume()
+        with (
+            named_write_errors(self.folder / "tensorboard"),
+            stop_on_signal(self._request_stop, "stopping after this step"),
+        ):
+            return self._run(stop_after)
+
+    def _request_stop(self) -> None:
+        self._stop_requested = True
+
+    def _run(self, stop_after: int | None) -> Progress:
         writer = self._writer()
         end = self.steps if stop_after is None else min(self.steps, self.state.step + stop_after)
         if not self.state.validation:
@@ -175,10 +189,16 @@ class Pretraining:
                 bar.update()
                 if self.state.step % self.per_epoch == 0:
                     self._validate(writer)
+                if self._stops():
+                    end = self.state.step
                 if self.state.step % self.settings.save_every == 0 or self.state.step == end:
                     self._save()
         writer.close()
         return self.state
+
+    def _stops(self) -> bool:
+        """Whether any process was asked to stop: all stop after the same step."""
+        return bool(_reduced(torch.tensor([float(self._stop_requested)])) > 0)
 
     def _step(self) -> dict[str, float]:
         epoch, place = divmod(self.state.step, self.per_epoch)
@@ -217,24 +237,35 @@ class Pretraining:
         summed = _reduced(torch.tensor([sums[k] for k in KINDS], dtype=torch.float64))
         means = {k: float(v) / share[k] for k, v in zip(KINDS, summed, strict=True)}
         if not all(map(math.isfinite, means.values())):
-            raise DivergedError(
-                "Pre-training diverged.",
-                found=f"step {self.state.step + 1}, losses {means}",
-                expected="finite losses",
-                hint="lower --learning-rate or lengthen --warmup-epochs; last.pt is unharmed",
-            )
+            raise self._diverged(f"losses {means}")
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         for value in parameters:
             if value.grad is None:  # a modality without items in this batch
                 value.grad = torch.zeros_like(value)
             if _world() > 1:
                 dist.all_reduce(value.grad)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm))
+        if not math.isfinite(norm):
+            raise self._diverged(f"a gradient of norm {norm}")
         self.optimizer.step()
         if self.average is not None and settings.ema:
             for name, value in self.model.named_parameters():
                 self.average[name].lerp_(value.detach(), 1 - settings.ema)
-        return {**means, "gradient_norm": float(norm), "learning_rate": rate}
+        return {**means, "gradient_norm": norm, "learning_rate": rate}
+
+    def _diverged(self, found: str) -> DivergedError:
+        return DivergedError(
+            "Pre-training diverged.",
+            found=f"step {self.state.step + 1}, {found}",
+            expected="finite losses, gradients and weights",
+            hint="lower --learning-rate or lengthen --warmup-epochs; last.pt is unharmed",
+        )
+
+    def _check_weights(self) -> None:
+        """Refuse to save weights that are not finite."""
+        for name, value in self.model.named_parameters():
+            if not torch.isfinite(value).all():
+                raise self._diverged(f"{name} holds NaN or infinity")
 
     def _autocast(self) -> Any:
         return torch.autocast(
@@ -321,7 +352,16 @@ class Pretraining:
 
         if _rank():
             return _Silent()
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.step)
+        path = self.folder / "tensorboard"
+        try:
+            return SummaryWriter(str(path), purge_step=self.state.step)
+        except FileExistsError as error:
+            raise WriteError(
+                f"{path} is in the way of the curves.",
+                found="a file",
+                expected="a folder, or nothing",
+                hint="move it, or choose another --output",
+            ) from error
 
     # State -------------------------------------------------------------------------------------
 
@@ -337,6 +377,7 @@ class Pretraining:
         }
 
     def _save(self) -> None:
+        self._check_weights()
         if _rank() == 0:
             save_state(
                 self.folder / "last.pt",
@@ -354,12 +395,14 @@ class Pretraining:
 
     def _resume(self) -> None:
         path = self.folder / "last.pt"
-        if not path.is_file():
+        if not os.path.lexists(path):
             return
-        state = load_state(path, ["identity", "progress"])
-        before, now = state["identity"], json.loads(json.dumps(self._identity()))
+        state = read_run_state(path)
+        before, now = state.identity, json.loads(json.dumps(self._identity()))
         if before != now:
-            earlier = before["corpus"]["items"] == self.corpus.name_and_size_hash
+            corpus = before.get("corpus")
+            items = corpus.get("items") if isinstance(corpus, dict) else None
+            earlier = items == self.corpus.name_and_size_hash
             raise SettingError(
                 f"{self.folder} belongs to another pre-training run.",
                 found=f"{path.name} with {_differing(before, now)}",
@@ -369,16 +412,21 @@ class Pretraining:
                 if earlier
                 else "repeat them, or choose another --output",
             )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["average"] is not None:
-            self.average = {k: v.to(self.device) for k, v in state["average"].items()}
-        self.state = Progress(**state["progress"])
+        if state.progress.step > self.steps or (state.average is None) != (self.average is None):
+            raise damaged(path, f"step {state.progress.step} of {self.steps}")
+        check_shapes(path, state.model, self.model.state_dict())
+        self.model.load_state_dict(state.model)
+        load_optimizer(path, self.optimizer, state.optimizer)
+        if state.average is not None:
+            check_shapes(path, state.average, dict(self.model.named_parameters()))
+            self.average = {k: v.to(self.device) for k, v in state.average.items()}
+        self.state = state.progress
         logger.info("resuming after step %d of %d", self.state.step, self.steps)
 
     def save_weights(self, note: dict[str, Any]) -> Path:
         """Write `model.safetensors`, the averaged weights where there are any."""
         path = self.folder / "model.safetensors"
+        self._check_weights()
         if self.average is not None:
             self.model.load_state_dict(
                 {k: self.average.get(k, v) for k, v in self.model.state_dict().items()}

@@ -93,6 +93,20 @@ class Tokenizer:
         """The text of ids, without special ones."""
         return str(self._pieces.decode([i - 1 for i in ids if UNK < i < self.mask]))
 
+    def check_length(self, longest_text: int) -> None:
+        """Check that a model has a position per token of a text.
+
+        Raises:
+            SettingError: it has fewer.
+        """
+        if self.max_tokens > longest_text:
+            raise SettingError(
+                "The model has fewer positions than a text may have tokens.",
+                found=f"max_tokens {self.max_tokens}",
+                expected=f"at most {longest_text}",
+                hint="lower --max-tokens",
+            )
+
     def check_fits(self, vocabulary: int) -> None:
         """Check that a model has an embedding row per id.
 
