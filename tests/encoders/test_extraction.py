@@ -38,6 +38,7 @@ from alignrec_recbole.features import table as table_module
 from alignrec_recbole.features.masking import masked_items
 from alignrec_recbole.features.table import FeatureTable, align, load_features, save_features
 from alignrec_recbole.io import download
+from alignrec_recbole.io.partial_file import PartialFile
 from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks, sample_items
 
 pytest.importorskip("sentencepiece", reason="extra 'beit3' is not installed")
@@ -633,12 +634,13 @@ def test_a_page_is_not_taken_for_published_files(cached: bool, tmp_path: Path, m
     content = {".pth": (tmp_path / "w.pth").read_bytes(), ".spm": (tmp_path / "t.spm").read_bytes()}
     asked = []
 
-    def answer(url: str, part: Path, progress: bool) -> None:
+    def answer(client: object, url: str, part: PartialFile, **_: object) -> bool:
         asked.append(url)
         page = url.startswith(checkpoints.AZURE)
-        part.write_bytes(b"\n\n\n<html>gone</html>" if page else content[Path(url).suffix])
+        part.path.write_bytes(b"\n\n\n<html>gone</html>" if page else content[Path(url).suffix])
+        return False
 
-    monkeypatch.setattr(download, "_fetch_url", answer)
+    monkeypatch.setattr(download, "transfer", answer)
     for file in (checkpoints.NAMES["base"], checkpoints.TOKENIZER):
         if cached:  # by an earlier version of this package
             (folder / file).write_bytes(b"<html>")
