@@ -31,6 +31,7 @@ from alignrec_recbole.features.table import FeatureTable
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.names import check_name
 from alignrec_recbole.runtime import hardware, memory_usage
+from alignrec_recbole.runtime.threads import available_cores
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import ItemOptions, PrepareOptions
@@ -71,9 +72,7 @@ def run(options: PrepareOptions) -> int:
         name=name,
         batch_size=options.batch_size,
         dtype=options.dtype,
-        workers=max(0, hardware.available_cores() - 1)
-        if options.workers is None
-        else options.workers,
+        workers=max(0, available_cores() - 1) if options.workers is None else options.workers,
         shard=options.shard,
         overwrite=options.overwrite,
         progress=options.progress,

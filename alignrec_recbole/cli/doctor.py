@@ -92,18 +92,13 @@ def hardware() -> list[str]:
 
     from alignrec_recbole.runtime import hardware
 
-    cores, wanted = hardware.available_cores(), os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdecimal():
-        reason = f"OMP_NUM_THREADS={wanted}"
-    else:
-        reason = f"one per available core, of {os.cpu_count()} in all"
     features = [torch.backends.cpu.get_cpu_capability()]
     features += ["bfloat16"] if hardware.has_bfloat16("cpu") else []
     features += ["AMX bfloat16"] if hardware.has_amx_bf16() else []
     lines = [
         f"processor  {_processor()}",
         f"features   {', '.join(features)}",
-        f"threads    {int(wanted) if wanted.isdecimal() else cores} ({reason}; --set threads=N)",
+        *thread_lines(),
     ]
     for number in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(number)
@@ -112,6 +107,33 @@ def hardware() -> list[str]:
         built = torch.version.cuda
         lines.append("gpu        none" + ("" if built else " (this torch is built without CUDA)"))
     return lines
+
+
+def thread_lines() -> list[str]:
+    """How many threads a run gets, and how they wait for each other."""
+    from alignrec_recbole.runtime import threads, waiting
+
+    cores, quota = threads.available_cores(), threads.cpu_quota()
+    limit = "" if quota is None else f", limited to {quota:.3g} by the container"
+    wanted = threads.threads_of_environment()
+    if wanted:
+        count = f"{wanted} (OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}; --set threads=N)"
+    else:
+        count = (
+            f"one per {threads.NUMBERS_PER_THREAD:,} numbers in the tables of users, items and "
+            f"features, at most {threads.free_cores()} now (--set threads=N or OMP_NUM_THREADS=N)"
+        )
+    if choice := waiting.own_choice():
+        wait = f"as {choice} says"
+    elif waiting.openmp_libraries():
+        wait = "short while other processes need the cores (OMP_WAIT_POLICY sets another way)"
+    else:
+        wait = "as this torch does by itself: its OpenMP is not GNU's"
+    return [
+        f"cores      {cores} available, of {os.cpu_count()} in all{limit}",
+        f"threads    {count}",
+        f"waiting    {wait}",
+    ]
 
 
 def extras() -> list[str]:

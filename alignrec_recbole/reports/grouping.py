@@ -80,7 +80,12 @@ class SeedGroup:
     def notes(self) -> list[str]:
         """What a reader must know, each once."""
         notes = [note for record in self.records for note in record.notes]
-        return list(dict.fromkeys(notes + [r.tuned_on for r in self.records if r.tuned_on]))
+        notes += [r.tuned_on for r in self.records if r.tuned_on]
+        threads = sorted({r.machine["threads"] for r in self.records if "threads" in r.machine})
+        if len(threads) > 1:
+            several = " and ".join(map(str, threads))
+            notes.append(f"seeds with {several} threads, whose sums are rounded differently")
+        return list(dict.fromkeys(notes))
 
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
         """Seed → the metric; empty if no record has it."""

@@ -25,6 +25,7 @@ from alignrec_recbole.runs.config_hash import config_hashes, same_data
 from alignrec_recbole.runs.record import read_record, record_folder, record_stem
 from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, PATH_KEYS, DataSpec, RunSpec
 from alignrec_recbole.runtime import allocator, hardware
+from alignrec_recbole.runtime.threads import ThreadCount, table_numbers
 from alignrec_recbole.settings import check_keys, check_plain, read_settings, shown
 from alignrec_recbole.training.recbole_settings import HONOURED, RecBoleSettings, check_refused
 from alignrec_recbole.training.settings import DataSettings, TrainingSettings
@@ -43,6 +44,7 @@ TRAINING_ONLY = {  # of RecBole's settings
 }
 OF_RATIO_SPLITS = ("split", "order", "group_by")  # of eval_args
 CARD_KEYS = ("expected", "downloads")  # of a data set's YAML: they describe it, set nothing
+USUAL_EMBEDDING_SIZE = 64  # of models without a setting of this name, for the number of threads
 DEFAULTS_FILE = "properties/overall.yaml"
 
 
@@ -57,6 +59,8 @@ class PreparedData:
         feature_files: name → manifest summary.
         effective_config: every setting that this package gave, with its value.
         notes: what a reader must know next to the numbers.
+        numbers: in the tables that a step goes through, which the number of threads follows.
+        threads: the number of threads, and what decided it.
     """
 
     config: Any
@@ -65,6 +69,8 @@ class PreparedData:
     feature_files: dict[str, Any]
     effective_config: dict[str, Any]
     notes: list[str]
+    numbers: int
+    threads: ThreadCount
 
 
 @dataclass(frozen=True)
@@ -249,7 +255,18 @@ def _read(
                 + "; ".join(f"{k} {found}, expected {want}" for k, (found, want) in wrong.items())
             )
     effective = effective_config(config, given)
-    return PreparedData(config, splits, data, feature_files, effective, notes)
+    numbers = _table_numbers(dataset, config)
+    threads = hardware.set_run_threads(config["threads"], numbers)
+    return PreparedData(config, splits, data, feature_files, effective, notes, numbers, threads)
+
+
+def _table_numbers(dataset: Any, config: Any) -> int:
+    """Numbers in the tables of users and items and in the features."""
+    features = dataset.features.values() if isinstance(dataset, MultimodalDataset) else ()
+    columns = sum(table.values.shape[1] for table in features)
+    size = config["embedding_size"]
+    size = size if isinstance(size, int) else USUAL_EMBEDDING_SIZE
+    return table_numbers(dataset.user_num - 1, dataset.item_num - 1, size, columns)
 
 
 def effective_config(config: Any, given: dict[str, Any]) -> dict[str, Any]:

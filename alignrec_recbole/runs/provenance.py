@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from alignrec_recbole._version import __version__
-from alignrec_recbole.runtime.hardware import available_cores, has_bfloat16
+from alignrec_recbole.runtime.hardware import has_bfloat16
+from alignrec_recbole.runtime.threads import available_cores
 
 PACKAGES = ("torch", "recbole", "numpy", "pandas", "scipy", "scikit-learn", "transformers")
 

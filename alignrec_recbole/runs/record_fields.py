@@ -186,6 +186,7 @@ class Machine(Closed):
     instructions: Label = ""
     cores: Count = 0
     threads: Count = 0
+    threads_by: Label = ""  # what decided the number of threads
     device: Label = ""
     system: Label = ""
     python: Label = ""

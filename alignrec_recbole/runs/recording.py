@@ -78,7 +78,10 @@ def record_of(
         peak_rss_bytes=memory_usage.peak_rss_bytes(),
         peak_gpu_bytes=memory_usage.peak_gpu_bytes(),
         code=provenance.code(),
-        machine=provenance.machine(str(prepared.config["device"])),
+        machine={
+            **provenance.machine(str(prepared.config["device"])),
+            "threads_by": prepared.data.threads.reason,
+        },
         command=command or provenance.command(),
         started_utc=stopwatch.started_utc,
         notes=[*prepared.notes, *(notes or [])],

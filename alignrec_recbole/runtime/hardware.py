@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from alignrec_recbole.errors import SettingError
+from alignrec_recbole.runtime import threads as counts
 
 
 def set_threads(threads: int | None, jobs: int = 1) -> int:
-    """Set the number of CPU threads and return it.
+    """Set the number of CPU threads for reading and encoding, and return it.
 
     Default: OMP_NUM_THREADS where it is set, else cores / jobs: processes that share cores slow
-    each other down many times over.
+    each other down many times over. What else runs does not count, since an encoder's vectors may
+    differ by rounding with another number of threads, and with them the hash of every run on them.
     """
     if threads is None:
-        wanted = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(wanted) if wanted.isdecimal() else max(1, available_cores() // jobs)
+        threads = counts.threads_of_environment() or max(1, counts.available_cores() // jobs)
     torch.set_num_threads(threads)
     return threads
 
 
-def available_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def set_run_threads(given: int | None, numbers: int) -> counts.ThreadCount:
+    """Set the number of CPU threads of a run by `threads.choose`, and return it."""
+    chosen = counts.choose(given, numbers)
+    torch.set_num_threads(chosen.threads)
+    return chosen
 
 
 def choose_device(name: str) -> str:

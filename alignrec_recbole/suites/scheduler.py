@@ -28,6 +28,7 @@ from alignrec_recbole.encoders.lookup import find_file
 from alignrec_recbole.errors import AlignRecError
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.runs.record import Run, read_runs
+from alignrec_recbole.runtime.threads import SHARE, available_cores
 from alignrec_recbole.suites.schema import AFTER_TRAINING, ALWAYS_RERUN, Cell, Suite
 from alignrec_recbole.suites.status import CellStatus, Key, read_cell, write_status
 
@@ -163,8 +164,6 @@ class Scheduler:
 
     def _run_in_process(self, cell: Cell) -> None:
         """Run a cell with its share of the cores; a process that dies is a failed cell."""
-        from alignrec_recbole.runtime.hardware import available_cores
-
         path, log = self._status_path(cell), self.folder / f"{cell.stem}.log"
         order = {
             "cell": cell.model_dump(),
@@ -180,7 +179,7 @@ class Scheduler:
                 stdout=handle,
                 stderr=subprocess.STDOUT,
                 env={
-                    "OMP_NUM_THREADS": share,
+                    SHARE: share,
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(sys.path),
                 },

@@ -27,8 +27,9 @@ from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
 from alignrec_recbole.io import training_state
 from alignrec_recbole.ops.matmul import precision
 from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredAdamW
-from alignrec_recbole.runtime import hardware
+from alignrec_recbole.runtime import hardware, waiting
 from alignrec_recbole.runtime.progress import announce
+from alignrec_recbole.runtime.slow_epochs import SlowEpochs
 from alignrec_recbole.training import memory_estimate
 from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.early_stopping import EarlyStopping
@@ -135,14 +136,17 @@ class MultimodalTrainer(Trainer):
         if type(self.model).type == ModelType.TRADITIONAL:  # an instance may have its own `type`
             return self._fit_without_training(task)
         self.stop_reason = "epochs"
-        with TrainingProgress(
-            self.config["model"],
-            self.start_epoch,
-            self.epochs,
-            self.eval_step,
-            self.stopping,
-            show_progress,
-        ) as progress:
+        with (
+            waiting.considerate(torch.get_num_threads()),
+            TrainingProgress(
+                self.config["model"],
+                self.start_epoch,
+                self.epochs,
+                self.eval_step,
+                self.stopping,
+                show_progress,
+            ) as progress,
+        ):
             self._run_epochs(progress, batches, task, callback_fn)
         if self.stopping.exhausted and self.stop_reason == "epochs":
             self.stop_reason = "patience"
@@ -164,6 +168,7 @@ class MultimodalTrainer(Trainer):
         callback_fn: Callable[[int, float], None] | None,
     ) -> None:
         """Train and evaluate, epoch by epoch, until early stopping or an interruption."""
+        slow_epochs = SlowEpochs()
         for epoch in progress.steps():
             if self.stopping.exhausted:
                 break
@@ -171,7 +176,9 @@ class MultimodalTrainer(Trainer):
                 self.stop_reason = "interrupted"
                 break
             self._set_learning_rate(epoch)
+            cpu = time.process_time()
             entry = self._run_epoch(batches, epoch)
+            slow_epochs.add(entry["seconds"], time.process_time() - cpu)
             if task is not None and (epoch + 1) % self.eval_step == 0:
                 started = time.perf_counter()
                 result = self._metrics(self.rank(task, max(self.cutoffs)))

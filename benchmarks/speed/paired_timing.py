@@ -26,6 +26,7 @@ from tabulate import tabulate
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.runs import provenance
 from alignrec_recbole.runtime import hardware, memory_usage
+from alignrec_recbole.runtime.threads import available_cores
 
 Actions = Mapping[str, Callable[[], Any]]
 
@@ -61,7 +62,7 @@ def measure(
         one Timing per side; `startup` is from the start of its process until it is ready.
     """
     warn_if_busy()
-    threads = threads or hardware.available_cores()
+    threads = threads or available_cores()
     with _workers(sides, threads) as workers:
         timings = {}
         for name, worker in workers.items():
@@ -195,7 +196,7 @@ def seconds_and_bytes(ours: Timing, peer: Timing, action: str) -> dict[str, Any]
 
 def where(threads: int | None = None, device: str = "cpu") -> dict[str, Any]:
     """Code and machine of a measurement; threads: all cores unless given."""
-    machine = {**provenance.machine(device), "threads": threads or hardware.available_cores()}
+    machine = {**provenance.machine(device), "threads": threads or available_cores()}
     return {"code": provenance.code(), "machine": machine}
 
 

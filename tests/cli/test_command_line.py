@@ -343,7 +343,9 @@ def test_doctor_says_why_so_many_threads(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert any("3 (OMP_NUM_THREADS=3" in line for line in doctor.hardware())
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert any("one per available core" in line for line in doctor.hardware())
+    assert any("numbers in the tables" in line and "at most" in line for line in doctor.hardware())
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert any("as OMP_WAIT_POLICY=ACTIVE says" in line for line in doctor.hardware())
 
 
 def test_doctor_names_what_is_missing(

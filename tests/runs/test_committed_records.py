@@ -22,6 +22,7 @@ from alignrec_recbole.protocols import context, long_tail
 from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.runs import config_hash, prepare, run
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
+from alignrec_recbole.runtime.threads import ThreadCount
 
 SHIPPED = Path(__file__).resolve().parents[2] / "results" / "shipped"
 RUNS = read_runs(SHIPPED / "runs") + read_runs(SHIPPED / "tuning")
@@ -83,6 +84,8 @@ def given_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             record.feature_files,
             prepare.effective_config(config, given),
             [],
+            0,
+            ThreadCount(1, ""),
         )
 
     def refuse(*arguments: Any, **keywords: Any) -> None:

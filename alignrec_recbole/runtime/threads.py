@@ -1,0 +1,126 @@
+"""How many threads a run computes with: what its size needs, and what is free when it starts.
+
+A second thread pays only where a step has enough to compute: on small data it waits most of its
+time. So a run gets one thread per `NUMBERS_PER_THREAD` numbers in the tables that a step goes
+through, at least one, and never more than there are free cores. The size is that of the data, never
+a time that was measured, so equal commands get equal numbers on an idle machine.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+NUMBERS_PER_THREAD = 1 << 20  # 4 MiB in float32
+SHARE = "ALIGNREC_CORES"  # free cores of this process, where something else has divided them
+_LOOK_SECONDS = 0.2
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_QUOTA_V1 = (
+    Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+    Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+
+
+@dataclass(frozen=True)
+class ThreadCount:
+    """A number of threads and what decided it, in words."""
+
+    threads: int
+    reason: str
+
+
+def choose(given: int | None, numbers: int) -> ThreadCount:
+    """The threads of a run: the setting, else OMP_NUM_THREADS, else the smaller of size and free.
+
+    Args:
+        given: the setting `threads`, None for the rule.
+        numbers: in the tables that a step goes through, see `table_numbers`.
+
+    >>> choose(3, 10**9)
+    ThreadCount(threads=3, reason='the setting threads')
+    """
+    if given is not None:
+        return ThreadCount(given, "the setting threads")
+    if wanted := threads_of_environment():
+        return ThreadCount(wanted, f"OMP_NUM_THREADS={wanted}")
+    by_size = threads_by_size(numbers)
+    size = f"{by_size} by size ({numbers:,} numbers, one per {NUMBERS_PER_THREAD:,})"
+    if by_size == 1:
+        return ThreadCount(1, size)
+    free = free_cores()
+    return ThreadCount(min(by_size, free), f"{size}, {free} of {available_cores()} cores free")
+
+
+def threads_by_size(numbers: int) -> int:
+    """One thread per NUMBERS_PER_THREAD numbers, at least one.
+
+    >>> threads_by_size(300_000), threads_by_size(10_500_000)
+    (1, 10)
+    """
+    return max(1, numbers // NUMBERS_PER_THREAD)
+
+
+def table_numbers(users: int, items: int, dimensions: int, feature_columns: int) -> int:
+    """Numbers in the tables of a step: a vector per user and item, and the items' features.
+
+    >>> table_numbers(943, 1682, 64, 256)
+    598592
+    """
+    return (users + items) * dimensions + items * feature_columns
+
+
+def threads_of_environment() -> int | None:
+    """OMP_NUM_THREADS, of a list its first number; None where it is not set to a number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else None
+
+
+def available_cores() -> int:
+    """Cores that this process may use: by its affinity and its container's limit."""
+    cores = len(cores_of_affinity())
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.floor(quota)))
+
+
+def cores_of_affinity() -> list[int]:
+    """Numbers of the cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cpu_quota() -> float | None:
+    """Cores' worth of time that the container may use; None without a limit."""
+    with suppress(OSError, ValueError):  # "max" is no number
+        quota, period = _QUOTA.read_text().split()
+        return int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota_us, period_us = (int(path.read_text()) for path in _QUOTA_V1)
+        return quota_us / period_us if quota_us > 0 else None
+    return None
+
+
+def free_cores() -> int:
+    """Available cores that nothing else uses now, at least one; ALIGNREC_CORES where it is set."""
+    share = os.environ.get(SHARE, "")
+    if share.isdecimal() and int(share):
+        return min(int(share), available_cores())
+    cores = available_cores()
+    return max(1, round(cores * (1 - busy_share())))
+
+
+def busy_share() -> float:
+    """The share of the machine that is in use, from 0 to 1.
+
+    The smaller of two views: the load average of the last minute, which still counts a run that has
+    just ended, and the use within a fifth of a second, which may be a moment's.
+    """
+    load = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
+    if load < 0.1:
+        return load
+    return min(load, psutil.cpu_percent(_LOOK_SECONDS) / 100, 1.0)

@@ -1,0 +1,107 @@
+"""The number of threads: by the size of the work, and by what is free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from alignrec_recbole.runtime import hardware, threads
+
+LARGE, SMALL = 64 * threads.NUMBERS_PER_THREAD, threads.NUMBERS_PER_THREAD // 2
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen idle cores, without a setting of the user's."""
+    for name in ("OMP_NUM_THREADS", threads.SHARE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(threads, "cores_of_affinity", lambda: list(range(16)))
+    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 16)
+    use(monkeypatch, load=0.2, now=1.0)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, load: float, now: float) -> None:
+    """The load average, and the percentage of the cores that is in use."""
+    monkeypatch.setattr(psutil, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: now)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [(0, 1), (SMALL, 1), (2 * threads.NUMBERS_PER_THREAD, 2), (LARGE, 16)],
+)
+def test_an_idle_machine_gives_as_many_as_the_size_needs(numbers: int, expected: int) -> None:
+    chosen = threads.choose(None, numbers)
+    assert chosen.threads == expected
+    assert f"{numbers:,} numbers" in chosen.reason
+
+
+def test_small_work_does_not_look_at_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "free_cores", None)  # would fail if it were called
+    assert threads.choose(None, SMALL).threads == 1
+
+
+@pytest.mark.parametrize(
+    ("load", "now", "expected"),
+    [
+        (12.0, 75.0, 4),  # twelve other processes
+        (40.0, 100.0, 1),
+        (14.0, 0.0, 16),  # a run of its own that has just ended
+        (0.5, 100.0, 16),  # a moment's work
+    ],
+)
+def test_what_others_use_is_not_taken(
+    load: float, now: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, load, now)
+    chosen = threads.choose(None, LARGE)
+    assert chosen.threads == expected
+    assert f"{expected} of 16 cores free" in chosen.reason
+
+
+def test_the_setting_wins_then_the_environment_then_the_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(threads.SHARE, "3")
+    assert threads.choose(None, LARGE).threads == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "5,2")
+    assert threads.choose(None, SMALL) == threads.ThreadCount(5, "OMP_NUM_THREADS=5")
+    assert threads.choose(7, SMALL) == threads.ThreadCount(7, "the setting threads")
+
+
+@pytest.mark.parametrize("text", ["", "0", "-2", "many", ","])
+def test_what_is_no_number_of_threads_is_not_read(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    monkeypatch.setenv(threads.SHARE, text)
+    assert threads.choose(None, LARGE).threads == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "quota", "cores"),
+    [("max 100000", None, 16), ("250000 100000", 2.5, 2), ("50000 100000", 0.5, 1), ("", None, 16)],
+)
+def test_a_container_has_fewer_cores(
+    text: str, quota: float | None, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(threads, "cores_of_affinity", lambda: list(range(16)))
+    monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(threads, "_QUOTA_V1", (tmp_path / "quota", tmp_path / "period"))
+    (tmp_path / "cpu.max").write_text(text)
+    assert threads.cpu_quota() == quota
+    assert threads.available_cores() == cores
+
+
+def test_reading_and_encoding_do_not_depend_on_what_else_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use(monkeypatch, load=40.0, now=100.0)
+    monkeypatch.setattr(hardware.torch, "set_num_threads", lambda number: None)
+    assert hardware.set_threads(None) == 16
+    assert hardware.set_threads(None, jobs=4) == 4
+    assert hardware.set_run_threads(None, LARGE).threads == 1
