@@ -86,6 +86,10 @@ class MissingDependencyError(AlignRecError, ImportError):
     """An optional package that a requested part needs."""
 
 
+class ModelError(AlignRecError):
+    """A model of RecBole or of a plug-in that cannot be imported, built, trained or ranked."""
+
+
 class DownloadError(AlignRecError):
     """A published file that could not be fetched or verified."""
 

@@ -13,6 +13,8 @@ import click
 import cloup
 
 from alignrec_recbole.cli import _options
+from alignrec_recbole.errors import DataError, printable
+from alignrec_recbole.io.opening import read_text
 
 if TYPE_CHECKING:
     from alignrec_recbole.registry.models import ModelEntry
@@ -24,6 +26,8 @@ SOURCES = {
     "recbole-gnn": "RecBole-GNN",
 }
 
+MAX_SOURCE = 1 << 20  # bytes of a model's file
+MAX_PRINTED = 1 << 20  # characters
 _BLOCK = re.MULTILINE | re.DOTALL
 
 Table = tuple[list[str], list[list[object]]]  # headers, rows
@@ -121,7 +125,7 @@ def list_names(kind: str, data_path: Path | None) -> int:
     from tabulate import tabulate
 
     headers, rows = KINDS[kind](data_path)
-    print(tabulate(rows, headers, tablefmt="simple"))
+    print(printable(tabulate(rows, headers, tablefmt="simple"), limit=MAX_PRINTED))
     return 0
 
 
@@ -129,15 +133,19 @@ def _about_model(entry: ModelEntry) -> str:
     """The first sentence about a model in its source, read without importing it."""
     module, _, name = entry.target.partition(":")
     top, *parts = module.split(".")
-    spec = None
+    spec, text = None, ""
     with contextlib.suppress(ImportError, ValueError):  # RecBole may be missing
         spec = importlib.util.find_spec(top)
-    path = Path(((spec and spec.submodule_search_locations) or [top])[0], *parts).with_suffix(".py")
-    text = path.read_text("utf-8") if path.is_file() else ""
+    with contextlib.suppress(DataError, ValueError):  # a plug-in's file may be anything
+        folder = ((spec and spec.submodule_search_locations) or [top])[0]
+        path = Path(folder, *parts).with_suffix(".py")
+        text = read_text(path, max_bytes=MAX_SOURCE)
     if entry.family == "native":
         found = re.match(r'"""\w+: (.+)', text)
     else:
-        found = re.search(rf'^class {name}\b[^\n]*:\s+r?"""(.+?)(?:\.\s|\n\s*\n|""")', text, _BLOCK)
+        found = re.search(
+            rf'^class {re.escape(name)}\b[^\n]*:\s+r?"""(.+?)(?:\.\s|\n\s*\n|""")', text, _BLOCK
+        )
     if found is None:
         return f"class {entry.target}"
     words = " ".join(found[1].split()).rstrip(".")

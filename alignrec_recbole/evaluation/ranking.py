@@ -104,7 +104,7 @@ def rank(
         device: where `scores` lives.
 
     Raises:
-        DivergedError: a score is NaN.
+        DivergedError: the highest score of a user is NaN or infinite.
     """
     n_items = task.masked.shape[1]
     width = min(k, n_items - 1)
@@ -122,10 +122,10 @@ def rank(
         table[:, 0] = -torch.inf
         best, items = top_k(table, width)
         del table  # before the next one is made
-        if torch.isnan(best[:, 0]).any():
+        if (torch.isnan(best[:, 0]) | (best[:, 0] == torch.inf)).any():
             raise DivergedError(
-                "The model scored NaN: the ranking would be meaningless.",
-                expected="numbers",
+                "The model scored NaN or infinity: the ranking would be meaningless.",
+                expected="finite numbers",
                 hint="lower learning_rate, or check the features",
             )
         top[start:stop, :width] = torch.where(best == -torch.inf, -1, items).cpu().numpy()

@@ -11,7 +11,7 @@ from typing import Any
 
 from alignrec_recbole.compat.imports import recbole_folder, require_recbole
 from alignrec_recbole.data.dataset_paths import dataset_defaults
-from alignrec_recbole.errors import MissingDependencyError, SettingError
+from alignrec_recbole.errors import MissingDependencyError, ModelError, SettingError
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry import recbole_gnn
 from alignrec_recbole.registry.models import ModelEntry, resolve
@@ -109,17 +109,43 @@ def _model_class(entry: ModelEntry) -> Any:
     if entry.family == "recbole-gnn":
         return recbole_gnn.load(entry.name)
     module, _, attribute = entry.target.partition(":")
+    if entry.family == "plugin":
+        return _plugin_class(entry, module, attribute)
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _plugin_class(entry: ModelEntry, module: str, attribute: str) -> Any:
+    """The class of a plug-in, whatever its import does.
+
+    Raises:
+        MissingDependencyError: the module, or something it imports, is not there.
+        ModelError: the import ends in another error or in an exit, or finds no general recommender.
+    """
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        if entry.family != "plugin":
-            raise
-        raise MissingDependencyError(
-            f"The plug-in model {entry.name!r} cannot be imported.",
-            found=f"{type(error).__name__}: {error}",
-            expected=entry.target,
-            hint="repair or uninstall the package that offers it",
-        ) from error
+        raise MissingDependencyError(**_not_imported(entry, error)) from error
+    except (Exception, SystemExit) as error:
+        raise ModelError(**_not_imported(entry, error)) from error
+    from recbole.model.abstract_recommender import GeneralRecommender
+
+    if not (isinstance(found, type) and issubclass(found, GeneralRecommender)):
+        kind = f"class {found.__name__}" if isinstance(found, type) else type(found).__name__
+        raise ModelError(
+            f"The plug-in model {entry.name!r} is no general recommender of RecBole.",
+            found=f"{kind} in {entry.target}",
+            expected="a class derived from recbole.model.abstract_recommender.GeneralRecommender",
+        )
+    return found
+
+
+def _not_imported(entry: ModelEntry, error: BaseException) -> dict[str, str]:
+    return {
+        "problem": f"The plug-in model {entry.name!r} cannot be imported.",
+        "found": f"{type(error).__name__}: {error}",
+        "expected": entry.target,
+        "hint": "repair or uninstall the package that offers it",
+    }
 
 
 def _dataset_and_trainer(entry: ModelEntry) -> tuple[Any, Any]:
@@ -145,7 +171,14 @@ def _defaults(entry: ModelEntry, model_class: Any) -> dict[str, Any]:
     # <Name>.yaml beside a plug-in's module, then the class's default_settings, which win
     file = getattr(sys.modules[model_class.__module__], "__file__", None)
     beside = read_yaml(Path(file).parent / f"{entry.name}.yaml") if file else {}
-    return {**beside, **getattr(model_class, "default_settings", {})}
+    own = getattr(model_class, "default_settings", {})
+    if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
+        raise ModelError(
+            f"The default_settings of the plug-in model {entry.name!r} are no dictionary of names.",
+            found=f"{shown(own)} in {entry.target}",
+            expected='{"embedding_size": 64}',
+        )
+    return {**beside, **own}
 
 
 def _stock_defaults(name: str) -> dict[str, Any]:

@@ -10,13 +10,20 @@ import re
 from dataclasses import dataclass
 
 from alignrec_recbole.compat.imports import recbole_folder, require_recbole
-from alignrec_recbole.errors import UnknownNameError
+from alignrec_recbole.errors import ModelError, UnknownNameError
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.registry import recbole_gnn
 
 ENTRY_POINTS = "alignrec_recbole.models"
 RECBOLE_MODELS = "recbole.model.general_recommender"
 UNSUPPORTED_MODELS = {"RaCT", "RecVAE"}  # of RecBole, with a trainer of their own
+_OTHER_KINDS = {  # of RecBole: folder → what its models are
+    "sequential_recommender": "sequential",
+    "context_aware_recommender": "context-aware",
+    "knowledge_aware_recommender": "knowledge-based",
+    "exlib_recommender": "decision-tree",
+}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,79}")
 DEFAULT_FEATURES = ("lsa",)  # computed from the items' texts, without a download
 
 
@@ -35,6 +42,11 @@ class ModelEntry:
     target: str
     family: str
     needs_features: bool = False
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the model is this package's."""
+        return self.family == "native"
 
     @property
     def default_features(self) -> tuple[str, ...]:
@@ -84,10 +96,29 @@ def plugins() -> dict[str, ModelEntry]:
 
     return {
         point.name: ModelEntry(
-            point.name, f"{point.module}:{point.attr}", "plugin", "features" in point.extras
+            point.name,
+            point.value.partition("[")[0].strip(),
+            "plugin",
+            "features" in point.value.partition("[")[2],
         )
         for point in metadata.entry_points(group=ENTRY_POINTS)
     }
+
+
+def _plugin(entry: ModelEntry) -> ModelEntry:
+    """A plug-in's entry, if its name can be an argument and a folder.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    if not _NAME.fullmatch(entry.name):
+        raise ModelError(
+            f"The plug-in model {entry.name!r} has no usable name.",
+            found=f"the entry point {entry.name!r} of {entry.target}",
+            expected="letters, digits, _, + and -, the first a letter",
+            hint="rename the entry point in the package that offers it",
+        )
+    return entry
 
 
 def list_models() -> list[ModelEntry]:
@@ -117,7 +148,7 @@ def resolve(name: str) -> ModelEntry:
         return MODELS[name]
     offered = plugins()
     if name in offered:
-        return offered[name]
+        return _plugin(offered[name])
     stock = stock_names()
     if name in UNSUPPORTED_MODELS:
         raise UnknownNameError(
@@ -132,6 +163,13 @@ def resolve(name: str) -> ModelEntry:
         return _recbole_gnn(name)
     if not stock:
         require_recbole()  # the name may be one of its models
+    if kind := other_stock_names().get(name):
+        raise UnknownNameError(
+            f"{name} is a {kind} model of RecBole, and only general recommenders run here.",
+            found=name,
+            expected=f"one of {', '.join(sorted({*MODELS, *offered, *stock}))}",
+            hint="run it in RecBole itself",
+        )
     names = sorted({*MODELS, *offered, *stock, *recbole_gnn.MODELS} - UNSUPPORTED_MODELS)
     raise UnknownNameError(
         f"Unknown model {name!r}." + suggest(name, names),
@@ -152,12 +190,21 @@ def _recbole_gnn(name: str) -> ModelEntry:
 @functools.cache
 def stock_names() -> frozenset[str]:
     """Class names of RecBole's general recommenders, read in its files without importing them."""
-    folder = recbole_folder()
-    if folder is None:
-        return frozenset()
-    return frozenset(
+    return frozenset(_classes("general_recommender"))
+
+
+@functools.cache
+def other_stock_names() -> dict[str, str]:
+    """Class name → kind, of RecBole's models that are no general recommenders."""
+    return {name: kind for folder, kind in _OTHER_KINDS.items() for name in _classes(folder)}
+
+
+def _classes(folder: str) -> list[str]:
+    """Classes of RecBole's models that are named as their file is."""
+    root = recbole_folder()
+    return [
         name
-        for path in (folder / "model" / "general_recommender").glob("*.py")
+        for path in ((root / "model" / folder).glob("*.py") if root else ())
         for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         if name.lower() == path.stem
-    )
+    ]

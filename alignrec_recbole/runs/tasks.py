@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from alignrec_recbole.runs.prepare import PreparedData, PreparedRun
 from alignrec_recbole.runtime import allocator
 from alignrec_recbole.training import ranking_tasks
 from alignrec_recbole.training.batches import train_loader
+from alignrec_recbole.training.recbole_trainers import model_errors
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 
@@ -21,8 +23,13 @@ def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalT
 
     init_seed(prepared.spec.seed, True)
     allocator.phase("load")  # encoders, or the training of an earlier run, have left it
-    kept = prepared.config["features_cache"]
-    with knn_cache.use_cache_folder(Path(kept) if kept else None):
+    kept, entry = prepared.config["features_cache"], prepared.components.entry
+    with (
+        knn_cache.use_cache_folder(Path(kept) if kept else None),
+        contextlib.nullcontext()
+        if entry.family == "native"
+        else model_errors(entry.name, "be built"),
+    ):
         model = prepared.components.model_class(prepared.config, prepared.splits[0])
     if isinstance(prepared.splits[0], MultimodalDataset):
         prepared.splits[0].release_features()  # the model has its own copy

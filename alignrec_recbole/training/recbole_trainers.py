@@ -5,16 +5,38 @@ Such models cache tensors for scoring (`restore_user_e`) and may not support inf
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from alignrec_recbole.errors import MissingDependencyError
+from alignrec_recbole.errors import AlignRecError, DivergedError, MissingDependencyError, ModelError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
 from alignrec_recbole.training.trainer import MultimodalTrainer
+
+
+@contextlib.contextmanager
+def model_errors(name: str, doing: str) -> Iterator[None]:
+    """Errors of a model that is not this package's become one that names it.
+
+    Raises:
+        ModelError: the model's code raised an error or tried to exit.
+    """
+    try:
+        yield
+    except (AlignRecError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"The model {name!r} cannot {doing}.",
+            found=f"{type(error).__name__}: {error}",
+            expected="a model that RecBole itself can train and rank with these settings",
+        ) from error
+
 
 PAIRS = 1 << 18  # user-item pairs scored at once by models that score pairs only
 
@@ -31,13 +53,40 @@ class RecBoleModelTrainer(MultimodalTrainer):
         field = self.config["USER_ID_FIELD"]
 
         def scores(users: Tensor) -> Tensor:
-            with torch.inference_mode(False), torch.no_grad():
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                model_errors(self.config["model"], "score"),
+            ):
                 try:
-                    return self.model.full_sort_predict(Interaction({field: users.clone()}))
+                    table = self.model.full_sort_predict(Interaction({field: users.clone()}))
                 except NotImplementedError:  # it has `predict` alone
-                    return self._scores_of_pairs(users.clone(), task.masked.shape[1])
+                    table = self._scores_of_pairs(users.clone(), task.masked.shape[1])
+                return self._checked(table, (len(users), task.masked.shape[1]))
 
-        return rank(scores, task, k, self.device)
+        try:
+            return rank(scores, task, k, self.device)
+        except DivergedError as error:
+            raise DivergedError(
+                f"The model {self.config['model']!r} scored NaN or infinity.",
+                expected=error.expected,
+                hint=error.hint,
+            ) from error
+
+    def _checked(self, table: Any, shape: tuple[int, int]) -> Tensor:
+        """The scores [b, item_num] that a model returned, which may be flat."""
+        if not isinstance(table, Tensor) or table.numel() != shape[0] * shape[1]:
+            kind = list(table.shape) if isinstance(table, Tensor) else type(table).__name__
+            raise ModelError(
+                f"The model {self.config['model']!r} returns no score for every user and item.",
+                found=f"{kind} from full_sort_predict or predict",
+                expected=f"a tensor {list(shape)}: users of the batch, items with PAD",
+            )
+        return table.reshape(shape)
+
+    def _run_epoch(self, batches: Any, epoch: int) -> dict[str, Any]:
+        with model_errors(self.config["model"], "be trained"):
+            return super()._run_epoch(batches, epoch)
 
     def _scores_of_pairs(self, users: Tensor, n_items: int) -> Tensor:
         """Scores [b · n_items] by the model's `predict`, in blocks of pairs."""
