@@ -10,7 +10,8 @@ import cloup
 
 from alignrec_recbole.cli import _names, _options
 from alignrec_recbole.cli._options import option
-from alignrec_recbole.errors import SettingError
+from alignrec_recbole.errors import SettingError, printable
+from alignrec_recbole.io.names import check_name
 
 
 @_options.verb(
@@ -68,17 +69,16 @@ def _run(name: str, list_only: bool, given: dict[str, Any]) -> int:
     from alignrec_recbole.suites.scheduler import Scheduler, SuiteOptions
 
     given["output"] = given["output"] or suite.output
-    scheduler = Scheduler(suite, SuiteOptions(name=Path(name).stem, **given))
+    label = check_name(Path(name).stem, "suite")
+    scheduler = Scheduler(suite, SuiteOptions(name=label, **given))
     pending = scheduler.pending()
     stopped = False if list_only else scheduler.run(pending)
     status = [scheduler.status(cell, list_only and cell in pending) for cell in suite.expanded]
     counts = Counter(entry.status for entry in status)
-    label = scheduler.options.name
     print(f"{label}: " + ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())))
     for entry in status:
         if entry.status != "finished":
-            last = entry.error.strip().splitlines()[-1:] or ["not run yet"]
-            print(f"  {entry.status}: {entry.name}: {last[0]}")
+            print(printable(f"  {entry.status}: {entry.name}: {entry.summary}"))
     if stopped:
         return 130
     if not list_only and counts["finished"]:

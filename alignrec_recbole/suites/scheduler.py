@@ -25,12 +25,13 @@ from tqdm import tqdm
 
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.encoders.lookup import find_file
-from alignrec_recbole.errors import AlignRecError
+from alignrec_recbole.errors import AlignRecError, RecordError
 from alignrec_recbole.io.files import sha256_file
+from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.runs.record import Run, read_runs
 from alignrec_recbole.runtime.threads import SHARE, available_cores
 from alignrec_recbole.suites.schema import AFTER_TRAINING, ALWAYS_RERUN, Cell, Suite
-from alignrec_recbole.suites.status import CellStatus, Key, read_cell, write_status
+from alignrec_recbole.suites.status import CellStatus, Key, is_status_name, read_cell, write_status
 
 CHILD = ("-m", "alignrec_recbole", "suite-cell")  # arguments of Python that run one cell
 EXIT_RECORDED = 3  # exit status of a child that has recorded its own failure
@@ -74,8 +75,12 @@ class Scheduler:
     def status(self, cell: Cell, again: bool = False) -> CellStatus:
         """What the cell's file says; missing without one, or if a finished cell is to run again."""
         path = self._status_path(cell)
-        found = read_cell(path) if path.is_file() else None
-        if found is None or (again and found.status == "finished"):
+        found = read_cell(path) if is_regular_file(path) else None
+        if (
+            found is None
+            or found.arguments != cell.arguments
+            or (again and found.status == "finished")
+        ):
             return CellStatus(name=cell.name, arguments=cell.arguments, status="missing")
         return found
 
@@ -108,8 +113,8 @@ class Scheduler:
         return self.folder / f"{cell.stem}.json"
 
     def _reset_status(self, pending: Sequence[Cell]) -> list[Cell]:
-        """All cells to run, each with a status file; files of cells no longer in the suite go."""
-        for path in self.folder.glob("*.json"):
+        """All cells to run, each with a status file; those of cells no longer in the suite go."""
+        for path in self._own_files():
             if path.stem not in {cell.stem for cell in self.suite.expanded}:
                 path.unlink()
         todo = list(pending)
@@ -123,13 +128,22 @@ class Scheduler:
             write_status(self._status_path(cell), self.status(cell, again=True))
         return todo
 
+    def _own_files(self) -> list[Path]:
+        """Status files in the suite's folder that a suite wrote: their name fits their content.
+
+        None in a folder that is reached through a symbolic link: it may be someone's data.
+        """
+        if self.folder.is_symlink() or self.folder.parent.is_symlink():
+            return []
+        return [path for path in self.folder.glob("*.json") if _is_own(path)]
+
     def _is_complete(self, cell: Cell) -> bool:
         """Whether all records of the cell exist, made with the present data and features."""
         path = self._status_path(cell)
-        if not path.is_file():
+        if not is_regular_file(path):
             return False
         status = read_cell(path)
-        if status.status != "finished":
+        if status.status != "finished" or status.arguments != cell.arguments:
             return False
         found = [self._records.get(key) for key in status.records]
         return bool(found) and all(run is not None and self._same_data(run) for run in found)
@@ -172,6 +186,8 @@ class Scheduler:
         }
         share = str(max(1, available_cores() // self.options.jobs))
         started = time.perf_counter()
+        if log.is_symlink():  # opening it would write to another file
+            log.unlink()
         with log.open("w", encoding="utf-8") as handle:
             child = subprocess.Popen(
                 [sys.executable, *CHILD],
@@ -203,6 +219,16 @@ class Scheduler:
                     seconds=time.perf_counter() - started,
                 ),
             )
+
+
+def _is_own(path: Path) -> bool:
+    if path.is_symlink() or not is_status_name(path.name) or not is_regular_file(path):
+        return False
+    try:
+        status = read_cell(path)
+    except RecordError:
+        return False
+    return Cell(arguments=status.arguments, dataset="", protocol="").stem == path.stem
 
 
 def key_of(run: Run) -> Key:

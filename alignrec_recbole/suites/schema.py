@@ -5,22 +5,34 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
+import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from alignrec_recbole.errors import SettingError, UnknownNameError
+from alignrec_recbole.errors import SettingError, UnknownNameError, printable
 from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
+from alignrec_recbole.settings import check_plain
 
+MAX_CELLS = 10_000  # of a suite; each is a process and a file
+MAX_POINTS = 10_000  # of a grid; each is a training
+MAX_SHOWN = 3  # mistakes of a suite in its error
 FOLDER = properties_dir() / "suite"
 AFTER_TRAINING = {"mask-modality", "long-tail"}  # they read records of the protocol `full`
 ALWAYS_RERUN = {"long-tail"}  # more rankings to analyse after every run
+
+
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+Key = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^=\s]+$")]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class CellGroup(BaseModel):
@@ -28,15 +40,39 @@ class CellGroup(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    models: list[str] = []  # empty: the protocols train nothing
-    datasets: list[str] = Field(min_length=1)
-    features: list[str] = []  # "a,b": both together; empty: the default
-    protocols: list[str] = ["full"]
-    seeds: list[int] = []
-    setting: str | None = None
-    epochs: int | None = None
-    set: dict[str, Any] = {}
-    grid: dict[str, list[Any]] = {}  # selected on validation with the first seed
+    models: list[Name] = []  # empty: the protocols train nothing
+    datasets: list[Name] = Field(min_length=1)
+    features: list[Name] = []  # "a,b": both together; empty: the default
+    protocols: list[Name] = Field(["full"], min_length=1)
+    seeds: list[Seed] = []
+    setting: Literal["mmrec", "recbole"] | None = None
+    epochs: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    set: dict[Key, Any] = {}
+    # selected on validation with the first seed
+    grid: dict[Key, Annotated[list[Any], Field(min_length=1)]] = {}
+
+    @field_validator("set", "grid")
+    @classmethod
+    def _plain_values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for key, value in values.items():
+            try:
+                check_plain(key, value)
+            except SettingError as error:
+                raise ValueError(error.found) from None
+        if cls.grid_points(values) > MAX_POINTS:
+            raise ValueError(f"more than {MAX_POINTS:,} points of a grid")
+        return values
+
+    @staticmethod
+    def grid_points(values: dict[str, Any]) -> int:
+        """Number of combinations."""
+        return math.prod(len(each) for each in values.values() if isinstance(each, list))
+
+    def count(self) -> int:
+        """Number of cells."""
+        seeds = 1 if self.grid else len(self.seeds)
+        axes = (self.models, self.datasets, self.features, self.protocols)
+        return math.prod(max(1, len(axis)) for axis in axes) * max(1, seeds)
 
     def cells(self) -> Iterator[Cell]:
         """One cell per combination; with a grid all seeds in one, as the first one selects."""
@@ -77,7 +113,7 @@ class Cell(BaseModel):
     @property
     def name(self) -> str:
         """The command line without the names of its options."""
-        return " ".join(argument.split("=", 1)[1] for argument in self.arguments)
+        return " ".join(argument.split("=", 1)[-1] for argument in self.arguments)
 
     @property
     def stem(self) -> str:
@@ -93,6 +129,13 @@ class Suite(BaseModel):
 
     output: Path = Path("results")
     cells: list[CellGroup] = Field(min_length=1)
+
+    @field_validator("cells")
+    @classmethod
+    def _few_enough(cls, groups: list[CellGroup]) -> list[CellGroup]:
+        if (count := sum(group.count() for group in groups)) > MAX_CELLS:
+            raise ValueError(f"{count:,} cells; at most {MAX_CELLS:,}")
+        return groups
 
     @cached_property
     def expanded(self) -> list[Cell]:
@@ -117,7 +160,7 @@ def read_suite(name: str) -> Suite:
         UnknownNameError, SettingError: the suite is unknown, or its file is invalid.
     """
     path = Path(name) if name.endswith(".yaml") else inside(FOLDER, f"{name}.yaml")
-    if not path.is_file():
+    if not is_regular_file(path) and not _exists(path):
         raise UnknownNameError(
             f"Unknown suite {name!r}." + suggest(name, suite_names()),
             found=name,
@@ -126,4 +169,22 @@ def read_suite(name: str) -> Suite:
     try:
         return Suite.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise SettingError(f"Suite {name!r} is not valid.", found=str(error)) from error
+        mistakes = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_input=False, include_url=False)
+        ]
+        more = f" and {len(mistakes) - MAX_SHOWN} more" if len(mistakes) > MAX_SHOWN else ""
+        raise SettingError(
+            f"Suite {name!r} is not valid.",
+            found=printable("; ".join(mistakes[:MAX_SHOWN])) + more,
+            expected="cells: a list of groups with datasets and, as far as needed, "
+            + ", ".join(key for key in CellGroup.model_fields if key != "datasets"),
+        ) from error
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is anything at a path, which may be no usable path."""
+    try:
+        return os.path.lexists(path)
+    except ValueError:
+        return False

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from alignrec_recbole.errors import RecordError
+from alignrec_recbole.errors import RecordError, printable
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io.opening import is_regular_file, read_bytes
+
+MAX_BYTES = 16 << 20
 
 Key = tuple[str, str, str, str, int]  # dataset, protocol, model, config_sha256, seed
 
@@ -25,6 +29,20 @@ class CellStatus(BaseModel):
     seconds: float = 0.0
     records: list[Key] = []
 
+    @property
+    def summary(self) -> str:
+        """One line about a cell that is not finished: the first of its error.
+
+        >>> text = "Traceback …\\n  File …\\na.errors.DataError: No file.\\n  hint      look"
+        >>> CellStatus(name="a", arguments=[], status="failed", error=text).summary
+        'DataError: No file.'
+        """
+        lines = [line for line in self.error.splitlines() if line.strip() and line[0] != " "]
+        if not lines:
+            return "not run yet"
+        kind, colon, rest = lines[-1].partition(": ")
+        return printable(f"{kind.rpartition('.')[2]}{colon}{rest}", 300)
+
 
 def write_status(path: Path, status: CellStatus) -> None:
     """Write a status whole or not at all."""
@@ -38,19 +56,30 @@ def read_cell(path: Path) -> CellStatus:
     Raises:
         RecordError: the file is damaged.
     """
+    data = read_bytes(path, what="status", error=RecordError, max_bytes=MAX_BYTES)
     try:
-        return CellStatus.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
+        return CellStatus.model_validate_json(data)
+    except ValidationError as error:
         raise RecordError(
             f"{path.name} is not the status of a suite's cell.",
-            found=str(error).splitlines()[0],
+            found=f"{error.errors(include_input=False)[0]['msg']} in {path}",
             hint="delete the file; the cell is then checked again",
         ) from error
 
 
 def read_status(folder: Path) -> dict[str, list[CellStatus]]:
-    """Suite → its cells, for every suite in an output folder."""
+    """Suite → its cells, for every suite in an output folder; other files are passed over."""
     out: dict[str, list[CellStatus]] = {}
     for path in sorted(folder.glob("*/*.json")):
-        out.setdefault(path.parent.name, []).append(read_cell(path))
+        if is_status_name(path.name) and is_regular_file(path):
+            out.setdefault(path.parent.name, []).append(read_cell(path))
     return out
+
+
+def is_status_name(name: str) -> bool:
+    """Whether a file is named as the status of a cell is.
+
+    >>> is_status_name("BPR_ml-100k_full_999-0f3a9c1e.json"), is_status_name("mine.json")
+    (True, False)
+    """
+    return re.fullmatch(r"[A-Za-z0-9_.+-]{0,80}-[0-9a-f]{8}\.json", name) is not None

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from alignrec_recbole.evaluation.metrics import METRICS
 from alignrec_recbole.settings import Settings
 
+MAX_THREADS = 1024  # OpenMP ends the process where the system has no room for more
 Length = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -71,4 +72,6 @@ class TrainingSettings(RankingSettings):
     eval_step: int = Field(gt=0, description="at least 1")
     metric_decimal_place: int = Field(ge=0, le=100, description="0 to 100")
     precision: Literal["float32", "bfloat16"] = Field(description="float32 or bfloat16")
-    threads: Annotated[int, Field(gt=0)] | None = Field(description="at least 1, or null")
+    threads: Annotated[int, Field(gt=0, le=MAX_THREADS)] | None = Field(
+        description=f"1 to {MAX_THREADS}, or null"
+    )

@@ -92,11 +92,11 @@ def test_an_unknown_suite_and_a_wrong_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_damaged_status_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "smoke" / "a.json"
+    path = tmp_path / "smoke" / "a-0123abcd.json"
     write_status(path, CellStatus(name="a", arguments=[], status="finished"))
     assert read_status(tmp_path)["smoke"][0].name == "a"
     path.write_text(path.read_text()[:20])
-    with pytest.raises(RecordError, match=r"a\.json is not the status"):
+    with pytest.raises(RecordError, match=r"a-0123abcd\.json is not the status"):
         read_cell(path)
 
 
