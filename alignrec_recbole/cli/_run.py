@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from alignrec_recbole.cli._command import as_typed, given_arguments, without_option
 from alignrec_recbole.cli._jobs import Job, make_jobs
 from alignrec_recbole.cli._overrides import nested
+from alignrec_recbole.errors import Interrupted
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
 from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
@@ -28,14 +31,39 @@ def run(options: RunOptions) -> int:
     """Run every protocol and write its tables; returns the exit status."""
     jobs = make_jobs(options)
     for protocol in options.protocol:
-        for job in jobs:
-            if job.protocol == protocol:
-                _run_job(options, job)
+        of_protocol = [job for job in jobs if job.protocol == protocol]
         if protocol == "full":
-            _show_models(options)
-        else:
-            _show_protocol(options, protocol)
+            _show_models(options, _run_models(options, of_protocol))
+            continue
+        for job in of_protocol:
+            _run_job(options, job)
+        _show_protocol(options, protocol)
     return 0
+
+
+def _run_models(options: RunOptions, jobs: Sequence[Job]) -> list[RunRecord]:
+    """Protocol full; a terminal gets the table of what is finished after every model but the last.
+
+    After an interruption the table is printed wherever the output goes.
+    """
+    records: list[RunRecord] = []
+    for number, job in enumerate(jobs):
+        if records and options.progress and sys.stderr.isatty():
+            print(f"\n{_so_far(options, number, jobs)}\n", file=sys.stderr)
+        try:
+            records += _run_model(options, job)
+        except (Interrupted, KeyboardInterrupt):
+            if records:
+                print(f"\n{_so_far(options, number, jobs)}\n", file=sys.stderr)
+            raise
+    return records
+
+
+def _so_far(options: RunOptions, number: int, jobs: Sequence[Job]) -> str:
+    """The table of the data set, with the models that are still to come."""
+    found = comparison(read_runs(options.output / "runs" / options.dataset), options.dataset)
+    left = ", ".join(job.model for job in jobs[number:])
+    return f"Finished so far; still to come: {left}\n\n{as_text(found)}"
 
 
 def run_cell(options: RunOptions) -> list[RunRecord]:
@@ -97,12 +125,20 @@ def _settings(
     return nested(chosen.items(), overrides), selected
 
 
-def _show_models(options: RunOptions) -> None:
-    """The data set's table."""
+def _show_models(options: RunOptions, records: Sequence[RunRecord]) -> None:
+    """The data set's table, and how runs that ended at --epochs go on."""
     found = comparison(read_runs(options.output / "runs" / options.dataset), options.dataset)
     print("\n" + as_text(found) + "\n")
     for path in write_tables(found, options.output / "tables", options.dataset):
         print(path)
+    bounded = [record.model for record in records if record.selection.get("stopped") == "epochs"]
+    if bounded and options.epochs is not None and not options.grid:
+        longer = without_option(given_arguments(), "--epochs")
+        print(
+            f"\nA first look: {', '.join(dict.fromkeys(bounded))} ended after {options.epochs} "
+            "epochs, before early stopping.\nThis command goes on from there to the end:\n\n"
+            f"  {as_typed(longer)}"
+        )
 
 
 def _show_protocol(options: RunOptions, protocol: str) -> None:

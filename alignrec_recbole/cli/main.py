@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from alignrec_recbole._version import __version__
 from alignrec_recbole.cli import _options
+from alignrec_recbole.cli._command import as_typed, program_name
 from alignrec_recbole.cli.doctor import doctor
 from alignrec_recbole.cli.download import download
 from alignrec_recbole.cli.import_amazon import import_amazon
@@ -99,7 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", message=message)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status: Any = program.main(given, prog_name=_name(), standalone_mode=False)
+        status: Any = program.main(
+            given, prog_name=program_name(), standalone_mode=False, obj=given
+        )
         return int(status or 0)
     except click.ClickException as error:
         error.show()
@@ -108,13 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
+        print(f"{stopped}\n  {as_typed(given)}", file=sys.stderr)
         return 130
     except (click.Abort, KeyboardInterrupt):
-        print("stopped; the last saved state is kept", file=sys.stderr)
+        print(
+            "Stopped at once. The last saved state is kept; run the same command to resume.\n"
+            f"  {as_typed(given)}",
+            file=sys.stderr,
+        )
         return 130
-
-
-def _name() -> str:
-    """The program's name in help and errors."""
-    return "run_benchmark.py" if "run_benchmark" in sys.argv[0] else "alignrec-bench"

@@ -60,7 +60,13 @@ from alignrec_recbole.protocols import PROTOCOLS
         metavar="S[,S…]",
         help="Training seeds.  [default: 999; with mask-modality 999,1000,1001]",
     ),
-    option("--epochs", type=int, metavar="N", help="Maximum number of epochs."),
+    option(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="Maximum number of epochs, for a first look. The same command with a larger number, "
+        "or without --epochs, continues.  [default: the trainer's, 1000]",
+    ),
     option(
         "--eval-convention",
         "setting",
@@ -118,7 +124,8 @@ from alignrec_recbole.protocols import PROTOCOLS
 def run(**given: Any) -> int:
     """Train, evaluate and compare models (the default verb).
 
-    Finished runs are read, not repeated; interrupted ones continue from their last epoch.
+    Finished runs are read, not repeated; interrupted ones continue from their last epoch, and runs
+    with more --epochs than finished ones from where those ended.
     """
     options = RunOptions(**given)
     _names.check(options)

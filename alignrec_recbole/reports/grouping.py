@@ -79,13 +79,21 @@ class SeedGroup:
     @property
     def notes(self) -> list[str]:
         """What a reader must know, each once."""
-        notes = [note for record in self.records for note in record.notes]
+        notes = [f"at most {epochs} epochs" for epochs in self.epoch_limits]
+        notes += [note for record in self.records for note in record.notes]
         notes += [r.tuned_on for r in self.records if r.tuned_on]
         threads = sorted({r.machine["threads"] for r in self.records if "threads" in r.machine})
         if len(threads) > 1:
             several = " and ".join(map(str, threads))
             notes.append(f"seeds with {several} threads, whose sums are rounded differently")
         return list(dict.fromkeys(notes))
+
+    @property
+    def epoch_limits(self) -> list[int]:
+        """The numbers of epochs below the default at which runs ended before early stopping."""
+        usual = int(_defaults(self.first.model, self.first.dataset)["epochs"])
+        ended = [r for r in self.records if r.selection.get("stopped") == "epochs"]
+        return sorted({r.config["epochs"] for r in ended if r.config.get("epochs", usual) < usual})
 
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
         """Seed → the metric; empty if no record has it."""

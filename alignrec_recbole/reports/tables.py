@@ -246,6 +246,7 @@ def leaderboard(
         ],
         rows,
         "Test split, mean ± sd over seeds. Best bold, second underlined. "
+        + _first_look(members)
         + (f"No record has {PRIMARY_METRIC}: ordered by {metric}. " * (metric != PRIMARY_METRIC))
         + (
             f"Over best baseline: {metric} of {_names(ours)} against the best other row, "
@@ -289,6 +290,16 @@ def significance(
         + "; over users: each user's mean over seeds; over seeds: equal seeds. Holm's correction "
         "within each metric and kind of pair.",
     )
+
+
+def _first_look(members: Sequence[SeedGroup]) -> str:
+    """That rows are not trained to the end, as a sentence; empty if all are."""
+    limits = sorted({epochs for group in members for epochs in group.epoch_limits})
+    if not limits:
+        return ""
+    if len(limits) == 1 and all(group.epoch_limits for group in members):
+        return f"A first look: at most {limits[0]} epochs, which ended before early stopping. "
+    return 'Rows noted "at most N epochs" ended there, before early stopping. '
 
 
 def _descending(mean: float | None) -> float:
