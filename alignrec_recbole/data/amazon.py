@@ -31,6 +31,7 @@ from alignrec_recbole.errors import DataError
 from alignrec_recbole.features.mmrec import read_mapping
 from alignrec_recbole.features.table import FeatureManifest, save_features
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io.mapped_arrays import create_array
 from alignrec_recbole.io.tsv import AS_WRITTEN, check_lines, read_header
 
 CORE = 5  # interactions that every user and item has at least
@@ -462,10 +463,7 @@ def write_image_features(
     """
     order = sorted(mapping.items, key=mapping.items.__getitem__)
     part = out.with_name(f".{out.name}.part.npy")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    matrix = np.lib.format.open_memmap(
-        part, "w+", dtype=np.float32, shape=(len(order), IMAGE_WIDTH)
-    )
+    matrix = create_array(part, np.float32, (len(order), IMAGE_WIDTH))
     total, seen = np.zeros(IMAGE_WIDTH), np.zeros(len(order), dtype=bool)
     place = {asin: i for i, asin in enumerate(order)}
     broken = 0

@@ -238,7 +238,7 @@ NOTES = st.sampled_from(["", '{"url": "URL", "ETag": "\\"1\\""}', "[" * 10**5, "
 
 
 @settings(
-    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=160, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(answers(), min_size=1, max_size=4), CHECKS, PARTS, NOTES)
 def test_any_script_ends_in_the_right_file_or_an_error(
