@@ -12,6 +12,7 @@ from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking
 from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.protocols.content import Content, Scores, rank_content
+from alignrec_recbole.runs.identity import check_record
 from alignrec_recbole.runs.lists import LIST_LENGTH
 from alignrec_recbole.runs.prepare import PreparedRun, prepare_data, prepared_run, training_keys
 from alignrec_recbole.runs.record import RunRecord, read_record, write_record
@@ -96,9 +97,14 @@ class ProtocolContext:
         return prepared_run(spec, self.data, config, self.data.feature_files, self.data.notes)
 
     def finished(self, run: PreparedRun, overwrite: bool) -> RunRecord | None:
-        """The record of a run, if it exists and is not to be replaced."""
-        exists = run.record_path.is_file() and not overwrite
-        return read_record(run.record_path) if exists else None
+        """The record of a run, if it exists and is not to be replaced.
+
+        Raises:
+            RecordError: it is damaged, or of another run.
+        """
+        if overwrite or not run.record_path.is_file():
+            return None
+        return check_record(read_record(run.record_path), run)
 
     def write(self, run: PreparedRun, **found: Any) -> RunRecord:
         """Build and write a run's record; see `record_of` for what can be found.

@@ -11,10 +11,8 @@ import os
 import re
 from pathlib import Path
 
-from alignrec_recbole.runs.config_hash import config_hashes
+from alignrec_recbole.runs.identity import MAXIMUM, training_hash
 from alignrec_recbole.runs.prepare import PreparedRun
-
-MAXIMUM = "epochs"  # the setting
 
 
 def find(run: PreparedRun) -> Path | None:
@@ -68,12 +66,4 @@ def _path(run: PreparedRun, epochs: int) -> Path:
 
 def _stem(run: PreparedRun) -> str:
     """The run's file name with the hash of its configuration without the maximum of epochs."""
-    digest = config_hashes(
-        model=run.spec.model,
-        dataset=run.spec.dataset,
-        protocol=run.spec.protocol,
-        config={key: value for key, value in run.effective_config.items() if key != MAXIMUM},
-        data=run.data.data,
-        feature_files=run.feature_files,
-    )[0]
-    return run.file_stem(digest)
+    return run.file_stem(training_hash(run))

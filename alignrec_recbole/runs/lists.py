@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.io.files import atomic_write, sha256_file
+from alignrec_recbole.io.files import atomic_write, inside, sha256_file
+from alignrec_recbole.io.opening import is_regular_file, open_input
 from alignrec_recbole.runs.record import Run
 
 if TYPE_CHECKING:
     from alignrec_recbole.evaluation.ranking import Ranking
     from alignrec_recbole.runs.prepare import PreparedRun
 
+MAX_BYTES = 8 << 30  # of all arrays; 10 million users with lists of 50 have 4 GiB
 LIST_LENGTH = 50  # items per user in stored lists; more where a metric needs them
 
 
@@ -63,10 +66,15 @@ def write_user_values(
 
 
 def user_values_path(run: Run) -> Path | None:
-    """Path of a record's per-user values, or None if they are not stored beside it."""
-    described = run.record.per_user
-    path = run.path.parent / described["file"] if described else None
-    return path if path is not None and path.is_file() else None
+    """Path of a record's per-user values, or None if they are not stored beside it.
+
+    Raises:
+        DataError: the record names a file elsewhere.
+    """
+    if not run.record.per_user:
+        return None
+    path = inside(run.path.parent, str(run.record.per_user.get("file")))
+    return path if is_regular_file(path) else None
 
 
 def read_user_values(run: Run) -> UserValues | None:
@@ -79,26 +87,78 @@ def read_user_values(run: Run) -> UserValues | None:
     if path is None:
         return None
     assert run.record.per_user is not None
-    expected = run.record.per_user["sha256"]
+    expected = str(run.record.per_user.get("sha256"))
     if (found := sha256_file(path)) != expected:
         raise RecordError(
             f"{path.name} is not the file that its record describes.",
             found=f"SHA-256 {found[:12]}…",
             expected=f"{expected[:12]}…",
-            hint="run the model again with --overwrite, or delete the file",
+            hint=f"run the model again with --overwrite, or delete {path}",
         )
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return UserValues(
-                users=stored["users"],
-                items=stored["items"] if "items" in stored else np.empty(0, dtype=str),
-                top=stored["top"] if "top" in stored else np.empty((0, 0), dtype=np.int32),
-                values={name: stored[name] for name in stored.files if "@" in name},
-            )
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        with open_input(path, what="per-user values", error=RecordError) as handle:
+            _check_sizes(handle)
+            with np.load(handle, allow_pickle=False) as stored:
+                values = UserValues(
+                    users=stored["users"],
+                    items=stored["items"] if "items" in stored else np.empty(0, dtype=str),
+                    top=stored["top"] if "top" in stored else np.empty((0, 0), dtype=np.int32),
+                    values={name: stored[name] for name in stored.files if "@" in name},
+                )
+        _check_shapes(values)
+    except RecordError:
+        raise
+    except Exception as error:  # zipfile, zlib, NumPy and missing names each have their own
         raise RecordError(
             f"{path.name} has no usable per-user values.",
-            found=str(error),
+            found=f"{type(error).__name__}: {error}",
             expected="arrays 'users', 'items', 'top' and one per metric",
-            hint="run the model again with --overwrite",
+            hint=f"run the model again with --overwrite, or delete {path}",
         ) from error
+    return values
+
+
+def _check_sizes(handle: BinaryIO) -> None:
+    """Refuse arrays that are larger than their part of the file before they are allocated.
+
+    Raises:
+        ValueError: with the name of the array.
+    """
+    with zipfile.ZipFile(handle) as archive:
+        parts = archive.infolist()
+        if sum(part.file_size for part in parts) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        for part in parts:
+            with archive.open(part) as member:
+                version = np.lib.format.read_magic(member)
+                read = np.lib.format.read_array_header_1_0
+                if version != (1, 0):
+                    read = np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(member)
+                if math.prod(shape) * dtype.itemsize != part.file_size - member.tell():
+                    raise ValueError(f"{part.filename} has another size than its header says")
+    handle.seek(0)
+
+
+def _check_shapes(values: UserValues) -> None:
+    """Refuse arrays that do not belong together.
+
+    Raises:
+        ValueError: with the name of the array.
+    """
+    rows = len(values.users)
+    for name, tokens in (("users", values.users), ("items", values.items)):
+        if tokens.ndim != 1 or tokens.dtype.kind != "U":
+            raise ValueError(f"{name} is no list of tokens")
+    if len(np.unique(values.users)) != rows:
+        raise ValueError("users repeat")
+    for name, column in values.values.items():
+        if column.shape != (rows,) or column.dtype.kind != "f" or not np.isfinite(column).all():
+            raise ValueError(f"{name} is not one finite number per user")
+    top = values.top
+    if top.size == 0:
+        return
+    if top.ndim != 2 or len(top) != rows or top.dtype.kind != "i":
+        raise ValueError("top is not one list per user")
+    if top.min() < -1 or top.max() >= len(values.items):
+        raise ValueError("top has positions outside of items")

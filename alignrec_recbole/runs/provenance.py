@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import platform
 import re
 import shlex
@@ -16,15 +17,23 @@ from typing import Any
 import torch
 
 from alignrec_recbole._version import __version__
+from alignrec_recbole.errors import printable
 from alignrec_recbole.runtime.hardware import has_bfloat16
 from alignrec_recbole.runtime.threads import available_cores
 
+GIT_SECONDS = 30
 PACKAGES = ("torch", "recbole", "numpy", "pandas", "scipy", "scikit-learn", "transformers")
+
+logger = logging.getLogger(__name__)
 
 
 @functools.cache
 def code() -> dict[str, Any]:
-    """Version, commit and whether the checkout differs from it (None outside a checkout)."""
+    """Version, commit and whether the checkout differs from it.
+
+    Commit and difference are None outside a checkout, and where git cannot be asked, with a
+    warning: a result is recorded in any case.
+    """
     root = Path(__file__).resolve().parents[2]
     commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     changed = _git(root, "status", "--porcelain", "--", ":!results") if commit else None
@@ -36,8 +45,21 @@ def code() -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=GIT_SECONDS,
+        )
+        problem = done.stderr.strip() if done.returncode else ""
+    except (OSError, subprocess.SubprocessError) as error:
+        problem = str(error)
+    if not problem and not done.returncode:
+        return done.stdout.strip()
+    logger.warning("git gave no commit, so records name none: %s", printable(problem, 200))
+    return None
 
 
 def command(arguments: Sequence[str] | None = None) -> str:
@@ -71,13 +93,13 @@ def machine(device: str) -> dict[str, Any]:
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, OSError, KeyError):  # not installed, or half removed
         return None
 
 
 def _cpu_name() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

@@ -10,7 +10,7 @@ from recbole.utils import ModelType
 
 from alignrec_recbole.errors import DataError, Interrupted, RecordError, SettingError
 from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.runs import continuation
+from alignrec_recbole.runs import continuation, identity, provenance
 from alignrec_recbole.runs.lists import LIST_LENGTH, write_user_values
 from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
 from alignrec_recbole.runs.record import RunRecord, read_record, write_record
@@ -44,10 +44,12 @@ def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
     if overwrite:
         prepared.state_path.unlink(missing_ok=True)
     elif prepared.record_path.is_file():
-        return _same_modalities(read_record(prepared.record_path), prepared)
+        record = identity.check_record(read_record(prepared.record_path), prepared)
+        return _same_modalities(record, prepared)
     _check_grid_point(prepared)
     _check_writable(prepared.record_path.parent)
 
+    provenance.code()  # what the record says of it is known before anything is trained
     seconds = {"prepare": stopwatch.seconds()}
     progress.announce(f"{name}: building the model")
     trainer = build_trainer(prepared, prepared.state_path)
@@ -144,7 +146,7 @@ def _check_writable(folder: Path) -> None:
         with atomic_write(folder / ".writable"):
             pass
         (folder / ".writable").unlink(missing_ok=True)  # another process may try the same folder
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a link to itself
         raise DataError(
             f"Results cannot be written to {folder}.",
             found=getattr(error, "found", "") or str(error),

@@ -9,6 +9,7 @@ from typing import Any
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.graphs import knn_cache
+from alignrec_recbole.runs import identity
 from alignrec_recbole.runs.prepare import PreparedData, PreparedRun
 from alignrec_recbole.runtime import allocator
 from alignrec_recbole.training import ranking_tasks
@@ -35,7 +36,9 @@ def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalT
         prepared.splits[0].release_features()  # the model has its own copy
     model = model.to(prepared.config["device"])
     allocator.phase("train")
-    return prepared.components.trainer_class(prepared.config, model, state_file)
+    trainer = prepared.components.trainer_class(prepared.config, model, state_file)
+    trainer.identity = identity.of_training(prepared)
+    return trainer
 
 
 def train_data(prepared: PreparedRun) -> Any:

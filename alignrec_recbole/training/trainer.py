@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
 from alignrec_recbole.io import training_state
 from alignrec_recbole.ops.matmul import precision
 from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredAdamW
-from alignrec_recbole.runtime import hardware, waiting
+from alignrec_recbole.runtime import hardware, random_state, waiting
 from alignrec_recbole.runtime.progress import announce
 from alignrec_recbole.runtime.slow_epochs import SlowEpochs
 from alignrec_recbole.training import memory_estimate
@@ -35,8 +34,10 @@ from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.early_stopping import EarlyStopping
 from alignrec_recbole.training.progress import TrainingProgress
 from alignrec_recbole.training.ranking_tasks import as_task
+from alignrec_recbole.training.saved_training import PairsState, SavedTraining
 
 SAVE_EVERY_SECONDS = 60.0
+RESUME_REMEDY = "start again with --overwrite, or delete {path}"
 FLOAT_DIGITS = 15  # decimal digits that every float64 holds
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class MultimodalTrainer(Trainer):
         stop_requested: set it (from a signal handler) to stop after the running epoch.
         state_file: where the state is saved, and resumed from if it exists.
         continued_from: another state to resume from if that one does not exist; it is not changed.
+        identity: what distinguishes the run from others; its saved state is resumed by no other.
     """
 
     def __init__(self, config: Any, model: Any, state_file: Path | None = None) -> None:
@@ -82,6 +84,7 @@ class MultimodalTrainer(Trainer):
         )
         self.state_file = state_file
         self.continued_from: Path | None = None
+        self.identity: dict[str, Any] = {}
         self.optimizer = self._build_optimizer()
         self.stopping = EarlyStopping(
             self.valid_metric,
@@ -331,31 +334,24 @@ class MultimodalTrainer(Trainer):
     def save_state(self) -> None:
         """Write everything that is needed to go on as if nothing had happened."""
         assert self.state_file is not None
-        batches = self._pair_batches
+        batches, loader = self._pair_batches, self._loader_rng
         tensors = {
             "model": self.model.state_dict(),
             "best": self._best_weights,
             "optimizer": self.optimizer.state_dict(),
-            "torch_rng": torch.get_rng_state(),
-            "loader_rng": self._loader_rng.get_state() if self._loader_rng else None,
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        plain = {
-            "next_epoch": self.history[-1]["epoch"] + 1 if self.history else 0,
-            "cur_step": self.stopping.misses,
-            "best_valid_score": self.stopping.best_score,
-            "best_valid_result": self.stopping.best_result,
-            "best_epoch": self.stopping.best_epoch,
-            "history": self.history,
-            "seconds": self.seconds_before + time.monotonic() - self._started,
-            "pairs_rng": batches.generator.bit_generator.state if batches else None,
-            "numpy_rng": [
-                part.tolist() if isinstance(part, np.ndarray) else part
-                for part in np.random.get_state()  # noqa: NPY002 (RecBole samples from it)
-            ],
-            "python_rng": random.getstate(),
-        }
-        training_state.save_state(self.state_file, tensors, {"plain": plain})
+        plain = SavedTraining.model_validate(
+            {
+                "next_epoch": len(self.history),
+                "history": self.history,
+                "best_result": self.stopping.best_result,
+                "seconds": self.seconds_before + time.monotonic() - self._started,
+                "random": random_state.RandomStates.now(),
+                "pairs": PairsState.of(batches.generator) if batches else None,
+                "loader": random_state.as_hex(loader.get_state()) if loader else None,
+            }
+        )
+        training_state.save_run(self.state_file, tensors, plain, self.identity)
         self._saved_at = time.monotonic()
 
     def _saved_state(self) -> Path | None:
@@ -369,38 +365,58 @@ class MultimodalTrainer(Trainer):
         """Continue from a state.
 
         Raises:
-            RecordError: the file is damaged or belongs to another model.
+            RecordError: the file is damaged or belongs to another run.
         """
+        state = training_state.read_run(
+            source, SavedTraining, self.identity, device=self.device, remedy=RESUME_REMEDY
+        )
         try:
-            state = training_state.load_state(source, ["plain"], self.device)
-            plain = state["plain"]
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except Exception as error:
+            self._apply(state.tensors, state.plain, batches)
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise RecordError(
                 f"The saved state {source.name} cannot be resumed.",
-                found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                expected="the state of the same model, written whole",
-                hint="start again with --overwrite",
+                found=training_state.first_line(error),
+                expected="the state of the same model and training",
+                hint=RESUME_REMEDY.format(path=source),
             ) from error
-        torch.set_rng_state(state["torch_rng"].cpu())
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
-        numpy_rng = plain["numpy_rng"]
-        np.random.set_state((numpy_rng[0], np.array(numpy_rng[1], np.uint32), *numpy_rng[2:]))  # noqa: NPY002
-        version, inner, gauss = plain["python_rng"]
-        random.setstate((version, tuple(inner), gauss))
-        if self._loader_rng is not None and state.get("loader_rng") is not None:
-            self._loader_rng.set_state(state["loader_rng"].cpu())
-        if batches is not None and plain["pairs_rng"]:
-            batches.generator.bit_generator.state = plain["pairs_rng"]
-        self._best_weights = state["best"]
-        self.start_epoch, stopping = plain["next_epoch"], self.stopping
-        stopping.misses, stopping.best_epoch = plain["cur_step"], plain["best_epoch"]
-        stopping.best_score = plain["best_valid_score"]
-        result = plain["best_valid_result"]  # states of earlier versions have lower-case names
-        stopping.best_result = result and {_canonical_at_k(k): v for k, v in result.items()}
-        self.history, self.seconds_before = plain["history"], plain["seconds"]
+
+    def _apply(
+        self, tensors: dict[str, Any], plain: SavedTraining, batches: PairBatches | None
+    ) -> None:
+        """Take over a state that was read.
+
+        Raises:
+            ValueError, KeyError, TypeError, RuntimeError: it is not one of this training.
+        """
+        if plain.next_epoch > self.epochs:
+            raise ValueError(f"{plain.next_epoch} epochs are done, of at most {self.epochs}")
+        self.history, stopping = plain.entries(), self.stopping
+        for entry in self.history:
+            if "valid" in entry:
+                stopping.update(entry["epoch"], {self.valid_metric: entry["valid"]})
+        best = tensors["best"]
+        if (plain.best_result is None) != (stopping.best_epoch is None) or (best is None) != (
+            stopping.best_epoch is None
+        ):
+            raise ValueError("the best epoch of the history is not the one whose weights are saved")
+        if plain.best_result and plain.best_result.get(self.valid_metric) != stopping.best_score:
+            raise ValueError("the best score is not that of the history")
+        stopping.best_result = plain.best_result
+        if best is not None:
+            self.model.load_state_dict(best)  # refuses other names and shapes
+        self.model.load_state_dict(tensors["model"])
+        self.optimizer.load_state_dict(tensors["optimizer"])
+        self._best_weights = best
+        if (plain.pairs is None) != (batches is None) or (plain.loader is None) != (
+            self._loader_rng is None
+        ):
+            raise ValueError("the training data were drawn by another loader")
+        if batches is not None and plain.pairs is not None:
+            batches.generator.bit_generator.state = plain.pairs.model_dump()
+        if self._loader_rng is not None and plain.loader is not None:
+            self._loader_rng.set_state(random_state.from_hex(plain.loader))
+        plain.random.restore(self.device)
+        self.start_epoch, self.seconds_before = plain.next_epoch, plain.seconds
 
 
 def losses_by_name(losses: Any) -> dict[str, torch.Tensor]:

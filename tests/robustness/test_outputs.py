@@ -173,7 +173,7 @@ main({line!r})
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert {name: files(place.output).get(name) for name in before} == before
-    (kept,) = (place.output / "checkpoints").rglob("*.state.pt")
+    (kept,) = (place.output / "checkpoints").rglob("BPR/*.state.pt")
     begun = torch.load(kept, weights_only=True)
     assert json.loads(begun["plain"])["next_epoch"] == 5
 

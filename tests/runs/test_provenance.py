@@ -1,0 +1,50 @@
+"""Where a result comes from is recorded as far as it is known; a run never fails for it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignrec_recbole.runs import provenance
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        FileNotFoundError(2, "No such file or directory", "git"),
+        PermissionError(13, "Permission denied", "git"),
+        subprocess.TimeoutExpired("git", 30),
+    ],
+)
+def test_a_git_that_cannot_be_asked_leaves_the_commit_out_and_is_told_of(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: Any, **keywords: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(provenance.subprocess, "run", fail)
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    with caplog.at_level(logging.WARNING):
+        found = provenance.code.__wrapped__()
+    assert found["commit"] is None
+    assert found["dirty"] is None
+    assert found["version"]
+    assert "git gave no commit" in caplog.text
+
+
+def test_a_path_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.code.__wrapped__()["version"]
+    assert provenance.machine("cpu")["threads"] >= 1
+
+
+def test_a_damaged_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> str:
+        raise OSError("half removed")
+
+    monkeypatch.setattr(provenance.metadata, "version", fail)
+    assert set(provenance.machine("cpu")["versions"].values()) == {None}
