@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
@@ -12,6 +13,7 @@ from alignrec_recbole.data.dataset_paths import data_folders
 from alignrec_recbole.data.image_download import HOSTS, RateLimit, fetch_images
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.names import check_name
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import ImportOptions
@@ -26,7 +28,9 @@ def run(options: ImportOptions) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     files = amazon.find_raw(options.raw)
     folder = inside(data_folders(options.data_path)[0], options.dataset)
-    given, there = amazon.find_id_mapping(options.raw), amazon.find_id_mapping(folder)
+    check_name(options.dataset, "data set", DataError)
+    given = amazon.find_id_mapping(options.raw)
+    there = amazon.find_id_mapping(folder, given)
     if given and there and given != there:
         raise DataError(
             "Two mappings number the items differently.",
@@ -35,10 +39,13 @@ def run(options: ImportOptions) -> None:
             hint="take away the one that the data set is not numbered by",
         )
     rated = amazon.ParseStats()
-    chunks = amazon.read_interactions(files["interactions"], rated)
+    columns: tuple[str, ...] = amazon.USER_FIRST
+    if files["interactions"].suffix == ".csv":
+        columns = amazon.rating_columns(files, given or there)
+    chunks = amazon.read_interactions(files["interactions"], rated, columns)
     frame, numbering = amazon.load_interactions(chunks, given or there, rated)
     inter = folder / f"{options.dataset}.inter"
-    if inter.exists():
+    if os.path.lexists(inter):
         amazon.check_ids(inter, frame)
     read = amazon.ParseStats()
     meta = amazon.read_meta(files["meta"], read)
@@ -48,13 +55,15 @@ def run(options: ImportOptions) -> None:
         ["items", len(numbering.items)],
         ["numbered by", "MMRec's mapping" if numbering.released else "5-core, first appearance"],
         ["interactions", len(frame)],
+        *([["columns of the ratings", ",".join(columns)]] if columns != amazon.USER_FIRST else []),
         *([f"ratings left out, {why}", count] for why, count in rated.bad.items()),
         ["metadata lines", read.good],
         *([f"lines {why}", count] for why, count in read.bad.items()),
+        *([["titles that are scripts, left empty", read.scripts]] if read.scripts else []),
         ["items without metadata", len(unknown)],
         ["text", ", ".join(amazon.TEXT_COLUMNS)],
     ]
-    if inter.exists():
+    if os.path.lexists(inter):
         rows.append(["split", f"{inter.name} was there, fits and stays"])
     else:
         amazon.write_interactions(frame, inter)

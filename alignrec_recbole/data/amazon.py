@@ -1,7 +1,7 @@
-"""The public Amazon 2014 files, as they are downloaded, to an item table, interactions, features.
+"""The public Amazon files of 2014 and 2018 to an item table, interactions, features.
 
     meta_*.json.gz           one Python literal (or JSON object) per line
-    ratings_*.csv            user,item,rating,timestamp; or reviews_*_5.json.gz
+    ratings_*.csv            see amazon_ratings.py; or reviews_*_5.json.gz
     image_features_*.b       records of a 10-byte ASIN and 4096 float32
     i_id_mapping.csv, u_id_mapping.csv   MMRec's numbers, optional
 
@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import ast
 import gzip
-import html
+import itertools
 import json
+import math
+import os
 import re
 import zlib
 from collections import Counter
@@ -26,19 +28,22 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
+from alignrec_recbole.data.amazon_ratings import CHUNK, USER_FIRST, column_order, read_ratings
+from alignrec_recbole.data.html_text import is_script, plain_text
 from alignrec_recbole.data.interactions import ITEM_COLUMNS, USER_COLUMNS
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.features.mmrec import read_mapping
 from alignrec_recbole.features.table import FeatureManifest, save_features
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.mapped_arrays import create_array
-from alignrec_recbole.io.tsv import AS_WRITTEN, check_lines, read_header
+from alignrec_recbole.io.opening import open_input
+from alignrec_recbole.io.tsv import check_lines, read_cells, read_header
 
 CORE = 5  # interactions that every user and item has at least
 LONGEST_LINE = 1 << 20  # bytes; the longest real description has some ten thousand
 ASIN_BYTES, IMAGE_WIDTH = 10, 4096
 TEXT_COLUMNS = ("title", "brand", "categories", "description")
-CHUNK = 1 << 20  # rows of a rating file read at a time
+SAMPLE = 20_000  # lines of the metadata that decide the order of a rating file's columns
 ID = re.compile(r"[!#-~]{1,100}")  # no white space or quotation mark: ids become cells and names
 GENERATED_BY_US = "numbered_by"  # a third column marks mapping files written here; MMRec's have two
 
@@ -70,13 +75,14 @@ class ParseStats:
 
     good: int = 0
     bad: Counter[str] = field(default_factory=Counter)
+    scripts: int = 0  # titles that are a script of their page, left empty
 
 
 def read_meta(path: Path, stats: ParseStats | None = None) -> Iterator[MetaItem]:
     """Items of a meta_*.json.gz. A line that is no literal is counted and skipped.
 
     Raises:
-        DataError: the file is missing, is not gzip or ends early.
+        DataError: the file is missing, is not gzip, ends early or describes no item.
     """
     stats = ParseStats() if stats is None else stats
     for line in _lines(path, stats):
@@ -91,37 +97,51 @@ def read_meta(path: Path, stats: ParseStats | None = None) -> Iterator[MetaItem]
             stats.bad["bad asin"] += 1
             continue
         stats.good += 1
+        title = _text(entry.get("title"))
+        if is_script(title):
+            stats.scripts += 1
+            title = ""
         yield MetaItem(
             asin.strip(),
-            _text(entry.get("title")),
+            title,
             _text(entry.get("brand")),
-            _categories(entry.get("categories")),
+            _categories(entry.get("categories", entry.get("category"))),
             _text(entry.get("description")),
-            _text(entry.get("imUrl")),
+            _image_url(entry),
+        )
+    if not stats.good:
+        raise DataError(
+            f"{path.name} describes no item.",
+            found=", ".join(f"{count} lines {why}" for why, count in stats.bad.items())
+            or "no line",
+            expected="one item with an asin per line",
+            hint="download it again",
         )
 
 
 def _lines(path: Path, stats: ParseStats) -> Iterator[bytes]:
     """Lines of a gzip file; longer ones than LONGEST_LINE are counted, never held in memory."""
-    try:
-        with gzip.open(path, "rb") as handle:
-            while line := handle.readline(LONGEST_LINE):
-                if line.endswith(b"\n") or len(line) < LONGEST_LINE:
-                    if line.strip():
-                        yield line
-                    continue
-                stats.bad["too long"] += 1
-                while line and not line.endswith(b"\n"):
-                    line = handle.readline(LONGEST_LINE)
-    except FileNotFoundError:
-        raise DataError(f"There is no {path}.") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path.name} is not a whole gzip file.",
-            found=f"{type(error).__name__}: {error}, after {stats.good} items",
-            expected="the file as it is published",
-            hint="download it again",
-        ) from error
+    with open_input(path) as packed:
+        try:
+            yield from _whole_lines(gzip.GzipFile(fileobj=packed), stats)  # type: ignore[arg-type]
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(
+                f"{path.name} is not a whole gzip file.",
+                found=f"{type(error).__name__}: {error}, after {stats.good} items",
+                expected="the file as it is published",
+                hint="download it again",
+            ) from error
+
+
+def _whole_lines(handle: IO[bytes], stats: ParseStats) -> Iterator[bytes]:
+    while line := handle.readline(LONGEST_LINE):
+        if line.endswith(b"\n") or len(line) < LONGEST_LINE:
+            if line.strip():
+                yield line
+            continue
+        stats.bad["too long"] += 1
+        while line and not line.endswith(b"\n"):
+            line = handle.readline(LONGEST_LINE)
 
 
 def _literal(line: bytes, stats: ParseStats) -> dict[str, Any] | None:
@@ -140,7 +160,7 @@ def _literal(line: bytes, stats: ParseStats) -> dict[str, Any] | None:
 
 
 def _text(value: Any) -> str:
-    """One line of text: entities decoded, white space and control characters made spaces.
+    """One line of text: HTML removed, white space and control characters made spaces.
 
     Halves of a surrogate pair are joined; one alone, which UTF-8 does not have, is replaced.
 
@@ -151,47 +171,63 @@ def _text(value: Any) -> str:
         value = " ".join(v for v in value if isinstance(v, str))
     if not isinstance(value, str):
         return ""
-    value = html.unescape(value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    value = plain_text(value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", value).split())
 
 
 def _categories(value: Any) -> str:
-    """The first path, as in MMRec.
+    """The first path, as in MMRec; the files of 2018 have one path alone.
 
-    >>> _categories([["Sports", "Cycling"], ["Other"]]), _categories("x"), _categories([])
-    ('Sports, Cycling', '', '')
+    >>> _categories([["Sports", "Cycling"], ["Other"]]), _categories(["Home", "Lamp"])
+    ('Sports, Cycling', 'Home, Lamp')
+    >>> _categories("x"), _categories([])
+    ('', '')
     """
-    first = value[0] if isinstance(value, list | tuple) and value else None
-    if not isinstance(first, list | tuple):
+    if not isinstance(value, list | tuple) or not value:
         return ""
-    return ", ".join(_text(part) for part in first if isinstance(part, str))
+    path = value[0] if isinstance(value[0], list | tuple) else value
+    return ", ".join(_text(part) for part in path if isinstance(part, str))
 
 
-def read_interactions(path: Path, stats: ParseStats | None = None) -> Iterator[pd.DataFrame]:
+def _image_url(entry: dict[str, Any]) -> str:
+    """The address of an item's image: the first of the largest images that the entry names."""
+    for key in ("imUrl", "imageURLHighRes", "imageURL"):
+        value = entry.get(key)
+        named = [value] if isinstance(value, str) else value
+        if isinstance(named, list | tuple) and named and (url := _text(named[0])):
+            return url
+    return ""
+
+
+def rating_columns(files: dict[str, Path], mapping: IdMapping | None) -> tuple[str, ...]:
+    """The order of a rating file's columns, decided by ids of items that are known.
+
+    Raises:
+        DataError: as `read_meta` and `column_order`.
+    """
+    if mapping is not None:
+        return column_order(files["interactions"], mapping.items)
+    meta = itertools.islice(read_meta(files["meta"]), SAMPLE)
+    return column_order(files["interactions"], [item.asin for item in meta])
+
+
+def read_interactions(
+    path: Path, stats: ParseStats | None = None, columns: Sequence[str] = USER_FIRST
+) -> Iterator[pd.DataFrame]:
     """Chunks with user, item, rating, timestamp of a ratings_*.csv or reviews_*.json.gz.
 
     Skipped lines of reviews are counted.
+
+    Args:
+        path: the file.
+        stats: counts the lines.
+        columns: order of a rating file's columns.
 
     Raises:
         DataError: the file is missing or has other columns.
     """
     if path.suffix == ".csv":
-        names = ["user", "item", "rating", "timestamp"]
-        try:
-            with pd.read_csv(
-                path, header=None, names=names, index_col=False, chunksize=CHUNK,
-                dtype={"user": str, "item": str, "rating": float, "timestamp": float},
-                keep_default_na=False, na_values={"rating": [""], "timestamp": [""]},
-            ) as chunks:  # fmt: skip
-                yield from chunks
-        except FileNotFoundError:
-            raise DataError(f"There is no {path}.") from None
-        except (ValueError, pd.errors.ParserError, OSError) as error:
-            raise DataError(
-                f"{path.name} is not a rating file.",
-                found=str(error).splitlines()[0],
-                expected="user,item,rating,timestamp in every row, without a header",
-            ) from error
+        yield from read_ratings(path, columns)
         return
     stats, rows = ParseStats() if stats is None else stats, []
     for line in _lines(path, stats):
@@ -205,11 +241,25 @@ def read_interactions(path: Path, stats: ParseStats | None = None) -> Iterator[p
         if not (ID.fullmatch(user) and ID.fullmatch(item)):
             stats.bad["bad user or item id"] += 1
             continue
-        rows.append((user, item, entry.get("overall"), entry.get("unixReviewTime")))
+        rows.append(
+            (user, item, _number(entry.get("overall")), _number(entry.get("unixReviewTime")))
+        )
         if len(rows) == CHUNK:
             yield pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
             rows = []
     yield pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
+
+
+def _number(value: Any) -> float:
+    """A number, or NaN for what is none.
+
+    >>> _number("4"), _number(10**400), _number(None), _number([1])
+    (4.0, nan, nan, nan)
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def load_interactions(
@@ -294,16 +344,25 @@ def _core(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def find_id_mapping(folder: Path) -> IdMapping | None:
+def find_id_mapping(folder: Path, being_copied: IdMapping | None = None) -> IdMapping | None:
     """MMRec's mapping files of a folder; None if it has none, or only some that were written here.
+
+    Args:
+        folder: of the raw files, or of the data set.
+        being_copied: a mapping that an earlier call may have started to write there: where one of
+            the two files is absent and the other is a part of it, there is no mapping yet.
 
     Raises:
         DataError: there is only one, or one is damaged.
     """
     paths = [folder / f"{kind}_id_mapping.csv" for kind in "ui"]
-    there = [path.is_file() and not _generated_by_us(path) for path in paths]
+    there = [os.path.lexists(path) and not _generated_by_us(path) for path in paths]
     if not any(there):
         return None
+    if not all(there) and being_copied is not None:
+        half = [being_copied.users, being_copied.items][there.index(True)]
+        if read_mapping(paths[there.index(True)]) == half:
+            return None
     if not all(there):
         raise DataError(
             "MMRec's mapping is incomplete.",
@@ -315,8 +374,8 @@ def find_id_mapping(folder: Path) -> IdMapping | None:
 
 
 def _generated_by_us(path: Path) -> bool:
-    with open(path, encoding="utf-8", errors="replace") as handle:
-        return handle.readline().rstrip("\n").endswith(f"\t{GENERATED_BY_US}")
+    with open_input(path) as handle:
+        return handle.readline(1 << 16).rstrip(b"\r\n").endswith(f"\t{GENERATED_BY_US}".encode())
 
 
 def check_ids(path: Path, frame: pd.DataFrame) -> None:
@@ -339,16 +398,19 @@ def check_ids(path: Path, frame: pd.DataFrame) -> None:
             expected=f"one of {', '.join(USER_COLUMNS)} and one of {', '.join(ITEM_COLUMNS)}",
             hint="choose another --dataset, or move the file away",
         )
-    rows = pd.read_csv(
-        path, sep="\t", header=0, names=names, usecols=lambda name: name in (*keys, "timestamp"),
-        index_col=False, dtype=str, encoding="utf-8-sig", **AS_WRITTEN,
-    )  # fmt: skip
+    if len(set(names)) < len(names):
+        raise DataError(
+            f"{path.name} names a column twice.",
+            found=" | ".join(header),
+            expected="every column once",
+        )
+    rows = read_cells(path, names, [name for name in (*keys, "timestamp") if name in names])
     own = frame[["userID", "itemID", "timestamp"]].astype({"userID": str, "itemID": str})
     own = own.set_axis([*keys, "when"], axis=1)
     rows = rows.merge(own, on=keys, how="left")
     fits = rows["when"].notna()
     if "timestamp" in names:
-        given = pd.to_numeric(rows["timestamp"], errors="coerce")
+        given = rows["timestamp"].map(_number)
         if given.isin(frame["timestamp"]).all():
             fits &= given == rows["when"]
     if not fits.all():
@@ -368,13 +430,36 @@ def write_items(
 ) -> tuple[dict[str, str], list[str]]:
     """Write `items.tsv`: a row per item of the mapping, in the order of the numbers.
 
+    Of the entries of an item the first is used.
+
     Returns:
         Image URL by ASIN, and the ASINs without metadata.
+
+    Raises:
+        DataError: no entry is of an item of the mapping, or none has a text and there is a table
+            already, which then stays.
     """
     found: dict[str, MetaItem] = {}
     for item in meta:
         if item.asin in mapping.items and item.asin not in found:
             found[item.asin] = item
+    if not found:
+        raise DataError(
+            "The metadata and the interactions have no item in common.",
+            found=f"{len(mapping.items)} items, for example {next(iter(mapping.items))!r}",
+            expected="the ids of items (asin) of the metadata",
+            hint="use files of one category; a rating file is user,item,rating,timestamp or "
+            "item,user,rating,timestamp",
+        )
+    if os.path.lexists(path) and not any(
+        getattr(item, column) for item in found.values() for column in TEXT_COLUMNS
+    ):
+        raise DataError(
+            f"The existing {path.name} would be replaced by a table without texts.",
+            found=f"{len(found)} entries of the metadata, none with {', '.join(TEXT_COLUMNS)}",
+            expected="the metadata that the table was made from",
+            hint="download the metadata again, or move the table away",
+        )
     order = sorted(mapping.items, key=mapping.items.__getitem__)
     with atomic_write(path, "w") as handle:
         handle.write("\t".join(["itemID", "asin", *TEXT_COLUMNS, "image"]) + "\n")
@@ -468,7 +553,7 @@ def write_image_features(
     place = {asin: i for i, asin in enumerate(order)}
     broken = 0
     try:
-        with open(path, "rb") as handle:
+        with open_input(path, what="image feature file") as handle:
             for asin, row in read_image_features(handle, path.name):
                 i = place.get(asin)
                 if i is None or seen[i]:

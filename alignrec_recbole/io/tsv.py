@@ -65,13 +65,16 @@ def read_header(path: Path, separator: str = "\t") -> list[str]:
     return columns
 
 
-def check_lines(path: Path, width: int, separator: str = "\t") -> None:
+def check_lines(
+    path: Path, width: int, separator: str = "\t", *, as_in: str = "as in the header"
+) -> None:
     """Check that a file is UTF-8 text with the same number of cells in every line.
 
     Args:
         path: the file; blank lines are passed over.
         width: cells per line.
         separator: of the cells.
+        as_in: why there are so many, for the error.
 
     Raises:
         DataError: with the first line that differs; a reader would drop or shift its cells. Also
@@ -93,7 +96,7 @@ def check_lines(path: Path, width: int, separator: str = "\t") -> None:
             f"{path.name} is not a regular table.",
             found=f"{wrong} lines with another number of cells, first line {first} with {cells} "
             "cells",
-            expected=f"{width} cells in every line, as in the header",
+            expected=f"{width} cells in every line, {as_in}",
             hint="complete these lines, or convert the file to tabs if it uses another delimiter",
         )
 
@@ -169,8 +172,8 @@ def read_cells(
     return frame
 
 
-def line_of(path: Path, row: int) -> int:
-    """Number of the line that holds a row (from 0) below the header; blank lines are none.
+def line_of(path: Path, row: int, header: int = 1) -> int:
+    """Number of the line that holds a row (from 0) below `header` lines; blank lines are none.
 
     Only errors need it: the file is read again.
     """
@@ -179,7 +182,7 @@ def line_of(path: Path, row: int) -> int:
         for line in handle:
             number += 1
             seen += _full(line.rstrip(b"\n"))
-            if seen == row + 2:
+            if seen == row + 1 + header:
                 break
     return number
 
