@@ -5,12 +5,15 @@ Formats whose readers may start programs (EPS) are not tried, and sizes are chec
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from alignrec_recbole.io.opening import is_regular_file
 
 MAX_PIXELS = 64 << 20  # a larger image is refused before it is decoded
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -66,8 +69,8 @@ def open_image(path: Path) -> Image.Image:
         UnreadableImage: with the reason.
     """
     try:
-        if not path.is_file():  # reading a pipe would block forever
-            raise UnreadableImage("not a file" if path.exists() else "missing")
+        if not is_regular_file(path):  # reading a pipe would block forever
+            raise UnreadableImage("not a file" if os.path.lexists(path) else "missing")
         if path.stat().st_size == 0:
             raise UnreadableImage("empty")
         with warnings.catch_warnings():
@@ -91,7 +94,11 @@ def open_image(path: Path) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # more than eight bits per pixel
         levels = np.asarray(image, dtype=np.float32)
-        top = 65535 if levels.max() > 255 else 255
+        if not np.isfinite(levels).all():
+            raise UnreadableImage("damaged")
+        highest = levels.max()
+        fractions = image.mode.startswith("F") and highest <= 1  # floats in 0 … 1
+        top = 65535 if highest > 255 else 1 if fractions else 255
         return Image.fromarray((levels / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

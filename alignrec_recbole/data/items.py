@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import functools
 import hashlib
 import io
+import os
 import stat
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignrec_recbole.errors import DataError, MissingDependencyError
+from alignrec_recbole.errors import AlignRecError, DataError, MissingDependencyError
 from alignrec_recbole.io.files import inside, sha256_file
-from alignrec_recbole.io.tsv import not_utf8
+from alignrec_recbole.io.opening import is_regular_file, open_input
+from alignrec_recbole.io.tsv import not_utf8, wide_cells
 
 ID_COLUMNS = ("item_id", "itemID", "id")
 IMAGE_COLUMN = "image"
@@ -71,7 +75,7 @@ def _image_mark(image: Path | None) -> str:
         return ""
     try:
         status = image.stat()
-    except OSError:
+    except (OSError, ValueError):
         return "missing"
     if not stat.S_ISREG(status.st_mode):  # reading a pipe would block forever
         return "not a file"
@@ -91,7 +95,7 @@ def _image_sha256(image: Path, stamp: tuple[int, ...]) -> str:
 def _size_mark(name: str, image: Path | None) -> str:
     if image is None:
         return ""
-    return f"{name}\x1f{image.stat().st_size if image.is_file() else 'absent'}"
+    return f"{name}\x1f{image.stat().st_size if is_regular_file(image) else 'absent'}"
 
 
 def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
@@ -102,7 +106,7 @@ def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
     """
     for file in ("items.tsv", "items.parquet", f"{name}.item"):
         path = dataset_dir / file
-        if path.is_file():
+        if os.path.lexists(path):
             return read_item_table(path)
     raise DataError(
         f"Data set {name!r} has no item table to encode.",
@@ -129,6 +133,13 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
     path = Path(path)
     header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_tabs(path)
     columns = [column.partition(":")[0].strip() for column in header]
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name]
+    if twice:
+        raise DataError(
+            f"{path.name} names the column {twice[0]!r} twice.",
+            found=" | ".join(columns),
+            expected="every column once",
+        )
     id_column = next((columns.index(name) for name in ID_COLUMNS if name in columns), None)
     if id_column is None:
         raise DataError(
@@ -154,10 +165,34 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
         ids.append(row[id_column].strip())
         texts.append(". ".join(cells[i] for i in text_columns if cells[i]))
         file = cells[image_column] if image_column is not None else ""
-        images.append(inside(folder, file) if file else None)
+        images.append(_image_path(folder, file) if file else None)
         names.append(file)
     _check_ids(path, ids)
     return ItemTable(ids, texts, images, path.name, [columns[i] for i in text_columns], names)
+
+
+def _image_path(folder: Path, file: str) -> Path:
+    """The image of a cell, which may be missing or be no file, but never outside its folder.
+
+    Raises:
+        DataError: the cell leads out of the folder, or no file can have its name.
+    """
+    try:
+        return inside(folder, file)
+    except DataError:
+        if _is_link_loop(folder / file):
+            return folder / file
+        raise
+
+
+def _is_link_loop(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    except ValueError:
+        return False
+    return False
 
 
 def _check_ids(path: Path, ids: list[str]) -> None:
@@ -188,18 +223,18 @@ def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
     text = _read_text(path)
     if not text.strip():
         raise DataError(f"{path.name} is empty.", found=str(path), expected="a header and items")
-    lines = [line for line in text.split("\n") if line.strip()]
-    rows = [[_unquoted(cell) for cell in line.split("\t")] for line in lines]
+    numbered = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    rows = [[_unquoted(cell) for cell in line.split("\t")] for _, line in numbered]
     if ragged := _ragged(rows):
-        with contextlib.suppress(csv.Error):
+        with contextlib.suppress(csv.Error), wide_cells():
             quoted = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
             cells = [row for row in quoted if any(cell.strip() for cell in row)]
             if not _ragged(cells):
                 return cells[0], cells[1:]
         raise DataError(
             f"{path.name} is not a regular tab-separated table.",
-            found=f"{len(ragged)} rows with another number of cells, first in row {ragged[0]}: "
-            f"{len(rows[ragged[0]])} cells",
+            found=f"{len(ragged)} rows with another number of cells, first in line "
+            f"{numbered[ragged[0]][0]}: {len(rows[ragged[0]])} cells",
             expected=f"{len(rows[0])} cells in every row, as in the header",
             hint="separate cells by one tab, and quote cells that contain tabs or line ends",
         )
@@ -207,13 +242,10 @@ def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _read_text(path: Path) -> str:
+    with open_input(path, what="item table") as handle:
+        data = handle.read()
     try:
-        data = path.read_bytes()
         return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except FileNotFoundError:
-        raise DataError(f"There is no item table {path}.") from None
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be read.", found=f"{path}: {error}") from error
     except UnicodeDecodeError as error:
         raise not_utf8(path, error) from error
 
@@ -237,7 +269,10 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     import pandas as pd
 
     try:
-        frame = pd.read_parquet(path)
+        with open_input(path, what="item table") as handle:
+            frame = pd.read_parquet(handle)
+    except AlignRecError:
+        raise
     except ImportError as error:
         raise MissingDependencyError(
             f"Reading {path.name} needs pyarrow.",

@@ -87,7 +87,7 @@ def _cached_path(
     Earlier versions named files by a hash of the images' names and sizes. Such a file is used if
     the encoder reads no images; otherwise the items are encoded again.
     """
-    identity = json.dumps(encoder_identity(name), sort_keys=True, default=str)
+    identity = json.dumps(encoder_identity(name, items), sort_keys=True, default=str)
     digest = hashlib.sha256(identity.encode()).hexdigest()
     now, before = items.content_hash(images=entry.reads_images), items.name_and_size_hash()
     path, earlier = (

@@ -17,8 +17,12 @@ from alignrec_recbole.features.table import FeatureTable, load_features, save_fe
 logger = logging.getLogger(__name__)
 
 
-def encoder_identity(name: str) -> dict[str, Any]:
+def encoder_identity(name: str, items: ItemTable) -> dict[str, Any]:
     """What distinguishes the rows of an encoder from those of other settings, weights or versions.
+
+    Args:
+        name: of the encoder.
+        items: what it encodes; an encoder of whole tables may read some in another way.
 
     Raises:
         UnknownNameError: there is no such encoder.
@@ -26,7 +30,9 @@ def encoder_identity(name: str) -> dict[str, Any]:
         MissingDependencyError: its extra is not installed.
     """
     entry = _by_name(name)
-    return {"encoder": entry.name, **entry.load().identity(name)}
+    module = entry.load()
+    of_table = module.identity_of_table(items) if entry.kind == "whole_table" else {}
+    return {"encoder": entry.name, **module.identity(name), **of_table}
 
 
 def encode_items(

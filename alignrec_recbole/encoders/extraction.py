@@ -280,7 +280,7 @@ def extract_whole_table(name: str, items: ItemTable, spec: ExtractionSpec) -> Fe
     Raises:
         FeatureError: a finished file of another identity exists.
     """
-    encoder = encoder_identity(name)
+    encoder = encoder_identity(name, items)
     now, earlier = items.content_hash(images=False), items.name_and_size_hash()
     identity = Identity(
         _sha256([encoder, now, spec.dtype]), _sha256([encoder, earlier, spec.dtype]), False

@@ -18,8 +18,9 @@ class EncoderEntry:
     """An encoder before it is imported.
 
     A module of kind per_item offers `open_encoder(name, device) -> ItemEncoder`, one of kind
-    whole_table `encode(items) -> EncodedItems`. Both offer `identity(name) -> dict`, which holds
-    all that the rows depend on besides the items: settings, weights, versions.
+    whole_table `encode(items) -> EncodedItems` and `identity_of_table(items) -> dict`. Both offer
+    `identity(name) -> dict`, which holds all that the rows depend on besides the items: settings,
+    weights, versions.
 
     Attributes:
         syntax: how the encoder is named, such as hf:MODEL (MODEL: a hub id or a folder).

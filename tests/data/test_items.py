@@ -154,9 +154,9 @@ BROKEN = {
     "not UTF-8": (b"id\ttitle\n1\tCaf\xe9\n", "(?s)not UTF-8.*0xe9 in line 2 at position 5"),
     "short row": (
         "id\ttitle\n1\tBike\n2\n",
-        "(?s)1 rows with another number of cells, first in row 2: 1 cells",
+        "(?s)1 rows with another number of cells, first in line 3: 1 cells",
     ),
-    "long row": ("id\ttitle\n1\tBike\tx\n", "(?s)first in row 1: 3 cells.*2 cells in every row"),
+    "long row": ("id\ttitle\n1\tBike\tx\n", "(?s)first in line 2: 3 cells.*2 cells in every row"),
     "id twice": ("id\ttitle\n1\tA\n2\tB\n1\tC\n", "(?s)names an item twice.*'1'; 1 repeated"),
     "id twice but for a space": ("id\ttitle\n1\tA\n1 \tB\n", "names an item twice"),
     "no id": ("id\ttitle\n1\tA\n \tB\n", "(?s)without an id.*first in row 2"),
@@ -175,7 +175,7 @@ def test_broken_tables(tmp_path: Path, case: str) -> None:
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no item table"):
         read_item_table(tmp_path / "items.tsv")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is not a regular file"):
         read_item_table(tmp_path)
     pytest.importorskip("pyarrow", reason="extra 'parquet' is not installed")
     with pytest.raises(DataError, match="not a readable Parquet file"):

@@ -390,10 +390,10 @@ def test_names_close_to_features_are_offered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lsa", "hf", pytest.param("minilm", marks=needs_minilm),
                                   pytest.param("efficientnet", marks=needs_lite0)])  # fmt: skip
-def test_identities_name_weights_or_versions(name: str, tiny_bert: Path) -> None:
-    identity = encoder_identity(f"hf:{tiny_bert}" if name == "hf" else name)
+def test_identities_name_weights_or_versions(name: str, tiny_bert: Path, items: ItemTable) -> None:
+    identity = encoder_identity(f"hf:{tiny_bert}" if name == "hf" else name, items)
     assert {"weights_sha256", "weights", "scikit-learn"} & identity.keys()
-    assert identity == encoder_identity(f"hf:{tiny_bert}" if name == "hf" else name)
+    assert identity == encoder_identity(f"hf:{tiny_bert}" if name == "hf" else name, items)
 
 
 # LSA ---------------------------------------------------------------------------------------------
