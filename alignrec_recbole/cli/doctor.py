@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from alignrec_recbole._version import __version__
 from alignrec_recbole.cli import _options
+from alignrec_recbole.errors import printable
 
 REQUIRED = {  # what training needs: distribution → import name
     "torch": "torch",
@@ -30,7 +32,7 @@ EXTRAS = {"parquet": ("pyarrow",)}  # beside those of the encoders
 @_options.verb(examples=("doctor", "doctor --data-path data"))
 @_options.data_path()
 def doctor(data_path: Path | None) -> int:
-    """Show versions, patches, hardware, extras and data folders.
+    """Show versions, patches, hardware, extras, data folders and where files can be written.
 
     Exit status 1: something that training needs is missing.
     """
@@ -40,17 +42,27 @@ def doctor(data_path: Path | None) -> int:
         ("Hardware", hardware),
         ("Optional packages", extras),
         ("Data", lambda: data(data_path)),
+        ("Files", files),
         ("Shell completion", completion),
     ]
     for title, lines in sections:
         print(title)
-        for line in lines():
-            print(f"  {line}")
+        for line in _answer(lines):
+            print(f"  {printable(line)}")
         print()
     missing = missing_packages()
     if missing:
         print(f"Missing: {', '.join(missing)}; training does not work without.")
     return int(bool(missing))
+
+
+def _answer(lines: Callable[[], list[str]]) -> list[str]:
+    """The lines of a section; one line if it fails, so that the other sections are shown."""
+    try:
+        return lines()
+    except Exception as error:  # of damaged packages: anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return [f"not checked: {printable(reason, 200)}"]
 
 
 def missing_packages() -> list[str]:
@@ -162,15 +174,62 @@ def data(data_path: Path | None) -> list[str]:
     lines = []
     for folder in [*folders, *([shipped] if shipped is not None else [])]:
         names = dataset_paths.present_datasets([folder])
-        exists = "" if folder.is_dir() else " (does not exist)"
-        lines.append(f"{folder}{exists}: {len(names)} data sets")
+        lines.append(f"{folder}{_why_unreadable(folder)}: {len(names)} data sets")
         for name in names:
             places = (folder / name, folder / name / "features")
-            features = sorted({path.stem for place in places for path in place.glob("*.npy")})
+            features = sorted({stem for place in places for stem in _feature_names(place)})
             lines.append(f"  {name}" + (f"  features: {', '.join(features)}" if features else ""))
     if data_path is None and "ALIGNREC_DATA" not in os.environ:
         lines.append("--data-path DIR or ALIGNREC_DATA=DIR searches another folder")
     return lines
+
+
+def files() -> list[str]:
+    """Whether git is found, and whether the folders that are written to accept files."""
+    git = shutil.which("git")
+    lines = [f"git        {git or 'not found: records will not name a commit'}"]
+    lines.append(f"results    {_why_unwritable(Path('results'))}")
+    if _present("torch"):
+        from alignrec_recbole.encoders.beit3.checkpoints import cache_dir
+
+        lines.append(f"cache      {_why_unwritable(cache_dir())}")
+    return lines
+
+
+def _why_unreadable(folder: Path) -> str:
+    """Why a folder cannot be read, in brackets; empty if it can."""
+    try:
+        with os.scandir(folder):
+            return ""
+    except FileNotFoundError:
+        return " (does not exist)"
+    except (OSError, ValueError) as error:
+        return f" (cannot be read: {getattr(error, 'strerror', None) or error})"
+
+
+def _feature_names(folder: Path) -> list[str]:
+    """Stems of the .npy files of a folder; empty if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.name).stem for entry in entries if entry.name.endswith(".npy")]
+    except (OSError, ValueError):
+        return []
+
+
+def _why_unwritable(folder: Path) -> str:
+    """The folder, and why files cannot be written there; found without writing one."""
+    try:
+        existing = folder.resolve()
+        while not os.path.lexists(existing):
+            existing = existing.parent
+    except (OSError, ValueError, RuntimeError) as error:  # a link to itself, a zero byte
+        return f"{folder} (cannot be used: {error})"
+    if not existing.is_dir():
+        return f"{folder} (cannot be used: {existing} is not a folder)"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return f"{folder} (cannot be written to: {existing} is read-only for this user)"
+    free = shutil.disk_usage(existing).free
+    return f"{folder} ({free / 2**30:,.1f} GiB free)"
 
 
 def completion() -> list[str]:
