@@ -11,7 +11,7 @@ from alignrec_recbole.cli._overrides import Pair
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of one command line."""
+    """The options of one command line; `jobs` None: as many as fit."""
 
     model: tuple[str, ...]
     dataset: str
@@ -28,6 +28,7 @@ class RunOptions:
     device: str
     resume: bool
     overwrite: bool
+    jobs: int | None
     progress: bool
 
 

@@ -191,6 +191,19 @@ def shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def number_of_jobs(text: str) -> int | None:
+    """Parse N or auto, which is None.
+
+    >>> number_of_jobs("2"), number_of_jobs("auto")
+    (2, None)
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not int(text):
+        raise ValueError(f"--jobs must be at least 1, or auto, not {text!r}")
+    return int(text)
+
+
 SEEDS = Text("seeds", seeds)
 SHARD = Text("shard", shard)
 
@@ -260,6 +273,17 @@ def device() -> Callable[[Any], Any]:
 def threads() -> Callable[[Any], Any]:
     """--threads."""
     return option("--threads", type=THREADS, metavar="N", help="CPU threads.  [default: all cores]")
+
+
+def jobs(help_text: str) -> Callable[[Any], Any]:
+    """--jobs."""
+    return option(
+        "--jobs",
+        type=Text("jobs", number_of_jobs),
+        metavar="N|auto",
+        help=f"{help_text} auto follows the data's size and the free cores and memory.  "
+        "[default: auto]",
+    )
 
 
 def no_progress() -> Callable[[Any], Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from alignrec_recbole.cli._command import as_typed, given_arguments, without_option
@@ -16,9 +17,9 @@ from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
 from alignrec_recbole.reports.contents import tables
 from alignrec_recbole.reports.tables import as_text, comparison, write_tables
+from alignrec_recbole.runs.at_once import AtOnce, OneByOne, Runs, choose_jobs
 from alignrec_recbole.runs.prepare import delete_checkpoint
 from alignrec_recbole.runs.record import RunRecord, read_runs
-from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def run(options: RunOptions) -> int:
         if protocol == "full":
             _show_models(options, _run_models(options, of_protocol))
             continue
+        runs = OneByOne(options.overwrite)
         for job in of_protocol:
-            _run_job(options, job)
+            _run_job(options, job, runs)
         _show_protocol(options, protocol)
     return 0
 
@@ -47,15 +49,16 @@ def _run_models(options: RunOptions, jobs: Sequence[Job]) -> list[RunRecord]:
     After an interruption the table is printed wherever the output goes.
     """
     records: list[RunRecord] = []
-    for number, job in enumerate(jobs):
-        if records and options.progress and sys.stderr.isatty():
-            print(f"\n{_so_far(options, number, jobs)}\n", file=sys.stderr)
-        try:
-            records += _run_model(options, job)
-        except (Interrupted, KeyboardInterrupt):
-            if records:
+    with _runs(options, jobs) as runs:
+        for number, job in enumerate(jobs):
+            if records and options.progress and sys.stderr.isatty():
                 print(f"\n{_so_far(options, number, jobs)}\n", file=sys.stderr)
-            raise
+            try:
+                records += _run_model(options, job, runs)
+            except (Interrupted, KeyboardInterrupt):
+                if records:
+                    print(f"\n{_so_far(options, number, jobs)}\n", file=sys.stderr)
+                raise
     return records
 
 
@@ -66,37 +69,76 @@ def _so_far(options: RunOptions, number: int, jobs: Sequence[Job]) -> str:
     return f"Finished so far; still to come: {left}\n\n{as_text(found)}"
 
 
+@contextmanager
+def _runs(options: RunOptions, jobs: Sequence[Job]) -> Iterator[Runs]:
+    """What makes the runs of protocol full, which has begun with those that are known already."""
+    first = [spec for job in jobs for spec in _first_specs(options, job)]
+    several = len(first) > 1
+    at_once = (options.jobs or choose_jobs(first, options.overwrite)) if several else 1
+    if min(at_once, len(first)) < 2:
+        yield OneByOne(options.overwrite)
+        return
+    if options.progress:
+        print(f"{len(first)} runs, {at_once} at a time (--jobs)", file=sys.stderr)
+    with AtOnce(at_once, options.overwrite) as runs:
+        for spec in first:
+            runs.ask(spec)
+        yield runs
+
+
+def _first_specs(options: RunOptions, job: Job) -> list[RunSpec]:
+    """The runs that a job begins with: its grid's trials, else one per seed."""
+    base, overrides = _base_of_model(options, job), nested(job.pairs)
+    if job.grid:
+        return [spec for _, spec in _trials(options, job, base, overrides)]
+    return [RunSpec(seed=seed, overrides=overrides, **base) for seed in job.seeds or SEEDS]
+
+
 def run_cell(options: RunOptions) -> list[RunRecord]:
     """The records of one command line, without its tables."""
-    return [record for job in make_jobs(options) for record in _run_job(options, job)]
+    runs = OneByOne(options.overwrite)
+    return [record for job in make_jobs(options) for record in _run_job(options, job, runs)]
 
 
-def _run_job(options: RunOptions, job: Job) -> list[RunRecord]:
-    return _run_model(options, job) if job.protocol == "full" else _run_protocol(options, job)
+def _run_job(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
+    if job.protocol == "full":
+        return _run_model(options, job, runs)
+    return _run_protocol(options, job, runs)
 
 
-def _run_model(options: RunOptions, job: Job) -> list[RunRecord]:
-    """Protocol full: one model, every seed."""
+def _base_of_model(options: RunOptions, job: Job) -> dict[str, Any]:
+    """What all runs of a job of protocol full share."""
     entry = resolve(job.model)
-    if options.features and not entry.needs_features:
-        print(f"note: {entry.name} does not use features", file=sys.stderr)
-    base = {
+    return {
         **_base(options),
         "model": entry.name,
         "features": options.features if entry.needs_features else (),
         "protocol": "full",
     }
-    overrides, selected = _settings(options, job, base)
+
+
+def _run_model(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
+    """Protocol full: one model, every seed."""
+    entry = resolve(job.model)
+    if options.features and not entry.needs_features:
+        print(f"note: {entry.name} does not use features", file=sys.stderr)
+    base = _base_of_model(options, job)
+    overrides, selected = _settings(options, job, base, runs)
+    specs = [
+        RunSpec(seed=seed, overrides=overrides, tuned_on=selected, **base)
+        for seed in job.seeds or SEEDS
+    ]
+    for spec in specs:
+        runs.ask(spec)
     records = []
-    for seed in job.seeds or SEEDS:
-        spec = RunSpec(seed=seed, overrides=overrides, tuned_on=selected, **base)
-        record = run_one(spec, overwrite=options.overwrite)
+    for spec in specs:
+        record = runs.record(spec)
         records.append(record)
         print(_line(record))
     return records
 
 
-def _run_protocol(options: RunOptions, job: Job) -> list[RunRecord]:
+def _run_protocol(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
     """Any other protocol."""
     stored = job.protocol == "long-tail"
     base = {
@@ -105,7 +147,7 @@ def _run_protocol(options: RunOptions, job: Job) -> list[RunRecord]:
         "features": options.features or (() if stored else DEFAULT_FEATURES),
         "protocol": job.protocol,
     }
-    overrides, selected = _settings(options, job, base)
+    overrides, selected = _settings(options, job, base, runs)
     spec = RunSpec(overrides=overrides, tuned_on=selected, **{**base, "model": ""})
     records = []
     for record in run_protocol(spec, job.models, job.seeds, options.overwrite):
@@ -115,13 +157,13 @@ def _run_protocol(options: RunOptions, job: Job) -> list[RunRecord]:
 
 
 def _settings(
-    options: RunOptions, job: Job, base: dict[str, Any]
+    options: RunOptions, job: Job, base: dict[str, Any], runs: Runs
 ) -> tuple[dict[str, Any], str | None]:
     """The job's settings, with those that a grid selects, and how they were selected."""
     overrides = nested(job.pairs)
     if not job.grid:
         return overrides, None
-    chosen, selected = _choose(options, job, base, overrides)
+    chosen, selected = _choose(options, job, base, overrides, runs)
     return nested(chosen.items(), overrides), selected
 
 
@@ -179,8 +221,20 @@ def _base(options: RunOptions) -> dict[str, Any]:
     }
 
 
-def _choose(
+def _trials(
     options: RunOptions, job: Job, base: dict[str, Any], overrides: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], RunSpec]]:
+    """The points of a job's grid, each with its run of the first seed."""
+    seed = (options.seeds or SEEDS)[0]
+    keys = [key for key, _ in job.grid]
+    for point in itertools.product(*(values for _, values in job.grid)):
+        trial = dict(zip(keys, point, strict=True))
+        settings = nested(trial.items(), overrides)
+        yield trial, RunSpec(seed=seed, overrides=settings, validation_only=True, **base)
+
+
+def _choose(
+    options: RunOptions, job: Job, base: dict[str, Any], overrides: dict[str, Any], runs: Runs
 ) -> tuple[dict[str, Any], str]:
     """The grid point with the best validation score; the test split is not looked at.
 
@@ -188,15 +242,9 @@ def _choose(
     """
     trained = job.trained
     seed = (options.seeds or SEEDS)[0]
-    keys = [key for key, _ in job.grid]
     trials: list[tuple[float, dict[str, Any], RunSpec]] = []
-    for point in itertools.product(*(values for _, values in job.grid)):
-        trial = dict(zip(keys, point, strict=True))
-        spec = RunSpec(
-            seed=seed, overrides=nested(trial.items(), overrides), validation_only=True, **base
-        )
-        again = options.overwrite
-        record = run_one(spec, overwrite=again) if trained else rank_by_features(spec, again)
+    for trial, spec in _trials(options, job, base, overrides):
+        record = runs.record(spec) if trained else rank_by_features(spec, options.overwrite)
         score = record.selection["best_score"]
         print(f"  {trial}: validation {record.selection['metric']} {score:.4f}")
         trials.append((score, trial, spec))

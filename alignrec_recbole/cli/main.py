@@ -23,6 +23,7 @@ from alignrec_recbole.cli.prepare import prepare
 from alignrec_recbole.cli.pretrain import pretrain
 from alignrec_recbole.cli.report import report
 from alignrec_recbole.cli.run import run
+from alignrec_recbole.cli.run_spec import run_spec
 from alignrec_recbole.cli.suite import suite
 from alignrec_recbole.cli.suite_cell import suite_cell
 from alignrec_recbole.errors import AlignRecError, Interrupted
@@ -88,6 +89,7 @@ def program() -> None:
 
 
 program.add_command(suite_cell)
+program.add_command(run_spec)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

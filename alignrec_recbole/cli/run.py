@@ -120,7 +120,12 @@ from alignrec_recbole.protocols import PROTOCOLS
     option("--overwrite", is_flag=True, help="Run again what is finished."),
     constraint=mutually_exclusive,
 )
-@cloup.option_group("Execution", _options.device(), _options.no_progress())
+@cloup.option_group(
+    "Execution",
+    _options.jobs("Runs at a time: 1 to N processes, or auto."),
+    _options.device(),
+    _options.no_progress(),
+)
 def run(**given: Any) -> int:
     """Train, evaluate and compare models (the default verb).
 

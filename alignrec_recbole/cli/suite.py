@@ -40,7 +40,7 @@ from alignrec_recbole.io.names import check_name
 )
 @cloup.option_group(
     "Execution",
-    option("--jobs", type=int, default=1, metavar="N", help="Processes at a time.  [default: 1]"),
+    _options.jobs("Processes at a time: N, or auto."),
     option("--list", "list_only", is_flag=True, help="Only list what is finished and missing."),
     option("--overwrite", is_flag=True, help="Run finished cells again."),
     _options.device(),
@@ -52,9 +52,7 @@ def suite(name: str | None, named: str | None, **given: Any) -> int:
     A suite that was stopped continues with the cells that remain. Exit status 1: a cell failed or
     is missing.
     """
-    jobs, list_only = given["jobs"], given.pop("list_only")
-    if jobs < 1:
-        raise SettingError("--jobs must be at least 1.", found=f"--jobs {jobs}")
+    list_only = given.pop("list_only")
     chosen = name or named
     if chosen is None:
         known = ", ".join(_names.suite_names())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import psutil
 NUMBERS_PER_THREAD = 1 << 20  # 4 MiB in float32
 SHARE = "ALIGNREC_CORES"  # free cores of this process, where something else has divided them
 _LOOK_SECONDS = 0.2
+_IDLE = 0.1  # share in use
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _QUOTA_V1 = (
     Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
@@ -115,12 +117,13 @@ def free_cores() -> int:
 
 
 def busy_share() -> float:
-    """The share of the machine that is in use, from 0 to 1.
+    """The share of the machine that is in use, from 0 to 1: the smaller of two looks at it.
 
-    The smaller of two views: the load average of the last minute, which still counts a run that has
-    just ended, and the use within a fifth of a second, which may be a moment's.
+    Not the load average: it still counts a run that has just ended, and not yet what has just
+    begun. The second look is left out where the machine is idle.
     """
-    load = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
-    if load < 0.1:
-        return load
-    return min(load, psutil.cpu_percent(_LOOK_SECONDS) / 100, 1.0)
+    first = psutil.cpu_percent(_LOOK_SECONDS) / 100
+    if first < _IDLE:
+        return first
+    time.sleep(_LOOK_SECONDS)  # some programs work for a moment only
+    return min(first, psutil.cpu_percent(_LOOK_SECONDS) / 100)

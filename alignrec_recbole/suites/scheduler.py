@@ -29,7 +29,8 @@ from alignrec_recbole.errors import AlignRecError, RecordError
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.runs.record import Run, read_runs
-from alignrec_recbole.runtime.threads import SHARE, available_cores
+from alignrec_recbole.runtime.threads import SHARE, free_cores
+from alignrec_recbole.suites.job_count import choose_jobs
 from alignrec_recbole.suites.schema import AFTER_TRAINING, ALWAYS_RERUN, Cell, Suite
 from alignrec_recbole.suites.status import CellStatus, Key, is_status_name, read_cell, write_status
 
@@ -45,13 +46,13 @@ class SuiteOptions:
 
     Attributes:
         name: folder of the statuses under `<output>/suites`.
-        jobs: processes at a time.
+        jobs: processes at a time; None: as many as cores and memory allow.
         overwrite: whether finished cells run again.
     """
 
     name: str
     output: Path
-    jobs: int = 1
+    jobs: int | None = 1
     data_path: Path | None = None
     features_path: Path | None = None
     device: str = "auto"
@@ -88,11 +89,19 @@ class Scheduler:
         """Run the cells; returns whether it was interrupted."""
         options, stop = self.options, threading.Event()
         todo = self._reset_status(pending)
+        jobs = options.jobs or choose_jobs(
+            todo,
+            data_path=options.data_path,
+            features_path=options.features_path,
+            output=options.output,
+            device=options.device,
+        )
+        self._cores = max(1, free_cores() // jobs)
         with (
             tqdm(
                 total=len(todo), desc=options.name, unit="cell", disable=not options.progress
             ) as bar,
-            ThreadPoolExecutor(options.jobs) as pool,
+            ThreadPoolExecutor(jobs) as pool,
         ):
 
             def work(cell: Cell) -> None:
@@ -184,7 +193,6 @@ class Scheduler:
             "arguments": self._arguments(cell),
             "status": str(path),
         }
-        share = str(max(1, available_cores() // self.options.jobs))
         started = time.perf_counter()
         if log.is_symlink():  # opening it would write to another file
             log.unlink()
@@ -195,7 +203,7 @@ class Scheduler:
                 stdout=handle,
                 stderr=subprocess.STDOUT,
                 env={
-                    SHARE: share,
+                    SHARE: str(self._cores),
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(sys.path),
                 },

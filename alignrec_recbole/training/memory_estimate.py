@@ -14,6 +14,8 @@ from alignrec_recbole.errors import NotEnoughMemoryError
 MOMENTS = {"adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 1, "sgd": 0, "sparse_adam": 2}
 NODE_TABLES = 6  # of the size of the longest table, in memory at once in a step with a graph
 BATCH_SQUARES = 3  # batch × batch matrices, in memory at once in a contrastive loss
+PROCESS_BYTES = 512 << 20  # a process with torch and RecBole, before it has any data
+TABLE_COPIES = 11  # of all tables: weights, gradient, moments, best weights and those of a step
 RANKING_BYTES = 256 << 20  # blocks of scores and their top items
 
 
@@ -44,6 +46,20 @@ def training_bytes(model: Any, learner: str, batch_size: int) -> dict[str, int]:
         "step": NODE_TABLES * table + BATCH_SQUARES * 4 * batch_size**2,
         "ranking": RANKING_BYTES,
     }
+
+
+def run_bytes(numbers: int, batch_size: int) -> int:
+    """Bytes of a whole run in a process of its own, before its model is built.
+
+    Args:
+        numbers: in the tables of users, items and features; all are taken to be trained.
+        batch_size: training pairs per step.
+
+    >>> run_bytes(598_592, 2048) >> 20
+    841
+    """
+    tables = 4 * (TABLE_COPIES * numbers + BATCH_SQUARES * batch_size**2)
+    return PROCESS_BYTES + RANKING_BYTES + tables
 
 
 def available_bytes(device: torch.device | str = "cpu") -> int:

@@ -19,14 +19,18 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(threads, "cores_of_affinity", lambda: list(range(16)))
     monkeypatch.setattr(threads, "cpu_quota", lambda: None)
-    monkeypatch.setattr(psutil, "cpu_count", lambda: 16)
-    use(monkeypatch, load=0.2, now=1.0)
+    monkeypatch.setattr(threads.time, "sleep", lambda seconds: None)
+    use(monkeypatch, 1.0)
 
 
-def use(monkeypatch: pytest.MonkeyPatch, load: float, now: float) -> None:
-    """The load average, and the percentage of the cores that is in use."""
-    monkeypatch.setattr(psutil, "getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: now)
+def use(monkeypatch: pytest.MonkeyPatch, *percent: float) -> None:
+    """The percentages of the cores that are in use, look by look; the last one from then on."""
+    looks = list(percent)
+
+    def look(interval: float) -> float:
+        return looks.pop(0) if len(looks) > 1 else looks[0]
+
+    monkeypatch.setattr(psutil, "cpu_percent", look)
 
 
 @pytest.mark.parametrize(
@@ -45,18 +49,18 @@ def test_small_work_does_not_look_at_the_machine(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("load", "now", "expected"),
+    ("looks", "expected"),
     [
-        (12.0, 75.0, 4),  # twelve other processes
-        (40.0, 100.0, 1),
-        (14.0, 0.0, 16),  # a run of its own that has just ended
-        (0.5, 100.0, 16),  # a moment's work
+        ((75.0,), 4),  # twelve other processes
+        ((100.0,), 1),
+        ((9.0,), 15),
+        ((100.0, 0.0), 16),  # a moment's work
     ],
 )
 def test_what_others_use_is_not_taken(
-    load: float, now: float, expected: int, monkeypatch: pytest.MonkeyPatch
+    looks: tuple[float, ...], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, load, now)
+    use(monkeypatch, *looks)
     chosen = threads.choose(None, LARGE)
     assert chosen.threads == expected
     assert f"{expected} of 16 cores free" in chosen.reason
@@ -100,7 +104,7 @@ def test_a_container_has_fewer_cores(
 def test_reading_and_encoding_do_not_depend_on_what_else_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    use(monkeypatch, load=40.0, now=100.0)
+    use(monkeypatch, 100.0)
     monkeypatch.setattr(hardware.torch, "set_num_threads", lambda number: None)
     assert hardware.set_threads(None) == 16
     assert hardware.set_threads(None, jobs=4) == 4

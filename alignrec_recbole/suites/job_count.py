@@ -1,0 +1,67 @@
+"""How many cells of a suite run at once, where the command does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignrec_recbole.data.dataset_paths import find_dataset
+from alignrec_recbole.encoders.lookup import find_file
+from alignrec_recbole.errors import AlignRecError
+from alignrec_recbole.io.mapped_arrays import open_array
+from alignrec_recbole.runs.prepare import prepare_data
+from alignrec_recbole.runs.spec import DataSpec
+from alignrec_recbole.runtime import threads
+from alignrec_recbole.runtime.hardware import choose_device
+from alignrec_recbole.suites.schema import Cell
+from alignrec_recbole.training import memory_estimate
+
+ENCODED_COLUMNS = 512  # of features that are encoded first, at most by the shipped text encoders
+BATCH_SIZE = 2048  # of the defaults
+
+
+def choose_jobs(
+    cells: Sequence[Cell],
+    *,
+    data_path: Path | None,
+    features_path: Path | None,
+    output: Path,
+    device: str,
+) -> int:
+    """As many as the free cores and memory allow for the largest cell; one on a GPU.
+
+    Every data set is read once for its size. Results do not depend on the number.
+    """
+    if len(cells) < 2 or choose_device(device) != "cpu":
+        return 1
+    numbers, read = 0, {}
+    for dataset in {cell.dataset for cell in cells}:
+        spec = DataSpec(dataset, data_path=data_path, output=output, device=device)
+        try:
+            read[dataset] = prepare_data(spec)
+        except AlignRecError:  # its cells will say what is wrong
+            continue
+    for cell in cells:
+        if cell.dataset in read:
+            data = read[cell.dataset]
+            columns = _columns(cell, data_path, features_path)
+            numbers = max(numbers, data.numbers + data.data["items"] * columns)
+    per_cell = threads.threads_of_environment() or threads.threads_by_size(numbers)
+    by_memory = memory_estimate.available_bytes() // memory_estimate.run_bytes(numbers, BATCH_SIZE)
+    return max(1, min(len(cells), threads.free_cores() // per_cell, by_memory))
+
+
+def _columns(cell: Cell, data_path: Path | None, features_path: Path | None) -> int:
+    """Columns of all feature sets of a cell; those of a file by its header."""
+    given = (argument.partition("=") for argument in cell.arguments)
+    names = next((value for key, _, value in given if key == "--features"), "lsa").split(",")
+    return sum(_width(name, cell, data_path, features_path) for name in names)
+
+
+def _width(name: str, cell: Cell, data_path: Path | None, features_path: Path | None) -> int:
+    try:
+        folder = find_dataset(cell.dataset, data_path)
+        path = find_file(name.rpartition(":")[2], folder, features_path)
+        return int(open_array(path).shape[1]) if path else ENCODED_COLUMNS
+    except AlignRecError:
+        return ENCODED_COLUMNS
