@@ -15,6 +15,11 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "test", "docs", "readme"]
 QUIET = {"PYTHONWARNINGS": "ignore", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
 EXTRAS = ("minilm", "efficientnet", "beit3", "parquet", "dev", "docs")
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # skipped where it does not answer
+CPU_TORCH = (
+    *("--no-deps", "--retries", "1", "--timeout", "15"),
+    *("--extra-index-url", CPU_INDEX, "torch==2.13.0"),
+)
 CUDA_OR_RAY = ("nvidia-", "cuda-", "triton==", "ray==")
 
 
@@ -115,7 +120,7 @@ def wheel(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--wheel", "--outdir", folder)
     pins = Path("constraints.txt").resolve()
     built = max(Path(folder).glob("*.whl"), key=os.path.getmtime).resolve()
-    session.install("--no-deps", "torch==2.13.0")
+    session.install(*CPU_TORCH)
     session.install("-c", str(pins), str(built))
     session.install("-c", str(pins), "--no-deps", "recbole==1.2.1", "thop")
     session.chdir(folder)

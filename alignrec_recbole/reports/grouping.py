@@ -196,12 +196,16 @@ def _named(variants: list[list[Run]]) -> list[SeedGroup]:
 
 
 def _usual(configs: list[dict[str, str]], defaults: dict[str, str]) -> dict[str, str]:
-    """The default of every setting where a config has it, else the commonest value."""
+    """The default of every setting where a config has it, else the commonest value.
+
+    Of `epochs` it is the default wherever the configs differ: every smaller maximum is named.
+    """
     out = {}
     for key in dict.fromkeys(key for config in configs for key in config):
         count = Counter(config.get(key, ABSENT) for config in configs)
         default = defaults.get(key, ABSENT)
-        out[key] = default if default in count else max(count, key=lambda value: count[value])
+        named = default in count or (key == "epochs" and len(count) > 1)
+        out[key] = default if named else max(count, key=lambda value: count[value])
     return out
 
 
