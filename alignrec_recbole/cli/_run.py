@@ -50,23 +50,22 @@ def _run_models(options: RunOptions, jobs: Sequence[Job]) -> list[RunRecord]:
     """
     records: list[RunRecord] = []
     with _runs(options, jobs) as runs:
-        for number, job in enumerate(jobs):
+        for job in jobs:
             if records and options.progress and sys.stderr.isatty():
-                print(f"\n{_so_far(options, number, jobs)}\n", file=sys.stderr)
+                _show_so_far(options)
             try:
                 records += _run_model(options, job, runs)
             except (Interrupted, KeyboardInterrupt):
-                if records:
-                    print(f"\n{_so_far(options, number, jobs)}\n", file=sys.stderr)
+                _show_so_far(options)
                 raise
     return records
 
 
-def _so_far(options: RunOptions, number: int, jobs: Sequence[Job]) -> str:
-    """The table of the data set, with the models that are still to come."""
+def _show_so_far(options: RunOptions) -> None:
+    """The data set's table while runs are still to come; nothing if none is finished."""
     found = comparison(read_runs(options.output / "runs" / options.dataset), options.dataset)
-    left = ", ".join(job.model for job in jobs[number:])
-    return f"Finished so far; still to come: {left}\n\n{as_text(found)}"
+    if found:
+        print(f"\nFinished so far:\n\n{as_text(found)}\n", file=sys.stderr)
 
 
 @contextmanager

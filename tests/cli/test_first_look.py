@@ -77,7 +77,7 @@ def test_a_terminal_shows_what_is_finished_while_more_is_to_come(
     stream = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     assert main([*arguments, "--epochs", "2"]) == 0
-    assert ("Finished so far; still to come: LightGCN" in stream.getvalue()) == terminal
+    assert stream.getvalue().count("Finished so far:") == terminal
 
 
 @pytest.mark.parametrize("how", ["once", "twice"])
@@ -100,11 +100,28 @@ def test_after_ctrl_c_the_table_so_far_and_the_way_on_are_shown(
         patch.setattr(run.MultimodalTrainer, "_run_epoch", stopped)
         assert main([*arguments, "--overwrite"]) == 130
     err = capsys.readouterr().err
-    assert "Finished so far; still to come: LightGCN" in err
+    so_far = err.partition("Finished so far:")[2]
+    assert "BPR " in so_far
+    assert not any(line.startswith("LightGCN ") for line in so_far.splitlines())
     last = err.strip().splitlines()
     assert last[-1].strip() == as_typed(arguments), "with --overwrite it would start again"
     assert "run the same command to resume" in last[-2]
     assert main(arguments) == 0
+
+
+def test_a_run_that_is_finished_is_shown_although_an_earlier_one_is_not(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of runs at once the first may be the last to finish."""
+    assert main([*arguments, "--model", "LightGCN"]) == 0
+
+    def stopped(self: Any, batches: Any, epoch: int) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.MultimodalTrainer, "_run_epoch", stopped)
+    capsys.readouterr()
+    assert main(arguments) == 130
+    assert "LightGCN  none" in capsys.readouterr().err.partition("Finished so far:")[2]
 
 
 @pytest.mark.parametrize("argument", [["--epochs", "2"], ["--epochs=2"]])
