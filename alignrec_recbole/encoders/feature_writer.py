@@ -234,7 +234,7 @@ class FeatureWriter:
         lines, good = content.split(b"\n"), []
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, IndexError, TypeError, RecursionError):
-                entry = json.loads(line)
+                entry = dict(json.loads(line))
                 if entry.pop("check") == self._checksum(entry) and self._has_rows(entry):
                     self._take(entry)
                     good.append(line + b"\n")

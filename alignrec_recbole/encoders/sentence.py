@@ -188,7 +188,7 @@ def _limit(place: str, tokenizer: Any, config: Any) -> int:
                 )
             return chosen
     limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
-    known = [int(limit) for limit in limits if limit and limit < NO_LIMIT]
+    known = [int(n) for n in limits if isinstance(n, int | float) and 0 < n < NO_LIMIT]
     return min(known, default=512)
 
 

@@ -61,9 +61,10 @@ def get_or_compute(features: Tensor, k: int, compute: Callable[[], Lists]) -> Li
         if lists is not None:
             return lists[0].to(features.device), lists[1].to(features.device)
     values, indices = compute()
+    lists = values.cpu().contiguous(), indices.cpu().contiguous()
     lists_bytes = save(
-        {"values": values.cpu().contiguous(), "indices": indices.cpu().contiguous()},
-        metadata={"digest": digest},
+        {"values": lists[0], "indices": lists[1]},
+        metadata={"digest": _with_lists(digest, lists)},
     )
     try:
         with atomic_write(path) as file:
@@ -80,6 +81,14 @@ def _digest(features: Tensor, k: int) -> str:
     return digest.hexdigest()
 
 
+def _with_lists(digest: str, lists: Lists) -> str:
+    """Hash of the features' digest and the lists."""
+    out = hashlib.sha256(digest.encode())
+    for tensor in lists:
+        out.update(tensor.contiguous().numpy().data)
+    return out.hexdigest()
+
+
 def _read(path: Path, digest: str, features: Tensor, k: int) -> Lists | None:
     """The lists of a file; None, with a warning, if it is damaged or of other features."""
     with contextlib.suppress(
@@ -88,9 +97,9 @@ def _read(path: Path, digest: str, features: Tensor, k: int) -> Lists | None:
         with open_input(path, what="cache", max_bytes=MAX_BYTES):
             pass  # a regular file
         with safetensors.safe_open(path, "pt") as file:
-            same = (file.metadata() or {}).get("digest") == digest
+            noted = (file.metadata() or {}).get("digest")
             values, indices = file.get_tensor("values"), file.get_tensor("indices")
-        if same and _fits(values, indices, features, k):
+        if _fits(values, indices, features, k) and noted == _with_lists(digest, (values, indices)):
             return values, indices
     logger.warning("%s is damaged; the neighbours are searched again", path)
     return None

@@ -66,7 +66,7 @@ def read_run_state(path: Path) -> SavedRun:
             state["optimizer"],
             state["average"],
         )
-        for tensors in (out.model, out.average or {}):
+        for tensors in (out.model, {} if out.average is None else out.average):
             if not all(isinstance(value, Tensor) for value in tensors.values()):
                 raise TypeError("a value is no tensor")
         return out
