@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-NUMBERS_PER_THREAD = 1 << 20  # 4 MiB in float32
+NUMBERS_PER_THREAD = 1 << 19  # 2 MiB in float32
 SHARE = "ALIGNREC_CORES"  # free cores of this process, where something else has divided them
 _LOOK_SECONDS = 0.2
 _IDLE = 0.1  # share in use
@@ -59,12 +59,12 @@ def choose(given: int | None, numbers: int) -> ThreadCount:
 
 
 def threads_by_size(numbers: int) -> int:
-    """One thread per NUMBERS_PER_THREAD numbers, at least one.
+    """One thread per NUMBERS_PER_THREAD numbers, rounded, at least one.
 
-    >>> threads_by_size(300_000), threads_by_size(10_500_000)
-    (1, 10)
+    >>> threads_by_size(600_000), threads_by_size(940_000), threads_by_size(10_500_000)
+    (1, 2, 20)
     """
-    return max(1, numbers // NUMBERS_PER_THREAD)
+    return max(1, (numbers + NUMBERS_PER_THREAD // 2) // NUMBERS_PER_THREAD)
 
 
 def table_numbers(users: int, items: int, dimensions: int, feature_columns: int) -> int:
