@@ -9,6 +9,7 @@ from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.encoders.lookup import find_file
 from alignrec_recbole.errors import AlignRecError
 from alignrec_recbole.io.mapped_arrays import open_array
+from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
 from alignrec_recbole.runs.prepare import prepare_data
 from alignrec_recbole.runs.spec import DataSpec
 from alignrec_recbole.runtime import threads
@@ -16,7 +17,8 @@ from alignrec_recbole.runtime.hardware import choose_device
 from alignrec_recbole.suites.schema import Cell
 from alignrec_recbole.training import memory_estimate
 
-ENCODED_COLUMNS = 512  # of features that are encoded first, at most by the shipped text encoders
+ENCODED_COLUMNS = {"lsa": 256}  # of features that are encoded first
+OTHER_ENCODED_COLUMNS = 768
 BATCH_SIZE = 2048  # of the defaults
 
 
@@ -53,15 +55,21 @@ def choose_jobs(
 
 def _columns(cell: Cell, data_path: Path | None, features_path: Path | None) -> int:
     """Columns of all feature sets of a cell; those of a file by its header."""
-    given = (argument.partition("=") for argument in cell.arguments)
-    names = next((value for key, _, value in given if key == "--features"), "lsa").split(",")
-    return sum(_width(name, cell, data_path, features_path) for name in names)
+    given = dict(argument.split("=", 1) for argument in cell.arguments if "=" in argument)
+    try:
+        needed = not given.get("--model") or resolve(given["--model"]).needs_features
+    except AlignRecError:
+        needed = True
+    names = given["--features"].split(",") if "--features" in given else DEFAULT_FEATURES
+    return sum(_width(name, cell, data_path, features_path) for name in names) if needed else 0
 
 
 def _width(name: str, cell: Cell, data_path: Path | None, features_path: Path | None) -> int:
+    source = name.rpartition(":")[2]
     try:
-        folder = find_dataset(cell.dataset, data_path)
-        path = find_file(name.rpartition(":")[2], folder, features_path)
-        return int(open_array(path).shape[1]) if path else ENCODED_COLUMNS
-    except AlignRecError:
-        return ENCODED_COLUMNS
+        path = find_file(source, find_dataset(cell.dataset, data_path), features_path)
+        if path is not None:
+            return int(open_array(path).shape[1])
+    except AlignRecError:  # its cells will say what is wrong
+        pass
+    return ENCODED_COLUMNS.get(source, OTHER_ENCODED_COLUMNS)
