@@ -12,7 +12,7 @@ import cloup
 from click.shell_completion import CompletionItem
 
 from alignrec_recbole._version import __version__
-from alignrec_recbole.cli import _options
+from alignrec_recbole.cli import _endings, _options
 from alignrec_recbole.cli._command import as_typed, program_name
 from alignrec_recbole.cli.doctor import doctor
 from alignrec_recbole.cli.download import download
@@ -95,8 +95,10 @@ program.add_command(run_spec)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
-    0: done; 1: a check of the verb failed; 2: refused; 130: interrupted.
+    0: done; 1: a check of the verb failed, the output was closed, or a defect; 2: refused; 130:
+    interrupted.
     """
+    _endings.escape_what_terminals_cannot_show()
     allocator.use_large_pages()  # before a verb imports torch
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
@@ -105,12 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: Any = program.main(
             given, prog_name=program_name(), standalone_mode=False, obj=given
         )
+        _endings.flush_output()
         return int(status or 0)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except AlignRecError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        _endings.say(f"{type(error).__name__}: {error}")
         return 2
     except Interrupted as stopped:
         print(f"{stopped}\n  {as_typed(given)}", file=sys.stderr)
@@ -122,3 +125,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+    except Exception as error:
+        return _endings.end(error)

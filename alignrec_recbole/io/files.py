@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
-import tempfile
+import platform
+import re
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,38 +23,83 @@ _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, err
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Yield a temporary file that becomes `path` only if the block ends without an error.
 
-    The old file stays untouched on any error, a full disk and a kill included.
+    The old file stays untouched on any error, a full disk and a kill included. The file has the
+    permissions of the user's umask. What a killed writer left in the folder is removed.
 
     Raises:
         WriteError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
     encoding = None if "b" in mode else "utf-8"
+    part = path.with_name(f".{path.name}.{_writer()}-{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below, before the rename)
-            mode,
-            dir=path.parent,
-            prefix=f".{path.name}.",
-            suffix=".part",
-            delete=False,
-            encoding=encoding,
-        )
+        _remove_parts_of_the_dead(path.parent)
+        handle = open(part, mode.replace("w", "x"), encoding=encoding)  # noqa: SIM115 (closed below)
     except OSError as error:
         raise _not_written(path, error) from error
     try:
         with handle:
-            yield handle
+            with _errors_with_their_reason(handle):
+                yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.chmod(handle.name, 0o644)
-        os.replace(handle.name, path)
+        os.replace(part, path)
     except BaseException as error:
-        Path(handle.name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         reason = _writing_error(error)
         if reason is not None:
             raise _not_written(path, reason) from error
         raise
+
+
+@contextmanager
+def _errors_with_their_reason(handle: IO) -> Iterator[None]:
+    """Let NumPy's error of a part that was not written say why, as the system does.
+
+    One more byte is written to learn it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if _NUMPY_WROTE_LESS.fullmatch(str(error)):
+            handle.write(b"\0")
+            handle.flush()
+        raise
+
+
+_NUMPY_WROTE_LESS = re.compile(r"\d+ requested and \d+ written")
+
+
+def _writer() -> str:
+    """This process, on this machine, as a part of a file name."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+@functools.cache
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+
+
+_PART = re.compile(r"\..+\.([0-9a-f]{6})-([0-9]{1,10})-[0-9a-f]{8}\.part", re.DOTALL)
+_looked_at: set[Path] = set()  # folders
+
+
+def _remove_parts_of_the_dead(folder: Path) -> None:
+    """Delete what killed writers of this machine left in a folder; once per folder and process."""
+    if folder in _looked_at:
+        return
+    _looked_at.add(folder)
+    with os.scandir(folder) as entries:
+        parts = [(Path(entry.path), _PART.fullmatch(entry.name)) for entry in entries]
+    left = [(path, int(match[2])) for path, match in parts if match and match[1] == _machine()]
+    if left:
+        import psutil
+
+        for path, writer in left:
+            if not psutil.pid_exists(writer):
+                with suppress(OSError):
+                    path.unlink()
 
 
 @contextmanager

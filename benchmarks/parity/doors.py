@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tuple(given.features.split(",")),
         tuple(given.models.split(",")),
         given.epochs,
-        {},
+        {"threads": 1},  # sums in one order, however busy the machine is
     )
     with tempfile.TemporaryDirectory() as folder:
         found = differences(case, Path(folder))

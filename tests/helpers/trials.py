@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from alignrec_recbole.cli._endings import UNEXPECTED
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.errors import printable
 
@@ -54,7 +55,7 @@ class Answer(NamedTuple):
 
 
 def run_verb(*arguments: object) -> Answer:
-    """Run a command in this process; an exception that the program does not handle is raised."""
+    """Run a command in this process; `check_answered` fails for an error that is a defect."""
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         status = main([str(argument) for argument in arguments])
@@ -74,6 +75,7 @@ def check_answered(answer: Answer) -> None:
     """The command was done or refused: no traceback, nothing unprintable, no wall of text."""
     assert answer.status in (0, 1, 2), answer
     assert "Traceback" not in answer.output + answer.errors
+    assert UNEXPECTED not in answer.errors, answer.errors
     for text in (answer.output, answer.errors):
         lines = text.replace("\r", "\n").split("\n")  # progress bars end in carriage returns
         assert all(
