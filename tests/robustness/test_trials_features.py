@@ -17,10 +17,11 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from bad_input import WORLD
 from damage import NO_FILES, edited, replace_by, result_or_refusal, with_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trials import trial
+from trials import run_verb, trial
 
 from alignrec_recbole.data.items import ItemTable, find_item_table
 from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
@@ -32,6 +33,8 @@ from alignrec_recbole.features.mmrec import read_mapping
 from alignrec_recbole.features.table import align, load_features, save_features
 from alignrec_recbole.graphs import item_item, knn_cache
 from alignrec_recbole.io.files import sha256_file
+from alignrec_recbole.ops.neighbours import neighbour_sums
+from alignrec_recbole.testing.synthetic import world_settings
 
 TOKENS = ["[PAD]", *(f"i{n}" for n in range(6))]
 NUMBERS = ["[PAD]", *map(str, range(6))]
@@ -453,3 +456,34 @@ def test_graphs_of_extreme_features(scale: float) -> None:
         graph = item_item.item_graph(rows * scale, 3)
         assert np.isfinite(graph.data).all()
         assert np.isfinite(item_item.item_knn(rows.clamp(0, 0) + scale * 0, 3, 10.0).data).all()
+
+
+def test_sums_over_no_neighbours_are_zero() -> None:
+    weights, x = torch.zeros(3, 0, requires_grad=True), torch.ones(3, 2, requires_grad=True)
+    with trial("graphs", "no neighbours"):
+        sums = neighbour_sums(weights, torch.zeros(3, 0, dtype=torch.int64), x)
+        assert torch.equal(sums, torch.zeros(3, 2))
+        sums.sum().backward()
+        assert x.grad is not None
+        assert not x.grad.any()
+
+
+@pytest.mark.parametrize("features", ["zero", "1e30"])
+def test_a_model_that_learns_a_graph_of_features_without_content(tmp_path, features: str) -> None:
+    """Zero rows have no neighbours, huge ones those of their direction."""
+    data = WORLD.write(tmp_path / "data")
+    table = load_features(data / "image.npy")
+    rows = np.zeros_like(table.matrix) if features == "zero" else table.matrix * np.float32(1e30)
+    for path in (data / "image.npy", data / "image.json"):
+        path.unlink()
+    items = table.manifest.items or []
+    save_features(data / "image.npy", rows, name="image", modality="image", encoder="e",
+                  settings={}, source="s", items=items,
+                  missing=items if features == "zero" else [])  # fmt: skip
+    with trial("graphs", f"LATTICE, {features}"):
+        answer = run_verb(
+            "--model", "LATTICE", "--dataset", "block_world", "--features", "image",
+            "--epochs", "1", "--data-path", data.parent, "--output", tmp_path / "o", "--quiet",
+            *(a for k, v in world_settings().items() for a in ("--set", f"{k}={json.dumps(v)}")),
+        )  # fmt: skip
+        assert answer.status == 0, answer.errors

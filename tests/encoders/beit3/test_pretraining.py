@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from alignrec_recbole.encoders.beit3.corpus import _decode, read_corpus
 from alignrec_recbole.encoders.beit3.encoder import normalise
 from alignrec_recbole.encoders.beit3.masking import generator, mask_patches, mask_text
 from alignrec_recbole.encoders.beit3.targets import Pixels, Teacher, make_target
-from alignrec_recbole.encoders.beit3.tokenizer import Tokenizer, train_tokenizer
+from alignrec_recbole.encoders.beit3.tokenizer import UNK, Tokenizer, train_tokenizer
 from alignrec_recbole.encoders.beit3.vqkd import VisualTokenizer, load_visual_tokenizer
 from alignrec_recbole.errors import DataError, DivergedError, FeatureError, SettingError
 
@@ -462,6 +463,139 @@ def test_a_resumed_run_is_the_same_run(items, tokenizer, tmp_path, other: dict) 
         start(items, tokenizer, cut, learning_rate=9e-3).run()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_state(items, tokenizer, tmp_path, number) -> None:
+    whole, cut = (start(items, tokenizer, tmp_path / name) for name in ("whole", "cut"))
+    whole.run()
+    step = cut._step
+
+    def interrupted() -> dict[str, float]:
+        if cut.state.step == 1:
+            os.kill(os.getpid(), number)
+        return step()
+
+    cut._step = interrupted  # type: ignore[method-assign]
+    before = signal.getsignal(number)
+    assert cut.run().step == 2
+    assert signal.getsignal(number) is before
+    rest = start(items, tokenizer, tmp_path / "cut")
+    assert rest.run().step == 6
+    assert rest.state == whole.state
+    note = {"origin": "t"}
+    assert rest.save_weights(note).read_bytes() == whole.save_weights(note).read_bytes()
+
+
+def test_a_second_signal_ends_the_run_at_once(items, tokenizer, tmp_path) -> None:
+    run = start(items, tokenizer, tmp_path)
+
+    def interrupted() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the second signal was not seen")
+
+    run._step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    assert not (tmp_path / "last.pt").exists()
+
+
+@pytest.mark.parametrize("what", ["a weight of the last step", "a gradient"])
+def test_what_is_not_finite_is_not_saved(
+    items, tokenizer, tmp_path, what: str, monkeypatch
+) -> None:
+    run = start(items, tokenizer, tmp_path, epochs=1, save_every=1, ema=0.5)
+    run.run(stop_after=2)
+    saved = (tmp_path / "last.pt").read_bytes()
+    bias = run.model.mlm_head.bias  # type: ignore[union-attr]
+    if what == "a gradient":
+        bias.register_hook(lambda gradient: gradient * torch.inf)
+    else:
+        update = run.optimizer.step
+
+        def diverging() -> None:
+            update()
+            with torch.no_grad():
+                bias[5] = torch.inf
+
+        monkeypatch.setattr(run.optimizer, "step", diverging)
+    with pytest.raises(DivergedError, match="Pre-training diverged"):
+        run.run()
+    assert (tmp_path / "last.pt").read_bytes() == saved
+    bias.data[5] = torch.nan
+    with pytest.raises(DivergedError):
+        run.save_weights({})
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_the_image_loss_counts_as_much_as_its_weight(items, tokenizer, tmp_path) -> None:
+    """Gradients of one step: those of weights 0 and 2 differ by twice those of the image loss."""
+    gradients = []
+    for weight in (0.0, 1.0, 3.0):
+        run = start(items, tokenizer, tmp_path / str(weight), mim_weight=weight, clip_norm=1e6)
+        monkey: dict[str, torch.Tensor] = {}
+        run.optimizer.step = lambda run=run, monkey=monkey: monkey.update(  # type: ignore[method-assign]
+            {k: v.grad.clone() for k, v in run.model.named_parameters()}
+        )
+        run._step()
+        gradients.append(monkey)
+    zero, one, three = gradients
+    assert not zero["mim_head.weight"].any()
+    for name in ("mim_head.weight", "patch_embed.weight"):
+        expected = 3 * (one[name] - zero[name])
+        torch.testing.assert_close(three[name] - zero[name], expected, atol=1e-6, rtol=1e-3)
+
+
+def test_averages_follow_slowly(items, tokenizer, tmp_path) -> None:
+    """One step with a decay of 0.9 moves the average by a tenth of the way."""
+    run = start(items, tokenizer, tmp_path, ema=0.9)
+    before = {k: v.detach().clone() for k, v in run.model.named_parameters()}
+    run._step()
+    assert run.average is not None
+    name = "mlm_head.weight"
+    moved = run.model.get_parameter(name).detach() - before[name]
+    assert moved.any()
+    torch.testing.assert_close(run.average[name] - before[name], 0.1 * moved, atol=1e-6, rtol=1e-3)
+
+
+def test_random_words_are_no_special_tokens() -> None:
+    drawn = set()
+    for seed in range(300):
+        ids = [0, *[9] * 12, 2]
+        masked, chosen = mask_text(ids, 0.9, 12, generator(seed))
+        drawn |= set(masked[chosen].tolist())
+    assert drawn == set(range(UNK, 13))  # words and <mask>, no <s>, <pad> or </s>
+
+
+def test_two_runs_do_not_share_a_folder(items, tmp_path: Path, capsys, monkeypatch) -> None:
+    from alignrec_recbole.cli.main import main
+
+    command = [*table_file(items, tmp_path), "--output", str(tmp_path / "out")]
+    step, statuses = pretraining.Pretraining._step, []
+
+    def second(self: pretraining.Pretraining) -> dict[str, float]:
+        if not statuses:
+            statuses.append(main(command))
+        return step(self)
+
+    monkeypatch.setattr(pretraining.Pretraining, "_step", second)
+    assert main(command) == 0
+    assert statuses == [2]
+    assert "Another pre-training runs in this folder" in capsys.readouterr().err
+
+
+def test_a_table_without_images_is_refused(tmp_path: Path) -> None:
+    from trials import check_refused, run_verb
+
+    rows = [f"{n}	red thing {n}" for n in range(20)]
+    (tmp_path / "items.tsv").write_text("id\ttitle\n" + "\n".join(rows) + "\n")
+    answer = run_verb(
+        "pretrain", "--dataset", "d", "--items", tmp_path / "items.tsv", "--random-init",
+        "--pieces", "40", "--epochs", "1", "--quiet", "--output", tmp_path / "out",
+    )  # fmt: skip
+    check_refused(answer, "no item with a text and a readable image", kind="DataError")
+    assert not list((tmp_path / "out").glob("model*"))
+
+
 def test_a_run_of_an_earlier_version_is_refused_with_its_reason(items, tokenizer, tmp_path) -> None:
     """Its identity has the images by name and size."""
     out = tmp_path / "run"
@@ -722,6 +856,24 @@ def test_a_second_pretraining(items, tmp_path: Path, capsys) -> None:
     assert done.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK"])
+@pytest.mark.parametrize("value", ["x", "-1", "9" * 20, ""])
+def test_numbers_of_processes(name, value, items, tmp_path, capsys, monkeypatch) -> None:
+    from alignrec_recbole.cli.main import main
+
+    monkeypatch.setenv(name, value)
+    assert main([*table_file(items, tmp_path), "--output", str(tmp_path / "o")]) == 2
+    assert f"The environment variable {name} cannot be used" in capsys.readouterr().err
+
+
+def test_processes_that_do_not_come(items, tmp_path, capsys, monkeypatch) -> None:
+    from alignrec_recbole.cli.main import main
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*table_file(items, tmp_path), "--output", str(tmp_path / "o")]) == 2
+    assert "torchrun" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -729,6 +881,17 @@ def test_a_second_pretraining(items, tmp_path: Path, capsys) -> None:
         (["--mode", "both"], "--mode cannot be 'both'"),
         (["--target", "clip"], "Unknown target 'clip'"),
         (["--epochs", "0"], "--epochs cannot be '0'"),
+        (["--learning-rate", "inf"], "--learning-rate cannot be 'inf'"),
+        (["--betas", "nan", "0.9"], "--betas cannot be 'nan'"),
+        (["--betas", "2", "3"], "--betas cannot be '2'"),
+        (["--seed", "9" * 20], "--seed cannot be"),
+        (["--image-size", "33"], "image_size 33"),
+        (["--image-size", "100000"], "image_size 100000"),
+        (["--threads", "5000"], "5000 is not in the range"),
+        (["--workers", "5000"], "5000 is not in the range"),
+        (["--pieces", "10000000000"], "is not in the range"),
+        (["--max-tokens", "5000"], "lower --max-tokens"),
+        (["--target", "codes:/dev/zero"], "not a visual tokenizer"),
     ],
 )
 def test_refusals(options: list[str], says: str, items, tmp_path: Path, capsys) -> None:
