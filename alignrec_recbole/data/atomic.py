@@ -20,7 +20,7 @@ from alignrec_recbole.io.tsv import check_lines, line_of, read_cells, read_heade
 Kind = Literal["token", "token_seq", "float", "float_seq"]  # RecBole's types
 KINDS: tuple[Kind, ...] = ("token", "token_seq", "float", "float_seq")
 MISSING_NUMBERS = ("", "nan", "NaN", "NA", "N/A", "null", "None")
-EXACT = 2**53  # whole numbers up to this are exact in float64
+EXACT = 2**53  # whole numbers below this are exact in float64
 
 
 def read_types(path: Path, ids: Collection[str], separator: str = "\t") -> dict[str, Kind]:
@@ -132,7 +132,7 @@ def numbers(path: Path, column: str, cells: pd.Series, *, complete: bool) -> np.
         if value is None:
             row = int(np.flatnonzero(codes == list(texts).index(text))[0])
             raise _not_a_number(path, column, row, text)
-    large = (np.abs(values.astype(np.float64)) > EXACT).any() if len(values) else False
+    large = (np.abs(values.astype(np.float64)) >= EXACT).any() if len(values) else False
     if large and (whole := _whole_numbers(texts)) is not None:
         return whole[codes]
     return values.astype(np.float64)[codes]

@@ -40,10 +40,8 @@ def read_header(path: Path, separator: str = "\t") -> list[str]:
             found=f"a first line of more than {LONGEST_HEADER:,} bytes",
             expected="column names in the first line",
         )
-    try:
-        header = line.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from error
+    _check_text(path, line, 1)
+    header = line.decode("utf-8-sig").rstrip("\r\n")
     if not header.strip():
         raise DataError(
             f"{path.name} is empty.", found=str(path), expected="a header line and interactions"

@@ -620,6 +620,126 @@ def test_raw_folders_that_do_not_say_what_to_take(tmp_path: Path, capsys) -> Non
         raw.find_id_mapping(folder)
 
 
+def test_the_core_is_reached_in_several_rounds() -> None:
+    """A user who loses an item to the first round has too few in the second, and so on."""
+    rows = [(f"u{u}", f"i{i}", 1.0, 1) for u in range(5) for i in range(5)]
+    rows += [("chain", f"i{i}", 1.0, 1) for i in range(4)] + [("chain", "rare", 1.0, 1)]
+    rows += [(f"u{u}", "rare", 1.0, 1) for u in range(3)] + [("poor", "rare", 1.0, 1)]
+    table = pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
+    frame, numbers = raw.load_interactions([table], None)
+    assert len(frame) == 25
+    assert (len(numbers.users), len(numbers.items)) == (5, 5)
+
+
+def test_the_first_entry_of_an_item_is_its_text(tmp_path: Path) -> None:
+    entries = [raw.MetaItem("B1", "first"), raw.MetaItem("B1", "second"), raw.MetaItem("B2", "b")]
+    raw.write_items(entries, raw.IdMapping({}, {"B1": 0, "B2": 1}, False), tmp_path / "items.tsv")
+    assert read_item_table(tmp_path / "items.tsv").texts == ["first", "b"]
+
+
+@pytest.mark.parametrize("broken", [0.0, np.nan, np.inf])
+def test_broken_image_rows_become_the_mean(tmp_path: Path, broken: float) -> None:
+    rows = [(ASINS[0], 1.0), (ASINS[1], broken), (ASINS[2], 3.0)]
+    with open(tmp_path / "image_features_x.b", "wb") as handle:
+        for asin, value in rows:
+            handle.write(asin.encode() + np.full(4096, value, "<f4").tobytes())
+    numbers = raw.IdMapping({}, {asin: n for n, asin in enumerate(ASINS[:3])}, True)
+    out = tmp_path / "f" / "x.npy"
+    manifest = raw.write_image_features(tmp_path / "image_features_x.b", numbers, out)
+    assert load_features(out).matrix[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert manifest.settings["not_finite_or_zero"] == 1
+    assert manifest.settings["filled_with_mean"] == ["1"]
+
+
+def rewrite_ratings(folder: Path, order: tuple[int, ...]) -> None:
+    path = next(folder.glob("ratings*"))
+    rows = [line.split(",") for line in path.read_text().split()]
+    path.write_text("".join(",".join(row[i] for i in order) + "\n" for row in rows))
+
+
+def test_the_columns_of_2018_give_the_same_files(tmp_path: Path, capsys) -> None:
+    write_raw(tmp_path / "raw")
+    assert prepare_shop(tmp_path) == 0
+    shop = tmp_path / "data" / "shop"
+    names = ("items.tsv", "shop.inter", "u_id_mapping.csv", "i_id_mapping.csv")
+    before = {name: (shop / name).read_bytes() for name in names}
+    (shop / "shop.inter").unlink()
+    rewrite_ratings(tmp_path / "raw", (1, 0, 2, 3))
+    assert prepare_shop(tmp_path) == 0
+    assert "item,user,rating,timestamp" in capsys.readouterr().out
+    assert {name: (shop / name).read_bytes() for name in names} == before
+
+
+def test_entries_of_2018(tmp_path: Path) -> None:
+    entry = {"asin": "B1", "title": "var aPageStart = (new Date()).getTime();", "brand": "Acme",
+             "category": ["Home", "Lamp"], "description": ["Nice &amp; <b>warm</b>", "<br>light"],
+             "imageURL": ["http://x/small.jpg"],
+             "imageURLHighRes": ["http://x/large.jpg"]}  # fmt: skip
+    with gzip.open(tmp_path / "m.json.gz", "wt") as handle:
+        handle.write(json.dumps(entry) + "\n")
+    read = raw.ParseStats()
+    assert list(raw.read_meta(tmp_path / "m.json.gz", read)) == [
+        raw.MetaItem("B1", "", "Acme", "Home, Lamp", "Nice & warm light", "http://x/large.jpg")
+    ]
+    assert read.scripts == 1
+
+
+@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b"no item\n"),
+                                     gzip.compress(b"{'asin': 'B999999999', 'title': 'x'}\n"),
+                                     gzip.compress(b"{'asin': 'B000000001'}\n")])  # fmt: skip
+def test_metadata_without_items_replaces_no_table(tmp_path: Path, capsys, content: bytes) -> None:
+    write_raw(tmp_path / "raw")
+    assert prepare_shop(tmp_path) == 0
+    shop = tmp_path / "data" / "shop"
+    before = (shop / "items.tsv").read_bytes()
+    next((tmp_path / "raw").glob("meta*")).write_bytes(content)
+    assert prepare_shop(tmp_path) == 2
+    assert "DataError" in capsys.readouterr().err
+    assert (shop / "items.tsv").read_bytes() == before
+
+
+@pytest.mark.parametrize("left", ["u_id_mapping.csv", "i_id_mapping.csv"])
+def test_a_kill_between_the_two_mapping_files_is_made_good(tmp_path: Path, left: str) -> None:
+    write_raw(tmp_path / "raw")
+    mapping_files(tmp_path / "raw", USERS[5::-1], ASINS[:6])
+    assert prepare_shop(tmp_path) == 0
+    shop = tmp_path / "data" / "shop"
+    whole = raw.find_id_mapping(shop)
+    (other,) = {"u_id_mapping.csv", "i_id_mapping.csv"} - {left}
+    (shop / other).unlink()
+    assert prepare_shop(tmp_path) == 0
+    assert raw.find_id_mapping(shop) == whole
+    (shop / other).unlink()
+    (shop / left).write_text("id\tnumber\nelse\t0\n")
+    assert prepare_shop(tmp_path) == 2, "a part of another mapping"
+
+
+def test_a_huge_number_in_a_review_is_none(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "reviews_x_5.json.gz", "wt") as handle:
+        for n, (item, user) in enumerate((i, u) for u in USERS[:5] for i in ASINS[:5]):
+            entry = {"reviewerID": user, "asin": item, "unixReviewTime": 1, "overall": 10**400}
+            handle.write(json.dumps({**entry, "overall": 4} if n else entry) + "\n")
+        entry = {"reviewerID": USERS[6], "asin": ASINS[0], "unixReviewTime": 10**400, "overall": 4}
+        handle.write(json.dumps(entry) + "\n")
+    read = raw.ParseStats()
+    chunks = raw.read_interactions(tmp_path / "reviews_x_5.json.gz", read)
+    frame, _ = raw.load_interactions(chunks, None, read)
+    assert frame["rating"].isna().tolist() == [True] + [False] * 24
+    assert read.bad == {"no time": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("A1,B1,5.0,soon", "'soon' as the timestamp in line 3"), ("A1,B1,x,1", "'x' as the rating"),
+     ("A1,B1,5.0", "first line 3 with 3 cells"), ("user,item,rating,timestamp", "line 3")],
+)  # fmt: skip
+def test_ratings_name_the_line(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "ratings_x.csv").write_text(f"A1,B1,5.0,1\n\n{line}\n")
+    with pytest.raises(DataError) as caught:
+        list(raw.read_interactions(tmp_path / "ratings_x.csv"))
+    assert says in str(caught.value)
+
+
 @pytest.mark.data
 def test_real_asins_meet_the_released_split(shared_data: Path, tmp_path: Path) -> None:
     """Published features are keyed by ASIN, the released split by number."""
