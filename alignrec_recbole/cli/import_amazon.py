@@ -1,4 +1,4 @@
-"""The verb `import-amazon`: the public Amazon 2014 files as a data set."""
+"""The verb `import-amazon`: the public Amazon files of 2014 and 2018 as a data set."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def import_options(hidden: bool = False) -> Callable[[Any], Any]:
 @import_options()
 @cloup.option_group("Execution", _options.no_progress())
 def import_amazon(**given: Any) -> int:
-    """Turn the public Amazon 2014 files into a data set.
+    """Turn the public Amazon files of 2014 or 2018 into a data set.
 
     Writes items.tsv, NAME.inter, features and images. An existing NAME.inter is kept if its ids
     match; otherwise nothing is written.
