@@ -10,15 +10,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from alignrec_recbole.ops.rows import gather_rows, scatter_add_rows
-from alignrec_recbole.ops.sparse import (
-    MAX_TWO_HOP_FRACTION,
-    Csr,
-    SparseOperator,
-    TwoHop,
-    spmm,
-    transposed,
-)
+from alignrec_recbole.ops.rows import scatter_add_rows
+from alignrec_recbole.ops.sparse import Csr, RowEdges, SparseOperator, TwoHop, spmm, transposed
 
 
 @overload
@@ -46,16 +39,16 @@ def layer_mean(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """LightGCN's read-out: (1/(L+1)) Σ_{l=0..L} Aˡ X, at all rows or at `rows` only.
 
-    On CPU only what the rows need is computed of the last layer and, in a large graph, of the last
-    but one, forward and backward.
+    On CPU only what the rows need is computed of the last layer and of the last but one where that
+    is a small part of the graph, forward and backward.
 
     Args:
         graph: square operator [n, n].
         start: X [n, d].
         layers: L ≥ 0.
         rows: optional indices [b]; the result is then [b, d].
-        also_return: with `rows`, a slice or indices s: X[s] is the second result. On CPU both
-            share one backward, which saves a zero matrix and a sum of the size of X.
+        also_return: with `rows`, a slice or indices s: X[s] is the second result. Both share one
+            backward, which saves a zero matrix and a sum of the size of X.
 
     Source: He et al., LightGCN, SIGIR 2020, equations 7-8.
 
@@ -83,16 +76,9 @@ def _propagate(
     also_return: slice | Tensor | None,
     divisor: int,
 ) -> Any:
-    edges = graph.edges_of(rows, start) if rows is not None and layers else None
-    if rows is not None and edges is not None:
-        return _BatchPropagation.apply(start, graph, layers, rows, edges, also_return, divisor)
-    out = _FullPropagation.apply(start, graph, layers, divisor)
-    out = out if rows is None else gather_rows(out, rows)
-    if also_return is None:
-        return out
-    if isinstance(also_return, slice):
-        return out, start[also_return]
-    return out, gather_rows(start, also_return)
+    if rows is None:
+        return _FullPropagation.apply(start, graph, layers, divisor)
+    return _BatchPropagation.apply(start, graph, layers, rows, also_return, divisor)
 
 
 class _FullPropagation(torch.autograd.Function):
@@ -115,10 +101,11 @@ class _FullPropagation(torch.autograd.Function):
 
 
 class _BatchPropagation(torch.autograd.Function):
-    """(1/divisor) (Σ_{l=0..L} Aˡ X)[rows] for L ≥ 1, and X[s] where it is asked for; on CPU.
+    """(1/divisor) (Σ_{l=0..L} Aˡ X)[rows], and X[s] where it is asked for.
 
-    The last product is over the rows' own edges A[rows]. If the edges of their neighbours T are few
-    enough (`two_hop_subgraph`), the last product but one is over A[T] alone.
+    Where the rows' edges A[rows] are few (`row_edges`), the last product is over them alone. If the
+    edges of their neighbours T are few as well (`two_hop_subgraph`), the last product but one is
+    over A[T] alone.
     """
 
     @staticmethod
@@ -128,23 +115,20 @@ class _BatchPropagation(torch.autograd.Function):
         graph: SparseOperator,
         layers: int,
         rows: Tensor,
-        edges: Csr,
         also_return: slice | Tensor | None,
         divisor: int,
     ) -> Any:
-        hop = graph.two_hop_subgraph(edges, start) if layers > 1 else None
+        part = graph.row_edges(rows, start) if layers else None
+        hop = graph.two_hop_subgraph(part.edges, start) if part and layers > 1 else None
         ctx.graph, ctx.layers, ctx.rows, ctx.divisor = graph, layers, rows, divisor
-        ctx.edges, ctx.hop, ctx.also_return = edges, hop, also_return
-        out = start.index_select(0, rows)
-        if hop is None:
-            out += spmm(edges, _power_sum(graph.forward_product, start, layers - 1))
+        ctx.part, ctx.hop, ctx.also_return, ctx.size = part, hop, also_return, len(start)
+        if part is None:
+            out = _power_sum(graph.forward_product, start, layers)
         else:
-            inner = _power_sum(graph.forward_product, start, layers - 2)
-            neighbours = spmm(Csr.from_scipy(hop.first), inner)
-            neighbours += start.index_select(0, hop.nodes)
-            out += spmm(Csr.from_scipy(hop.last), neighbours)
+            out = _at_distinct_rows(graph, start, layers, part, hop)
         if divisor != 1:
-            out.div_(divisor)
+            out = out.div_(divisor) if layers else out / divisor
+        out = out.index_select(0, rows if part is None else part.position)
         if also_return is None:
             return out
         if isinstance(also_return, slice):
@@ -153,39 +137,48 @@ class _BatchPropagation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, of_start: Tensor | None = None) -> tuple:
-        own = (gradient if ctx.divisor == 1 else gradient / ctx.divisor).contiguous()
-        if ctx.hop is None:
-            out = _through_edges(ctx.graph, own, ctx.layers, ctx.rows, ctx.edges)
+        part = ctx.part
+        place = (ctx.rows, ctx.size) if part is None else (part.position, len(part.rows))
+        own = scatter_add_rows(gradient, *place)
+        if ctx.divisor != 1:
+            own.div_(ctx.divisor)
+        if part is None:
+            out = _power_sum(ctx.graph.backward_product, own, ctx.layers)
         else:
-            out = _through_two_hops(ctx.graph, own, ctx.layers, ctx.rows, ctx.hop)
+            out = _from_distinct_rows(ctx.graph, own, ctx.layers, part, ctx.hop)
         if of_start is not None and isinstance(ctx.also_return, slice):
             out[ctx.also_return] += of_start
         elif of_start is not None:
             out.index_add_(0, ctx.also_return, of_start)
-        return out, None, None, None, None, None, None
+        return out, None, None, None, None, None
 
 
-def _through_edges(
-    graph: SparseOperator, own: Tensor, layers: int, rows: Tensor, edges: Csr
+def _at_distinct_rows(
+    graph: SparseOperator, start: Tensor, layers: int, part: RowEdges, hop: TwoHop | None
+) -> Tensor:
+    """(Σ_{l=0..L} Aˡ X)[rows]."""
+    out = start.index_select(0, part.rows)
+    if hop is None:
+        return out.add_(spmm(part.edges, _power_sum(graph.forward_product, start, layers - 1)))
+    inner = _power_sum(graph.forward_product, start, layers - 2)
+    neighbours = spmm(Csr.from_scipy(hop.first), inner).add_(start.index_select(0, hop.nodes))
+    return out.add_(spmm(Csr.from_scipy(hop.last), neighbours))
+
+
+def _from_distinct_rows(
+    graph: SparseOperator, own: Tensor, layers: int, part: RowEdges, hop: TwoHop | None
 ) -> Tensor:
     """Σ_{l=0..L} (Aᵀ)ˡ G, where G is zero but for G[rows] = `own`."""
-    if len(edges.columns) < MAX_TWO_HOP_FRACTION * graph.csr.nnz:
-        out = spmm(transposed(edges.to_scipy(graph.shape[1])), own)  # Aᵀ G
-    else:
-        out = graph.backward_product(scatter_add_rows(own, rows, graph.shape[0]))
-    for _ in range(layers - 1):
-        out = graph.backward_product(out.index_add_(0, rows, own))
-    return out.index_add_(0, rows, own)
-
-
-def _through_two_hops(
-    graph: SparseOperator, own: Tensor, layers: int, rows: Tensor, hop: TwoHop
-) -> Tensor:
-    """G + Aᵀ G + Σ_{l=0..L-2} (Aᵀ)ˡ (Aᵀ)² G, where G is zero but for G[rows] = `own`."""
+    if hop is None:
+        out = spmm(transposed(part.edges.to_scipy(graph.shape[1])), own)  # Aᵀ G
+        for _ in range(layers - 1):
+            out = graph.backward_product(out.index_add_(0, part.rows, own))
+        return out.index_add_(0, part.rows, own)
+    # G + Aᵀ G + Σ_{l=0..L-2} (Aᵀ)ˡ (Aᵀ)² G
     one_hop = spmm(transposed(hop.last), own)  # (Aᵀ G)[T]; other rows are zero
     two_hops = spmm(transposed(hop.first), one_hop)  # (Aᵀ)² G
     out = _power_sum(graph.backward_product, two_hops, layers - 2)
-    return out.index_add_(0, hop.nodes, one_hop).index_add_(0, rows, own)
+    return out.index_add_(0, hop.nodes, one_hop).index_add_(0, part.rows, own)
 
 
 def _power_sum(product: Any, start: Tensor, layers: int) -> Tensor:

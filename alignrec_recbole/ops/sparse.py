@@ -94,6 +94,7 @@ class SparseOperator:
         self.shape = csr.shape
         self.csr = csr
         self._symmetric = symmetric
+        self._row_sizes = np.diff(csr.indptr)
         self._on_device: dict[tuple[torch.device, torch.dtype, bool], Csr] = {}
         self._in_dtype: dict[torch.dtype, sp.csr_matrix] = {}
 
@@ -104,10 +105,7 @@ class SparseOperator:
         return _Product.apply(dense, self, None)
 
     def rows(self, rows: Tensor, dense: Tensor) -> Tensor:
-        """(A X)[rows], on CPU touching only these rows' edges, in the backward too.
-
-        On a GPU, where their number is unknown without waiting, the whole product is formed.
-        """
+        """(A X)[rows], by the rows' edges alone where these are few; see `row_edges`."""
         return _Product.apply(dense, self, rows)
 
     def forward_product(self, dense: Tensor) -> Tensor:
@@ -118,29 +116,53 @@ class SparseOperator:
         """Aᵀ G, outside autograd."""
         return spmm(self._as(gradient, transpose=True), gradient)
 
-    def edges_of(self, rows: Tensor, dense: Tensor) -> Csr | None:
-        """A[rows] in the type of X; None on a GPU."""
+    def row_edges(self, rows: Tensor, dense: Tensor) -> RowEdges | None:
+        """The rows without repetition and their edges, or None if the whole product is faster.
+
+        It is where their edges are most of A's, as in a small, dense graph, and on a GPU, where the
+        number of distinct rows is unknown without waiting.
+
+        Args:
+            rows: indices [b]; repeated rows are computed once.
+            dense: X, for its device and type.
+        """
         if dense.device.type != "cpu":
             return None
-        return Csr.from_scipy(self._scipy(dense.dtype)[rows.numpy()])
+        batch = rows.numpy()
+        is_used = np.zeros(self.shape[0], dtype=bool)
+        is_used[batch] = True
+        distinct = np.flatnonzero(is_used)
+        if self._are_most_edges(distinct):
+            return None
+        position = np.empty(self.shape[0], dtype=np.int64)
+        position[distinct] = np.arange(len(distinct))
+        return RowEdges(
+            torch.from_numpy(distinct),
+            torch.from_numpy(position[batch]),
+            Csr.from_scipy(self._scipy(dense.dtype)[distinct]),
+        )
 
     def two_hop_subgraph(self, edges: Csr, dense: Tensor) -> TwoHop | None:
         """What (A A X)[rows] needs of A, or None if that is too much of A to save time.
 
         Args:
-            edges: A[rows], from `edges_of`.
+            edges: A[rows], from `row_edges`.
             dense: X, for its type.
         """
         matrix = self._scipy(dense.dtype)
         is_neighbour = np.zeros(self.shape[1], dtype=bool)
         is_neighbour[edges.columns.numpy()] = True
-        if np.diff(matrix.indptr)[is_neighbour].sum() > MAX_TWO_HOP_FRACTION * matrix.nnz:
-            return None
         nodes = np.flatnonzero(is_neighbour)
+        if self._are_most_edges(nodes):
+            return None
         position = np.empty(len(is_neighbour), dtype=matrix.indices.dtype)
         position[nodes] = np.arange(len(nodes))
         last = edges._replace(columns=torch.from_numpy(position[edges.columns.numpy()]))
         return TwoHop(torch.from_numpy(nodes), last.to_scipy(len(nodes)), matrix[nodes])
+
+    def _are_most_edges(self, rows: np.ndarray) -> bool:
+        """Whether distinct rows have too many of A's edges for a product over them to pay."""
+        return self._row_sizes[rows].sum(dtype=np.int64) > MAX_EDGE_FRACTION * self.csr.nnz
 
     def _as(self, dense: Tensor, *, transpose: bool) -> Csr:
         """A or Aᵀ with the device and type of X."""
@@ -163,7 +185,21 @@ class SparseOperator:
         return self._in_dtype[dtype]
 
 
-MAX_TWO_HOP_FRACTION = 0.6  # of all edges; with more of them whole products are faster
+MAX_EDGE_FRACTION = 0.6  # of all edges; with more of them whole products are faster
+
+
+class RowEdges(NamedTuple):
+    """The rows of a batch, each once, and their part of A.
+
+    Attributes:
+        rows: the distinct rows [m], ascending.
+        position: where each row of the batch is among them [b].
+        edges: A[rows].
+    """
+
+    rows: Tensor
+    position: Tensor
+    edges: Csr
 
 
 class TwoHop(NamedTuple):
@@ -184,17 +220,18 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dense: Tensor, operator: SparseOperator, rows: Tensor | None) -> Tensor:
         ctx.operator, ctx.rows = operator, rows
-        ctx.edges = operator.edges_of(rows, dense) if rows is not None else None
-        if ctx.edges is not None:
-            return spmm(ctx.edges, dense)
+        ctx.part = operator.row_edges(rows, dense) if rows is not None else None
+        if ctx.part is not None:
+            return spmm(ctx.part.edges, dense).index_select(0, ctx.part.position)
         out = operator.forward_product(dense)
         return out if rows is None else out.index_select(0, rows)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         gradient, (height, width) = gradient.contiguous(), ctx.operator.shape
-        if ctx.edges is not None:
-            return spmm(transposed(ctx.edges.to_scipy(width)), gradient), None, None
+        if ctx.part is not None:
+            own = scatter_add_rows(gradient, ctx.part.position, len(ctx.part.rows))
+            return spmm(transposed(ctx.part.edges.to_scipy(width)), own), None, None
         if ctx.rows is not None:
             gradient = scatter_add_rows(gradient, ctx.rows, height)
         return ctx.operator.backward_product(gradient), None, None
