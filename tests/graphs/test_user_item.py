@@ -28,7 +28,7 @@ def dense_mean(matrix, start, layers):
 
 def as_on_a_gpu(monkeypatch):
     """Whole products and torch's CSR kernel, on the CPU."""
-    monkeypatch.setattr(sparse.SparseOperator, "edges_of", lambda *_: None)
+    monkeypatch.setattr(sparse.SparseOperator, "row_edges", lambda *_: None)
 
     def product(matrix, dense):
         return sparse.csr_tensor(matrix, len(dense)) @ dense.detach()
@@ -64,14 +64,15 @@ def test_layer_mean_equals_the_dense_sum_and_has_its_gradient(
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 @pytest.mark.parametrize("also_return", [None, slice(5, None), torch.tensor([1, 1, 30])])
 def test_the_two_hops_of_the_rows_are_enough(square, share, layers, also_return, monkeypatch):
-    for module in (sparse, propagation):
-        monkeypatch.setattr(module, "MAX_TWO_HOP_FRACTION", share)
+    monkeypatch.setattr(sparse, "MAX_EDGE_FRACTION", 2.0)
     graph = sparse.SparseOperator(sp.triu(square))  # not symmetric
     dense = torch.from_numpy(sp.triu(square).toarray())
     start = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
     rows = torch.tensor([7, 0, 7, 39, 12])
-    hop = graph.two_hop_subgraph(graph.edges_of(rows, start), start)
-    assert (hop is None) == (share == 0)
+    edges = graph.row_edges(rows, start).edges
+    monkeypatch.setattr(sparse, "MAX_EDGE_FRACTION", share)
+    assert (graph.two_hop_subgraph(edges, start) is None) == (share == 0)
+    assert (graph.row_edges(rows, start) is None) == (share == 0)
     ours = propagation.layer_mean(graph, start, layers, rows, also_return)
     twin = dense_mean(dense, start, layers)[rows]
     ours = (ours,) if also_return is None else ours
@@ -84,6 +85,30 @@ def test_the_two_hops_of_the_rows_are_enough(square, share, layers, also_return,
     torch.testing.assert_close(
         torch.autograd.grad(loss, start)[0], torch.autograd.grad(expected, start)[0]
     )
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.1, 0.3, 0.6, 1.0])  # from empty to complete
+@pytest.mark.parametrize("count", [0, 1, 7, 200])  # rows of the batch, most of them repeated
+def test_rows_of_sparse_and_dense_graphs_are_those_of_the_dense_product(density, count):
+    matrix = sp.random(40, 40, density, random_state=2, format="csr")
+    graph, dense = sparse.SparseOperator(matrix), torch.from_numpy(matrix.toarray())
+    rows = torch.from_numpy(np.random.default_rng(0).integers(0, 40, count))
+    start = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
+    part = graph.row_edges(rows, start)
+    of_rows = np.diff(matrix.indptr)[np.unique(rows.numpy())].sum()
+    assert (part is None) == (of_rows > 0.6 * matrix.nnz)
+    assert part is None or part.rows[part.position].equal(rows)
+    for layers in (1, 2, 3):
+        for ours, twin in (
+            (propagation.layer_mean(graph, start, layers, rows), dense_mean(dense, start, layers)),
+            (graph.rows(rows, start), dense @ start),
+        ):
+            torch.testing.assert_close(ours, twin[rows])
+            weight = torch.randn_like(ours)
+            torch.testing.assert_close(
+                torch.autograd.grad((ours * weight).sum(), start)[0],
+                torch.autograd.grad((twin[rows] * weight).sum(), start)[0],
+            )
 
 
 def test_an_unsymmetric_operator_uses_its_transpose_backwards():
