@@ -5,6 +5,8 @@ click and cloup: options in groups, older spellings, shell completion, and 0.07 
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,8 +16,25 @@ import click
 import cloup
 from click.shell_completion import CompletionItem
 
-FOLDER = click.Path(path_type=Path)
-FILE = click.Path(path_type=Path)
+from alignrec_recbole.errors import printable
+
+
+class UsablePath(click.Path):
+    """A path that the file system can have; whether anything is there is not looked at."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a zero byte, a link to itself and a part that is too long are usage errors."""
+        try:
+            os.stat(value)
+        except (ValueError, OSError) as error:
+            if isinstance(error, ValueError) or error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+                reason = getattr(error, "strerror", None) or str(error)
+                self.fail(f"The path {printable(repr(value), 80)} cannot be used: {reason}.", param)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = UsablePath(path_type=Path)
+FILE = UsablePath(path_type=Path)
 COUNT = click.IntRange(1, 10**9)
 THREADS = click.IntRange(1, 1024)
 WORKERS = click.IntRange(0, 256)

@@ -130,3 +130,20 @@ def test_ctrl_c_at_any_moment_is_no_traceback(delay: float) -> None:
         assert process.returncode in (0, 1, 130, -signal.SIGINT), said
         if process.returncode != -signal.SIGINT and delay > 0.1:
             assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("option", ["--output", "--data-path", "--features-path"])
+@pytest.mark.parametrize("name", ["a\0b", "o" * 300, "loop", "loop/inside"])
+def test_a_path_that_no_file_system_has_is_a_usage_error(
+    option: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with trial("endings", f"{option} {name!r}"):
+        assert main_module.main(["--model", "BPR", "--dataset", "ml-100k", option, name]) == 2
+        assert "cannot be used" in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["loop"]
