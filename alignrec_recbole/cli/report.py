@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import cloup
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._options import option
+from alignrec_recbole.errors import RecordError, printable
 
 Side = Literal["two-sided", "right-sided"]
 ALTERNATIVES: dict[str, Side] = {
@@ -67,9 +69,20 @@ def alternative(text: str) -> str:
     ),
 )
 def report(output: Path, target: str | None, **given: Any) -> int:
-    """Write tables, plots and a site from stored records."""
-    from alignrec_recbole.reports.build import build
+    """Write tables, plots and a site from stored records.
 
-    for path in build(output, target, ALTERNATIVES[given["alternative"]], given["test"]):
-        print(path)
-    return 0
+    The exit status is 1 if a record was skipped because it cannot be used.
+    """
+    from alignrec_recbole.reports.build import build
+    from alignrec_recbole.runs.record import skip_note
+
+    notes: list[str] = []
+
+    def skipped(path: Path, error: RecordError) -> None:
+        notes.append(skip_note(path, error))
+        print(notes[-1], file=sys.stderr)
+
+    side = ALTERNATIVES[given["alternative"]]
+    for path in build(output, target, side, given["test"], skipped):
+        print(printable(str(path)))
+    return 1 if notes else 0

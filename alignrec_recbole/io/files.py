@@ -181,13 +181,11 @@ def _not_written(path: Path, error: OSError) -> WriteError:
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read in blocks."""
     with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() if _HAS_DIGEST else _sha256(handle)
+        return sha256_of(handle)
 
 
-_HAS_DIGEST = hasattr(hashlib, "file_digest")  # Python 3.11
-
-
-def _sha256(handle: IO[bytes]) -> str:
+def sha256_of(handle: IO[bytes]) -> str:
+    """Hexadecimal SHA-256 of the rest of an open file, read in blocks."""
     digest = hashlib.sha256()
     while block := handle.read(_BLOCK):
         digest.update(block)

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.inputs import Inputs, digest_of_folder
 
 Side = Literal["two-sided", "right-sided"]
 
 
 def build(
-    output: Path, target: str | None = None, side: Side = "two-sided", test: str = "t"
+    output: Path,
+    target: str | None = None,
+    side: Side = "two-sided",
+    test: str = "t",
+    skipped: Callable[[Path, RecordError], None] | None = None,
 ) -> list[Path]:
     """Write tables, plots and site; return the paths of the tables, the plots and the index.
 
-    Nothing is read or written if records, options and code are those of the previous report; else
-    the tables are written again, and of plots and pages those whose records changed.
+    Nothing is written if records, options and code are those of the previous report; else the
+    tables are written again, and of plots and pages those whose records changed. Files of the
+    previous report that this one does not have are deleted.
+
+    Args:
+        skipped: called for every file that cannot be used; the report is then made of the others.
+            Without it, the error is raised.
 
     Raises:
-        RecordError: there is no record, or one is damaged.
+        RecordError: there is no record, or one cannot be used and `skipped` is not given.
+        UnknownNameError: no record has the target.
     """
-    inputs = Inputs(output / "site" / "inputs.json")
+    inputs = Inputs(output)
     digest = digest_of_folder(output, [target, side, test])
-    paths = [output / name for name in inputs.before.get("report", {}).get("paths", [])]
-    if paths and inputs.unchanged("report", digest, paths):
+    if paths := inputs.reported(digest):
         return paths
 
     from alignrec_recbole.reports.contents import write_report  # what is needed only from here on
 
-    paths = write_report(output, inputs, target, side, test)
-    inputs.note("report", digest, paths=[str(path.relative_to(output)) for path in paths])
-    inputs.save()
+    unusable: list[Path] = []
+
+    def skip(path: Path, error: RecordError) -> None:
+        if skipped is None:
+            raise error
+        unusable.append(path)
+        skipped(path, error)
+
+    paths = write_report(output, inputs, target, side, test, skip)
+    inputs.finish("" if unusable else digest, paths)
     return paths

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignrec_recbole.errors import RecordError
+from alignrec_recbole.errors import RecordError, UnknownNameError, printable
+from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.reports import protocol_tables, site
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
@@ -16,7 +17,7 @@ from alignrec_recbole.reports.grouping import (
     primary_metric,
 )
 from alignrec_recbole.reports.inputs import Inputs, digest_of
-from alignrec_recbole.reports.significance import Side
+from alignrec_recbole.reports.significance import Side, UserMeans
 from alignrec_recbole.reports.tables import (
     Table,
     comparisons,
@@ -26,8 +27,10 @@ from alignrec_recbole.reports.tables import (
     write_tables,
 )
 from alignrec_recbole.runs.record import Run, read_runs
+from alignrec_recbole.suites.status import read_status
 
 SUFFIXES = ("svg", "pdf", "png")
+Skip = Callable[[Path, RecordError], None]
 
 
 class Figure(NamedTuple):
@@ -47,28 +50,54 @@ class Figure(NamedTuple):
 
 
 def write_report(
-    output: Path, inputs: Inputs, target: str | None, side: Side, test: str
+    output: Path, inputs: Inputs, target: str | None, side: Side, test: str, skipped: Skip
 ) -> list[Path]:
-    """Write tables, plots and site; return the paths of the tables, the plots and the index."""
-    runs = read_runs(output / "runs")
+    """Write tables, plots and site; return the paths of the tables, the plots and the index.
+
+    Args:
+        skipped: called for every file that cannot be used.
+    """
+    runs = read_runs(output / "runs", skipped)
     if not runs:
         raise RecordError(
             f"{output / 'runs'} has no record, so there is nothing to report.",
-            found="no .json file",
+            found="no usable .json file",
             expected="the output folder of earlier runs",
             hint="run a benchmark first, or pass --output with its folder",
         )
-    pages = tables(runs, target, side, test)
+    check_target(runs, target)
+    pages = tables(runs, target, side, test, skipped)
     paths = []
     for stem, several in pages.items():
-        paths += write_tables(several, output / "tables", stem)
+        files = write_tables(several, output / "tables", stem)
+        inputs.note(f"tables/{stem}", "", files)
+        paths += files
     drawn: dict[str, str] = {}
-    for figure in figures(runs, read_runs(output / "tuning")):
+    for figure in figures(runs, read_runs(output / "tuning", skipped)):
         files = _draw(figure, output, inputs)
         paths += files
         if files:
             drawn[figure.name] = site.figure_path(output / "site", figure.name).read_text("utf-8")
-    return [*paths, site.write(output / "site", runs, pages, drawn, output / "suites", inputs)]
+    suites = read_status(output / "suites", skipped)
+    return [*paths, site.write(output / "site", runs, pages, drawn, suites, inputs)]
+
+
+def check_target(runs: Sequence[Run], target: str | None) -> None:
+    """Refuse a target that no record has.
+
+    Raises:
+        UnknownNameError: with the nearest model, feature set or row.
+    """
+    if target is None:
+        return
+    groups = [group for members in comparable_groups(runs).values() for group in members]
+    known = sorted({n for g in groups for n in (g.label, g.first.model, g.first.features)})
+    if target not in known:
+        raise UnknownNameError(
+            f"No record is of a model or feature set {target!r}.{suggest(target, known)}",
+            found=f"--target {target}",
+            expected=f"one of {', '.join(known)}",
+        )
 
 
 def _draw(figure: Figure, output: Path, inputs: Inputs) -> list[Path]:
@@ -76,7 +105,8 @@ def _draw(figure: Figure, output: Path, inputs: Inputs) -> list[Path]:
     digest = digest_of(figure.name, (run.path for run in figure.runs))
     files = [output / "plots" / f"{figure.name}.{suffix}" for suffix in SUFFIXES]
     inline = site.figure_path(output / "site", figure.name)
-    reason = inputs.before.get(figure.name, {}).get("not_drawn", "")
+    before = inputs.before.get(figure.name)
+    reason = before.not_drawn if before else ""
     if not inputs.unchanged(figure.name, digest, [] if reason else [*files, inline]):
         from alignrec_recbole.reports import plots  # half a second of start-up
 
@@ -88,28 +118,37 @@ def _draw(figure: Figure, output: Path, inputs: Inputs) -> list[Path]:
         else:
             plots.save(drawing, output / "plots", figure.name)
             site.write_figure(plots.as_svg(drawing), output / "site", figure.name)
-        inputs.note(figure.name, digest, not_drawn=reason)
+        inputs.note(figure.name, digest, [] if reason else [*files, inline], reason)
     if reason:
-        print(f"not drawn: {figure.name} ({reason})")
+        print(printable(f"not drawn: {figure.name} ({reason})"))
         return []
     return files
 
 
 def tables(
-    runs: Sequence[Run], target: str | None = None, side: Side = "two-sided", test: str = "t"
+    runs: Sequence[Run],
+    target: str | None = None,
+    side: Side = "two-sided",
+    test: str = "t",
+    skipped: Skip | None = None,
 ) -> dict[str, list[Table]]:
-    """File stem → its tables."""
+    """File stem → its tables.
+
+    Args:
+        skipped: see `UserMeans`.
+    """
     out: dict[str, list[Table]] = defaultdict(list)
     for key, members in comparable_groups(runs).items():
         stem = key.dataset if key.protocol == "full" else f"{key.dataset}-{key.protocol}"
         if key.protocol in protocol_tables.TABLES:
             out[stem] += protocol_tables.TABLES[key.protocol](key, members)
             continue
-        tests = comparisons(members, target, side, test)
+        user_means = UserMeans(skipped)
+        tests = comparisons(members, target, side, test, user_means)
         out[stem].append(leaderboard(key, members, tests, target))
         if tests:
             out[f"{stem}-tests"].append(significance(key, tests, side, test))
-        if variants := variant_comparisons(members, side, test):
+        if variants := variant_comparisons(members, side, test, user_means):
             what = "variants against the model with its usual settings"
             out[f"{stem}-tests"].append(significance(key, variants, side, test, what))
     return out

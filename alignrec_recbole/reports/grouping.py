@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
+from alignrec_recbole.reports.escaping import plain
 from alignrec_recbole.runs.config_hash import complete, config_hashes
 from alignrec_recbole.runs.record import NUMBERS_EPOCH, Run, RunRecord
 
@@ -183,7 +184,10 @@ def _named(variants: list[list[Run]]) -> list[SeedGroup]:
         tuple(f"{k}={config.get(k, ABSENT)}" for k in usual if config.get(k, ABSENT) != usual[k])
         for config in configs
     ]
-    labels = [f"{model} ({', '.join(own)})" if own else model for own in non_default]
+    labels = [
+        plain(f"{model} ({', '.join(plain(entry, 100) for entry in own)})" if own else model, 300)
+        for own in non_default
+    ]
     seen = Counter(zip(labels, (record.features for record in records), strict=True))
     return [
         SeedGroup(

@@ -22,6 +22,7 @@ from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.protocols.robustness import robustness
+from alignrec_recbole.reports.escaping import as_label
 from alignrec_recbole.reports.grouping import (
     PRIMARY_METRIC,
     ComparisonKey,
@@ -31,6 +32,7 @@ from alignrec_recbole.reports.grouping import (
 )
 from alignrec_recbole.reports.protocol_tables import mask_points, tail_values
 from alignrec_recbole.runs.record import Run
+from alignrec_recbole.runs.record_fields import LARGEST, SMALLEST
 
 # Okabe and Ito, "Color Universal Design", 2008; yellow and black left out (too weak on white, ink).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -48,12 +50,15 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.12,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with $ is no formula
     "svg.hashsalt": "alignrec",
     "pdf.fonttype": 42,
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
     **{f"axes.{part}": INK for part in ("edgecolor", "labelcolor", "titlecolor")},
 }
 CURVE = ["ranker", "features", "masked", "fill"]
+MAX_LINES = 300  # groups in one figure; a page has no more room
+MAX_PANELS = 40
 LEGEND_ROWS, LEGEND_ROW = 3, 0.19  # that a figure has room for; inches of each more
 RANKED = ("zero-shot", "item-cf", "cold-start", "full")
 
@@ -100,6 +105,16 @@ def _needs(found: Any, what: str, expected: str) -> None:
     if not len(found):
         raise EmptyPlotError(
             f"There is nothing to draw: {what}.", found="no such record", expected=expected
+        )
+
+
+def _at_most(count: int, limit: int, what: str) -> None:
+    """Refuse a figure that would be too large to be drawn or read."""
+    if count > limit:
+        raise EmptyPlotError(
+            f"There is nothing to draw: more than {limit} {what}.",
+            found=str(count),
+            expected=f"at most {limit}",
         )
 
 
@@ -154,6 +169,7 @@ def protocol_bars(found: dict[ComparisonKey, list[SeedGroup]]) -> Figure:
     panels = {key.protocol: members for key, members in found.items() if key.protocol in RANKED}
     _needs(panels, "no ranked protocol", "records of " + ", ".join(RANKED))
     rows = max(len(members) for members in panels.values())
+    _at_most(rows, MAX_LINES, "groups")
     sets = sorted({group.first.features for members in panels.values() for group in members})
     figure, axes = _figure(len(panels), 4.6, 1.3 + 0.3 * rows)
     for axis, (protocol, members) in zip(axes, panels.items(), strict=True):
@@ -175,7 +191,7 @@ def protocol_bars(found: dict[ComparisonKey, list[SeedGroup]]) -> Figure:
         chance = [values[metric] for values in of_each if metric in values]
         if chance:
             axis.axvline(chance[0], color=INK, linestyle=":", linewidth=1.2)
-        axis.set_xlabel(f"{metric} (test, share of targets)")
+        axis.set_xlabel(f"{as_label(metric)} (test, share of targets)")
         axis.set_title(f"{protocol} (dotted: chance)" if chance else protocol)
         axis.grid(axis="y", visible=False)
     return figure
@@ -185,9 +201,9 @@ def _bar_name(group: SeedGroup, protocol: str) -> str:
     """What tells a bar from the others of its panel."""
     features = group.first.features
     if features == "none":
-        return group.label
+        return as_label(group.label)
     own = group.label.removeprefix(protocol).strip()  # a training-free protocol ranks by itself
-    return f"{own}\n{features}" if own else features
+    return f"{as_label(own)}\n{as_label(features)}" if own else as_label(features)
 
 
 CONTROLS = ("random", "shuffled:")
@@ -213,6 +229,7 @@ def robustness_curves(members: Sequence[SeedGroup], metric: str = PRIMARY_METRIC
     )
     grid = figure.subplots(len(rows), len(modalities), squeeze=False, sharey="row")
     style = _set_styles(points)
+    _at_most(len(style), MAX_LINES, "curves")
     for (row, part), axes in zip(rows, grid, strict=True):
         for axis, modality in zip(axes, modalities, strict=True):
             for key, line in part[part["masked"] == modality].groupby(CURVE, sort=False):
@@ -220,9 +237,9 @@ def robustness_curves(members: Sequence[SeedGroup], metric: str = PRIMARY_METRIC
                 label = features if row in free else f"{ranker}, {features}"
                 label += WORDS_OF_FILL.get(fill, f", {fill}")
                 who = "" if row in free else ranker
-                _robustness_line(axis, line, label, style[who, features, fill])
+                _robustness_line(axis, line, as_label(label), style[who, features, fill])
             axis.set_xlabel("share of items masked")
-            axis.set_ylabel(f"{metric} (test)")
+            axis.set_ylabel(f"{as_label(metric)} (test)")
             axis.set_title(f"{row}, {modality} masked")
             axis.tick_params(labelleft=True)  # the panel on the left may be absent
             axis.set_visible(bool(axis.lines))
@@ -279,6 +296,8 @@ def long_tail_bars(members: Sequence[SeedGroup], metric: str = PRIMARY_METRIC) -
     several = list(sets.index[sets > 1])
     others = list(sets.index[sets == 1])
     rows = [[label] for label in several] + ([others] if others else [])
+    _at_most(len(rows), MAX_PANELS, "rankers with several feature sets")
+    _at_most(len(known), MAX_LINES, "groups")
     figure = Figure(figsize=(6.2 * len(tables), 2.9 * len(rows) + 0.4), layout="constrained")
     grid = figure.subplots(len(rows), len(tables), squeeze=False)
     for labels, panels in zip(rows, grid, strict=True):
@@ -286,9 +305,9 @@ def long_tail_bars(members: Sequence[SeedGroup], metric: str = PRIMARY_METRIC) -
             part = table[table["label"].isin(labels)]
             _tail_panel(axis, part, alone=labels[0] in several)
             axis.set_xlabel(TAIL_AXES[kind])
-            axis.set_ylabel(f"{metric} (test)")
+            axis.set_ylabel(f"{as_label(metric)} (test)")
             if labels[0] in several:
-                axis.set_title(labels[0])
+                axis.set_title(as_label(labels[0]))
         panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize="small")
     return figure
 
@@ -310,12 +329,13 @@ def _tail_panel(axis: Any, table: pd.DataFrame, alone: bool) -> None:
             [mean.get(name, np.nan) for name in names],
             width,
             yerr=[spread.get(name, np.nan) for name in names],
-            label=features if alone else both,
+            label=as_label(features if alone else both),
             color=PALETTE[place % len(PALETTE)],
             hatch="/" * (place // len(PALETTE)) * 3,
             error_kw={"ecolor": INK, "capsize": 2},
         )
-    axis.set_xticks(range(len(names)), [n.replace("<=", "≤ ").replace(">=", "≥ ") for n in names])
+    shown = [as_label(name).replace("<=", "≤ ").replace(">=", "≥ ") for name in names]
+    axis.set_xticks(range(len(names)), shown)
     axis.set_xlim(-0.6, len(names) - 0.4)
     axis.set_ylim(bottom=0)
     axis.grid(axis="x", visible=False)
@@ -326,12 +346,13 @@ def training_curves(members: Sequence[SeedGroup]) -> Figure:
     """Validation metric and loss by epoch; thin lines are seeds, the best epoch is marked."""
     trained = [g for g in members if any(record.history for record in g.records)]
     _needs(trained, "no model that trains", "records with a history")
+    _at_most(len(trained), MAX_LINES, "groups")
     figure, axes = _figure(2, 4.8, 4.0)
     for place, group in enumerate(trained):
         style = {**_line(place), "marker": ""}
         for number, record in enumerate(group.records):
             table = pd.DataFrame(record.history)
-            name = group.name if number == 0 else None
+            name = as_label(group.name) if number == 0 else None
             for axis, column in zip(axes, ("valid", "loss"), strict=True):
                 if column in table:
                     line = table[["epoch", column]].dropna()
@@ -341,7 +362,7 @@ def training_curves(members: Sequence[SeedGroup]) -> Figure:
             best = record.selection.get("best_epoch")
             marked = table[table["epoch"] == best] if "valid" in table else table[:0]
             axes[0].plot(marked["epoch"] + 1, marked.get("valid"), "o", color=style["color"], ms=4)
-    metric = trained[0].first.selection["metric"]
+    metric = as_label(str(trained[0].first.selection["metric"]))
     for axis, label in zip(axes, (f"{metric} (validation, share of targets)", "loss"), strict=True):
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
@@ -359,6 +380,7 @@ def quality_against_cost(members: Sequence[SeedGroup], metric: str = PRIMARY_MET
     Each kind of device has its line: seconds of a GPU and of a CPU are not comparable.
     """
     _needs(members, "no ranked run", "records of protocol full")
+    _at_most(len(members), MAX_LINES, "groups")
     figure, axes = _figure(2, 4.8, 4.2)
     members = [group for group in members if group.mean(metric) is not None]
     quality = [group.mean(metric) or 0.0 for group in members]
@@ -375,7 +397,7 @@ def quality_against_cost(members: Sequence[SeedGroup], metric: str = PRIMARY_MET
         for place, group in enumerate(members):
             style = {**_line(place), "linestyle": "none", "markersize": 6}
             name = f"{group.name} ({devices[place]})" if len(set(devices)) > 1 else group.name
-            axis.plot(spent[place], quality[place], label=name, **style)
+            axis.plot(spent[place], quality[place], label=as_label(name), **style)
         for kind in dict.fromkeys(devices):  # in a fixed order: equal figures, equal bytes
             of_kind = [i for i, device in enumerate(devices) if device == kind]
             front = pareto([spent[i] for i in of_kind], [quality[i] for i in of_kind])
@@ -390,7 +412,7 @@ def quality_against_cost(members: Sequence[SeedGroup], metric: str = PRIMARY_MET
             )
         _log(axis, "x")
         axis.set_xlabel(label)
-        axis.set_ylabel(f"{metric} (test, share of targets)")
+        axis.set_ylabel(f"{as_label(metric)} (test, share of targets)")
     _legend(figure, axes)
     return figure
 
@@ -413,31 +435,41 @@ def sensitivity(runs: Sequence[Run]) -> Figure:
     """Best validation score by every value that a grid tried, a panel a setting."""
     varied = _varied(runs)
     _needs(varied, "no setting was varied", "grid points under tuning/ (--grid)")
+    _at_most(len(varied), MAX_PANELS, "settings vary")
     figure, axes = _figure(len(varied), 4.2, 3.6)
     for axis, (key, table) in zip(axes, varied.items(), strict=True):
         for place, (model, line) in enumerate(table.groupby("model")):
             best = line.groupby("value")["score"].max()
-            numeric = pd.to_numeric(pd.Series(best.index), errors="coerce")
+            numeric = _numbers(best.index)
+            label = as_label(str(model))
             if numeric.isna().any():
-                axis.plot(range(len(best)), best.to_numpy(), label=model, **_line(place))
-                axis.set_xticks(range(len(best)), best.index)
+                axis.plot(range(len(best)), best.to_numpy(), label=label, **_line(place))
+                axis.set_xticks(range(len(best)), [as_label(str(value)) for value in best.index])
             else:
                 order = np.argsort(numeric.to_numpy())
                 at = numeric.to_numpy()[order]
-                axis.plot(at, best.to_numpy()[order], label=model, **_line(place))
-        tried = pd.to_numeric(table["value"], errors="coerce").dropna().unique()
+                axis.plot(at, best.to_numpy()[order], label=label, **_line(place))
+        tried = _numbers(table["value"]).dropna().unique()
         if len(tried) == table["value"].nunique():  # all of them numbers
             wide = min(tried) > 0 and max(tried) / min(tried) >= 10
             if wide:
                 axis.set_xscale("log")
             axis.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
             axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.set_xlabel(f"{key} (log scale)" if wide else key)
+            axis.set_xlabel(f"{as_label(key)} (log scale)" if wide else as_label(key))
         else:
-            axis.set_xlabel(key)
-        axis.set_ylabel(f"{table['metric'].iloc[0]} (validation, share of targets)")
+            axis.set_xlabel(as_label(key))
+        metric = as_label(str(table["metric"].iloc[0]))
+        axis.set_ylabel(f"{metric} (validation, share of targets)")
         axis.legend()
     return figure
+
+
+def _numbers(values: Any) -> pd.Series:
+    """Values as numbers that have a place on an axis; NaN for others."""
+    numeric = pd.to_numeric(pd.Series(values), errors="coerce").astype(float)
+    size = numeric.abs()
+    return numeric.where((size == 0) | ((size >= SMALLEST) & (size <= LARGEST)))
 
 
 def _varied(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:

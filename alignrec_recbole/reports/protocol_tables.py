@@ -103,7 +103,10 @@ def mask_tables(key: ComparisonKey, members: Sequence[SeedGroup]) -> list[Table]
     rows = []
     for curve, own in itertools.groupby(points, key=lambda point: point.curve):
         values = [(point.ratio, point.value) for point in own]
-        cells = [mean_sd_cell(v for at, v in values if at == ratio) for ratio in ratios]
+        by_ratio: dict[float, list[float]] = {}
+        for ratio, value in values:
+            by_ratio.setdefault(ratio, []).append(value)
+        cells = [mean_sd_cell(by_ratio.get(ratio, [])) for ratio in ratios]
         rows.append([*map(text_cell, curve), *cells, _area(values)])
     return [
         Table(

@@ -68,5 +68,5 @@ def reproduction_status(group: SeedGroup, rows: list[ReferenceRow]) -> str:
     elif row.band is not None:
         inside, band = abs(mean / anchor - 1) <= row.band, f"{100 * row.band:g} %"
     else:
-        return f"{away}, no band"
+        return f"no band ({away})"
     return f"{'within' if inside else 'outside'} {band} ({away})"

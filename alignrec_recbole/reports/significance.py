@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.grouping import SeedGroup
 from alignrec_recbole.runs.lists import UserValues, read_user_values
 
@@ -74,10 +76,16 @@ def paired_p(
 
 
 class UserMeans:
-    """Each user's mean of a metric over the seeds of a group; files are read once."""
+    """Each user's mean of a metric over the seeds of a group; files are read once.
 
-    def __init__(self) -> None:
+    Args:
+        skipped: called for every file that cannot be used; without it, the error is raised.
+    """
+
+    def __init__(self, skipped: Callable[[Path, RecordError], None] | None = None) -> None:
         self._values: dict[int, list[UserValues] | None] = {}
+        self._skipped = skipped
+        self._damaged: set[int] = set()
 
     def of(self, group: SeedGroup, metric: str) -> dict[str, float] | None:
         """User token → mean; None if a record's values are not stored beside it.
@@ -86,7 +94,7 @@ class UserMeans:
             RecordError: a file is damaged or not the one that its record describes.
         """
         if id(group) not in self._values:
-            self._values[id(group)] = _read(group)
+            self._values[id(group)] = self._read(group)
         stored = self._values[id(group)]
         if stored is None or any(metric not in values.values for values in stored):
             return None
@@ -98,15 +106,26 @@ class UserMeans:
                 found[user].append(value)
         return {user: sum(values) / len(values) for user, values in found.items()}
 
+    def why_none(self, *groups: SeedGroup) -> str:
+        """Why there are no values of one of the groups."""
+        damaged = any(id(group) in self._damaged for group in groups)
+        return "damaged per-user values" if damaged else "no per-user values beside the record"
 
-def _read(group: SeedGroup) -> list[UserValues] | None:
-    out = []
-    for run in group.runs:
-        values = read_user_values(run)
-        if values is None:
-            return None
-        out.append(values)
-    return out
+    def _read(self, group: SeedGroup) -> list[UserValues] | None:
+        out = []
+        for run in group.runs:
+            try:
+                values = read_user_values(run)
+            except RecordError as error:
+                if self._skipped is None:
+                    raise
+                self._skipped(run.path, error)
+                self._damaged.add(id(group))
+                return None
+            if values is None:
+                return None
+            out.append(values)
+        return out
 
 
 def compare(
@@ -123,9 +142,13 @@ def compare(
         "users": (means.of(target, metric), means.of(baseline, metric)),
         "seeds": (target.values(metric), baseline.values(metric)),
     }
+    absent = means.why_none(target, baseline)
     return [
         _tested(
-            Comparison(target.name, baseline.name, metric, over, 0, None, None), *both, side, test
+            Comparison(target.name, baseline.name, metric, over, 0, None, None, why=absent),
+            *both,
+            side,
+            test,
         )
         for over, both in pairs.items()
     ]
@@ -134,9 +157,14 @@ def compare(
 def _tested(
     entry: Comparison, a: Mapping | None, b: Mapping | None, side: Side, test: str
 ) -> Comparison:
-    """The comparison with its difference and p, or the reason why there is none."""
+    """The comparison with its difference and p, or the reason why there is none.
+
+    Args:
+        entry: with the reason why values would be absent.
+    """
     if a is None or b is None:
-        return replace(entry, why="no per-user values beside the record")
+        return entry
+    entry = replace(entry, why="")
     if entry.over == "users" and a.keys() != b.keys():
         return replace(entry, why="other users")
     common = sorted(a.keys() & b.keys())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 from collections import Counter
@@ -10,14 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignrec_recbole.errors import printable
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports.grouping import SeedGroup
 from alignrec_recbole.reports.inputs import Inputs, digest_of
 from alignrec_recbole.reports.tables import Cell, Table, as_html, mean_sd_cell, text_cell
-from alignrec_recbole.runs.record import Run
-from alignrec_recbole.suites.status import CellStatus, read_status
+from alignrec_recbole.runs.record import Run, record_folder
+from alignrec_recbole.suites.status import CellStatus
 
 TEMPLATES = Path(__file__).parent / "templates"
+MAX_SHOWN = 20_000  # characters of one text on a page: a traceback
+MAX_SLUG_BYTES = 180  # of 255 that file systems allow
+RESERVED = {"content", "suites", "runs"}  # ids of the pages themselves
 INK = "#1b1e23"  # of plots; the site uses its own text colour instead
 CAPTIONS = {
     "protocols": "Test metric by protocol and feature set; error bars: sd over seeds, dots: chance",
@@ -39,7 +44,7 @@ def write_figure(svg: str, folder: Path, name: str) -> str:
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     label = re.sub(r"[^\w -]", "", name).replace("-", " ")
-    unique = re.sub(r"\W", "_", name)
+    unique = _unique(name, "_")
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{unique}-", svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="Plot: {label}" ', 1)
     with atomic_write(figure_path(folder, name), "w") as handle:
@@ -52,31 +57,29 @@ def write(
     runs: Sequence[Run],
     tables: Mapping[str, Sequence[Table]],
     figures: Mapping[str, str],
-    suites: Path,
+    suites: Mapping[str, Sequence[CellStatus]],
     inputs: Inputs,
 ) -> Path:
-    """Write the pages whose contents changed, delete those of deleted records; return the index."""
+    """Write the pages whose contents changed; return the index."""
     pages = {run.path: f"runs/{_slug(run)}.html" for run in runs}
-    for path in (folder / "runs").glob("*.html"):
-        if f"runs/{path.name}" not in pages.values():
-            path.unlink()
     for run in runs:
         page = pages[run.path]
         digest = digest_of(page, [run.path])
-        if not inputs.unchanged(page, digest, [folder / page]):
+        curve = [figure_path(folder, _curve_name(run))] if run.record.history else []
+        if not inputs.unchanged(page, digest, [folder / page, *curve]):
             _render(folder / page, "run.html.j2", _run_page(run, folder))
-            inputs.note(page, digest)
+            inputs.note(page, digest, [folder / page, *curve])
     index = folder / "index.html"
     values = {
         "counts": _counted(runs),
         "sections": list(_sections(runs, tables, figures)),
-        "suites": [_suite(name, cells) for name, cells in read_status(suites).items()],
+        "suites": [_suite(name, cells) for name, cells in suites.items()],
         "runs": as_html(_all_runs(runs, pages)),
     }
     digest = digest_of(index.name, [], values)
     if not inputs.unchanged(index.name, digest, [index]):
         _render(index, "index.html.j2", values)
-        inputs.note(index.name, digest)
+        inputs.note(index.name, digest, [index])
     return index
 
 
@@ -94,13 +97,38 @@ def _environment() -> Any:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
+        finalize=_printable,
     )
 
 
+def _printable(value: Any) -> Any:
+    """Text without control characters; HTML of our own as it is."""
+    is_text = isinstance(value, str) and not hasattr(value, "__html__")
+    return printable(value, MAX_SHOWN) if is_text else value
+
+
 def _slug(run: Run) -> str:
-    parts = run.path.with_suffix("").parts
-    inside = parts[parts.index("runs") + 1 :] if "runs" in parts else parts[-3:]
-    return re.sub(r"[^\w.+-]", "_", "--".join(inside))
+    """Name of a run's page: the parts of its record's path, or what is left of them and a hash."""
+    record = run.record
+    folder = record_folder(record.dataset, record.protocol, record.model)
+    whole = "--".join([*folder.parts, run.path.stem])
+    slug = re.sub(r"[^\w.+-]", "_", whole)
+    if slug == whole and len(slug.encode()) <= MAX_SLUG_BYTES:
+        return slug
+    kept = slug.encode()[: MAX_SLUG_BYTES - 17].decode("utf-8", "ignore")
+    return f"{kept}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+
+
+def _curve_name(run: Run) -> str:
+    return f"training-{_slug(run)}"
+
+
+def _unique(name: str, other: str) -> str:
+    """A name for an HTML id: letters, digits and `other`; two names never have the same."""
+    shown = re.sub(r"\W", other, name)
+    if re.fullmatch(r"[\w-]+", name) and name not in RESERVED:
+        return shown
+    return f"{shown}{other}{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _counted(runs: Sequence[Run]) -> str:
@@ -120,7 +148,7 @@ def _sections(
 
     for dataset in names:
         yield {
-            "id": re.sub(r"\W", "-", dataset),
+            "id": _unique(dataset, "-"),
             "name": dataset,
             "tables": [
                 {
@@ -196,7 +224,7 @@ def _run_page(run: Run, folder: Path) -> dict[str, Any]:
         from alignrec_recbole.reports import plots
 
         figure = plots.training_curves([SeedGroup(record.model, (run,))])
-        curve = write_figure(plots.as_svg(figure), folder, f"training-{_slug(run)}")
+        curve = write_figure(plots.as_svg(figure), folder, _curve_name(run))
     tables = [("Metrics", as_html(_metrics(run)))] if record.metrics else []
     tables += [
         (f"By {kind}", as_html(_grouped(kind, values)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 from tabulate import tabulate
 
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.reports import escaping
 from alignrec_recbole.reports.grouping import (
     COLUMNS,
     PRIMARY_METRIC,
@@ -122,11 +122,12 @@ def comparisons(
     wanted: str | None = None,
     side: Side = "two-sided",
     test: str = "t",
+    user_means: UserMeans | None = None,
 ) -> list[Comparison]:
     """Every target against every other row; Holm within each metric and kind of pair."""
     ours = targets(members, wanted)
     others = [group for group in members if group not in ours]
-    user_means = UserMeans()
+    user_means = UserMeans() if user_means is None else user_means
     found = [
         entry
         for target in ours
@@ -138,11 +139,14 @@ def comparisons(
 
 
 def variant_comparisons(
-    members: Sequence[SeedGroup], side: Side = "two-sided", test: str = "t"
+    members: Sequence[SeedGroup],
+    side: Side = "two-sided",
+    test: str = "t",
+    user_means: UserMeans | None = None,
 ) -> list[Comparison]:
     """Every variant of a model against that model as it is, on the same features; Holm as above."""
     bases = default_variants(members)
-    user_means = UserMeans()
+    user_means = UserMeans() if user_means is None else user_means
     pairs = [(group, bases.get((group.first.model, group.first.features))) for group in members]
     found = [
         entry
@@ -205,7 +209,7 @@ def leaderboard(
                 Cell(str(len(group.runs)), float(len(group.runs))),
                 *(mean_sd_cell(group.values(m).values(), rank[m][place]) for m in columns),
                 *([_chance(record.chance, metric)] if chance else []),
-                text_cell(_improvement(group, members, ours, tests, metric)),
+                _improvement(group, members, ours, tests, metric),
                 text_cell(reproduction_status(group, anchors)),
                 text_cell("/".join(str(r.epochs) for r in group.records if r.epochs)),
                 _seconds(group),
@@ -326,21 +330,23 @@ def _improvement(
     ours: Sequence[SeedGroup],
     tests: Sequence[Comparison],
     metric: str,
-) -> str:
+) -> Cell:
+    """The gain over the best other row, with its p if it was tested."""
     means = {other.name: other.mean(metric) for other in members if other not in ours}
     others = {name: mean for name, mean in means.items() if mean is not None}
     own = group.mean(metric)
     if group not in ours or not others or own is None:
-        return ""
+        return text_cell("")
     best = max(others, key=lambda name: others[name])
     if not others[best]:
-        return ""
-    gain = f"{100 * (own / others[best] - 1):+.1f} %"
+        return text_cell("")
+    gain = own / others[best] - 1
+    shown = f"{100 * gain:+.1f} %"
     for entry in tests:
         pair = (entry.target, entry.baseline, entry.metric, entry.over)
         if pair == (group.name, best, metric, "users"):
-            return f"{gain} ({_p(entry.p_holm, '', 'p').text})"
-    return gain
+            return Cell(f"{shown} ({_p(entry.p_holm, '', 'p').text})", gain)
+    return Cell(shown, gain)
 
 
 def _without_p(ours: Sequence[SeedGroup], tests: Sequence[Comparison], metric: str) -> str:
@@ -366,24 +372,11 @@ def _p(value: float | None, why: str, name: str = "") -> Cell:
 # Formats -----------------------------------------------------------------------------------------
 
 MARKS: dict[str, tuple[Callable[[str], str], str, str]] = {
-    "simple": (str, "{}*", "{}'"),
-    "github": (lambda s: s.replace("|", "\\|"), "**{}**", "<u>{}</u>"),
-    "latex": (lambda s: _latex(s), r"\textbf{{{}}}", r"\underline{{{}}}"),
-    "html": (html.escape, "<strong>{}</strong>", "<u>{}</u>"),
+    "simple": (escaping.plain, "{}*", "{}'"),
+    "github": (escaping.as_markdown, "**{}**", "<u>{}</u>"),
+    "latex": (escaping.as_latex, r"\textbf{{{}}}", r"\underline{{{}}}"),
+    "html": (escaping.as_html, "<strong>{}</strong>", "<u>{}</u>"),
 }
-
-
-def _latex(words: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}",
-        "±": r"$\pm$",
-        "—": "---",
-        "−": "$-$",
-        "<": "$<$",
-        "≥": r"$\geq$",
-        "≤": r"$\leq$",
-    } | {c: f"\\{c}" for c in "&%$#_{}"}
-    return "".join(special.get(letter, letter) for letter in words)
 
 
 def highlight(table: Table, style: str) -> list[list[str]]:
@@ -395,13 +388,15 @@ def highlight(table: Table, style: str) -> list[list[str]]:
 
 def as_text(tables: Sequence[Table], style: str = "simple") -> str:
     """Tables for the terminal or for Markdown (github)."""
+    escape = MARKS[style][0]
     parts = []
     for table in tables:
+        header = [escape(name) for name in table.header]
         body = tabulate(
-            highlight(table, style), headers=table.header, tablefmt=style, disable_numparse=True
+            highlight(table, style), headers=header, tablefmt=style, disable_numparse=True
         )
-        head = f"## {table.title}" if style == "github" else table.title
-        parts.append("\n\n".join(part for part in (head, table.note, body) if part))
+        head = f"## {escape(table.title)}" if style == "github" else escape(table.title)
+        parts.append("\n\n".join(part for part in (head, escape(table.note), body) if part))
     return "\n\n".join(parts)
 
 
@@ -412,11 +407,11 @@ def as_latex(tables: Sequence[Table]) -> str:
         columns = "".join("r" if flag else "l" for flag in _numeric(table))
         header, *rows = (
             " & ".join(cells) + " \\\\"
-            for cells in ([_latex(h) for h in table.header], *highlight(table, "latex"))
+            for cells in ([escaping.as_latex(h) for h in table.header], *highlight(table, "latex"))
         )
         lines = [
             "\\begin{table}",
-            f"\\caption{{{_latex(table.title)}}}",
+            f"\\caption{{{escaping.as_latex(table.title)}}}",
             f"\\begin{{tabular}}{{{columns}}}",
             "\\toprule",
             header,
@@ -440,9 +435,10 @@ def as_csv(tables: Sequence[Table]) -> str:
     rows: list[dict[str, object]] = []
     for table in tables:
         for row in table.rows:
-            line: dict[str, object] = {"table": table.title}
-            for name, cell in zip(table.header, row, strict=True):
-                line[name] = cell.text if cell.value is None else cell.value
+            line: dict[str, object] = {"table": escaping.as_csv(table.title)}
+            for heading, cell in zip(table.header, row, strict=True):
+                name = escaping.as_csv(heading)
+                line[name] = escaping.as_csv(cell.text) if cell.value is None else cell.value
                 if cell.spread is not None or name in COLUMNS:
                     line[f"{name} sd"] = cell.spread
             rows.append(line)
@@ -459,7 +455,7 @@ def as_html(table: Table) -> str:
     """A table that says what it is; cells carry their unrounded value for sorting."""
     numeric = _numeric(table)
     head = "".join(
-        f'<th scope="col"{" class=number" * flag}>{html.escape(name)}</th>'
+        f'<th scope="col"{" class=number" * flag}>{escaping.as_html(name)}</th>'
         for name, flag in zip(table.header, numeric, strict=True)
     )
     body = []
@@ -468,7 +464,7 @@ def as_html(table: Table) -> str:
         first = cells[0].replace("<td", '<th scope="row"', 1).replace("</td>", "</th>")
         body.append(f"<tr>{first}{''.join(cells[1:])}</tr>")
     return (
-        f"<table><caption>{html.escape(table.title)}</caption>"
+        f"<table><caption>{escaping.as_html(table.title)}</caption>"
         f"<thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(body)}</tbody></table>"
     )
 
@@ -478,7 +474,7 @@ def _html_cell(cell: Cell, shown: str, numeric: bool) -> str:
     kind = "number" if numeric else "words" if len(cell.text) > 24 else ""
     value = "" if cell.value is None else f' data-value="{cell.value!r}"'
     spoken = {1: "best", 2: "second"}.get(cell.rank)
-    shown = f'<a href="{html.escape(cell.link)}">{shown}</a>' if cell.link else shown
+    shown = f'<a href="{escaping.as_html(cell.link)}">{shown}</a>' if cell.link else shown
     return (
         f"<td{f' class={kind}' if kind else ''}{value}>{shown}"
         + (f'<span class="spoken"> ({spoken})</span>' if spoken else "")
@@ -499,11 +495,11 @@ def write_tables(tables: Sequence[Table], folder: Path, stem: str) -> list[Path]
     """Write `<stem>.md`, `.tex`, `.csv` and `.html` into a folder and return their paths."""
     page = "\n".join(as_html(table) for table in tables)
     texts = {
-        "md": f"# {stem}\n\n{as_text(tables, 'github')}\n",
+        "md": f"# {escaping.as_markdown(stem)}\n\n{as_text(tables, 'github')}\n",
         "tex": as_latex(tables),
         "csv": as_csv(tables),
-        "html": f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(stem)}'
-        f"</title>\n{page}</html>\n",
+        "html": '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f"<title>{escaping.as_html(stem)}</title>\n{page}</html>\n",
     }
     paths = []
     for suffix, content in texts.items():

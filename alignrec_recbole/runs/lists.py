@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.io.files import atomic_write, inside, sha256_file
-from alignrec_recbole.io.opening import is_regular_file, open_input
+from alignrec_recbole.io.files import atomic_write, inside, sha256_file, sha256_of
+from alignrec_recbole.io.opening import open_input
 from alignrec_recbole.runs.record import Run
+from alignrec_recbole.runs.record_fields import LARGEST
 
 if TYPE_CHECKING:
     from alignrec_recbole.evaluation.ranking import Ranking
@@ -74,7 +76,7 @@ def user_values_path(run: Run) -> Path | None:
     if not run.record.per_user:
         return None
     path = inside(run.path.parent, str(run.record.per_user.get("file")))
-    return path if is_regular_file(path) else None
+    return path if os.path.lexists(path) else None
 
 
 def read_user_values(run: Run) -> UserValues | None:
@@ -88,7 +90,9 @@ def read_user_values(run: Run) -> UserValues | None:
         return None
     assert run.record.per_user is not None
     expected = str(run.record.per_user.get("sha256"))
-    if (found := sha256_file(path)) != expected:
+    with open_input(path, what="per-user values", error=RecordError) as handle:
+        found = sha256_of(handle)
+    if found != expected:
         raise RecordError(
             f"{path.name} is not the file that its record describes.",
             found=f"SHA-256 {found[:12]}…",
@@ -135,6 +139,8 @@ def _check_sizes(handle: BinaryIO) -> None:
                 if version != (1, 0):
                     read = np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(member)
+                if not dtype.itemsize:
+                    raise ValueError(f"{part.filename} has values of no size")
                 if math.prod(shape) * dtype.itemsize != part.file_size - member.tell():
                     raise ValueError(f"{part.filename} has another size than its header says")
     handle.seek(0)
@@ -155,6 +161,8 @@ def _check_shapes(values: UserValues) -> None:
     for name, column in values.values.items():
         if column.shape != (rows,) or column.dtype.kind != "f" or not np.isfinite(column).all():
             raise ValueError(f"{name} is not one finite number per user")
+        if np.abs(column).max(initial=0) > LARGEST:
+            raise ValueError(f"{name} has numbers above {LARGEST:g}")
     top = values.top
     if top.size == 0:
         return

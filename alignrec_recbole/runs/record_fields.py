@@ -75,6 +75,7 @@ def _values(value: Any) -> Any:
 
 
 Number = Annotated[float, AfterValidator(_number)]
+Duration = Annotated[float, Field(ge=0), AfterValidator(_number)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -100,11 +101,11 @@ class Closed(BaseModel):
 class Seconds(Closed):
     """Durations by step."""
 
-    train_epoch: Number  # median over the epochs; 0 if nothing is trained
-    total: Number
-    prepare: Number = 0
-    build: Number = 0
-    evaluate: Number = 0
+    train_epoch: Duration  # median over the epochs; 0 if nothing is trained
+    total: Duration
+    prepare: Duration = 0
+    build: Duration = 0
+    evaluate: Duration = 0
 
 
 class Selection(Closed):
@@ -120,12 +121,12 @@ class Selection(Closed):
 class Epoch(Closed):
     """One epoch of a history; `valid` where it was evaluated."""
 
-    epoch: Count
-    seconds: Number
+    epoch: Annotated[int, Field(ge=0, le=10**9)]
+    seconds: Duration
     loss: Number
     losses: Metrics | list[Number] = []  # by name; a list in older records
     valid: Number | None = None
-    evaluate_seconds: Number = 0
+    evaluate_seconds: Duration = 0
 
 
 class Data(Closed):

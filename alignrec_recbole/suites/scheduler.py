@@ -159,7 +159,9 @@ class Scheduler:
 
     @functools.cached_property
     def _records(self) -> dict[Key, Run]:
-        return {key_of(run): run for run in read_runs(self.options.output / "runs")}
+        """The usable records; a cell whose record is damaged is run, and says so."""
+        runs = read_runs(self.options.output / "runs", skipped=lambda path, error: None)
+        return {key_of(run): run for run in runs}
 
     def _same_data(self, run: Run) -> bool:
         try:

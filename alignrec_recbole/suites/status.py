@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from alignrec_recbole.errors import RecordError, printable
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.opening import is_regular_file, read_bytes
+from alignrec_recbole.runs.record_fields import first_problem
 
 MAX_BYTES = 16 << 20
 
@@ -62,17 +64,31 @@ def read_cell(path: Path) -> CellStatus:
     except ValidationError as error:
         raise RecordError(
             f"{path.name} is not the status of a suite's cell.",
-            found=f"{error.errors(include_input=False)[0]['msg']} in {path}",
+            found=f"{first_problem(error)} in {path}",
             hint="delete the file; the cell is then checked again",
         ) from error
 
 
-def read_status(folder: Path) -> dict[str, list[CellStatus]]:
-    """Suite → its cells, for every suite in an output folder; other files are passed over."""
+def read_status(
+    folder: Path, skipped: Callable[[Path, RecordError], None] | None = None
+) -> dict[str, list[CellStatus]]:
+    """Suite → its cells, for every suite in an output folder; other files are passed over.
+
+    Args:
+        skipped: called for every status that cannot be used; without it, the first one is raised.
+    """
     out: dict[str, list[CellStatus]] = {}
     for path in sorted(folder.glob("*/*.json")):
-        if is_status_name(path.name) and is_regular_file(path):
-            out.setdefault(path.parent.name, []).append(read_cell(path))
+        if not is_status_name(path.name) or not is_regular_file(path):
+            continue
+        try:
+            cell = read_cell(path)
+        except RecordError as error:
+            if skipped is None:
+                raise
+            skipped(path, error)
+        else:
+            out.setdefault(path.parent.name, []).append(cell)
     return out
 
 
