@@ -6,12 +6,13 @@ import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignrec_recbole.cli._command import as_typed, given_arguments, without_option
 from alignrec_recbole.cli._jobs import Job, make_jobs
 from alignrec_recbole.cli._overrides import nested
-from alignrec_recbole.errors import Interrupted
+from alignrec_recbole.errors import Interrupted, RecordError
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
 from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
@@ -19,7 +20,7 @@ from alignrec_recbole.reports.contents import tables
 from alignrec_recbole.reports.tables import as_text, comparison, write_tables
 from alignrec_recbole.runs.at_once import AtOnce, OneByOne, Runs, choose_jobs
 from alignrec_recbole.runs.prepare import delete_checkpoint
-from alignrec_recbole.runs.record import RunRecord, read_runs
+from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note
 from alignrec_recbole.runs.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _run_models(options: RunOptions, jobs: Sequence[Job]) -> list[RunRecord]:
 
 def _show_so_far(options: RunOptions) -> None:
     """The data set's table while runs are still to come; nothing if none is finished."""
-    found = comparison(read_runs(options.output / "runs" / options.dataset), options.dataset)
+    found = comparison(_runs_of(options), options.dataset, _say_skipped)
     if found:
         print(f"\nFinished so far:\n\n{as_text(found)}\n", file=sys.stderr)
 
@@ -168,7 +169,7 @@ def _settings(
 
 def _show_models(options: RunOptions, records: Sequence[RunRecord]) -> None:
     """The data set's table, and how runs that ended at --epochs go on."""
-    found = comparison(read_runs(options.output / "runs" / options.dataset), options.dataset)
+    found = comparison(_runs_of(options), options.dataset, _say_skipped)
     print("\n" + as_text(found) + "\n")
     for path in write_tables(found, options.output / "tables", options.dataset):
         print(path)
@@ -184,11 +185,20 @@ def _show_models(options: RunOptions, records: Sequence[RunRecord]) -> None:
 
 def _show_protocol(options: RunOptions, protocol: str) -> None:
     """The data set's tables of this protocol."""
-    runs = read_runs(options.output / "runs" / options.dataset)
-    pages = tables([run for run in runs if run.record.protocol == protocol])
+    runs = [run for run in _runs_of(options) if run.record.protocol == protocol]
+    pages = tables(runs, skipped=_say_skipped)
     for stem, several in pages.items():
         for path in write_tables(several, options.output / "tables", stem):
             print(path)
+
+
+def _runs_of(options: RunOptions) -> list[Run]:
+    """The usable records of the data set; the others are named, and no reason to fail."""
+    return read_runs(options.output / "runs" / options.dataset, _say_skipped)
+
+
+def _say_skipped(path: Path, error: RecordError) -> None:
+    print(skip_note(path, error), file=sys.stderr)
 
 
 def _line(record: RunRecord) -> str:

@@ -18,8 +18,10 @@ Source: the user group ≤3 is the official code's `eval_short_seq`; all else is
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,7 @@ from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.runs.config_hash import same_data
 from alignrec_recbole.runs.lists import read_user_values, user_values_path
 from alignrec_recbole.runs.prepare import prepared_run
-from alignrec_recbole.runs.record import Run, RunRecord, read_runs
+from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import test_task
 from alignrec_recbole.settings import Settings
@@ -149,7 +151,7 @@ def run_long_tail(
 
 def _stored(spec: RunSpec, models: Sequence[str]) -> Iterator[Run]:
     """Rankings of all items of the data set whose lists are stored here."""
-    for run in read_runs(spec.output / "runs" / spec.dataset):
+    for run in read_runs(spec.output / "runs" / spec.dataset, _warn):
         record = run.record
         if (
             record.protocol in ("full", *RANKER_NAMES)
@@ -159,6 +161,10 @@ def _stored(spec: RunSpec, models: Sequence[str]) -> Iterator[Run]:
             and user_values_path(run) is not None
         ):
             yield run
+
+
+def _warn(path: Path, error: RecordError) -> None:
+    warnings.warn(skip_note(path, error), stacklevel=2)
 
 
 def _long_tail(context: ProtocolContext, stored: Run, overwrite: bool) -> RunRecord:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports import escaping
 from alignrec_recbole.reports.grouping import (
@@ -482,10 +483,18 @@ def _html_cell(cell: Cell, shown: str, numeric: bool) -> str:
     )
 
 
-def comparison(runs: Iterable[Run], dataset: str) -> list[Table]:
-    """The leaderboards of a data set's trained models, one per evaluation convention."""
+def comparison(
+    runs: Iterable[Run],
+    dataset: str,
+    skipped: Callable[[Path, RecordError], None] | None = None,
+) -> list[Table]:
+    """The leaderboards of a data set's trained models, one per evaluation convention.
+
+    Args:
+        skipped: see `UserMeans`.
+    """
     return [
-        leaderboard(key, members, comparisons(members))
+        leaderboard(key, members, comparisons(members, user_means=UserMeans(skipped)))
         for key, members in comparable_groups(runs).items()
         if (key.dataset, key.protocol) == (dataset, "full")
     ]
