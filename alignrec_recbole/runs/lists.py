@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.io.files import atomic_write, inside, sha256_file, sha256_of
+from alignrec_recbole.io.files import atomic_write, sha256_file, sha256_of
 from alignrec_recbole.io.opening import open_input
 from alignrec_recbole.runs.record import Run
 from alignrec_recbole.runs.record_fields import LARGEST
@@ -68,15 +68,10 @@ def write_user_values(
 
 
 def user_values_path(run: Run) -> Path | None:
-    """Path of a record's per-user values, or None if they are not stored beside it.
-
-    Raises:
-        DataError: the record names a file elsewhere.
-    """
-    if not run.record.per_user:
-        return None
-    path = inside(run.path.parent, str(run.record.per_user.get("file")))
-    return path if os.path.lexists(path) else None
+    """Path of a record's per-user values, or None if they are not stored beside it."""
+    described = run.record.per_user  # a name of its own: see read_record
+    path = run.path.parent / described["file"] if described else None
+    return path if path is not None and os.path.lexists(path) else None
 
 
 def read_user_values(run: Run) -> UserValues | None:
