@@ -11,8 +11,10 @@ import os
 import re
 from pathlib import Path
 
+from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.runs.identity import MAXIMUM, training_hash
 from alignrec_recbole.runs.prepare import PreparedRun
+from alignrec_recbole.runtime.progress import announce
 
 
 def find(run: PreparedRun) -> Path | None:
@@ -35,7 +37,7 @@ def keep_or_delete(run: PreparedRun, stopped: str) -> None:
     if stopped != MAXIMUM:  # early stopping: no run with more epochs trains any longer
         superseded = others
     elif is_bounded(run) and epochs >= max(others, default=0):
-        os.replace(run.state_path, _path(run, epochs))
+        _move(run.state_path, _path(run, epochs))
         superseded = {done: path for done, path in others.items() if done != epochs}
     else:
         superseded = {done: path for done, path in others.items() if done <= epochs}
@@ -56,8 +58,17 @@ def _states(run: PreparedRun) -> dict[int, Path]:
     folder = run.state_path.parent
     if not folder.is_dir():
         return {}
-    found = ((pattern.fullmatch(entry.name), entry) for entry in os.scandir(folder))
-    return {int(match[1]): Path(entry.path) for match, entry in found if match}
+    with os.scandir(folder) as entries:
+        found = [(pattern.fullmatch(entry.name), Path(entry.path)) for entry in entries]
+    return {int(match[1]): path for match, path in found if match and is_regular_file(path)}
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename; where the name is taken by a folder, say so: the record is written already."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        announce(f"the state is not kept for a longer run: {error.strerror}: {target}")
 
 
 def _path(run: PreparedRun, epochs: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,18 @@ def test_names_that_are_no_state_are_ignored(world, tmp_path, trained):
     del trained[:]
     run_one(spec(world, tmp_path, 3))
     assert trained == [2]
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_what_is_no_file_is_no_state(world, tmp_path, trained, kind):
+    run_one(spec(world, tmp_path, 2))
+    (path,) = (tmp_path / "checkpoints").rglob("*.pt")
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif hasattr(os, "mkfifo"):
+        os.mkfifo(path)
+    del trained[:]
+    assert run_one(spec(world, tmp_path, 3)).epochs == 3
+    assert trained == [0, 1, 2]
+    assert run_one(spec(world, tmp_path, 2), overwrite=True).epochs == 2
