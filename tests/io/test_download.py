@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from alignrec_recbole.errors import DownloadError
+from alignrec_recbole.errors import DownloadError, WriteError
 from alignrec_recbole.io import download
 from alignrec_recbole.io.http import Limits
 
@@ -216,3 +218,81 @@ def test_locks_need_no_posix_module(module):
 def test_a_name_cannot_leave_the_folder(server, tmp_path):
     with pytest.raises(DownloadError, match=r"Entry 1(.|\n)*file: (.|\n)*not a plain file name"):
         fetch(f"{server}/good", tmp_path / "in", file="../out")
+
+
+# Google Drive ------------------------------------------------------------------------------------
+
+
+def drive(monkeypatch, tmp_path, action, limits=QUICK, **entry):
+    """Download by file id, with `action(output, progress, cancel)` in place of gdown."""
+
+    def fake(*, output, progress, cancel, **_):
+        action(Path(output), progress, cancel)
+        return output
+
+    monkeypatch.setattr("gdown.download", fake)
+    entry = {"file": "x.npy", "gdrive": "1Ab", **entry}
+    download.fetch_published([entry], tmp_path, progress=False, limits=limits)
+
+
+def test_google_drive_has_a_limit_of_size(monkeypatch, tmp_path):
+    def large(output, progress, cancel):
+        progress(100, None)
+        progress(100, 10**12)
+
+    with pytest.raises(DownloadError, match="more than 1,000 bytes"):
+        drive(monkeypatch, tmp_path, large, Limits(size=1000))
+    with pytest.raises(DownloadError, match="more than 99 bytes"):
+        drive(monkeypatch, tmp_path, large, bytes=99)
+    assert not (tmp_path / "x.npy").exists()
+
+
+def test_google_drive_has_a_limit_of_time(monkeypatch, tmp_path):
+    def silent(output, progress, cancel):
+        assert cancel.wait(20)
+        raise RuntimeError("Download cancelled")
+
+    with pytest.raises(DownloadError, match="Download cancelled"):
+        drive(monkeypatch, tmp_path, silent, Limits(total=0.1))
+
+    def slow(output, progress, cancel):
+        time.sleep(0.2)
+        progress(1, 2)
+
+    with pytest.raises(DownloadError, match=r"not complete after 0\.1 s"):
+        drive(monkeypatch, tmp_path, slow, Limits(total=0.1))
+
+
+def test_google_drive_without_a_message_and_with_other_content(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise RuntimeError
+
+    with pytest.raises(DownloadError, match="could not be downloaded"):
+        drive(monkeypatch, tmp_path, refuse)
+    with pytest.raises(DownloadError, match="not the published file"):
+        drive(monkeypatch, tmp_path, lambda output, *_: output.write_bytes(b"html"), sha256=SHA)
+    assert [path.name for path in tmp_path.iterdir()] == [".x.npy.lock"]
+
+
+def test_google_drive_on_a_full_disk(monkeypatch, small_disk):
+    disk = small_disk(64 << 10)
+    with pytest.raises(WriteError, match="No space left"):
+        drive(monkeypatch, disk.path, lambda output, *_: output.write_bytes(bytes(1 << 20)))
+    drive(monkeypatch, disk.path, lambda output, *_: output.write_bytes(b"now"))
+    assert (disk.path / "x.npy").read_bytes() == b"now"
+
+
+def test_parts_of_google_drive_are_not_mixed_without_a_checksum(monkeypatch, tmp_path):
+    names = ["x.npy.part12345678.part", "x.npy.part123456789.part", "x.npy", "y.part12345678.part"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"old")
+    drive(monkeypatch, tmp_path, lambda output, *_: output.write_bytes(b"new"), starts=b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {*names[1:], ".x.npy.lock"}
+    assert (tmp_path / "x.npy").read_bytes() == b"new"
+
+
+def test_a_lock_that_another_process_never_frees_is_named(server, tmp_path):
+    error = pytest.raises(DownloadError, match=r"being downloaded by another(.|\n)*0\.1 s")
+    with FileLock(tmp_path / ".a.inter.lock"), error:
+        fetch(f"{server}/good", tmp_path, Limits(total=0.1))
+    assert fetch(f"{server}/good", tmp_path).read_bytes() == CONTENT
