@@ -23,7 +23,8 @@ class Answer:
         headers: sent as they are, beside those that belong to the content.
         honours_range: send the rest of the file that is asked for, with status 206.
         lengths: send Content-Length (and Content-Range).
-        chunked: send the body in chunks of 1000 bytes.
+        chunked: send the body in chunks.
+        chunk: bytes of a chunk.
         cut: bytes of the body after which the connection is closed.
         pause: seconds before each byte of the part named by `slow`.
         slow: "answer" (nothing is sent for ten pauses), "headers" or "body".
@@ -36,6 +37,7 @@ class Answer:
     honours_range: bool = True
     lengths: bool = True
     chunked: bool = False
+    chunk: int = 1000
     cut: int | None = None
     pause: float = 0.0
     slow: str = ""
@@ -130,7 +132,7 @@ def _send(connection: socket.socket, answer: Answer, asked: dict[str, str]) -> N
         headers.setdefault("Content-Length", str(len(body)))
     if answer.chunked:
         headers["Transfer-Encoding"] = "chunked"
-        pieces = [body[i : i + 1000] for i in range(0, len(body), 1000)]
+        pieces = [body[i : i + answer.chunk] for i in range(0, len(body), answer.chunk)]
         body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
     head = f"HTTP/1.1 {status}\r\n" + "".join(f"{n}: {v}\r\n" for n, v in headers.items())
     sent_head = head.encode("latin-1", "replace") if status else b""

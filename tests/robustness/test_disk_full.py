@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_input import WORLD, files
+from PIL import Image
 from scripted_server import Answer, scripted_server
 from small_disks import SmallDisk
 from trials import Answer as Said
@@ -240,3 +241,69 @@ def test_a_suite_on_a_full_disk_goes_on(
         filler.unlink()
     assert start().status == 0
     assert len(list((disk.path / "out" / "runs").rglob("*.json"))) == 2
+
+
+# Long work ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """Options that name a table of 24 items with texts and images."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "images").mkdir()
+    rows = []
+    for i in range(24):
+        Image.new("RGB", (32, 32), (10 * i, 90, 250 - 10 * i)).save(folder / f"images/{i}.png")
+        rows.append(f"{i}\tred thing {i % 5}\t{i}.png\n")
+    (folder / "items.tsv").write_text("id\ttitle\timage\n" + "".join(rows))
+    return ["--dataset", "d", "--items", folder / "items.tsv", "--images", folder / "images"]
+
+
+LONG = {
+    "pretrain": [
+        "--random-init",
+        "--image-size",
+        32,
+        "--pieces",
+        40,
+        "--epochs",
+        1,
+        "--threads",
+        1,
+    ],
+    "minilm": ["--encoder", "minilm", "--workers", 0],
+    "efficientnet": ["--encoder", "efficientnet", "--workers", 0],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("pretrain", 0), ("minilm", 0), ("minilm", 16), ("efficientnet", 64)],
+)
+def test_long_work_on_a_full_disk_goes_on(
+    pictures: list[object], small_disk: Callable[[int], SmallDisk], name: str, left: int
+) -> None:
+    """Memory-mapped rows and pixels, states: none of them ends the process by a signal."""
+    disk = small_disk(128 << 20)
+    verb = "pretrain" if name == "pretrain" else "prepare"
+
+    def start() -> Said:
+        return run_verb(verb, *pictures, *LONG[name], "--output", disk.path / "out", "--quiet")
+
+    filler = disk.fill(left << 10)
+    with trial(AREA, f"{name}, {left} KiB"):
+        check_refused(start(), "No space left", kind="WriteError")
+        filler.unlink()
+        assert start().status == 0
+
+
+@pytest.mark.slow
+def test_pretraining_into_a_read_only_folder(
+    pictures: list[object], small_disk: Callable[[int], SmallDisk]
+) -> None:
+    disk = small_disk(1 << 20)
+    disk.set_read_only(True)
+    with trial(AREA, "pretrain, read-only"):
+        said = run_verb("pretrain", *pictures, *LONG["pretrain"], "--output", disk.path / "o")
+        check_refused(said, "Read-only file system", kind="WriteError")

@@ -98,7 +98,8 @@ ODD = {  # one answer each, and words of the error; "" where the file arrives al
     ),
     "slow body": (Answer(ONE, slow="body", pause=0.02), "less than 16 KiB of the body in 0.3 s"),
     "slow chunks": (
-        Answer(ONE, slow="body", pause=0.02, chunked=True), "less than 16 KiB of the body in 0.3 s",
+        Answer(ONE, slow="body", pause=0.02, chunked=True, chunk=2),
+        "less than 16 KiB of the body in 0.3 s",
     ),
     "slow headers": (Answer(ONE, slow="headers", pause=0.2), "no complete headers after 0.4 s"),
     "silent": (Answer(ONE, slow="answer", pause=3), "no byte for 0.2 s"),
