@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from alignrec_recbole.cli._overrides import nested
@@ -238,3 +239,31 @@ def test_killed_twice_and_resumed_gives_the_same_tables(tmp_path: Path) -> None:
     assert start(tmp_path / "whole").wait() == 0
     assert finished(killed) == 4
     assert settled(killed) == settled(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_the_cells_of_a_killed_suite_end_too(tmp_path: Path) -> None:
+    make_blocks(users=6, items=6, cold=1).write(tmp_path / "data")
+    (tmp_path / "long.yaml").write_text(
+        "cells:\n  - {models: [BPR, LightGCN], datasets: [block_world], seeds: [1], epochs: 9000,"
+        " set: {stopping_step: 9000}}\n"
+    )
+    process = subprocess.Popen(
+        [
+            sys.executable, "run_benchmark.py", "suite", str(tmp_path / "long.yaml"), "--jobs=2",
+            f"--data-path={tmp_path / 'data'}", f"--output={tmp_path / 'out'}", "--quiet",
+        ],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while len(cells := psutil.Process(process.pid).children()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    _, alive = psutil.wait_procs(cells, timeout=30)
+    assert not alive
