@@ -241,8 +241,9 @@ def test_a_worker_ends_with_a_killed_parent() -> None:
 
 
 @pytest.mark.slow
-def test_killed_outright_and_started_again(items: ItemTable, tmp_path: Path) -> None:
-    """kill -9 of the real command, with BEiT-3; its worker goes with it."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_killed_outright_and_started_again(items: ItemTable, tmp_path: Path, number: int) -> None:
+    """kill -9 of the real command, with BEiT-3, or Ctrl-C; its worker goes with it."""
     table = tmp_path / "items.tsv"
     rows = [
         f"{i}\t{text}\t{image.name if image else ''}"
@@ -258,7 +259,9 @@ def test_killed_outright_and_started_again(items: ItemTable, tmp_path: Path) -> 
                 "--workers", "1", "--threads", "1", "--quiet"]  # fmt: skip
 
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    run = subprocess.Popen(command(cut), cwd=ROOT)
+    run = subprocess.Popen(
+        command(cut), cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     journal: list[Path] = []
     while not (journal and journal[0].read_text().count("\n") >= 3):
@@ -266,8 +269,11 @@ def test_killed_outright_and_started_again(items: ItemTable, tmp_path: Path) -> 
         assert run.poll() is None, "it finished before it could be killed"
         time.sleep(0.005)
         journal = list(cut.glob(".beit3-*.part/journal"))
-    run.kill()
-    run.wait()
+    os.kill(run.pid, number) if number == signal.SIGKILL else os.killpg(run.pid, number)
+    _, said = run.communicate()
+    if number == signal.SIGINT:  # a terminal sends it to the workers too
+        assert run.returncode == 130
+        assert "Traceback" not in said
     done = journal[0].read_text().count("\n")
     assert done < 16
     assert not (cut / "beit3.npy").exists()
