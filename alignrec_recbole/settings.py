@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.io.suggest import suggest
 
+MAX_LAYERS = 64  # of a graph or a network; each is a step's worth of time and memory
+
 
 class Settings(BaseModel):
     """Base of a model's hyper-parameters; fields without a default must be in its YAML."""

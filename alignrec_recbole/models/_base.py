@@ -21,7 +21,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
-from alignrec_recbole.settings import Settings, read_settings
+from alignrec_recbole.settings import MAX_LAYERS, Settings, read_settings
 
 
 class PairwiseRecommender(GeneralRecommender):
@@ -103,7 +103,7 @@ class GraphSettings(Settings):
     """Settings of models that propagate vectors in the user-item graph."""
 
     embedding_size: int = Field(gt=0, description="size of a vector d")
-    n_ui_layers: int = Field(ge=0, description="layers of the user-item graph L")
+    n_ui_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the user-item graph L")
 
 
 class UserItemEmbedding(nn.Module):

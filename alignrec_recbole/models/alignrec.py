@@ -66,6 +66,7 @@ from alignrec_recbole.models._content import ContentRecommender, KnnSettings, Mo
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
+from alignrec_recbole.settings import MAX_LAYERS
 
 _TABLE, _STORED_TABLE = "tables.set0", "features"  # F in this module, and in checkpoints
 
@@ -89,7 +90,7 @@ class AlignRecSettings(GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/AlignRec.yaml."""
 
     variant: Literal["paper", "official"] = Field(description="paper or official")
-    n_layers: int = Field(ge=0, description="layers of the item graph n")
+    n_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graph n")
     temperature: float = Field(gt=0, description="τ of CCA")
     cca_weight: float = Field(ge=0, description="α")
     uia_weight: float = Field(ge=0, description="β")

@@ -36,14 +36,14 @@ from alignrec_recbole.models._base import UserItemEmbedding
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows
-from alignrec_recbole.settings import Settings
+from alignrec_recbole.settings import MAX_LAYERS, Settings
 
 
 class BM3Settings(Settings):
     """Hyper-parameters; defaults and their sources are in properties/model/BM3.yaml."""
 
     embedding_size: int = Field(gt=0, description="d")
-    n_layers: int = Field(ge=0, description="layers of the user-item graph L")
+    n_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the user-item graph L")
     dropout: float = Field(ge=0, lt=1, description="of the target views")
     reg_weight: float = Field(ge=0, description="weight of the norms of all vectors")
     cl_weight: float = Field(ge=0, description="weight of MM")

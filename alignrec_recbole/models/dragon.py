@@ -50,12 +50,13 @@ from alignrec_recbole.models._content import (
 from alignrec_recbole.ops.propagation import layer_sum
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
+from alignrec_recbole.settings import MAX_LAYERS
 
 
 class DRAGONSettings(GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/DRAGON.yaml."""
 
-    n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
+    n_mm_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graph n")
     user_k: int = Field(gt=0, description="neighbours of a user in T")
     mm_image_weight: float = Field(ge=0, le=1, description="weight of all that is not text")
     reg_weight: float = Field(ge=0, description="weight of the squares of p and a")

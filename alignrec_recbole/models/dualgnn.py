@@ -51,14 +51,14 @@ from alignrec_recbole.models._content import ContentRecommender, ModalityFeature
 from alignrec_recbole.ops.propagation import layer_sum
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
-from alignrec_recbole.settings import Settings
+from alignrec_recbole.settings import MAX_LAYERS, Settings
 
 
 class DualGNNSettings(Settings):
     """Hyper-parameters; defaults and their sources are in properties/model/DualGNN.yaml."""
 
     embedding_size: int = Field(gt=0, description="d")
-    n_layers: int = Field(ge=0, description="layers of the user-item graph L")
+    n_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the user-item graph L")
     user_k: int = Field(gt=0, description="users in a row of S, k")
     reg_weight: float = Field(ge=0, description="weight of the mean squares")
 

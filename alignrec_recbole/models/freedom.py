@@ -41,12 +41,13 @@ from alignrec_recbole.models._content import (
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.ops.sparse import SparseOperator
+from alignrec_recbole.settings import MAX_LAYERS
 
 
 class FREEDOMSettings(TwoViewSettings, GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/FREEDOM.yaml."""
 
-    n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
+    n_mm_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graph n")
     mm_image_weight: float = Field(ge=0, le=1, description="weight of all that is not text")
     dropout: float = Field(ge=0, lt=1, description="share of the edges removed in an epoch")
     reg_weight: float = Field(ge=0, description="weight of BPR on the features")

@@ -48,7 +48,7 @@ from alignrec_recbole.models._base import (
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.edge_weights import EdgeWeights
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
-from alignrec_recbole.settings import Settings
+from alignrec_recbole.settings import MAX_LAYERS, Settings
 
 
 class GRCNSettings(Settings):
@@ -56,7 +56,9 @@ class GRCNSettings(Settings):
 
     embedding_size: int = Field(gt=0, description="d")
     latent_embedding: int = Field(gt=0, description="d_c, size of a modality's vectors")
-    n_routings: int = Field(ge=0, description="rounds of routing n; 0: as the reference computes")
+    n_routings: int = Field(
+        ge=0, le=MAX_LAYERS, description="rounds of routing n; 0: as the reference"
+    )
     reg_weight: float = Field(ge=0, description="weight of the mean squares")
 
 

@@ -51,12 +51,13 @@ from alignrec_recbole.ops.neighbours import neighbour_products, neighbour_sums
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
+from alignrec_recbole.settings import MAX_LAYERS
 
 
 class LATTICESettings(TwoViewSettings, GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/LATTICE.yaml."""
 
-    n_layers: int = Field(ge=0, description="layers of the item graph n")
+    n_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graph n")
     lambda_coeff: float = Field(ge=0, le=1, description="λ, share of the fixed graph")
     reg_weight: float = Field(ge=0, description="weight of the vectors' squares")
     train_features: bool = Field(description="the feature tables are trained, as in MMRec")

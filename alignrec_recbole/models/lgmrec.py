@@ -44,13 +44,14 @@ from alignrec_recbole.models._content import ContentRecommender, ModalityFeature
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
+from alignrec_recbole.settings import MAX_LAYERS
 
 
 class LGMRecSettings(GraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/LGMRec.yaml."""
 
-    n_mm_layers: int = Field(ge=1, description="layers of the modal graph n")
-    n_hyper_layer: int = Field(ge=1, description="layers of the hypergraph")
+    n_mm_layers: int = Field(ge=1, le=MAX_LAYERS, description="layers of the modal graph n")
+    n_hyper_layer: int = Field(ge=1, le=MAX_LAYERS, description="layers of the hypergraph")
     hyper_num: int = Field(gt=0, description="hyperedges per modality")
     keep_rate: float = Field(gt=0, le=1, description="share of hyperedge memberships retained")
     alpha: float = Field(ge=0, description="α, weight of the global vectors")

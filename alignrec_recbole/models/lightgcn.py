@@ -22,14 +22,14 @@ from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, normalised_interactions
 from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding, pair_scores
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.settings import Settings
+from alignrec_recbole.settings import MAX_LAYERS, Settings
 
 
 class LightGCNSettings(Settings):
     """Hyper-parameters; defaults and their sources are in properties/model/LightGCN.yaml."""
 
     embedding_size: int = Field(gt=0, description="d")
-    n_layers: int = Field(ge=0, description="graph layers L")
+    n_layers: int = Field(ge=0, le=MAX_LAYERS, description="graph layers L")
     reg_weight: float = Field(ge=0, description="weight of the norms of the batch's ID vectors")
 
 

@@ -41,12 +41,13 @@ from alignrec_recbole.models._content import (
     TwoViewSettings,
 )
 from alignrec_recbole.ops.sparse import SparseOperator
+from alignrec_recbole.settings import MAX_LAYERS
 
 
 class MGCNSettings(TwoViewSettings, GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/MGCN.yaml."""
 
-    n_layers: int = Field(ge=0, description="layers of the item graphs n")
+    n_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graphs n")
     reg_weight: float = Field(ge=0, description="weight of the vectors' squares")
     cl_loss: float = Field(ge=0, description="weight of the contrast of the two views")
     temperature: float = Field(gt=0, description="τ")

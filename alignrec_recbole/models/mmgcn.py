@@ -50,7 +50,7 @@ from alignrec_recbole.models._content import ContentRecommender, ModalityFeature
 from alignrec_recbole.ops.linear import linear
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
-from alignrec_recbole.settings import Settings
+from alignrec_recbole.settings import MAX_LAYERS, Settings
 
 
 class MMGCNSettings(Settings):
@@ -58,7 +58,7 @@ class MMGCNSettings(Settings):
 
     embedding_size: int = Field(gt=0, description="d")
     latent_size: int = Field(gt=0, description="w_m of a modality that is not text")
-    n_layers: int = Field(ge=1, description="layers L")
+    n_layers: int = Field(ge=1, le=MAX_LAYERS, description="layers L")
     reg_weight: float = Field(ge=0, description="weight of the mean squares")
     train_vectors: bool = Field(description="ID vectors and preferences are trained; not in MMRec")
 

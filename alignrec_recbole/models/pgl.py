@@ -36,12 +36,13 @@ from alignrec_recbole.models._base import GraphSettings, padded, pair_scores
 from alignrec_recbole.models._content import ContentRecommender, KnnSettings, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
+from alignrec_recbole.settings import MAX_LAYERS
 
 
 class PGLSettings(GraphSettings, KnnSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/PGL.yaml."""
 
-    n_mm_layers: int = Field(ge=0, description="layers of the item graph n")
+    n_mm_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graph n")
     mm_image_weight: float = Field(ge=0, le=1, description="weight of all that is not text")
     edge_share: float = Field(gt=0, le=1, description="share of the edges in an epoch")
     dropout: float = Field(ge=0, lt=1, description="of the contrasted vectors")

@@ -40,14 +40,14 @@ from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import UserItemEmbedding
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.settings import Settings
+from alignrec_recbole.settings import MAX_LAYERS, Settings
 
 
 class SLMRecSettings(Settings):
     """Hyper-parameters; defaults and their sources are in properties/model/SLMRec.yaml."""
 
     embedding_size: int = Field(gt=1, description="d")
-    n_layers: int = Field(ge=0, description="layers of the user-item graph L")
+    n_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the user-item graph L")
     temperature: float = Field(gt=0, description="τ of users with items")
     ssl_temperature: float = Field(gt=0, description="τ of FAC")
     ssl_alpha: float = Field(ge=0, description="weight of FAC")

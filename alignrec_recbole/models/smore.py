@@ -38,12 +38,13 @@ from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding
 from alignrec_recbole.models._content import GatedTwoView, ModalityFeatures, TwoViewSettings
 from alignrec_recbole.ops.sparse import SparseOperator
+from alignrec_recbole.settings import MAX_LAYERS
 
 
 class SMORESettings(TwoViewSettings, GraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/SMORE.yaml."""
 
-    n_layers: int = Field(ge=0, description="layers of the item graphs n")
+    n_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graphs n")
     image_knn_k: int = Field(gt=0, description="neighbours by modalities that are not text")
     text_knn_k: int = Field(gt=0, description="neighbours by text")
     knn_memory_mb: int = Field(gt=0, description="memory bound of a block of similarities, in MiB")

@@ -64,14 +64,11 @@ class ModelComponents:
             SettingError: for the first one.
         """
         check_refused(given, self.own_keys)
-        unread, reason = LEARNING, "it is not trained in steps"
-        if not self.learns_nothing:
-            rows = self.model_class.input_type.name == "LISTWISE"
-            unread = frozenset({"train_neg_sample_args"} if rows else ())
-            reason = "it draws no negatives"
+        unread = LEARNING if self.learns_nothing else frozenset[str]()
         for key in sorted(unread & given.keys() - self.own_keys):
             raise SettingError(
-                f"The setting {key!r} has no effect on {self.entry.name}: {reason}.",
+                f"The setting {key!r} has no effect on {self.entry.name}: it is not trained in "
+                "steps.",
                 found=f"{key} = {shown(given[key])}",
                 expected=", ".join(sorted(self.own_keys)) or "no setting of training",
             )

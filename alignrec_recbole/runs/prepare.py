@@ -27,8 +27,10 @@ from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, PATH_KEYS, DataSpec, RunSp
 from alignrec_recbole.runtime import allocator, hardware
 from alignrec_recbole.runtime.threads import ThreadCount, table_numbers
 from alignrec_recbole.settings import check_keys, check_plain, read_settings, shown
+from alignrec_recbole.training import memory_estimate
 from alignrec_recbole.training.recbole_settings import HONOURED, RecBoleSettings, check_refused
 from alignrec_recbole.training.settings import DataSettings, TrainingSettings
+from alignrec_recbole.training.trainer import cutoffs
 
 TRAINING_ONLY = {  # of RecBole's settings
     "epochs",
@@ -231,6 +233,7 @@ def _read(
     with _recbole_errors(spec):
         dataset = dataset_class(config)
     _check_split_settings(dataset, spec.overrides)
+    memory_estimate.check_lists(dataset.user_num, max(cutoffs(config)))
     notes: list[str] = []
     feature_files = {}
     if isinstance(dataset, MultimodalDataset):

@@ -12,7 +12,7 @@ from alignrec_recbole.graphs import knn_cache
 from alignrec_recbole.runs import identity
 from alignrec_recbole.runs.prepare import PreparedData, PreparedRun
 from alignrec_recbole.runtime import allocator
-from alignrec_recbole.training import ranking_tasks
+from alignrec_recbole.training import memory_estimate, ranking_tasks
 from alignrec_recbole.training.batches import train_loader
 from alignrec_recbole.training.recbole_trainers import model_errors
 from alignrec_recbole.training.trainer import MultimodalTrainer
@@ -25,12 +25,9 @@ def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalT
     init_seed(prepared.spec.seed, True)
     allocator.phase("load")  # encoders, or the training of an earlier run, have left it
     kept, entry = prepared.config["features_cache"], prepared.components.entry
-    with (
-        knn_cache.use_cache_folder(Path(kept) if kept else None),
-        contextlib.nullcontext()
-        if entry.family == "native"
-        else model_errors(entry.name, "be built"),
-    ):
+    named = contextlib.nullcontext() if entry.is_native else model_errors(entry.name, "be built")
+    tables = memory_estimate.bounded_tables(entry.name)
+    with knn_cache.use_cache_folder(Path(kept) if kept else None), named, tables:
         model = prepared.components.model_class(prepared.config, prepared.splits[0])
     if isinstance(prepared.splits[0], MultimodalDataset):
         prepared.splits[0].release_features()  # the model has its own copy

@@ -17,6 +17,9 @@ from pathlib import Path
 
 import psutil
 
+from alignrec_recbole.errors import SettingError, printable
+
+MAX_THREADS = 1024  # OpenMP ends the process where the system has no room for more
 NUMBERS_PER_THREAD = 1 << 19  # 2 MiB in float32
 SHARE = "ALIGNREC_CORES"  # free cores of this process, where something else has divided them
 _LOOK_SECONDS = 0.2
@@ -77,9 +80,21 @@ def table_numbers(users: int, items: int, dimensions: int, feature_columns: int)
 
 
 def threads_of_environment() -> int | None:
-    """OMP_NUM_THREADS, of a list its first number; None where it is not set to a number."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) else None
+    """OMP_NUM_THREADS, of a list its first number; None where it is not set to a number.
+
+    Raises:
+        SettingError: it is more than MAX_THREADS.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip().lstrip("0")
+    if not first.isdecimal():
+        return None
+    if len(first) > len(str(MAX_THREADS)) or int(first) > MAX_THREADS:
+        raise SettingError(
+            "The environment variable OMP_NUM_THREADS is too large.",
+            found=f"OMP_NUM_THREADS={printable(first, 40)}",
+            expected=f"1 to {MAX_THREADS}",
+        )
+    return int(first)
 
 
 def available_cores() -> int:

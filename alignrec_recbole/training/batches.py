@@ -11,7 +11,10 @@ from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import InputType, ModelType
 
+from alignrec_recbole.training import memory_estimate
 from alignrec_recbole.training.sampler import PairSampler
+
+USUAL_WIDTH = 64  # of the vectors of models without a setting embedding_size
 
 
 class PairBatches:
@@ -29,6 +32,13 @@ class PairBatches:
             config["NEG_PREFIX"] + dataset.iid_field,
         )
         arguments = config["train_neg_sample_args"] or {}
+        size = config["embedding_size"]
+        memory_estimate.check_negatives(
+            len(dataset.inter_feat),
+            int(arguments.get("sample_num") or 1),
+            config["train_batch_size"],
+            size if isinstance(size, int) else USUAL_WIDTH,
+        )
         self.sampler = PairSampler(
             dataset.inter_feat[dataset.uid_field].numpy(),
             dataset.inter_feat[dataset.iid_field].numpy(),

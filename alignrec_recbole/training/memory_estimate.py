@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from torch.overrides import TorchFunctionMode
 
 from alignrec_recbole.errors import NotEnoughMemoryError
+from alignrec_recbole.settings import shown
 
 MOMENTS = {"adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 1, "sgd": 0, "sparse_adam": 2}
 NODE_TABLES = 6  # of the size of the longest table, in memory at once in a step with a graph
@@ -84,6 +87,80 @@ _CONTAINER = (
         _GROUP / "memory/memory.stat",
     ),
 )
+
+
+RANKED_BYTES = 48  # per user and list place: item, hit, and the values of the metrics
+
+
+class _BoundedTables(TorchFunctionMode):
+    """Refuses a new tensor that is larger than the memory that is free, before it is allocated."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _FACTORIES:
+            sizes = kwargs.get("size", args)
+            if sizes and isinstance(sizes[0], (tuple, list)):
+                sizes = sizes[0]
+            whole = [size for size in sizes if isinstance(size, int)]
+            check_bytes(self.what, math.prod(whole) * 4, f"a table of {shown(whole)} numbers")
+        return func(*args, **kwargs)
+
+
+_FACTORIES = {"empty", "zeros", "ones", "rand", "randn", "full"}
+
+
+def bounded_tables(what: str) -> TorchFunctionMode:
+    """Within it, tensors that would not fit in memory are refused before they are allocated.
+
+    Args:
+        what: what is being built, for the error: "AlignRec".
+
+    Raises:
+        NotEnoughMemoryError: from the code that asks for such a tensor.
+    """
+    return _BoundedTables(what)
+
+
+def check_bytes(what: str, needed: int, parts: str, device: torch.device | str = "cpu") -> None:
+    """Refuse work that does not fit in memory.
+
+    Raises:
+        NotEnoughMemoryError: with what is needed and what is free.
+    """
+    free = available_bytes(device)
+    if needed > free:
+        raise NotEnoughMemoryError(
+            f"{what} would need {needed / 2**30:,.1f} GiB.",
+            found=f"{free / 2**30:.1f} GiB free on {torch.device(device).type}",
+            expected=f"room for {parts}",
+            hint="lower the settings that the size comes from: embedding_size, topk, "
+            "train_batch_size, train_neg_sample_args.sample_num",
+        )
+
+
+def check_lists(users: int, longest: int) -> None:
+    """Refuse top-K lists that do not fit in memory; see `check_bytes`."""
+    check_bytes("The ranking", users * longest * RANKED_BYTES, f"lists of {longest:,} items")
+
+
+def check_negatives(pairs: int, negatives: int, batch_size: int, width: int) -> None:
+    """Refuse sampled negatives whose ids or vectors do not fit in memory; see `check_bytes`.
+
+    Args:
+        pairs: training pairs.
+        negatives: per pair.
+        batch_size: pairs of a step.
+        width: size of a vector.
+    """
+    ids = pairs * (negatives + 2) * 32
+    vectors = min(pairs, batch_size) * negatives * width * 16
+    check_bytes("Training", ids + vectors, f"{negatives:,} negatives of each of {pairs:,} pairs")
 
 
 def check(model: Any, learner: str, batch_size: int, device: torch.device | str) -> int:

@@ -239,7 +239,7 @@ class NegativeSampling(Settings):
     """train_neg_sample_args."""
 
     distribution: Literal["uniform", "popularity"] = "uniform"
-    sample_num: int = Field(default=1, ge=1, le=100_000)
+    sample_num: int = Field(default=1, ge=1, le=10_000)
     alpha: float = Field(default=1.0, ge=0, le=100)
     dynamic: Literal[False] = False
     candidate_num: Literal[0] = 0
@@ -268,7 +268,7 @@ class RecBoleSettings(Settings):
 
     train_neg_sample_args: NegativeSampling = Field(
         NegativeSampling(),
-        description="{distribution: uniform or popularity, sample_num: 1 or more, alpha: of "
+        description="{distribution: uniform or popularity, sample_num: 1 to 10,000, alpha: of "
         "popularity}",
     )
     clip_grad_norm: ClipSettings | None = Field(

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from alignrec_recbole.evaluation.metrics import METRICS
+from alignrec_recbole.runtime.threads import MAX_THREADS
 from alignrec_recbole.settings import Settings
 
-MAX_THREADS = 1024  # OpenMP ends the process where the system has no room for more
 Length = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 

@@ -130,12 +130,26 @@ def encoders() -> str:
     return "\n".join(rows)
 
 
+def recbole_settings() -> str:
+    """RecBole's settings: what reads each, or why it is refused."""
+    from alignrec_recbole.training.recbole_settings import HONOURED, REFUSED, RecBoleSettings
+    from alignrec_recbole.training.settings import TrainingSettings
+
+    fields = {**TrainingSettings.model_fields, **RecBoleSettings.model_fields}
+    rows = ["| setting | values | read by |", "|---|---|---|"]
+    rows += [f"| `{key}` | {fields[key].description} | {by} |" for key, by in HONOURED.items()]
+    refused = ["| refused setting | why |", "|---|---|"]
+    refused += [f"| `{key}` | {why} |" for key, why in REFUSED.items()]
+    return "\n".join(rows) + "\n\n" + "\n".join(refused)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "encoders": encoders,
     "layers": layers,
     "models": models,
     "protocols": protocols,
+    "recbole-settings": recbole_settings,
 }
 
 
