@@ -296,3 +296,10 @@ def test_a_lock_that_another_process_never_frees_is_named(server, tmp_path):
     with FileLock(tmp_path / ".a.inter.lock"), error:
         fetch(f"{server}/good", tmp_path, Limits(total=0.1))
     assert fetch(f"{server}/good", tmp_path).read_bytes() == CONTENT
+
+
+def test_a_file_larger_than_the_free_space_is_refused_before_it_arrives(server, small_disk):
+    disk = small_disk(64 << 10)
+    with pytest.raises(WriteError, match="No space left: 1,024,000 bytes to come"):
+        fetch(f"{server}/good", disk.path)
+    assert [path.name for path in disk.path.iterdir()] == [".a.inter.lock"]
