@@ -60,6 +60,7 @@ def test_holm_by_hand() -> None:
     # sorted .005 .01 .03 .04: times 4, 3, 2, 1 = .02 .03 .06 .04; the last is raised to .06
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])  # not 1.2
     assert holm([]).size == 0
 
 

@@ -1,0 +1,51 @@
+"""Edges of the protocols' figures, computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, find_hits
+from alignrec_recbole.protocols.cold_start import simulate
+from alignrec_recbole.protocols.diagnostics import effective_rank
+from alignrec_recbole.protocols.long_tail import by_item
+from alignrec_recbole.protocols.robustness import area_under_retention, robustness
+
+
+def test_the_area_is_divided_by_the_range_of_the_ratios() -> None:
+    points = [(0.0, 0.4), (0.5, 0.2)]  # retention 1 to 0.5 over half of the range: 0.375 / 0.5
+    assert area_under_retention(points) == pytest.approx(0.75)
+    assert robustness(points).area == pytest.approx(0.75)
+
+
+def test_rows_of_a_low_rank_have_an_effective_rank() -> None:
+    """Eigenvalues of a singular matrix may be below zero by rounding."""
+    two = np.linalg.qr(np.random.default_rng(0).normal(size=(30, 2)))[0].T
+    unit = np.repeat(two, 20, axis=0)
+    assert np.linalg.eigvalsh(unit.T @ unit).min() < 0
+    assert effective_rank(unit) == pytest.approx(2, abs=1e-4)
+
+
+def test_cold_targets_are_of_all_splits() -> None:
+    tokens = ["[PAD]", "0", "1", "2", "3"]
+    none = np.array([], dtype=np.int64), np.array([], dtype=np.int64)
+    every = np.repeat(np.array([1, 2, 3]), 4), np.tile(np.arange(1, 5), 3)
+    (cold,) = simulate([every, none, none], tokens, 4, 0.25, 0).cold
+    warm = next(item for item in range(1, 5) if item != cold)
+    train = np.array([1, 2, 3]), np.array([warm] * 3)
+    of_user = [(np.array([user]), np.array([cold])) for user in (1, 2, 3)]
+    splits = [tuple(np.concatenate(p) for p in zip(train, of_user[0], strict=True)), *of_user[1:]]
+    assert simulate(splits, tokens, 4, 0.25, 0).task.users.tolist() == [1, 2, 3]
+
+
+def test_the_end_of_a_list_is_no_item_of_any_group() -> None:
+    """Lists of one and two items, filled up with −1: three places are taken, not four."""
+    users, items = np.array([1, 2]), np.array([1, 3])
+    task = EvalTask.from_pairs((users, items), [], (3, 4))
+    top = np.array([[1, -1], [2, 3]])
+    ranking = Ranking(task.users, top, *find_hits(top, task.targets))
+    groups = by_item(ranking, task, np.array([0, 0, 5, 50]), [2])
+    assert groups["0"]["exposure@2"] == pytest.approx(1 / 3)
+    assert groups["4-7"]["exposure@2"] == pytest.approx(1 / 3)
+    assert groups[">=32"]["exposure@2"] == pytest.approx(1 / 3)
+    assert groups["0"]["Recall@2"] == groups[">=32"]["Recall@2"] == 1
