@@ -574,3 +574,13 @@ def test_lsa_of_one_word_and_of_spaced_texts() -> None:
     with trial("data", "lsa"):
         assert lsa.encode(item_table(["same"] * 5)).matrix.tolist() == [[1.0]] * 5
         assert lsa.identity_of_table(item_table(["red bike", "Straße"])) == {}
+
+
+def test_a_line_far_down_is_named(tmp_path: Path) -> None:
+    """Files are checked in blocks of 1 MiB."""
+    rows = [f"user {n}\titem {n}\t{n % 3}\n" for n in range(100_000)]
+    with trial("data", "far down"):
+        for odd, says in (("a\tb\n", "line 90001 with 2 cells"), ("a\0\tb\t0\n", "line 90001")):
+            data = "".join(["userID\titemID\tx_label\n", *rows[:89_999], odd, *rows[89_999:]])
+            with file("x.inter", data.encode()) as path, pytest.raises(DataError, match=says):
+                read_interactions(path)
