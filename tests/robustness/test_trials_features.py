@@ -312,6 +312,7 @@ ARRAYS = {
     "another shape": np.ones((2, 128), dtype=np.float32),
     "another type": np.ones((12, 2), dtype=np.float64),
     "no rows": np.ones((0, 2), dtype=np.float32),
+    "other values": np.full((12, 2), 7, dtype=np.float32),
 }
 
 
