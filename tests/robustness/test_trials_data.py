@@ -584,3 +584,20 @@ def test_a_line_far_down_is_named(tmp_path: Path) -> None:
             data = "".join(["userID\titemID\tx_label\n", *rows[:89_999], odd, *rows[89_999:]])
             with file("x.inter", data.encode()) as path, pytest.raises(DataError, match=says):
                 read_interactions(path)
+
+
+def test_metadata_without_items_or_with_items_of_others(tmp_path: Path) -> None:
+    with trial("data", "no items"), file("meta_x.json.gz", b"") as path:
+        with pytest.raises(DataError, match="describes no item"):
+            list(amazon.read_meta(path))
+        mapping = amazon.IdMapping({}, {"B2": 0}, False)
+        with pytest.raises(DataError, match="no item in common"):
+            amazon.write_items([amazon.MetaItem("B1", "t")], mapping, tmp_path / "items.tsv")
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_item_table_with_a_column_twice() -> None:
+    with trial("data", "columns"), file("items.tsv", b"id\timage\timage\n1\ta\tb\n") as path:
+        table, error = attempt(lambda: read_item_table(path))
+        assert table is None
+        assert "'image' twice" in error
