@@ -158,7 +158,7 @@ def suite_cell(case: Case, model: str, setting: str, output: Path) -> Metrics:
     group = {
         "models": [model],
         "datasets": [case.dataset],
-        "features": [",".join(case.features_of(model))],
+        "features": [",".join(names)] if (names := case.features_of(model)) else [],
         "seeds": [SEED],
         "setting": setting,
         "epochs": case.epochs,

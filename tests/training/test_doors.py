@@ -95,10 +95,13 @@ def test_an_encoder_draws_nothing_that_initialises_a_model(
 
 
 def test_recboles_folder_of_example_data_is_only_read(tmp_path: Path) -> None:
+    import recbole.data.dataset as classes
+
     shipped = recbole_examples()
     assert shipped is not None
     before = {path: path.stat().st_mtime_ns for path in shipped.rglob("*")}
     _, made = stock(tmp_path, "ml-100k")
+    assert not hasattr(classes, "AlignRecDataset")  # nor is a class left in its module
     assert made.features["lsa"].values.any()
     assert {path: path.stat().st_mtime_ns for path in shipped.rglob("*")} == before
     assert list((tmp_path / "saved" / "features" / "ml-100k").glob("lsa-*.npy"))
