@@ -207,3 +207,12 @@ def test_a_model_that_reads_a_setting_keeps_it() -> None:
     components("DMF").check_unused({"RATING_FIELD": "stars"})
     with pytest.raises(SettingError, match="RATING_FIELD"):
         components("BPR").check_unused({"RATING_FIELD": "stars"})
+
+
+@pytest.mark.parametrize("value", ["5", 5.0, True])
+@pytest.mark.parametrize("key", ["epochs", "embedding_size", "train_batch_size"])
+def test_no_value_becomes_a_whole_number(
+    key: str, value: object, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError, match=f"{key} = {value!r}"):
+        run_one(spec(data, tmp_path, **{**BASE, "_epochs": None, key: value}))
