@@ -331,6 +331,8 @@ def run_settings(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[st
         given["epochs"] = spec.epochs
     read_settings(given, TrainingSettings, "The trainer", DEFAULTS_FILE)
     read_settings(given, DataSettings, f"Data set {spec.dataset}", DEFAULTS_FILE)
+    if kind := getattr(parts.model_class, "settings_class", None):
+        read_settings(given, kind, spec.model)  # before RecBole makes numbers of texts
     _check_recbole(given, spec.overrides, parts.own_keys)
     return given
 
