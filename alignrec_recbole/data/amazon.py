@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 from alignrec_recbole.data.amazon_ratings import CHUNK, USER_FIRST, column_order, read_ratings
+from alignrec_recbole.data.cores import k_core
 from alignrec_recbole.data.html_text import is_script, plain_text
 from alignrec_recbole.data.interactions import ITEM_COLUMNS, USER_COLUMNS
 from alignrec_recbole.errors import DataError
@@ -299,7 +300,8 @@ def load_interactions(
     earliest = frame.sort_values("timestamp", kind="stable").drop_duplicates(["userID", "itemID"])
     frame = earliest.sort_index(ignore_index=True)  # in the file's order again
     if mapping is None:
-        frame = _core(frame)
+        enough = k_core(frame["userID"].to_numpy(), frame["itemID"].to_numpy(), CORE, CORE)
+        frame = frame[enough].reset_index(drop=True)
     if frame.empty:
         raise DataError(
             "No interactions remain.",
@@ -329,19 +331,6 @@ def _codes(values: pd.Series, table: dict[str, int], grow: bool) -> np.ndarray:
     else:
         numbers = [table.get(name, -1) for name in names]
     return np.array(numbers, dtype=np.int64)[local] if len(names) else np.zeros(0, dtype=np.int64)
-
-
-def _core(frame: pd.DataFrame) -> pd.DataFrame:
-    """The largest set of rows in which every user and item has at least CORE rows."""
-    while len(frame):
-        enough = np.ones(len(frame), dtype=bool)
-        for column in ("userID", "itemID"):
-            degree = np.bincount(frame[column])
-            enough &= degree[frame[column]] >= CORE
-        if enough.all():
-            break
-        frame = frame[enough]
-    return frame.reset_index(drop=True)
 
 
 def find_id_mapping(folder: Path, being_copied: IdMapping | None = None) -> IdMapping | None:
