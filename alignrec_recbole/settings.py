@@ -98,8 +98,12 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__}"
 
 
-def check_plain(key: str, value: Any) -> None:
+def check_plain(key: str, value: Any, source: str = "") -> None:
     """Refuse a value that is not made of null, true, false, finite numbers, texts, lists, mappings.
+
+    Args:
+        key, value: of a setting.
+        source: where it is written, for the error; default: where the command or call says.
 
     Raises:
         SettingError: another type, NaN, infinity, a whole number beyond 64 bits, or too many or too
@@ -122,6 +126,7 @@ def check_plain(key: str, value: Any) -> None:
             f"The value of setting {key!r} cannot be used.",
             found=f"{key} = {shown(value)}: {problem}",
             expected="null, true, false, finite numbers, texts, and lists and mappings of them",
+            hint=f"correct it in {source}" if source else "",
         )
 
 

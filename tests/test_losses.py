@@ -63,6 +63,17 @@ def test_info_nce_survives_large_inner_products():
     assert losses.info_nce(A * 1e4, B * 1e4, 0.2, normalise=False).isfinite()
 
 
+@pytest.mark.parametrize("temperature", [0.02, 0.01, 0.001])
+def test_info_nce_of_cosines_survives_small_temperatures(temperature):
+    """e^(1/0.01) is beyond float32."""
+    x, y = A.detach().float().requires_grad_(), A.detach().float().flip(0)
+    ours = losses.info_nce(x, y, temperature)
+    textbook = F.cross_entropy(F.normalize(A) @ F.normalize(A.flip(0)).T / temperature,
+                               torch.arange(9))  # fmt: skip
+    torch.testing.assert_close(ours.double(), textbook, rtol=1e-4, atol=1e-4)
+    assert torch.autograd.grad(ours, x)[0].isfinite().all()
+
+
 def test_gram_distance_is_the_frobenius_norm():
     textbook = (A @ A.T - WIDE @ WIDE.T).norm() / 9
     ours = losses.similarity_matrix_distance(A, WIDE)
@@ -120,3 +131,11 @@ def test_masked_cosine_distance_leaves_rows_out():
     textbook = losses.cosine_distance(A[mask], B[mask])
     torch.testing.assert_close(losses.masked_cosine_distance(A, B, mask), textbook)
     assert losses.masked_cosine_distance(A, B, torch.zeros(9, dtype=torch.bool)) == 0
+
+
+def test_a_distance_that_rounds_below_zero_is_zero():
+    for seed in range(20):
+        same = torch.randn(40, 6, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+        distance = losses.similarity_matrix_distance(same, same.detach())
+        assert 0 <= distance < 0.05
+        assert torch.autograd.grad(distance, same)[0].isfinite().all()

@@ -12,10 +12,10 @@ from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking
 from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.protocols.content import Content, Scores, rank_content
-from alignrec_recbole.runs.identity import check_record
+from alignrec_recbole.runs.identity import finished_record
 from alignrec_recbole.runs.lists import LIST_LENGTH
 from alignrec_recbole.runs.prepare import PreparedRun, prepare_data, prepared_run, training_keys
-from alignrec_recbole.runs.record import RunRecord, read_record, write_record
+from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.settings import Settings, read_settings
@@ -102,9 +102,7 @@ class ProtocolContext:
         Raises:
             RecordError: it is damaged, or of another run.
         """
-        if overwrite or not run.record_path.is_file():
-            return None
-        return check_record(read_record(run.record_path), run)
+        return finished_record(run, overwrite)
 
     def write(self, run: PreparedRun, **found: Any) -> RunRecord:
         """Build and write a run's record; see `record_of` for what can be found.

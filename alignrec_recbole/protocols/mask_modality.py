@@ -36,6 +36,7 @@ from alignrec_recbole.protocols.content import chance
 from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.protocols.rankers import RANKERS, Ranker
 from alignrec_recbole.protocols.robustness import area_under_retention, curve_points
+from alignrec_recbole.runs.identity import finished_record
 from alignrec_recbole.runs.prepare import data_keys, prepare_run
 from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.run import run_one
@@ -212,6 +213,7 @@ def _unmasked(base: RunSpec, point: RunSpec, overwrite: bool) -> RunRecord:
     """The record of ratio 0: that of the ordinary run, which is run if it does not exist."""
     whole = run_one(replace(base, protocol="full", seed=point.seed), overwrite=overwrite)
     prepared = prepare_run(point)
+    finished_record(prepared, overwrite)  # a damaged one is refused
     record = whole.model_copy(
         update={
             "protocol": NAME,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from alignrec_recbole.errors import RecordError
+from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.training_state import differences
 from alignrec_recbole.runs.config_hash import config_hashes, same_data
 from alignrec_recbole.runs.prepare import PreparedRun
-from alignrec_recbole.runs.record import NUMBERS_EPOCH, RunRecord
+from alignrec_recbole.runs.record import NUMBERS_EPOCH, RunRecord, read_record
 
 MAXIMUM = "epochs"  # the setting that decides nothing but when a training ends
 
@@ -32,6 +34,19 @@ def of_training(run: PreparedRun) -> dict[str, Any]:
         "training_sha256": training_hash(run),
         "numbers_epoch": NUMBERS_EPOCH,
     }
+
+
+def finished_record(run: PreparedRun, overwrite: bool) -> RunRecord | None:
+    """The record in a run's place; None if there is none, or a file that is to be replaced.
+
+    Raises:
+        RecordError: it is damaged or of another run, or something other than a file is there,
+            which is never replaced.
+    """
+    path = run.record_path
+    if not os.path.lexists(path) or (overwrite and is_regular_file(path)):
+        return None
+    return check_record(read_record(path), run)
 
 
 def check_record(record: RunRecord, run: PreparedRun) -> RunRecord:

@@ -16,7 +16,7 @@ import torch
 from alignrec_recbole.compat.config import hide_command_line
 from alignrec_recbole.data.dataset_paths import find_dataset, interaction_files
 from alignrec_recbole.dataset import MultimodalDataset, split_description
-from alignrec_recbole.errors import AlignRecError, DataError, SettingError
+from alignrec_recbole.errors import AlignRecError, DataError, RecordError, SettingError
 from alignrec_recbole.features.table import manifest_summary
 from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
@@ -191,7 +191,11 @@ def prepared_run(
     notes: list[str],
     parts: ModelComponents | None = None,
 ) -> PreparedRun:
-    """A run with its hash: that of an existing record or saved state, else the present one."""
+    """A run with its hash: that of an existing record or saved state, else the present one.
+
+    A record that cannot be read counts as this run's, by its name: `identity.finished_record`
+    refuses it.
+    """
     hashes = config_hashes(
         model=spec.model,
         dataset=spec.dataset,
@@ -203,10 +207,17 @@ def prepared_run(
     run = PreparedRun(spec, data, effective_config, feature_files, notes, hashes[0], parts)
     candidates = [replace(run, config_hash=digest) for digest in hashes]
     for candidate in candidates:
-        path = candidate.record_path
-        if os.path.lexists(path) and same_data(read_record(path).data, data.data):
+        if os.path.lexists(candidate.record_path) and _may_be_of(candidate):
             return candidate
     return next((each for each in candidates if each.state_path.is_file()), run)
+
+
+def _may_be_of(run: PreparedRun) -> bool:
+    """Whether the record in a run's place is on the run's data, as far as it can be read."""
+    try:
+        return same_data(read_record(run.record_path).data, run.data.data)
+    except RecordError:
+        return True
 
 
 def _find_folder(spec: DataSpec) -> Path:
@@ -300,6 +311,8 @@ def data_settings(spec: DataSpec, folder: Path) -> dict[str, Any]:
     overall = read_yaml(properties_dir() / "overall.yaml")
     given = {key: value for key, value in overall.items() if key in DataSettings.model_fields}
     given.update(_dataset_settings(spec.dataset))
+    for key, value in given.items():
+        check_plain(key, value, "the defaults of the data set")
     check_refused(spec.overrides)
     _check_overrides(spec.overrides, data_keys(spec.dataset), "the data set")
     given.update(spec.overrides)
@@ -317,6 +330,8 @@ def run_settings(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[st
     given = parts.defaults_for(spec.dataset)
     for key in CARD_KEYS:
         given.pop(key, None)
+    for key, value in given.items():
+        check_plain(key, value, f"the defaults of {spec.model} and of the data set")
     parts.check_unused(spec.overrides)
     _check_overrides(spec.overrides, set(given) | set(parts.known_keys), spec.model)
     given.update(spec.overrides)

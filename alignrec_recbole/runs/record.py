@@ -166,7 +166,7 @@ def read_record(path: Path) -> RunRecord:
             f"{path.name} is not a run record.",
             found=first_problem(error),
             expected=f"JSON of schema version {SCHEMA_VERSION}",
-            hint="delete it and run again, or restore it",
+            hint="run again with --overwrite, or delete it and run again, or restore it",
         ) from None
     _check_place(path, record)
     _check_hash(path, record)
@@ -183,14 +183,14 @@ def _check_place(path: Path, record: RunRecord) -> None:
             f"{path.name} is the record of another run.",
             found=f"{expected} by its content",
             expected=f"the run that its path names: {path}",
-            hint="delete it and run again, or move it to its place",
+            hint="run again with --overwrite, or delete it and run again, or move it to its place",
         )
     if record.per_user and record.per_user["file"] != f"{stem}.users.npz":
         raise RecordError(
             f"{path.name} names per-user values of another run.",
             found=record.per_user["file"],
             expected=f"{stem}.users.npz",
-            hint="delete it and run again, or restore it",
+            hint="run again with --overwrite, or delete it and run again, or restore it",
         )
 
 
@@ -212,7 +212,7 @@ def _check_hash(path: Path, record: RunRecord) -> None:
             f"{path.name} was changed: its hash is not that of its configuration and data.",
             found=f"config_sha256 {record.config_sha256[:12]}…",
             expected=f"{hashes[0][:12]}…" if hashes else "a usable feature_mask",
-            hint="delete it and run again, or restore it",
+            hint="run again with --overwrite, or delete it and run again, or restore it",
         )
 
 

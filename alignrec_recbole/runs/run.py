@@ -13,7 +13,7 @@ from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.runs import continuation, identity, provenance
 from alignrec_recbole.runs.lists import LIST_LENGTH, write_user_values
 from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
-from alignrec_recbole.runs.record import RunRecord, read_record, write_record
+from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
@@ -41,11 +41,10 @@ def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
     name = f"{spec.model} on {spec.dataset}, seed {spec.seed}"
     progress.announce(f"{name}: reading the data")
     prepared = prepare_run(spec)
+    if record := identity.finished_record(prepared, overwrite):
+        return _same_modalities(record, prepared)
     if overwrite:
         prepared.state_path.unlink(missing_ok=True)
-    elif prepared.record_path.is_file():
-        record = identity.check_record(read_record(prepared.record_path), prepared)
-        return _same_modalities(record, prepared)
     _check_grid_point(prepared)
     _check_writable(prepared.record_path.parent)
 

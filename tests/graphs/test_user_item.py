@@ -253,3 +253,20 @@ def test_a_random_walk_without_loops_is_the_mean_of_neighbours():
     assert dense[1].tolist() == [0, 0, 0, 0, 0, 0.5, 0.5]
     assert dense[5].tolist() == [0, 0.5, 0.5, 0, 0, 0, 0]
     assert not dense[[0, 3, 4]].any()
+
+
+def test_nodes_without_neighbours_have_rows_of_zeros():
+    """Without a division by zero: user 3 and item 2 have no interactions."""
+    pairs = np.array([1, 2]), np.array([1, 1])
+    edges = sp.csr_matrix(([1.0], ([1], [2])), shape=(3, 3))  # item 2 is a neighbour, and has none
+    with np.errstate(all="raise"):
+        graphs = (
+            user_item.bipartite_adjacency(user_item.normalised_interactions(pairs, (4, 3))).csr,
+            user_item.random_walk_adjacency(pairs, (4, 3), loops=False).csr,
+            user_item.extended_adjacency(pairs, (4, 3), edges),
+        )
+    for graph in graphs:
+        rows = graph.toarray()
+        assert np.isfinite(rows).all()
+        assert not rows[[0, 3, 4, 6]].any()
+        assert rows[[1, 2, 5]].any(1).all()

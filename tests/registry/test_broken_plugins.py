@@ -112,6 +112,27 @@ def test_a_broken_plugin_is_named(
 
 
 @pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("float('inf')", "inf: not finite"),
+        ("float('nan')", "nan: not finite"),
+        ("[0.1, {'a': float('-inf')}]", "not finite"),
+        ("2**70", "a number beyond 64 bits"),
+        ("{1, 2}", "a set"),
+    ],
+)
+def test_a_default_that_no_record_can_hold_is_refused_before_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, says: str
+) -> None:
+    code = SCORES.replace('"embedding_size": 8', f'"embedding_size": 8, "walk": {value}')
+    code += "raise AssertionError('trained')"
+    offer(tmp_path / "site", monkeypatch, "Walk = walkers:Walk", code)
+    with trial("plug-ins", f"default {value}"):
+        check_refused(run(data, tmp_path), "'walk'", says, "the defaults of Walk")
+        assert not list((tmp_path / "out").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
     "point",
     ["../x = walkers:Walk", "Walk.k = walkers:Walk", "a b = walkers:Walk", "\x1b[31m = walkers:W",
      "Walk = :Walk", "Walk = walkers", "Walk = walkers:", "Walk = ..:Walk", "Walk = a b c",

@@ -49,6 +49,21 @@ CASES = [
         ("'learning_rat'", "Did you mean 'learning_rate'?"),
         set_to("learning_rat=0.1"),
     ),
+    *[
+        Bad(
+            f"{value} as {key}",
+            whole,
+            "SettingError",
+            (f"setting {key!r}", "not finite"),
+            set_to(f"{key}={text}"),
+        )
+        for key, text, value in (
+            ("learning_rate", ".inf", "infinity"),
+            ("learning_rate", "-1e999", "minus infinity"),
+            ("weight_decay", ".nan", "NaN"),
+            ("topk", "[20, .inf]", "infinity in a list"),
+        )
+    ],
     Bad(
         "value of the wrong kind",
         whole,

@@ -24,12 +24,17 @@ from bad_input import (
     state,
     whole,
 )
+from hostile_records import DAMAGED
 from records import read_records
+from trials import check_refused as check_verb_refused
+from trials import run_verb, trial
 
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.errors import DataError, WriteError
 from alignrec_recbole.io.files import atomic_write, inside
+from alignrec_recbole.io.opening import is_regular_file
+from alignrec_recbole.runs.record import read_record
 
 CASES = [
     Bad(
@@ -84,6 +89,44 @@ def test_refused(place: Place, case: Bad, capsys: pytest.CaptureFixture[str]) ->
 
 def test_each_case_has_a_name_of_its_own() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_overwrite_replaces_a_damaged_record_and_nothing_else(place: Place, name: str) -> None:
+    line = ["--dataset", "block_world", "--protocol", "zero-shot", "--features", "image"]
+    line += ["--data-path", str(place.data.parent), "--output", str(place.output), "--quiet"]
+    assert run_verb(*line).status == 0
+    (path,) = place.output.glob("runs/block_world/zero-shot/**/*.json")
+    whole = read_record(path)
+    with trial("records", f"--overwrite: {name}"):
+        DAMAGED[name](path)
+        check_verb_refused(run_verb(*line), path.name, kind="RecordError")
+        others = files(place.output / "runs" / "block_world" / "AlignRec")
+        answer = run_verb(*line, "--overwrite")
+        if is_regular_file(path):
+            assert answer.status == 0, answer
+            assert read_record(path).metrics == whole.metrics
+        else:
+            check_verb_refused(answer, path.name, kind="RecordError")
+            assert os.path.lexists(path)
+        assert files(place.output / "runs" / "block_world" / "AlignRec") == others
+
+
+@pytest.mark.parametrize("name", ["cut off", "another seed's", "a folder", "a FIFO"])
+def test_a_training_with_overwrite_replaces_a_damaged_record(place: Place, name: str) -> None:
+    (path,) = place.output.glob("runs/**/*.json")
+    whole = read_record(path)
+    with trial("records", f"training with --overwrite: {name}"):
+        DAMAGED[name](path)
+        check_verb_refused(run_verb(*arguments(place)), path.name, kind="RecordError")
+        before = files(place.output)
+        answer = run_verb(*arguments(place), "--overwrite")
+        if name in ("a folder", "a FIFO"):  # before anything is trained
+            check_verb_refused(answer, "not a regular file", kind="RecordError")
+            assert files(place.output) == before
+        else:
+            assert answer.status == 0, answer
+            assert read_record(path).metrics == whole.metrics
 
 
 # Disks, kills and paths -------------------------------------------------------------------------

@@ -134,6 +134,32 @@ def test_hidden_patches_are_exactly_so_many_and_in_blocks(grid: int, count: int)
     assert len({mask_patches(14, 0.4, generator(s)).tobytes() for s in range(20)}) == 20
 
 
+class SidesOfBlocks:
+    """A generator that notes the height and width of every block that is placed."""
+
+    def __init__(self, seed: int, grid: int) -> None:
+        self._rng, self._grid = generator(seed), grid
+        self.highs: list[int] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self._rng, name)
+
+    def integers(self, low: int, high: int) -> int:
+        self.highs.append(self._grid + 1 - high)
+        return int(self._rng.integers(low, high))
+
+
+def test_sides_of_blocks_differ_by_a_bounded_factor() -> None:
+    sides = []
+    for seed in range(200):
+        rng = SidesOfBlocks(seed, 24)
+        mask_patches(24, 0.4, rng)
+        sides += zip(rng.highs[::2], rng.highs[1::2], strict=True)
+    longer, shorter = (np.array([f(pair) for pair in sides]) for f in (max, min))
+    assert ((longer - 0.5) / (shorter + 0.5)).max() <= 1 / 0.3  # before both were rounded
+    assert (longer / shorter).max() > 3
+
+
 def test_masks_depend_on_seed_epoch_and_item_alone(items, tokenizer, tmp_path) -> None:
     corpus = read_corpus(items, tokenizer, tmp_path, 32, settings(), progress=False)
     whole = microbatch.make_micro_batch(corpus, np.array([0, 1, 2]), 2, 4, settings())
