@@ -116,7 +116,7 @@ def test_how_many_at_a_time(world: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(threads, "free_cores", lambda: 1)
     assert count(epochs=2) == 1
     monkeypatch.setattr(threads, "free_cores", lambda: 6)
-    monkeypatch.setattr(at_once.memory_estimate, "available_bytes", lambda: 2 << 30)
+    monkeypatch.setattr(at_once.memory_estimate, "available_bytes", lambda *_: 2 << 30)
     assert count(epochs=2) == 2
 
 

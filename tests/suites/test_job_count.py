@@ -42,11 +42,11 @@ def test_as_many_as_the_largest_cell_lets(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "free_cores", lambda: 6)
     monkeypatch.setattr(threads, "NUMBERS_PER_THREAD", per_thread)
-    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: 64 << 30)
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda *_: 64 << 30)
 
     def count() -> int:
         return choose_jobs(given, data_path=None, features_path=None, output=tmp_path, device="cpu")
 
     assert count() == expected
-    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: 1 << 30)
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda *_: 1 << 30)
     assert count() == 1
