@@ -23,6 +23,7 @@ from alignrec_recbole.data.interactions import (
     read_interactions,
     split_labels,
 )
+from alignrec_recbole.data.made_dataset import SUFFIX, read_split_manifest
 from alignrec_recbole.encoders.cache import find_or_encode
 from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.features.control_names import is_control
@@ -55,6 +56,8 @@ class MultimodalDataset(Dataset):
     file_size_list: list[int]
     inter_feat: Any
     file_items: np.ndarray  # ids of the items in the files, before rows are filtered
+    users_without_training = 0  # of a split of the files; they and their rows are not ranked
+    rows_without_training = 0
 
     def __init__(self, config: Any) -> None:
         self._features: dict[str, ItemFeatures] = {}  # one dict for this data set and its splits
@@ -218,6 +221,8 @@ class MultimodalDataset(Dataset):
         """Order the rows by their split; users without training rows leave, as in MMRec."""
         user, _ = pd.factorize(self.inter_feat[self.uid_field])
         known = np.bincount(user, labels == 0)[user] > 0
+        self.users_without_training = len(np.unique(user[~known]))
+        self.rows_without_training = int((~known).sum())
         order = np.flatnonzero(known)[np.argsort(labels[known], kind="stable")]
         self.inter_feat = self.inter_feat.iloc[order].reset_index(drop=True)
         self.file_size_list = np.bincount(labels[known], minlength=3).tolist()
@@ -325,10 +330,28 @@ def _place(part: str) -> int:
     return starts.index(part[:2].lower()) if part[:2].lower() in starts else 1
 
 
-def split_description(dataset: MultimodalDataset, config: Any) -> dict[str, Any]:
-    """How the three splits came about, for the run record."""
+def split_description(
+    dataset: MultimodalDataset, config: Any, files: dict[str, str]
+) -> dict[str, Any]:
+    """How the three splits came about, for the run record; `files`: name → SHA-256.
+
+    Raises:
+        DataError: the manifest of a split is damaged, or describes other interactions.
+    """
     if dataset.benchmark_filename_list is not None:
-        return {"kind": "released", "labels": "x_label"}
+        made = read_split_manifest(Path(dataset.dataset_path), dataset.dataset_name)
+        if made is None or made.split == "released":
+            return {"kind": "released", "labels": "x_label"}
+        name = f"{dataset.dataset_name}.inter"
+        if made.inter_sha256 != files.get(name):
+            raise DataError(
+                f"{name} is not the file that {dataset.dataset_name}{SUFFIX} describes.",
+                found=f"SHA-256 {str(files.get(name))[:12]}…",
+                expected=f"{made.inter_sha256[:12]}…, the split {made.split} of seed {made.seed}",
+                hint=f"restore it, or delete {dataset.dataset_name}{SUFFIX}: it is then a released "
+                "split",
+            )
+        return {"kind": "drawn", "split": made.split, "seed": made.seed}
     return {
         "kind": "ratio",
         "eval_args": {k: config["eval_args"][k] for k in ("split", "order", "group_by")},

@@ -11,8 +11,10 @@ from tabulate import tabulate
 from alignrec_recbole.data import amazon
 from alignrec_recbole.data.dataset_paths import data_folders
 from alignrec_recbole.data.image_download import HOSTS, RateLimit, fetch_images
+from alignrec_recbole.data.made_dataset import summary, write_dataset
+from alignrec_recbole.data.split_names import parse_split
 from alignrec_recbole.errors import DataError
-from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.io.names import check_name
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def run(options: ImportOptions) -> None:
         DataError: a file is missing, damaged or numbered differently.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    split = parse_split(options.split, options.seed)
     files = amazon.find_raw(options.raw)
     folder = inside(data_folders(options.data_path)[0], options.dataset)
     check_name(options.dataset, "data set", DataError)
@@ -43,7 +46,9 @@ def run(options: ImportOptions) -> None:
     if files["interactions"].suffix == ".csv":
         columns = amazon.rating_columns(files, given or there)
     chunks = amazon.read_interactions(files["interactions"], rated, columns)
-    frame, numbering = amazon.load_interactions(chunks, given or there, rated)
+    frame, numbering = amazon.load_interactions(
+        chunks, given or there, rated, options.numbering, options.seed
+    )
     inter = folder / f"{options.dataset}.inter"
     if os.path.lexists(inter):
         amazon.check_ids(inter, frame)
@@ -53,7 +58,7 @@ def run(options: ImportOptions) -> None:
     rows: list[list[Any]] = [
         ["users", len(numbering.users)],
         ["items", len(numbering.items)],
-        ["numbered by", "MMRec's mapping" if numbering.released else "5-core, first appearance"],
+        ["numbered by", "MMRec's mapping" if numbering.released else options.numbering],
         ["interactions", len(frame)],
         *([["columns of the ratings", ",".join(columns)]] if columns != amazon.USER_FIRST else []),
         *([f"ratings left out, {why}", count] for why, count in rated.bad.items()),
@@ -66,7 +71,14 @@ def run(options: ImportOptions) -> None:
     if os.path.lexists(inter):
         rows.append(["split", f"{inter.name} was there, fits and stays"])
     else:
-        amazon.write_interactions(frame, inter)
+        made = write_dataset(
+            frame.set_axis(["user", "item", "rating", "time"], axis=1),
+            inter,
+            split,
+            numbering="released" if numbering.released else options.numbering,
+            source={files["interactions"].name: sha256_file(files["interactions"])},
+        )
+        rows += summary(made)
     if there is None:
         amazon.write_mapping(numbering, folder)
     if "image_features" in files:

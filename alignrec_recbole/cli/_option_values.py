@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignrec_recbole.cli._overrides import Pair
+from alignrec_recbole.data.split_names import DEFAULT_SEED, DEFAULT_SPLIT, Numbering
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ class ImportOptions:
     no_images: bool
     image_hosts: str | None
     connections: int
+    split: str = DEFAULT_SPLIT
+    numbering: Numbering = "random"
+    seed: int = DEFAULT_SEED
 
 
 @dataclass(frozen=True)

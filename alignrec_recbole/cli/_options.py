@@ -16,6 +16,7 @@ import click
 import cloup
 from click.shell_completion import CompletionItem
 
+from alignrec_recbole.data.split_names import DEFAULT_SEED, DEFAULT_SPLIT, METHODS, NUMBERINGS
 from alignrec_recbole.errors import printable
 
 
@@ -237,6 +238,33 @@ def data_path() -> Callable[[Any], Any]:
         type=FOLDER,
         metavar="DIR",
         help="Folder that contains the data sets' folders.  [default: $ALIGNREC_DATA, else ./data]",
+    )
+
+
+def split() -> Callable[[Any], Any]:
+    """--split, --numbering and --seed of the verbs that make data sets."""
+    return cloup.option_group(
+        "Numbers and split",
+        option(
+            "--split",
+            default=DEFAULT_SPLIT,
+            metavar="NAME[:NUMBERS]",
+            help=f"{', '.join(METHODS)}.  [default: user-random:0.8,0.1,0.1]",
+        ),
+        option(
+            "--numbering",
+            type=click.Choice(NUMBERINGS),
+            default="random",
+            help="Numbers of users and items; those by appearance leak the test set.  "
+            "[default: random]",
+        ),
+        option(
+            "--seed",
+            type=click.IntRange(0, 2**63 - 1),
+            default=DEFAULT_SEED,
+            metavar="N",
+            help=f"Of the numbers and the split.  [default: {DEFAULT_SEED}]",
+        ),
     )
 
 

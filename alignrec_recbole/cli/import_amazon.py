@@ -60,13 +60,14 @@ def import_options(hidden: bool = False) -> Callable[[Any], Any]:
     option("--dataset", required=True, metavar="NAME", help="Name of the data set to write."),
     _options.data_path(),
 )
+@_options.split()
 @import_options()
 @cloup.option_group("Execution", _options.no_progress())
 def import_amazon(**given: Any) -> int:
     """Turn the public Amazon files of 2014 or 2018 into a data set.
 
-    Writes items.tsv, NAME.inter, features and images. An existing NAME.inter is kept if its ids
-    match; otherwise nothing is written.
+    Writes items.tsv, NAME.inter with its split, NAME.split.json, features and images. An existing
+    NAME.inter is kept if its ids match; otherwise nothing is written.
     """
     from alignrec_recbole.cli import _import_amazon
 

@@ -32,6 +32,8 @@ from alignrec_recbole.data.amazon_ratings import CHUNK, USER_FIRST, column_order
 from alignrec_recbole.data.cores import k_core
 from alignrec_recbole.data.html_text import is_script, plain_text
 from alignrec_recbole.data.interactions import ITEM_COLUMNS, USER_COLUMNS
+from alignrec_recbole.data.numbering import number_ids
+from alignrec_recbole.data.split_names import DEFAULT_SEED, Numbering
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.features.mmrec import read_mapping
 from alignrec_recbole.features.table import FeatureManifest, save_features
@@ -264,9 +266,13 @@ def _number(value: Any) -> float:
 
 
 def load_interactions(
-    chunks: Iterable[pd.DataFrame], mapping: IdMapping | None, stats: ParseStats | None = None
+    chunks: Iterable[pd.DataFrame],
+    mapping: IdMapping | None,
+    stats: ParseStats | None = None,
+    numbering: Numbering = "random",
+    seed: int = DEFAULT_SEED,
 ) -> tuple[pd.DataFrame, IdMapping]:
-    """The 5-core of the interactions, users and items numbered by first appearance.
+    """The 5-core of the interactions, users and items numbered as `number_ids` does.
 
     With a released mapping, its users and items are selected instead, under their numbers. Of the
     rows of a pair the earliest is kept; rows without a timestamp are skipped and counted.
@@ -315,9 +321,11 @@ def load_interactions(
     names = [list(users), list(items)]
     numbers = []
     for column, all_names in zip(("userID", "itemID"), names, strict=True):
-        new, kept = pd.factorize(frame[column])
-        frame[column] = new
-        numbers.append({all_names[old]: i for i, old in enumerate(kept)})
+        codes, kept = pd.factorize(frame[column])
+        ids = [all_names[old] for old in kept]
+        table = number_ids(ids, numbering, seed)
+        frame[column] = np.array([table[name] for name in ids])[codes]
+        numbers.append(table)
     return frame, IdMapping(numbers[0], numbers[1], released=False)
 
 
@@ -410,7 +418,8 @@ def check_ids(path: Path, frame: pd.DataFrame) -> None:
             f"these ids, first user {user!r} with item {item!r}",
             expected="the ids that it was made with",
             hint="put its u_id_mapping.csv and i_id_mapping.csv beside the raw files in place of "
-            "others, choose another --dataset, or move the file away",
+            "others, choose another --dataset, or move the file away; a file of an earlier version "
+            "is numbered with --numbering appearance",
         )
 
 
@@ -480,12 +489,6 @@ def image_name(asin: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9]+", asin):
         return f"{asin}.jpg"
     return asin.encode().hex() + "-x.jpg"
-
-
-def write_interactions(frame: pd.DataFrame, path: Path) -> None:
-    """Write `NAME.inter` without a split; the harness draws one."""
-    with atomic_write(path, "w") as handle:
-        frame.to_csv(handle, sep="\t", index=False, lineterminator="\n")
 
 
 def write_mapping(mapping: IdMapping, folder: Path) -> None:

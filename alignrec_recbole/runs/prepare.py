@@ -254,13 +254,20 @@ def _read(
         notes += [f"{name}: {note}" for name, f in feature_files.items() for note in f["notes"]]
     with _recbole_errors(spec):
         splits = dataset.build()
+    files = {path.name: sha256_file(path) for path in _data_files(dataset, folder)}
     data = {
         "users": dataset.user_num - 1,
         "items": dataset.item_num - 1,
         "interactions": [len(split.inter_feat) for split in splits],
-        "split": split_description(dataset, config),
-        "files": {path.name: sha256_file(path) for path in _data_files(dataset, folder)},
+        "split": split_description(dataset, config, files),
+        "files": files,
     }
+    if isinstance(dataset, MultimodalDataset) and dataset.users_without_training:
+        notes.append(
+            "users without a training interaction are not ranked: "
+            f"{dataset.users_without_training}, with {dataset.rows_without_training} later "
+            "interactions"
+        )
     if expected := dataset_defaults(spec.dataset).get("expected"):
         wrong = {k: (data[k], v) for k, v in expected.items() if data[k] != v}
         if wrong:

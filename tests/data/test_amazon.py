@@ -25,9 +25,11 @@ from alignrec_recbole.data import amazon as raw
 from alignrec_recbole.data.image_download import HOSTS, LEDGER, RateLimit, address, fetch_images
 from alignrec_recbole.data.interactions import read_interactions
 from alignrec_recbole.data.items import read_item_table
+from alignrec_recbole.data.made_dataset import read_split_manifest
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.features.mmrec import read_mapping
 from alignrec_recbole.features.table import load_features
+from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.io.http import Limits
 
 ASINS = [f"B{n:09d}" for n in range(8)]
@@ -159,8 +161,13 @@ def test_the_core_by_its_definition(seed: int) -> None:
         (users[u], items[i]) for u, i in zip(frame.userID, frame.itemID, strict=True)
     } == expected
     assert list(numbers.users.values()) == list(range(len(users)))
+    by_appearance = raw.load_interactions([table], None, None, "appearance")[1]
     order = [r[1] for r in rows if (r[0], r[1]) in expected]
-    assert items == list(dict.fromkeys(order)), "numbered by first appearance, as in MMRec"
+    assert list(by_appearance.items) == list(dict.fromkeys(order)), "as in MMRec"
+    assert set(items) == set(order)
+    assert raw.load_interactions([table], None)[1] == numbers
+    if len(items) > 3:
+        assert raw.load_interactions([table], None, None, "random", 1)[1] != numbers
 
 
 def test_ratings_and_reviews_agree(tmp_path: Path) -> None:
@@ -198,7 +205,7 @@ def test_ids_that_would_forge_rows_are_dropped_and_counted(odd: str) -> None:
     table = pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
     read = raw.ParseStats()
     frame, numbers = raw.load_interactions([table], None, read)
-    assert (list(numbers.users), list(numbers.items)) == (USERS[:6], ASINS[:6])
+    assert (sorted(numbers.users), sorted(numbers.items)) == (USERS[:6], ASINS[:6])
     assert len(frame) == 36
     assert read.bad == {"bad user or item id": 13}
 
@@ -498,25 +505,77 @@ def test_from_raw_files_to_features(server: str, tmp_path: Path, capsys) -> None
     items = read_item_table(shop / "items.tsv")
     assert items.ids == [str(n) for n in range(6)]
     assert items.text_columns == ["title", "brand", "categories", "description"]
-    assert items.texts[0] == "Bike & B000000000 12\" 'pro'. Acme Inc. Sports, Cycling. Line one two"
-    assert items.texts[2] == "Sports, Cycling. Line one two"
-    assert items.texts[3] == items.texts[4] == "", "one has no fields, one no metadata"
-    assert [p is not None and p.is_file() for p in items.images] == [True] * 3 + [False] * 2 + [
-        True
-    ]
+    numbers = read_mapping(shop / "i_id_mapping.csv")
+    place = [numbers[asin] for asin in ASINS[:6]]
+    texts = [items.texts[number] for number in place]
+    assert texts[0] == "Bike & B000000000 12\" 'pro'. Acme Inc. Sports, Cycling. Line one two"
+    assert texts[2] == "Sports, Cycling. Line one two"
+    assert texts[3] == texts[4] == "", "one has no fields, one no metadata"
+    images = [items.images[number] for number in place]
+    assert [p is not None and p.is_file() for p in images] == [True] * 3 + [False] * 2 + [True]
     frame = pd.read_csv(shop / "shop.inter", sep="\t")
-    assert list(frame.columns) == ["userID", "itemID", "rating", "timestamp"]
+    assert list(frame.columns) == ["userID", "itemID", "rating", "timestamp", "x_label"]
     assert len(frame) == 36
+    made = read_split_manifest(shop, "shop")
+    assert made is not None
+    assert (made.numbering, made.split, made.seed) == ("random", "user-random:0.8,0.1,0.1", 999)
+    assert made.interactions == [24, 6, 6]
+    assert made.source == {
+        "ratings_Sports_and_Outdoors.csv": sha256_file(folder / "ratings_Sports_and_Outdoors.csv")
+    }
     assert load_features(shop / "features" / "image-4096.npy").matrix.shape == (6, 4096)
-    assert load_features(shop / "features" / "lsa.npy").manifest.missing == ["3", "4"]
-    assert list(read_mapping(shop / "i_id_mapping.csv")) == ASINS[:6]
+    assert sorted(load_features(shop / "features" / "lsa.npy").manifest.missing) == sorted(
+        str(number) for number in place[3:5]
+    )
+    assert sorted(numbers) == ASINS[:6]
     assert raw.find_id_mapping(shop) is None, "its own mapping is not MMRec's"
     few = "userID\titemID\n0\t0\n5\t5\n"
     (shop / "shop.inter").write_text(few)
     assert main(command) == 0
-    assert "5-core, first appearance" in capsys.readouterr().out
+    assert "shop.inter was there, fits and stays" in capsys.readouterr().out
     assert (shop / "shop.inter").read_text() == few
     assert Server.asked[f"/ok/{ASINS[0]}.jpg"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "numbering", "split"),
+    [
+        (["--numbering", "appearance", "--split", "none"], "appearance", "none"),
+        (["--split", "global-time:1010,1030", "--seed", "3"], "random", "global-time:1010,1030"),
+        (["--split", "leave-last-out"], "random", "leave-last-out"),
+    ],
+)
+def test_numbers_and_split_of_a_choice(tmp_path: Path, options, numbering, split) -> None:
+    folder = write_raw(tmp_path / "raw")
+    with open(folder / "ratings_Sports_and_Outdoors.csv", "w", newline="") as handle:
+        rows = [(user, item, 5.0, 1000 + 7 * int(item[1:])) for user, item, *_ in ratings()]
+        csv.writer(handle).writerows(rows)
+    command = ["import-amazon", str(folder), "--data-path", str(tmp_path), "--no-images"]
+    assert main([*command, "--dataset", "shop", *options]) == 0
+    made = read_split_manifest(tmp_path / "shop", "shop")
+    assert made is not None
+    assert (made.numbering, made.split, made.seed) == (
+        numbering, split, 3 if "--seed" in options else 999
+    )  # fmt: skip
+    frame = pd.read_csv(tmp_path / "shop" / "shop.inter", sep="\t")
+    if split.startswith("global"):
+        assert frame.groupby("x_label")["timestamp"].agg(["min", "max"]).to_numpy().tolist() == [
+            [1000, 1007], [1014, 1028], [1035, 1035]
+        ]  # fmt: skip
+        assert made.only_later == {
+            "users": 0, "user_interactions": 0, "items": 4, "item_interactions": 24
+        }  # fmt: skip
+    if numbering == "appearance":
+        assert list(read_mapping(tmp_path / "shop" / "i_id_mapping.csv")) == ASINS[:6]
+
+
+def test_a_split_that_the_source_has_not_is_refused(tmp_path: Path, capsys) -> None:
+    folder = write_raw(tmp_path / "raw")
+    command = ["import-amazon", str(folder), "--data-path", str(tmp_path), "--dataset", "shop"]
+    assert main([*command, "--no-images", "--split", "released"]) == 2
+    assert "the source has none" in capsys.readouterr().err
+    assert main([*command, "--no-images", "--split", "monthly"]) == 2
+    assert "Split 'monthly' is unknown" in capsys.readouterr().err
 
 
 def prepare_shop(folder: Path) -> int:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from trials import check_answered, check_refused, run_verb
 
+from alignrec_recbole.data.made_dataset import write_dataset
+from alignrec_recbole.data.split_names import parse_split
 from alignrec_recbole.errors import AlignRecError, DataError, FeatureError, SettingError
 from alignrec_recbole.runs.prepare import PreparedData, prepare_data
 from alignrec_recbole.runs.spec import DataSpec
@@ -89,6 +92,37 @@ def test_a_released_split_is_not_made_again(tmp_path: Path, given: dict) -> None
           lambda n, u, i: f"u{u}\ti{i}\t{LABELS[n % 6]}\t{n}")  # fmt: skip
     with pytest.raises(SettingError, match="comes with its splits"):
         read(tmp_path, **given)
+
+
+def made(folder: Path, split: str) -> Path:
+    """A data set that was made here: user 7 is later than all others."""
+    rows = [(f"u{u}", f"i{i}", 10 * (n % 6) + 100 * (u == 7)) for n, (u, i) in enumerate(PAIRS)]
+    path = folder / "data" / "x" / "x.inter"
+    frame = pd.DataFrame(rows, columns=["user", "item", "time"])
+    write_dataset(frame, path, parse_split(split, 3), numbering="none", source={})
+    return path
+
+
+def test_a_drawn_split_is_named_in_the_record(tmp_path: Path) -> None:
+    path = made(tmp_path, "global-time:40,50")
+    prepared = read(tmp_path)
+    assert prepared.data["split"] == {"kind": "drawn", "split": "global-time:40,50", "seed": 3}
+    assert prepared.data["interactions"] == [28, 7, 7]
+    assert prepared.notes == [
+        "users without a training interaction are not ranked: 1, with 6 later interactions"
+    ]
+    path.write_text(path.read_text() + "u1\ti999\t9\t2\n")
+    with pytest.raises(DataError, match=r"x\.inter is not the file that x\.split\.json describes"):
+        read(tmp_path)
+    (path.parent / "x.split.json").unlink()
+    assert read(tmp_path).data["split"]["kind"] == "released"
+
+
+def test_without_a_split_recboles_is_drawn(tmp_path: Path) -> None:
+    made(tmp_path, "none")
+    prepared = read(tmp_path)
+    assert prepared.data["split"]["kind"] == "ratio"
+    assert prepared.notes == []
 
 
 def test_other_names_of_the_id_columns(tmp_path: Path) -> None:
