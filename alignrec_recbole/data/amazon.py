@@ -30,7 +30,7 @@ import pandas as pd
 
 from alignrec_recbole.data.amazon_ratings import CHUNK, USER_FIRST, column_order, read_ratings
 from alignrec_recbole.data.cores import k_core
-from alignrec_recbole.data.html_text import is_script, plain_text
+from alignrec_recbole.data.html_text import is_script, one_line
 from alignrec_recbole.data.interactions import ITEM_COLUMNS, USER_COLUMNS
 from alignrec_recbole.data.numbering import number_ids
 from alignrec_recbole.data.split_names import DEFAULT_SEED, Numbering
@@ -100,16 +100,16 @@ def read_meta(path: Path, stats: ParseStats | None = None) -> Iterator[MetaItem]
             stats.bad["bad asin"] += 1
             continue
         stats.good += 1
-        title = _text(entry.get("title"))
+        title = one_line(entry.get("title"))
         if is_script(title):
             stats.scripts += 1
             title = ""
         yield MetaItem(
             asin.strip(),
             title,
-            _text(entry.get("brand")),
+            one_line(entry.get("brand")),
             _categories(entry.get("categories", entry.get("category"))),
-            _text(entry.get("description")),
+            one_line(entry.get("description")),
             _image_url(entry),
         )
     if not stats.good:
@@ -162,22 +162,6 @@ def _literal(line: bytes, stats: ParseStats) -> dict[str, Any] | None:
     return None
 
 
-def _text(value: Any) -> str:
-    """One line of text: HTML removed, white space and control characters made spaces.
-
-    Halves of a surrogate pair are joined; one alone, which UTF-8 does not have, is replaced.
-
-    >>> _text("Tom &amp; Jerry\\n\\t2"), _text(None), _text(["a", "b"])
-    ('Tom & Jerry 2', '', 'a b')
-    """
-    if isinstance(value, list | tuple):
-        value = " ".join(v for v in value if isinstance(v, str))
-    if not isinstance(value, str):
-        return ""
-    value = plain_text(value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", value).split())
-
-
 def _categories(value: Any) -> str:
     """The first path, as in MMRec; the files of 2018 have one path alone.
 
@@ -189,7 +173,7 @@ def _categories(value: Any) -> str:
     if not isinstance(value, list | tuple) or not value:
         return ""
     path = value[0] if isinstance(value[0], list | tuple) else value
-    return ", ".join(_text(part) for part in path if isinstance(part, str))
+    return ", ".join(one_line(part) for part in path if isinstance(part, str))
 
 
 def _image_url(entry: dict[str, Any]) -> str:
@@ -197,7 +181,7 @@ def _image_url(entry: dict[str, Any]) -> str:
     for key in ("imUrl", "imageURLHighRes", "imageURL"):
         value = entry.get(key)
         named = [value] if isinstance(value, str) else value
-        if isinstance(named, list | tuple) and named and (url := _text(named[0])):
+        if isinstance(named, list | tuple) and named and (url := one_line(named[0])):
             return url
     return ""
 

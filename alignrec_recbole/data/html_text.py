@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from typing import Any
 
 INLINE = (
     "a|abbr|b|big|cite|code|del|em|font|i|ins|kbd|label|mark|nobr|q|s|"
@@ -46,3 +47,19 @@ def is_script(text: str) -> bool:
     (True, False)
     """
     return bool(_SCRIPT.search(text))
+
+
+def one_line(value: Any) -> str:
+    """One line of text: HTML removed, white space and control characters made spaces.
+
+    Halves of a surrogate pair are joined; one alone, which UTF-8 does not have, is replaced.
+
+    >>> one_line("Tom &amp; Jerry\\n\\t2"), one_line(None), one_line(["a", "b"])
+    ('Tom & Jerry 2', '', 'a b')
+    """
+    if isinstance(value, list | tuple):
+        value = " ".join(v for v in value if isinstance(v, str))
+    if not isinstance(value, str):
+        return ""
+    value = plain_text(value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", value).split())

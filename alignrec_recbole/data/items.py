@@ -18,6 +18,7 @@ from typing import Any
 from alignrec_recbole.errors import AlignRecError, DataError, MissingDependencyError
 from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.io.opening import is_regular_file, open_input
+from alignrec_recbole.io.separated import unquoted
 from alignrec_recbole.io.tsv import not_utf8, wide_cells
 
 ID_COLUMNS = ("item_id", "itemID", "id")
@@ -224,7 +225,7 @@ def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
     if not text.strip():
         raise DataError(f"{path.name} is empty.", found=str(path), expected="a header and items")
     numbered = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    rows = [[_unquoted(cell) for cell in line.split("\t")] for _, line in numbered]
+    rows = [[unquoted(cell) for cell in line.split("\t")] for _, line in numbered]
     if ragged := _ragged(rows):
         with contextlib.suppress(csv.Error), wide_cells():
             quoted = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
@@ -248,17 +249,6 @@ def _read_text(path: Path) -> str:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise not_utf8(path, error) from error
-
-
-def _unquoted(cell: str) -> str:
-    """The cell without its quotation marks if it is quoted as a whole.
-
-    >>> [_unquoted(cell) for cell in ('"so ""it"" is"', '"A" or "B"', '12" disc')]
-    ['so "it" is', '"A" or "B"', '12" disc']
-    """
-    inner = cell[1:-1]
-    whole = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', "")
-    return inner.replace('""', '"') if whole else cell
 
 
 def _ragged(rows: list[list[str]]) -> list[int]:

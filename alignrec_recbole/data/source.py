@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,8 @@ class Source:
         read_items: content of the items of these tokens: a frame with the column `item` (tokens,
             each once), text columns and, if there are images, `image` (paths of files) or
             `image_url`. Items of which nothing is known have no row.
+        features: files of features whose row is the number that the item's token is, by modality.
+        core: interactions that users and items have at least, unless asked for otherwise.
         skipped: rows that were read and are not in `interactions`, by reason.
         notes: facts for the summary, by what they say.
     """
@@ -48,6 +51,8 @@ class Source:
     name: str
     interactions: pd.DataFrame
     read_items: Callable[[Collection[str]], pd.DataFrame] = no_items
+    features: dict[str, Path] = field(default_factory=dict)
+    core: int = 1
     skipped: Counter[str] = field(default_factory=Counter)
     notes: dict[str, str] = field(default_factory=dict)
 

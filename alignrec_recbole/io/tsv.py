@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -23,6 +23,13 @@ LONGEST_HEADER = 1 << 20  # bytes
 LONGEST_LINE = 16 << 20  # bytes
 MAX_COLUMNS = 10_000
 MAX_CELL = 1 << 30  # characters of a quoted cell
+
+
+class Readable(Protocol):
+    """A file of bytes, or what unpacks one."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
 
 
 def read_header(path: Path, separator: str = "\t") -> list[str]:
@@ -40,7 +47,7 @@ def read_header(path: Path, separator: str = "\t") -> list[str]:
             found=f"a first line of more than {LONGEST_HEADER:,} bytes",
             expected="column names in the first line",
         )
-    _check_text(path, line, 1)
+    check_text(path, line, 1)
     header = line.decode("utf-8-sig").rstrip("\r\n")
     if not header.strip():
         raise DataError(
@@ -81,8 +88,8 @@ def check_lines(
     mark, wanted = separator.encode(), width - 1
     wrong, first, cells, number = 0, 0, 0, 1
     with open_input(path) as handle:
-        for block in _blocks(path, handle):
-            _check_text(path, block, number)
+        for block in whole_lines(path, handle):
+            check_text(path, block, number)
             lines = block.split(b"\n")
             odd = [i for i, line in enumerate(lines) if line.count(mark) != wanted and _full(line)]
             if odd and not wrong:
@@ -99,8 +106,12 @@ def check_lines(
         )
 
 
-def _blocks(path: Path, handle: BinaryIO) -> Iterator[bytes]:
-    """The file in parts of whole lines."""
+def whole_lines(path: Path, handle: Readable) -> Iterator[bytes]:
+    """The file in parts of whole lines.
+
+    Raises:
+        DataError: a line is longer than LONGEST_LINE.
+    """
     rest = b""
     while data := handle.read(BLOCK):
         rest += data
@@ -118,7 +129,7 @@ def _blocks(path: Path, handle: BinaryIO) -> Iterator[bytes]:
         yield rest.removesuffix(b"\r")
 
 
-def _check_text(path: Path, block: bytes, number: int) -> None:
+def check_text(path: Path, block: bytes, number: int) -> None:
     """Refuse bytes that are no text or end a line for some readers; `number` of the first line."""
     try:
         block.decode("utf-8")
