@@ -135,7 +135,12 @@ def test_other_names_of_the_id_columns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "says"),
-    [("2015-01-01", "'2015-01-01' in line 8"), ("", "'' in line 8"), ("inf", "'inf' in line 8")],
+    [
+        ("2015-01-01", "'2015-01-01' in line 8"),
+        ("", "'' in line 8"),
+        ("inf", "'inf' in line 8"),
+        ("1_000", "'1_000' in line 8"),
+    ],
 )
 def test_times_that_are_none_are_named(tmp_path: Path, cell: str, says: str) -> None:
     write(tmp_path, f"{TYPED}\ttimestamp:float",

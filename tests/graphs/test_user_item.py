@@ -111,6 +111,15 @@ def test_rows_of_sparse_and_dense_graphs_are_those_of_the_dense_product(density,
             )
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_batch_of_few_rows_needs_no_product_over_the_whole_graph(layers, monkeypatch):
+    matrix = sp.random(400, 400, 0.005, random_state=3, format="csr")
+    graph, start = sparse.SparseOperator(matrix), torch.randn(400, 2, requires_grad=True)
+    for name in ("forward_product", "backward_product"):
+        monkeypatch.setattr(graph, name, None)  # would fail if it were called
+    propagation.layer_mean(graph, start, layers, torch.tensor([3, 9])).sum().backward()
+
+
 def test_an_unsymmetric_operator_uses_its_transpose_backwards():
     matrix = sp.random(30, 20, 0.2, random_state=1)
     operator = sparse.SparseOperator(matrix)

@@ -521,6 +521,7 @@ def test_siblings_are_no_part_of_a_data_set(tmp_path: Path) -> None:
         (["A000000000001X,B000000001,5,1"], (), USER_FIRST),
         (['"i1","u1",5,1'], {"i1"}, ITEM_FIRST),
         ([], {"i1"}, USER_FIRST),
+        (["i1,i2,5,1"], {"i1", "i2"}, USER_FIRST),  # as many in either: the order of 2014
     ],
 )
 def test_the_order_of_rating_columns(rows: list[str], items: set[str], expected: tuple) -> None:

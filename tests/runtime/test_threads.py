@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from alignrec_recbole.errors import SettingError
 from alignrec_recbole.runtime import hardware, threads
 
 LARGE, SMALL = 64 * threads.NUMBERS_PER_THREAD, threads.NUMBERS_PER_THREAD // 2
@@ -71,9 +72,22 @@ def test_the_setting_wins_then_the_environment_then_the_share(
 ) -> None:
     monkeypatch.setenv(threads.SHARE, "3")
     assert threads.choose(None, LARGE).threads == 3
+    monkeypatch.setenv(threads.SHARE, "99")
+    assert threads.choose(None, LARGE).threads == 16
     monkeypatch.setenv("OMP_NUM_THREADS", "5,2")
     assert threads.choose(None, SMALL) == threads.ThreadCount(5, "OMP_NUM_THREADS=5")
     assert threads.choose(7, SMALL) == threads.ThreadCount(7, "the setting threads")
+
+
+@pytest.mark.parametrize("text", ["1025", "9999", "0009999,1", "9" * 5000])
+def test_more_threads_than_openmp_has_room_for_are_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    with pytest.raises(SettingError, match="OMP_NUM_THREADS is too large"):
+        threads.choose(None, SMALL)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1024")
+    assert threads.choose(None, SMALL).threads == 1024
 
 
 @pytest.mark.parametrize("text", ["", "0", "-2", "many", ","])

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import namedtuple
 from pathlib import Path
 
 import psutil
@@ -68,7 +69,7 @@ def test_the_cores_are_watched_and_a_team_is_held_while_they_are_crowded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     others = iter([0.0, 1.0, 1.0, 0.0])  # cores' worth
-    seen: list[str] = []
+    seen: list[tuple[str, float]] = []  # and when
     clock = [0.0, 0.0, 0.0]
 
     class Ended:
@@ -86,16 +87,23 @@ def test_the_cores_are_watched_and_a_team_is_held_while_they_are_crowded(
             pass
 
         def __enter__(self) -> None:
-            seen.append("held")
+            seen.append(("held", clock[0]))
 
         def __exit__(self, *_: object) -> None:
-            seen.append("released")
+            seen.append(("released", clock[0]))
 
     monkeypatch.setattr(waiting, "cores_of_affinity", lambda: [0, 1])
     monkeypatch.setattr(waiting, "_times", lambda cores: tuple(clock))
     monkeypatch.setattr(waiting, "short_waits", Held)
     waiting._watch(2, [], Ended())  # type: ignore[arg-type]
-    assert seen == ["held", "released"]
+    assert seen == [("held", 1.0), ("released", 2.0)]
+
+
+def test_the_time_of_virtual_machines_is_counted_once() -> None:
+    times = {"user": 10.0, "system": 1.0, "idle": 5.0, "iowait": 2.0, "guest": 4.0, "guest_nice": 1}
+    linux, macos = namedtuple("linux", times), namedtuple("macos", "user system idle")
+    assert waiting._busy(linux(**times)) == 11.0  # user has guest in it
+    assert waiting._busy(macos(10.0, 1.0, 5.0)) == 11.0
 
 
 @pytest.mark.parametrize("name", waiting.OWN_CHOICE)
