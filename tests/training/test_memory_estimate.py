@@ -87,3 +87,22 @@ def test_a_real_run_is_refused_before_it_starts(model, tmp_path, monkeypatch):
     with pytest.raises(NotEnoughMemoryError):
         trainer.fit(train_data(prepared))
     assert not trainer.history
+
+
+def test_what_fits_exactly_is_allowed_and_a_byte_more_is_not(monkeypatch):
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda *_: 1 << 20)
+    memory_estimate.check_bytes("A table", 1 << 20, "it")
+    with pytest.raises(NotEnoughMemoryError, match="A table would need"):
+        memory_estimate.check_bytes("A table", (1 << 20) + 1, "it")
+
+
+def test_lists_and_negatives_are_counted_by_all_their_sizes(monkeypatch):
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda *_: 64 << 20)
+    memory_estimate.check_lists(users=10_000, longest=50)
+    memory_estimate.check_negatives(pairs=10_000, negatives=10, batch_size=1000, width=64)
+    with pytest.raises(NotEnoughMemoryError, match="lists of 500 items"):
+        memory_estimate.check_lists(users=10_000, longest=500)
+    for larger in ({"pairs": 10**6}, {"negatives": 10**3}, {"batch_size": 10**4, "width": 640}):
+        sizes = {"pairs": 10_000, "negatives": 10, "batch_size": 1000, "width": 64, **larger}
+        with pytest.raises(NotEnoughMemoryError, match="negatives of each"):
+            memory_estimate.check_negatives(**sizes)
