@@ -289,7 +289,7 @@ class RecBoleSettings(Settings):
         "in double quotes",
     )
     USER_ID_FIELD: Column = Field("user_id", description="name of a column")
-    ITEM_ID_FIELD: Column = Field("item_id", description="name of a column")
+    ITEM_ID_FIELD: Column = Field("item_id", validate_default=True, description="name of a column")
     TIME_FIELD: Column = Field("timestamp", description="name of a column")
     RATING_FIELD: Column = Field("rating", description="name of a column")
     load_col: Columns | None = Field(

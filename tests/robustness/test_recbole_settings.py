@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from recbole.utils import argument_list
+from trials import trial
 
 from alignrec_recbole.errors import AlignRecError, SettingError
 from alignrec_recbole.io.yaml_loader import read_yaml
@@ -15,8 +16,9 @@ from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, RunSpec
+from alignrec_recbole.settings import read_settings
 from alignrec_recbole.testing.synthetic import make_blocks
-from alignrec_recbole.training.recbole_settings import HONOURED, LEARNING, REFUSED
+from alignrec_recbole.training.recbole_settings import HONOURED, LEARNING, REFUSED, RecBoleSettings
 
 ROOT = Path(argument_list.__file__).parents[1]
 LISTED = [
@@ -216,3 +218,77 @@ def test_no_value_becomes_a_whole_number(
 ) -> None:
     with pytest.raises(SettingError, match=f"{key} = {value!r}"):
         run_one(spec(data, tmp_path, **{**BASE, "_epochs": None, key: value}))
+
+
+IMPOSSIBLE = [
+    ("train_neg_sample_args", {"alpha": 0.5}),  # of popularity alone
+    ("train_neg_sample_args", {"distribution": "uniform", "alpha": 2.0}),
+    ("train_neg_sample_args", {"sample_num": 0}),
+    ("train_neg_sample_args", {"sample_num": 10_001}),
+    ("train_neg_sample_args", {"dynamic": True}),
+    ("eval_args", {"split": {"RS": [0.8, 0.1, 0.1], "LS": "valid_and_test"}}),
+    ("eval_args", {"split": {}}),
+    ("eval_args", {"split": {"RS": None}}),
+    ("eval_args", {"split": {"RS": [0.8, 0.2]}}),
+    ("eval_args", {"split": {"RS": [0.8, 0.2, 0]}}),
+    ("eval_args", {"split": {"RS": [0.8, 0.1, 0.05, 0.05]}}),
+    ("eval_args", {"split": {"LS": "valid_and_test"}, "group_by": "none"}),
+    ("eval_args", {"split": {"TS": [0.8, 0.1, 0.1]}, "group_by": None}),
+    ("eval_args", {"mode": "uni100"}),
+    ("eval_args", {"mode": {"valid": "full", "test": "uni100"}}),
+    ("eval_args", {"mode": {"train": "full"}}),
+    ("eval_args", {"mode": {}}),
+    ("user_inter_num_interval", "[9,5]"),
+    ("user_inter_num_interval", "[5,inf);(9,1)"),
+    ("user_inter_num_interval", "[nan,5]"),
+    ("item_inter_num_interval", "5"),
+    ("item_inter_num_interval", [1, 2, 3]),
+    ("val_interval", {"rating": "[9,5]"}),
+    ("val_interval", {"a:b": "[1,5]"}),
+    ("clip_grad_norm", {"max_norm": 0.0}),
+    ("clip_grad_norm", {"norm_type": 2.0}),
+    ("weight_decay", -0.1),
+    ("load_col", {"inter": []}),
+    ("load_col", {"net": ["a"]}),
+    ("rm_dup_inter", "newest"),
+    ("benchmark_filename", ["a", "b"]),
+    ("benchmark_filename", ["a", "b", "b"]),
+    ("benchmark_filename", ["a", "b", "../c"]),
+    ("field_separator", '"'),
+    ("field_separator", "a"),
+    ("field_separator", "\n"),
+    ("field_separator", ""),
+    ("field_separator", ", "),
+    ("USER_ID_FIELD", "item_id"),
+    ("USER_ID_FIELD", " "),
+]
+POSSIBLE = [
+    ("train_neg_sample_args", {"distribution": "popularity", "alpha": 0.5}),
+    ("train_neg_sample_args", {"sample_num": 10_000}),
+    ("eval_args", {"split": {"TS": [0.8, 0.1, 0.1]}}),
+    ("eval_args", {"split": {"RS": [8.0, 1.0, 1.0]}, "group_by": None}),
+    ("eval_args", {"mode": {"valid": "full", "test": "full"}}),
+    ("user_inter_num_interval", "[5,5]"),
+    ("user_inter_num_interval", "[1,3);(9,inf)"),
+    ("user_inter_num_interval", [1, 5]),
+    ("field_separator", "\t"),
+    ("field_separator", "|"),
+    ("load_col", {"inter": "*"}),
+    ("USER_ID_FIELD", "user"),
+]
+
+
+def name_of(case: tuple[str, object]) -> str:
+    return f"{case[0]}={case[1]!r}"
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE, ids=name_of)
+def test_impossible_values_and_combinations_are_refused(case: tuple[str, object]) -> None:
+    with trial("settings", name_of(case)), pytest.raises(SettingError, match="Invalid setting"):
+        read_settings(dict([case]), RecBoleSettings, "RecBole")
+
+
+@pytest.mark.parametrize("case", POSSIBLE, ids=name_of)
+def test_possible_values_are_read(case: tuple[str, object]) -> None:
+    with trial("settings", name_of(case)):
+        read_settings(dict([case]), RecBoleSettings, "RecBole")
