@@ -67,6 +67,7 @@ class Scheduler:
         self.suite, self.options = suite, options
         self.folder = options.output / "suites" / options.name
         self._sha256 = functools.cache(sha256_file)  # many cells share their files
+        self._cores = 1  # of a cell; more where fewer run at once
 
     def pending(self) -> list[Cell]:
         """The cells to run: all with `overwrite`, else those that are not complete."""
