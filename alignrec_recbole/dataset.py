@@ -23,7 +23,7 @@ from alignrec_recbole.data.interactions import (
     read_interactions,
     split_labels,
 )
-from alignrec_recbole.data.made_dataset import SUFFIX, read_split_manifest
+from alignrec_recbole.data.split_manifest import SUFFIX, read_split_manifest
 from alignrec_recbole.encoders.cache import find_or_encode
 from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.features.control_names import is_control

@@ -11,7 +11,8 @@ from tabulate import tabulate
 from alignrec_recbole.data import amazon
 from alignrec_recbole.data.dataset_paths import data_folders
 from alignrec_recbole.data.image_download import HOSTS, RateLimit, fetch_images
-from alignrec_recbole.data.made_dataset import summary, write_dataset
+from alignrec_recbole.data.made_dataset import write_dataset
+from alignrec_recbole.data.split_manifest import summary
 from alignrec_recbole.data.split_names import parse_split
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.io.files import inside, sha256_file

@@ -50,7 +50,7 @@ def models(data_path: Path | None) -> Table:
 
 
 def datasets(data_path: Path | None) -> Table:
-    """Registered data sets and those in the data folders."""
+    """Registered data sets and those in the data folders, with their cards in short."""
     from alignrec_recbole.data import dataset_paths
 
     folders = dataset_paths.data_folders(data_path)
@@ -60,8 +60,27 @@ def datasets(data_path: Path | None) -> Table:
         place = dataset_paths.locate_dataset(name, folders)
         remedy = "download" if "downloads" in dataset_paths.dataset_defaults(name) else "missing"
         about = _first_comment("dataset", name) if name in registered else "your own"
-        rows.append([name, place or remedy, about])
-    return ["data set", "files", "description"], rows
+        rows.append([name, place or remedy, *_card(name, place), about])
+    return ["data set", "files", "split", "licence", "known leaks", "description"], rows
+
+
+def _card(name: str, place: Path | None) -> list[object]:
+    """The split, the licence and the known leaks of a data set."""
+    from alignrec_recbole.data.cards import read_card
+    from alignrec_recbole.data.split_manifest import read_split_manifest
+
+    card, made, split = read_card(name), None, ""
+    if place is not None:
+        try:
+            made = read_split_manifest(place, name)
+        except DataError as error:
+            split = str(error).splitlines()[0]
+    licence = card.licence.partition(":")[0] if card else ""
+    if made is None or made.split == "released":
+        leaks = card.leaks_in_short if card else "not examined"
+        return [split or (card.split.partition(":")[0] if card else ""), licence, leaks]
+    leaks = "user and item numbers" if made.numbering == "appearance" else "none by numbers"
+    return [f"{made.split}, seed {made.seed}", licence, leaks]
 
 
 def encoders(data_path: Path | None) -> Table:

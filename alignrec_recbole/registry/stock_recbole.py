@@ -15,6 +15,7 @@ from typing import Any
 
 from alignrec_recbole.compat.imports import recbole_folder
 from alignrec_recbole.compat.patching import replace_function
+from alignrec_recbole.data.cards import CARD_KEYS
 from alignrec_recbole.errors import SettingError, UnknownNameError
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.registry import recbole_gnn
@@ -22,7 +23,6 @@ from alignrec_recbole.registry.components import components
 from alignrec_recbole.registry.models import MODELS, plugins, resolve, stock_names
 
 CONVENTIONS = ("mmrec", "recbole")  # values of `setting`
-CARD_KEYS = ("expected", "downloads")  # of a data set's YAML: they describe it, set nothing
 
 
 class PackageName(str):

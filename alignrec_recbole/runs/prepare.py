@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from alignrec_recbole.compat.config import hide_command_line
+from alignrec_recbole.data.cards import CARD_KEYS
 from alignrec_recbole.data.dataset_paths import find_dataset, interaction_files
 from alignrec_recbole.dataset import MultimodalDataset, split_description
 from alignrec_recbole.errors import AlignRecError, DataError, RecordError, SettingError
@@ -45,7 +46,6 @@ TRAINING_ONLY = {  # of RecBole's settings
     "metric_decimal_place",
 }
 OF_RATIO_SPLITS = ("split", "order", "group_by")  # of eval_args
-CARD_KEYS = ("expected", "downloads")  # of a data set's YAML: they describe it, set nothing
 USUAL_EMBEDDING_SIZE = 64  # of models without a setting of this name, for the number of threads
 DEFAULTS_FILE = "properties/overall.yaml"
 

@@ -119,6 +119,45 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
+def datasets() -> str:
+    """The cards of the registered data sets."""
+    from alignrec_recbole.data.cards import read_card
+    from alignrec_recbole.data.dataset_paths import dataset_defaults, registered_datasets
+
+    parts = []
+    for name in registered_datasets():
+        facts, card = dataset_defaults(name), read_card(name)
+        if card is None:
+            continue
+        expected, downloads = facts.get("expected", {}), facts.get("downloads", [])
+        counts = [f"{expected[key]:,} {key}" for key in ("users", "items") if key in expected]
+        if "interactions" in expected:
+            parts_of_split = " / ".join(f"{count:,}" for count in expected["interactions"])
+            counts.append(f"{parts_of_split} interactions (training / validation / test)")
+        hashes = [f"`{file}`: SHA-256 `{sha}`" for file, sha in card.sha256.items()]
+        hashes += [
+            f"`{file['file']}`: {kind} `{file[key]}`"
+            for file in downloads
+            for key, kind in (("git_blob", "git object"), ("sha256", "SHA-256"))
+            if key in file
+        ]
+        if card.split_sha256:
+            hashes.append(f"the split: SHA-256 `{card.split_sha256}`")
+        leaks = [f"**{leak}**: {words}" for leak, words in (card.leaks or {}).items()]
+        rows = [
+            ("source", f"{card.source}: <{card.address}>"),
+            ("licence", card.licence),
+            ("counts", ", ".join(counts)),
+            ("split", card.split),
+            ("numbers", card.numbers),
+            ("hashes", "<br>".join(hashes) or "none known"),
+            ("known leaks", "<br>".join(leaks) or card.leaks_in_short),
+        ]
+        table = "\n".join(f"| {key} | {words} |" for key, words in rows)
+        parts.append(f"## {name}\n\n| | |\n|---|---|\n{table}")
+    return "\n\n".join(parts)
+
+
 def encoders() -> str:
     """The registry of encoders."""
     from alignrec_recbole.encoders.registry import ENCODERS
@@ -145,6 +184,7 @@ def recbole_settings() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
+    "datasets": datasets,
     "encoders": encoders,
     "layers": layers,
     "models": models,

@@ -25,7 +25,7 @@ from alignrec_recbole.data import amazon as raw
 from alignrec_recbole.data.image_download import HOSTS, LEDGER, RateLimit, address, fetch_images
 from alignrec_recbole.data.interactions import read_interactions
 from alignrec_recbole.data.items import read_item_table
-from alignrec_recbole.data.made_dataset import read_split_manifest
+from alignrec_recbole.data.split_manifest import read_split_manifest
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.features.mmrec import read_mapping
 from alignrec_recbole.features.table import load_features

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from alignrec_recbole.data.made_dataset import read_split_manifest, write_dataset
+from alignrec_recbole.data.made_dataset import write_dataset
 from alignrec_recbole.data.numbering import number_ids
+from alignrec_recbole.data.split_manifest import read_split_manifest
 from alignrec_recbole.data.split_names import METHODS, parse_split
 from alignrec_recbole.data.splits import draw_labels
 from alignrec_recbole.errors import DataError, SettingError

@@ -1,0 +1,95 @@
+"""The manifest `NAME.split.json` beside interactions that were split here, read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from alignrec_recbole._version import __version__
+from alignrec_recbole.errors import DataError, printable
+from alignrec_recbole.io.opening import is_regular_file, read_bytes
+
+SUFFIX = ".split.json"
+MAX_MANIFEST_BYTES = 1 << 20
+Numbers = Literal["random", "appearance", "released", "none"]
+Text = Annotated[str, Field(max_length=1000)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class SplitManifest(BaseModel):
+    """How a data set was made.
+
+    Attributes:
+        source: files that it was made from, with their SHA-256.
+        numbering: random, appearance, released, or none where ids are those of the source.
+        split: as it is written after `--split`.
+        seed: of the numbers and of the split.
+        interactions: of training, validation and test, or of all where there is no split.
+        cuts: the times of the split `global-time`: training < V ≤ validation < T ≤ test.
+        only_later: users and items without a training interaction, and their interactions.
+        inter_sha256: of `NAME.inter`.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    dataset: Text
+    source: dict[Text, Sha256]
+    numbering: Numbers
+    split: Text
+    seed: int
+    users: Count
+    items: Count
+    interactions: Annotated[list[Count], Field(min_length=1, max_length=3)]
+    cuts: tuple[float | int, float | int] | None = None
+    only_later: dict[Text, Count]
+    inter_sha256: Sha256
+    made_by: Text = f"alignrec-recbole {__version__}"
+
+
+def read_split_manifest(folder: Path, name: str) -> SplitManifest | None:
+    """The manifest of a data set's folder; None if it has none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = folder / f"{name}{SUFFIX}"
+    if not is_regular_file(path):
+        return None
+    data = read_bytes(path, what="manifest of a split", max_bytes=MAX_MANIFEST_BYTES)
+    try:
+        return SplitManifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise DataError(
+            f"{path.name} is not the manifest of a split.",
+            found=printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 200),
+            expected="the file that was written with the interactions",
+            hint=f"restore it, or delete it: {name}.inter is then read as a released split",
+        ) from error
+
+
+def summary(manifest: SplitManifest) -> list[list[object]]:
+    """Rows for a terminal: the numbering, the split, and what it leaves without training."""
+    later = manifest.only_later
+    rows: list[list[object]] = [
+        ["numbers", manifest.numbering],
+        ["split", manifest.split],
+        ["seed", manifest.seed],
+        ["training, validation, test" if len(manifest.interactions) > 1 else "interactions",
+         ", ".join(map(str, manifest.interactions))],
+    ]  # fmt: skip
+    if manifest.cuts is not None:
+        rows.append(["cut points in time", ", ".join(map(str, manifest.cuts))])
+    for kind in ("user", "item"):
+        if later[f"{kind}s"]:
+            rows.append(
+                [
+                    f"{kind}s without a training interaction",
+                    f"{later[f'{kind}s']}, with {later[f'{kind}_interactions']} later interactions",
+                ]
+            )
+    return rows
