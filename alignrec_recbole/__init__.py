@@ -15,62 +15,60 @@ from alignrec_recbole._version import __version__
 from alignrec_recbole.compat.patching import before_import
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from alignrec_recbole.api.dataset import Dataset
+    from alignrec_recbole.api.results import load_records, load_results
+    from alignrec_recbole.api.running import run, run_protocol
+    from alignrec_recbole.api.trained_model import TrainedModel, load_model
     from alignrec_recbole.dataset import MultimodalDataset
     from alignrec_recbole.features.table import load_features, save_features
     from alignrec_recbole.models._base import PairwiseRecommender
     from alignrec_recbole.models._content import ContentRecommender
     from alignrec_recbole.registry.models import list_models
     from alignrec_recbole.runs.record import RunRecord
-    from alignrec_recbole.runs.run import run_one as run
     from alignrec_recbole.runs.spec import RunSpec
 
 __all__ = [
     "ContentRecommender",
+    "Dataset",
     "MultimodalDataset",
     "PairwiseRecommender",
     "RunRecord",
     "RunSpec",
+    "TrainedModel",
     "__version__",
     "list_models",
     "load_features",
+    "load_model",
+    "load_records",
     "load_results",
     "run",
+    "run_protocol",
     "save_features",
 ]
 
 _DEFINED_IN = {
-    "ContentRecommender": "models._content:ContentRecommender",
-    "MultimodalDataset": "dataset:MultimodalDataset",
-    "PairwiseRecommender": "models._base:PairwiseRecommender",
-    "RunRecord": "runs.record:RunRecord",
-    "RunSpec": "runs.spec:RunSpec",
-    "list_models": "registry.models:list_models",
-    "load_features": "features.table:load_features",
-    "run": "runs.run:run_one",
-    "save_features": "features.table:save_features",
+    "ContentRecommender": "models._content",
+    "Dataset": "api.dataset",
+    "MultimodalDataset": "dataset",
+    "PairwiseRecommender": "models._base",
+    "RunRecord": "runs.record",
+    "RunSpec": "runs.spec",
+    "TrainedModel": "api.trained_model",
+    "list_models": "registry.models",
+    "load_features": "features.table",
+    "load_model": "api.trained_model",
+    "load_records": "api.results",
+    "load_results": "api.results",
+    "run": "api.running",
+    "run_protocol": "api.running",
+    "save_features": "features.table",
 }
-
-
-def load_results(folder: str | Path) -> list[RunRecord]:
-    """The records of finished runs in an output folder, in the order of their paths.
-
-    Raises:
-        RecordError: one of them is damaged.
-    """
-    from pathlib import Path
-
-    from alignrec_recbole.runs.record import read_runs
-
-    return [run.record for run in read_runs(Path(folder) / "runs")]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _DEFINED_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _DEFINED_IN[name].partition(":")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    value = getattr(importlib.import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
     globals()[name] = value
     return value
 

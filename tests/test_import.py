@@ -164,8 +164,12 @@ def test_it_is_a_plugin_of_pytest(tmp_path: Path) -> None:
 def test_it_can_be_imported_without_recbole() -> None:
     code = f"""{WITHOUT_RECBOLE}
 import alignrec_recbole
-from alignrec_recbole import RunRecord, list_models, load_features, load_results, save_features
-assert load_results("nowhere") == []
+from alignrec_recbole import RunRecord, TrainedModel, list_models, load_features, load_model
+from alignrec_recbole import load_records, load_results, save_features
+import tempfile
+with tempfile.TemporaryDirectory() as folder:
+    assert load_records(folder) == []
+    assert len(load_results(folder)) == 0
 print(*[entry.name for entry in list_models()])
 """
     names = output(code).split()

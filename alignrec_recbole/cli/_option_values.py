@@ -26,6 +26,7 @@ class RunOptions:
     data_path: Path | None
     features_path: Path | None
     output: Path
+    save: bool
     device: str
     resume: bool
     overwrite: bool

@@ -22,6 +22,7 @@ from alignrec_recbole.runs.at_once import AtOnce, OneByOne, Runs, choose_jobs
 from alignrec_recbole.runs.prepare import delete_checkpoint
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note
 from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.runtime.progress import file_size
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
@@ -210,9 +211,10 @@ def _line(record: RunRecord) -> str:
     names = [record.protocol, record.model] if record.protocol != "full" else [record.model]
     ranker = " ".join(dict.fromkeys(name for name in names if name != "none"))
     epochs = f"{record.epochs} epochs, " if record.epochs else ""
+    model = f", model {file_size(record.weights['bytes'])}" if record.weights else ""
     return (
         f"{ranker} {record.dataset} {record.features} seed {record.seed}: "
-        f"{values} ({epochs}{record.seconds['total']:.0f} s)"
+        f"{values} ({epochs}{record.seconds['total']:.0f} s{model})"
     )
 
 
@@ -224,6 +226,7 @@ def _base(options: RunOptions) -> dict[str, Any]:
         "data_path": options.data_path,
         "features_path": options.features_path,
         "output": options.output,
+        "save": options.save,
         "epochs": options.epochs,
         "device": options.device,
         "progress": options.progress,

@@ -107,7 +107,14 @@ from alignrec_recbole.protocols import PROTOCOLS
         type=_options.FOLDER,
         default=Path("results"),
         metavar="DIR",
-        help="Folder of records and tables.  [default: results]",
+        help="Folder of records, tables and models.  [default: results]",
+    ),
+    option(
+        "--no-save",
+        "save",
+        flag_value=False,
+        default=True,
+        help="Keep no trained models; `recommend` and `export` need them.",
     ),
 )
 @cloup.option_group(

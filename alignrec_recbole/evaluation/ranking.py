@@ -6,7 +6,7 @@ list; a list with fewer than K candidates is filled with −1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from alignrec_recbole.ops.topk import top_k
 BLOCK_BYTES = 16 << 20  # of scores at a time; twice as much is 3 to 5 % faster
 GPU_BLOCK_BYTES = 512 << 20  # a tenth as many launches, and topk takes half as long
 HIT_BLOCK_ROWS = 4096  # lists searched for targets at once
+
+Scores = Callable[[Tensor], Tensor]  # internal user ids [b] → [b, item_num], may be overwritten
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,25 @@ class Ranking:
         }
 
 
+def block_users(n_items: int, device: torch.device | str) -> int:
+    """Users whose scores are computed together; `n_items` counts PAD."""
+    held = BLOCK_BYTES if torch.device(device).type == "cpu" else GPU_BLOCK_BYTES
+    return max(1, held // (4 * n_items))
+
+
+def user_blocks(ranked: np.ndarray, n_users: int, size: int) -> Iterator[np.ndarray]:
+    """Internal ids of all users in blocks: the ranked ones as `rank` takes them, then the others.
+
+    >>> [block.tolist() for block in user_blocks(np.array([1, 3, 4]), 6, size=2)]
+    [[1, 3], [4], [2, 5]]
+    """
+    others = np.setdiff1d(np.arange(1, n_users), ranked)
+    for part in (ranked, others):
+        yield from (part[start : start + size] for start in range(0, len(part), size))
+
+
 @torch.inference_mode()
-def rank(
-    scores: Callable[[Tensor], Tensor], task: EvalTask, k: int, device: torch.device | str
-) -> Ranking:
+def rank(scores: Scores, task: EvalTask, k: int, device: torch.device | str) -> Ranking:
     """Rank every user of the task.
 
     Args:
@@ -108,8 +125,7 @@ def rank(
     """
     n_items = task.masked.shape[1]
     width = min(k, n_items - 1)
-    held = BLOCK_BYTES if torch.device(device).type == "cpu" else GPU_BLOCK_BYTES
-    block = max(1, held // (4 * n_items))
+    block = block_users(n_items, device)
     top = np.full((len(task.users), k), -1, dtype=np.int64)
     for start in range(0, len(task.users), block):
         stop = min(start + block, len(task.users))

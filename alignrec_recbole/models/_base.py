@@ -77,6 +77,15 @@ class PairwiseRecommender(GeneralRecommender):
         users, items = self._scoring_embeddings()
         return self._frozen_items.matmul_nt(users[interaction[self.USER_ID]], items)
 
+    def scoring_vectors(self) -> tuple[Tensor, Tensor] | None:
+        """User [user_num, d] and item [item_num, d] vectors whose products are the scores.
+
+        None if a subclass scores in another way.
+        """
+        if type(self).full_sort_predict is not PairwiseRecommender.full_sort_predict:
+            return None
+        return self._scoring_embeddings()
+
     def train(self, mode: bool = True) -> PairwiseRecommender:
         """Switch the mode and drop the vectors cached for scoring."""
         self._clear_cache()

@@ -25,6 +25,11 @@ class Pop(pop.Pop):
         self.item_cnt = torch.from_numpy(counts)[:, None].to(self.device)
         self.max_cnt = self.item_cnt.max(dim=0)[0]
 
+    def scoring_vectors(self) -> tuple[Tensor, Tensor]:
+        """Vectors of size 1: 1 for every user, the share of the largest count for every item."""
+        shares = (self.item_cnt.double() / self.max_cnt.double()).float()
+        return torch.ones(self.n_users, 1, device=shares.device), shares
+
     def calculate_loss(self, interaction: Any) -> Tensor:
         """A constant zero: there is nothing to learn."""
         return self.fake_loss.sum() * 0

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 
 from alignrec_recbole.errors import RecordError, printable
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.io.html import facts_table
 from alignrec_recbole.io.opening import read_bytes
 from alignrec_recbole.runs.config_hash import config_hashes
 from alignrec_recbole.runs.record_fields import (
@@ -39,6 +40,7 @@ from alignrec_recbole.runs.record_fields import (
     Sha256,
     Text,
     Values,
+    WeightsDict,
     first_problem,
 )
 
@@ -79,6 +81,7 @@ class RunRecord(BaseModel):
     curve: Curve | None = None  # points: what was varied, "metrics"
     chance: Metrics | None = None  # expected metrics of a random order, same candidates
     per_user: PerUserDict | None  # file and sha256 of per-user values and top-K lists
+    weights: WeightsDict | None = None  # file, sha256 and bytes of the trained model, if kept
     epochs: Count
     history: History
     parameters: Count
@@ -90,6 +93,32 @@ class RunRecord(BaseModel):
     command: Text
     started_utc: Label
     notes: list[Text]  # what a reader must know next to the numbers
+    _path: Path | None = PrivateAttr(None)
+
+    @property
+    def path(self) -> Path | None:
+        """Where the record was read or written; None for one that was made in memory."""
+        return self._path
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the content is the same, wherever it was read."""
+        return isinstance(other, RunRecord) and self.__dict__ == other.__dict__
+
+    def _repr_html_(self) -> str:
+        shown = ("Recall@20", "NDCG@20")
+        metrics = {name: self.metrics[name] for name in shown if name in self.metrics}
+        facts = {
+            "data set": self.dataset,
+            "features": self.features,
+            "protocol": self.protocol,
+            "convention": self.setting,
+            "seed": self.seed,
+            **{name: f"{value:.4f}" for name, value in (metrics or self.metrics).items()},
+            "epochs": self.epochs,
+            "seconds": f"{self.seconds['total']:.1f}",
+            "record": self._path or "in memory",
+        }
+        return facts_table(self.model, facts)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> RunRecord:
@@ -149,6 +178,7 @@ def write_record(path: Path, record: RunRecord) -> None:
     """Write a record whole or not at all."""
     with atomic_write(path, "w") as handle:
         handle.write(record.model_dump_json(indent=1) + "\n")
+    record._path = Path(os.path.abspath(path))
 
 
 def read_record(path: Path) -> RunRecord:
@@ -170,6 +200,7 @@ def read_record(path: Path) -> RunRecord:
         ) from None
     _check_place(path, record)
     _check_hash(path, record)
+    record._path = Path(os.path.abspath(path))
     return record
 
 
@@ -185,13 +216,18 @@ def _check_place(path: Path, record: RunRecord) -> None:
             expected=f"the run that its path names: {path}",
             hint="run again with --overwrite, or delete it and run again, or move it to its place",
         )
-    if record.per_user and record.per_user["file"] != f"{stem}.users.npz":
-        raise RecordError(
-            f"{path.name} names per-user values of another run.",
-            found=record.per_user["file"],
-            expected=f"{stem}.users.npz",
-            hint="run again with --overwrite, or delete it and run again, or restore it",
-        )
+    named = [
+        (record.per_user, f"{stem}.users.npz", "per-user values"),
+        (record.weights, f"{stem}.safetensors", "the model"),
+    ]
+    for described, name, what in named:
+        if described and described["file"] != name:
+            raise RecordError(
+                f"{path.name} names {what} of another run.",
+                found=described["file"],
+                expected=name,
+                hint="run again with --overwrite, or delete it and run again, or restore it",
+            )
 
 
 def _check_hash(path: Path, record: RunRecord) -> None:

@@ -172,6 +172,14 @@ class PerUser(Closed):
     sha256: Sha256
 
 
+class Weights(Closed):
+    """The file with the trained model."""
+
+    file: Label
+    sha256: Sha256
+    bytes: Count
+
+
 class Code(Closed):
     """The version of this package."""
 
@@ -215,5 +223,6 @@ FeatureFiles = Annotated[dict[Label, Values], Field(max_length=1_000), _of(dict[
 History = Annotated[list[dict[str, Any]], _of(list[Epoch])]
 Curve = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=20_000), _of(list[Point])]
 PerUserDict = Annotated[dict[str, str], _of(PerUser)]
+WeightsDict = Annotated[dict[str, Any], _of(Weights)]
 CodeDict = Annotated[dict[str, Any], _of(Code)]
 MachineDict = Annotated[dict[str, Any], _of(Machine)]

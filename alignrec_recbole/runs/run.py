@@ -10,7 +10,7 @@ from recbole.utils import ModelType
 
 from alignrec_recbole.errors import DataError, Interrupted, RecordError, SettingError
 from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.runs import continuation, identity, provenance
+from alignrec_recbole.runs import continuation, identity, keep_model, provenance
 from alignrec_recbole.runs.lists import LIST_LENGTH, write_user_values
 from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
 from alignrec_recbole.runs.record import RunRecord, write_record
@@ -65,7 +65,7 @@ def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
         )
 
     metrics: dict[str, float] = {}
-    per_user = None
+    per_user = weights = None
     if not spec.validation_only:
         progress.announce(f"{name}: ranking the test split")
         begun = stopwatch.seconds()
@@ -74,6 +74,9 @@ def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
         names = prepared.config["metrics"], trainer.cutoffs
         metrics = ranking.means(*names)
         per_user = write_user_values(prepared, ranking, ranking.per_user(*names))
+        if spec.protocol == "full":
+            keep_model.forget(prepared)
+            weights = keep_model.keep(prepared, trainer, ranking, metrics) if spec.save else None
     history = trainer.history
     epochs = [entry["seconds"] for entry in history]
     seconds["train_epoch"] = float(np.median(epochs)) if epochs else 0.0
@@ -93,6 +96,7 @@ def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
         },
         valid_metrics=trainer.stopping.best_result,
         per_user=per_user,
+        weights=weights,
         history=history,
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         command=command,

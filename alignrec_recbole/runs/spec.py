@@ -56,6 +56,7 @@ class RunSpec:
     tuned_on: str | None = None  # how hyper-parameters were chosen
     mask: FeatureMask | None = None  # a modality masked for a share of the items
     progress: bool = True
+    save: bool = True  # keep the trained model beside the record (protocol full)
 
     @property
     def data(self) -> DataSpec:

@@ -15,7 +15,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from alignrec_recbole.errors import AlignRecError, DivergedError, MissingDependencyError, ModelError
-from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
+from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, Scores
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 
@@ -46,6 +46,17 @@ class RecBoleModelTrainer(MultimodalTrainer):
 
     def rank(self, task: EvalTask, k: int) -> Ranking:
         """Top-k lists of a task under the model's present weights."""
+        try:
+            return super().rank(task, k)
+        except DivergedError as error:
+            raise DivergedError(
+                f"The model {self.config['model']!r} scored NaN or infinity.",
+                expected=error.expected,
+                hint=error.hint,
+            ) from error
+
+    def scorer(self, n_items: int) -> Scores:
+        """The model's scores as `rank` asks for them; `n_items` counts PAD."""
         self.model.eval()
         for name in vars(self.model):
             if name.startswith("restore_"):
@@ -61,17 +72,10 @@ class RecBoleModelTrainer(MultimodalTrainer):
                 try:
                     table = self.model.full_sort_predict(Interaction({field: users.clone()}))
                 except NotImplementedError:  # it has `predict` alone
-                    table = self._scores_of_pairs(users.clone(), task.masked.shape[1])
-                return self._checked(table, (len(users), task.masked.shape[1]))
+                    table = self._scores_of_pairs(users.clone(), n_items)
+                return self._checked(table, (len(users), n_items))
 
-        try:
-            return rank(scores, task, k, self.device)
-        except DivergedError as error:
-            raise DivergedError(
-                f"The model {self.config['model']!r} scored NaN or infinity.",
-                expected=error.expected,
-                hint=error.hint,
-            ) from error
+        return scores
 
     def _checked(self, table: Any, shape: tuple[int, int]) -> Tensor:
         """The scores [b, item_num] that a model returned, which may be flat."""

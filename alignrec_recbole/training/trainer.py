@@ -22,7 +22,7 @@ from recbole.utils import ModelType
 
 from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation.metrics import METRICS
-from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
+from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, Scores, rank
 from alignrec_recbole.io import training_state
 from alignrec_recbole.ops.matmul import precision
 from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredAdamW
@@ -291,14 +291,13 @@ class MultimodalTrainer(Trainer):
 
     def rank(self, task: EvalTask, k: int) -> Ranking:
         """Top-k lists of a task under the model's present weights."""
+        return rank(self.scorer(task.masked.shape[1]), task, k, self.device)
+
+    def scorer(self, n_items: int) -> Scores:
+        """The model's scores as `rank` asks for them; `n_items` counts PAD."""
         self.model.eval()
         field = self.config["USER_ID_FIELD"]
-        return rank(
-            lambda users: self.model.full_sort_predict(Interaction({field: users})),
-            task,
-            k,
-            self.device,
-        )
+        return lambda users: self.model.full_sort_predict(Interaction({field: users}))
 
     def _metrics(self, ranking: Ranking) -> dict[str, float]:
         means = ranking.means(self.metrics, self.cutoffs)

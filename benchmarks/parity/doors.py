@@ -250,7 +250,7 @@ def _process(arguments: list[str]) -> None:
 
 
 def _stored(output: Path) -> Metrics:
-    (record,) = alignrec_recbole.load_results(output)
+    (record,) = alignrec_recbole.load_records(output)
     return _of_record(record)
 
 

@@ -1,0 +1,292 @@
+"""A data set made from data frames: written as the files that every other door reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from alignrec_recbole.data.interactions import LABEL_COLUMN, read_interactions
+from alignrec_recbole.errors import DataError, FeatureError, SettingError
+from alignrec_recbole.features.table import save_features
+from alignrec_recbole.io.files import atomic_write, inside
+from alignrec_recbole.io.html import facts_table
+from alignrec_recbole.io.names import check_name
+
+NAMES = {  # column of the file → accepted columns of a frame
+    "userID": ("user", "user_id", "userID"),
+    "itemID": ("item", "item_id", "itemID"),
+    "rating": ("rating",),
+    "timestamp": ("time", "timestamp"),
+    LABEL_COLUMN: ("split", LABEL_COLUMN),
+}
+SPLIT_LABELS = {"train": 0, "valid": 1, "validation": 1, "test": 2}
+ITEM_NAMES = ("item", "item_id", "itemID")
+MODALITIES = ("text", "image", "audio", "fused")
+
+
+class Dataset:
+    """A data set in a folder: `run(dataset=…)` and `run_protocol(dataset=…)` take it.
+
+    Attributes:
+        folder: with `NAME.inter`, and `items.tsv`, `images/` and feature files where given.
+        features: names of the feature sets that were given.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], features: tuple[str, ...] = ()) -> None:
+        self.folder = Path(os.path.abspath(folder))
+        self.features = features
+
+    @property
+    def name(self) -> str:
+        """Name of the data set: that of its folder."""
+        return self.folder.name
+
+    @classmethod
+    def from_frames(
+        cls,
+        interactions: pd.DataFrame,
+        items: pd.DataFrame | None = None,
+        images: Mapping[Any, str | os.PathLike[str]] | None = None,
+        features: Mapping[str, pd.DataFrame] | None = None,
+        *,
+        name: str = "frames",
+        folder: str | os.PathLike[str] | None = None,
+    ) -> Dataset:
+        """Write data frames as a data set and check them as files are checked.
+
+        Args:
+            interactions: columns `user` and `item`, one row per pair; optionally `split` (train,
+                valid, test, or 0, 1, 2), `time` and `rating`. Names as in files (`user_id`,
+                `userID`, `x_label`, …) are accepted too. Without `split`, runs split 8:1:1 per
+                user at random.
+            items: a column `item` (or that name as index) and text columns, which are joined.
+            images: token → image file; the files are copied.
+            features: name → vectors, indexed by item token. A name that is a modality (text,
+                image, audio, fused) is of that modality, any other is fused. Items without a row
+                are missing.
+            name: of the data set.
+            folder: gets a subfolder `name`; default: a temporary folder, which is deleted with the
+                object or at the end of the process.
+
+        Raises:
+            DataError, FeatureError, SettingError: a column is missing, a value cannot be used, or
+                the folder exists already.
+        """
+        check_name(name, "data set", DataError)
+        keeper: weakref.finalize | None = None
+        if folder is None:
+            parent = Path(tempfile.mkdtemp(prefix="alignrec-"))
+            place = parent / name
+        else:
+            parent, place = Path(folder), inside(Path(folder), name)
+            if os.path.lexists(place):
+                raise DataError(
+                    f"The folder of data set {name!r} exists already.",
+                    found=f"{place}",
+                    expected="a name that is not taken; nothing is overwritten",
+                    hint="delete it, or choose another name or folder",
+                )
+        try:
+            place.mkdir(parents=True)
+            _write(place, interactions, items, images or {}, features or {})
+        except BaseException:
+            shutil.rmtree(parent if folder is None else place, ignore_errors=True)
+            raise
+        made = cls(place, tuple(features or ()))
+        if folder is None:
+            keeper = weakref.finalize(made, shutil.rmtree, parent, ignore_errors=True)
+        made._keeper = keeper
+        return made
+
+    _keeper: weakref.finalize | None = None
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r} in {str(self.folder.parent)!r})"
+
+    def _repr_html_(self) -> str:
+        return facts_table(
+            self.name,
+            {"folder": self.folder, "features": ", ".join(self.features) or "none given"},
+        )
+
+
+def _write(
+    place: Path,
+    interactions: pd.DataFrame,
+    items: pd.DataFrame | None,
+    images: Mapping[Any, str | os.PathLike[str]],
+    features: Mapping[str, pd.DataFrame],
+) -> None:
+    path = place / f"{place.name}.inter"
+    _write_tabs(path, _interactions(interactions))
+    known = pd.Index(pd.unique(read_interactions(path).items))
+    names = {_token(item, "images"): Path(file) for item, file in images.items()}
+    if items is not None or names:
+        _write_items(place, items, names, known)
+    for name, frame in features.items():
+        _write_features(place, name, frame, known)
+
+
+def _interactions(frame: pd.DataFrame) -> pd.DataFrame:
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(
+            "The interactions are no data frame.",
+            found=type(frame).__name__,
+            expected="a pandas DataFrame with columns user and item",
+        )
+    out: dict[str, list[str]] = {}
+    used = set()
+    for column, accepted in NAMES.items():
+        found = [name for name in accepted if name in frame.columns]
+        if len(found) > 1 or (not found and column in ("userID", "itemID")):
+            raise DataError(
+                f"The interactions have {'several columns' if found else 'no column'} for "
+                f"{accepted[0]}.",
+                found=f"columns {', '.join(map(str, frame.columns))}",
+                expected=f"one of {', '.join(accepted)}",
+            )
+        if not found:
+            continue
+        used.add(found[0])
+        values = frame[found[0]].tolist()
+        if column == LABEL_COLUMN:
+            out[column] = [str(SPLIT_LABELS.get(value, value)) for value in values]
+        else:
+            out[column] = [_token(value, found[0]) for value in values]
+    if unknown := [str(name) for name in frame.columns if name not in used]:
+        raise DataError(
+            f"The interactions have a column {unknown[0]!r} that nothing reads.",
+            found=f"columns {', '.join(map(str, frame.columns))}",
+            expected="user, item, and optionally split, time and rating",
+            hint="drop it: interactions.drop(columns=[…])",
+        )
+    return pd.DataFrame(out)
+
+
+def _token(value: Any, column: str) -> str:
+    """A cell as text that a tab-separated file can hold.
+
+    Raises:
+        DataError: it is empty, missing, a truth value, or has a tab or a line break in it.
+    """
+    if isinstance(value, float) and column not in ("rating", "time", "timestamp"):
+        if not value.is_integer():
+            raise _bad(value, column)
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, np.number)):
+        raise _bad(value, column)
+    text = repr(float(value)) if isinstance(value, (float, np.floating)) else str(value)
+    if not text or text != text.strip() or any(c in text for c in '\t\r\n"') or text == "nan":
+        raise _bad(value, column)
+    return text
+
+
+def _bad(value: Any, column: str) -> DataError:
+    return DataError(
+        f"The column {column!r} has a value that cannot be used.",
+        found=repr(value),
+        expected="text or numbers, not empty, without tabs, quotes and line breaks",
+    )
+
+
+def _write_tabs(path: Path, frame: pd.DataFrame) -> None:
+    with atomic_write(path, "w") as handle:
+        handle.write("\t".join(frame.columns) + "\n")
+        for row in frame.itertuples(index=False, name=None):
+            handle.write("\t".join(row) + "\n")
+
+
+def _write_items(
+    place: Path, items: pd.DataFrame | None, images: Mapping[str, Path], known: pd.Index
+) -> None:
+    table = pd.DataFrame(index=pd.Index([], dtype=object)) if items is None else items
+    column = next((name for name in ITEM_NAMES if name in table.columns), None)
+    ids = table.index if column is None else table[column]
+    if items is not None and column is None and table.index.name not in ITEM_NAMES:
+        raise DataError(
+            "The items have no column item.",
+            found=f"columns {', '.join(map(str, table.columns))}",
+            expected=f"one of {', '.join(ITEM_NAMES)}, as a column or as the index",
+        )
+    texts = table if column is None else table.drop(columns=[column])
+    out = pd.DataFrame({"item_id": [_token(value, "item") for value in ids]}, dtype=object)
+    for name in texts.columns:
+        out[str(name)] = [_text(value) for value in texts[name]]
+    further = [item for item in images if item not in set(out["item_id"])]
+    out = pd.concat([out, pd.DataFrame({"item_id": further})], ignore_index=True).fillna("")
+    if unknown := sorted(set(images) - set(known)):
+        raise DataError(
+            f"There is an image of an item without interactions: {unknown[0]!r}.",
+            found=f"{len(unknown):,} such items",
+            expected="tokens of the interactions",
+        )
+    if images:
+        (place / "images").mkdir()
+        files = {}
+        for number, (item, source) in enumerate(images.items()):
+            files[item] = f"{number}{source.suffix.lower()}"
+            _copy(source, place / "images" / files[item], item)
+        out["image"] = [files.get(item, "") for item in out["item_id"]]
+    _write_tabs(place / "items.tsv", out)
+
+
+def _copy(source: Path, target: Path, item: str) -> None:
+    if not source.is_file():
+        raise DataError(
+            f"The image of item {item!r} is no file.",
+            found=f"{source}",
+            expected="the path of an image",
+        )
+    shutil.copyfile(source, target)
+
+
+def _text(value: Any) -> str:
+    """A text cell: missing values are empty, white space is one blank."""
+    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
+        return ""
+    return " ".join(str(value).replace('"', "'").split())
+
+
+def _write_features(place: Path, name: str, frame: pd.DataFrame, known: pd.Index) -> None:
+    check_name(name, "feature set", SettingError)
+    if not isinstance(frame, pd.DataFrame):
+        raise FeatureError(
+            f"The features {name!r} are no data frame.",
+            found=type(frame).__name__,
+            expected="a pandas DataFrame of numbers, indexed by item",
+        )
+    index = pd.Index([_token(value, f"index of features {name}") for value in frame.index])
+    if index.has_duplicates or not known.isin(index).any():
+        raise FeatureError(
+            f"The index of the features {name!r} is not made of the items.",
+            found=f"{int(index.duplicated().sum()):,} tokens repeat; first {index[:1].tolist()}",
+            expected="one row per item token of the interactions",
+        )
+    try:
+        values = frame.to_numpy(dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise FeatureError(
+            f"The features {name!r} are not numbers.", found=str(error), expected="float columns"
+        ) from error
+    place_of = index.get_indexer(known)
+    rows = np.where((place_of >= 0)[:, None], values[place_of], np.float32(0))
+    missing = known[(place_of < 0) | ~rows.any(axis=1)]
+    save_features(
+        place / f"{name}.npy",
+        rows,
+        name=name,
+        modality=name if name in MODALITIES else "fused",  # type: ignore[arg-type]
+        encoder="a data frame",
+        settings={},
+        source=place.name,
+        items=known.tolist(),
+        missing=missing.tolist(),
+    )

@@ -1,0 +1,218 @@
+"""Runs and protocols called from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from alignrec_recbole.api.dataset import Dataset
+from alignrec_recbole.errors import SettingError
+from alignrec_recbole.protocols.run import run_protocol as _run_protocol
+from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
+from alignrec_recbole.runs.record import RunRecord
+from alignrec_recbole.runs.run import run_one
+from alignrec_recbole.runs.spec import RunSpec
+
+Convention = Literal["mmrec", "recbole"]
+Names = str | Sequence[str]
+EXAMPLE = 'run(model="BPR", dataset="ml-100k", output="results")'
+PathLike = str | os.PathLike[str]
+
+
+@overload
+def run(spec: RunSpec, *, overwrite: bool = False, command: str | None = None) -> RunRecord: ...
+@overload
+def run(
+    *,
+    model: Names,
+    dataset: str | Dataset,
+    features: Names = (),
+    seeds: int | Iterable[int] = 999,
+    epochs: int | None = None,
+    convention: Convention | None = None,
+    output: PathLike,
+    data_path: PathLike | None = None,
+    features_path: PathLike | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    save: bool = True,
+    progress: bool = True,
+    **settings: Any,
+) -> list[RunRecord]: ...
+def run(
+    spec: RunSpec | None = None,
+    *,
+    overwrite: bool = False,
+    command: str | None = None,
+    **given: Any,
+) -> RunRecord | list[RunRecord]:
+    """Train and rank models on a data set, or read the records of runs that are finished.
+
+    `run(RunSpec(…))` makes one run and returns its record. With keywords, every model is run with
+    every seed, one after the other, and the records are returned in this order.
+
+    Args:
+        model: name, or several.
+        dataset: name of a data set or of a folder in `data_path`; or a `Dataset`.
+        features: feature sets, as `--features`; default: `lsa` for models that need features.
+        seeds: training seed, or several.
+        epochs: maximum number of epochs; a larger one continues.
+        convention: what lists exclude, `mmrec` or `recbole`; default: the data set's.
+        output: folder of records and models; nothing is written elsewhere.
+        data_path: folder that contains the data sets' folders.
+        features_path: folder that is searched for feature files first.
+        device: auto, cpu, cuda or cuda:N.
+        overwrite: run again what is finished.
+        save: keep the trained models, for `load_model`.
+        progress: show what is done and a progress bar, on standard error or in the notebook.
+        settings: of the model, the trainer or RecBole, as `--set`: `learning_rate=0.002`.
+
+    Raises:
+        SettingError, UnknownNameError, DataError, FeatureError: an argument or a file cannot be
+            used.
+        Interrupted: Ctrl-C; calling again resumes the run.
+    """
+    if spec is not None:
+        if not isinstance(spec, RunSpec) or given:
+            raise SettingError(
+                "run takes either one RunSpec or keywords.",
+                found=", ".join([type(spec).__name__, *given]),
+                expected=f"run(RunSpec(…)), or {EXAMPLE}",
+            )
+        return run_one(spec, overwrite=overwrite, command=command)
+    if absent := [name for name in ("model", "dataset", "output") if name not in given]:
+        raise SettingError(
+            f"run needs {', '.join(absent)}.",
+            found=", ".join(given) or "no keywords",
+            expected=EXAMPLE,
+        )
+    return _run_models(overwrite=overwrite, command=command, **given)
+
+
+def _run_models(
+    *,
+    model: Names,
+    seeds: int | Iterable[int] = 999,
+    features: Names = (),
+    overwrite: bool,
+    command: str | None,
+    save: bool = True,
+    **given: Any,
+) -> list[RunRecord]:
+    entries = [resolve(name) for name in _names(model)]
+    specs = [
+        _spec(
+            model=entry.name,
+            features=_names(features) if entry.needs_features else (),
+            seed=seed,
+            save=save,
+            **given,
+        )
+        for entry in entries
+        for seed in _seeds(seeds)
+    ]
+    return [run_one(spec, overwrite=overwrite, command=command) for spec in specs]
+
+
+def run_protocol(
+    protocol: str,
+    *,
+    dataset: str | Dataset,
+    output: PathLike,
+    features: Names = (),
+    models: Names = (),
+    seeds: int | Iterable[int] | None = None,
+    overwrite: bool = False,
+    **given: Any,
+) -> list[RunRecord]:
+    """Compute an evaluation protocol and return its records; finished ones are read.
+
+    Args:
+        protocol: zero-shot, item-cf, mask-modality, long-tail, cold-start, diagnostics or full.
+        dataset, output: as in `run`.
+        features: feature sets; default: `lsa`.
+        models: models to train, rankers, or stored rankings, as the protocol has them.
+        seeds: training seeds, where a model is trained.
+        overwrite: compute again what is finished.
+        given: further arguments and settings of `run`.
+
+    Raises:
+        UnknownNameError, SettingError: there is no such protocol, or it does not use an argument.
+    """
+    chosen = _names(features) or (() if protocol in ("long-tail", "full") else DEFAULT_FEATURES)
+    spec = _spec(
+        model="", protocol=protocol, features=chosen, dataset=dataset, output=output, **given
+    )
+    wanted = None if seeds is None else tuple(_seeds(seeds))
+    return list(_run_protocol(spec, _names(models), wanted, overwrite))
+
+
+def _spec(
+    *,
+    dataset: str | Dataset,
+    output: PathLike,
+    convention: Convention | None = None,
+    data_path: PathLike | None = None,
+    features_path: PathLike | None = None,
+    epochs: int | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    model: str,
+    features: tuple[str, ...],
+    protocol: str = "full",
+    seed: int = 999,
+    save: bool = True,
+    **settings: Any,
+) -> RunSpec:
+    if isinstance(dataset, Dataset):
+        if data_path is not None:
+            raise SettingError(
+                "A Dataset has a folder of its own.",
+                found=f"data_path = {data_path!s}",
+                expected="no data_path with it",
+            )
+        data_path = dataset.folder.parent
+    if convention not in (None, "mmrec", "recbole"):
+        raise SettingError(
+            "convention names no evaluation convention.",
+            found=repr(convention),
+            expected="'mmrec', 'recbole' or None",
+        )
+    return RunSpec(
+        model=model,
+        dataset=dataset.name if isinstance(dataset, Dataset) else dataset,
+        features=features,
+        protocol=protocol,
+        setting=convention,
+        seed=seed,
+        data_path=Path(data_path) if data_path is not None else None,
+        features_path=Path(features_path) if features_path is not None else None,
+        output=Path(output),
+        epochs=epochs,
+        overrides=settings,
+        device=device,
+        progress=progress,
+        save=save,
+    )
+
+
+def _names(given: Names) -> tuple[str, ...]:
+    """One name or several.
+
+    >>> _names("BPR,Pop"), _names(["BPR"])
+    (('BPR', 'Pop'), ('BPR',))
+    """
+    if isinstance(given, str):
+        return tuple(name.strip() for name in given.split(",") if name.strip())
+    return tuple(given)
+
+
+def _seeds(given: int | Iterable[int]) -> list[int]:
+    """One seed or several.
+
+    >>> _seeds(999), _seeds(range(2))
+    ([999], [0, 1])
+    """
+    return [given] if isinstance(given, int) else list(given)

@@ -1,0 +1,351 @@
+"""A trained model by user and item tokens: lists, vectors, similar items."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from alignrec_recbole.api.scoring import Ranker
+from alignrec_recbole.errors import DataError, RecordError, SettingError, UnknownNameError
+from alignrec_recbole.io.html import facts_table
+from alignrec_recbole.io.suggest import suggest
+from alignrec_recbole.runs.record import RunRecord, read_record
+from alignrec_recbole.runs.saved_model import (
+    CARD_SUFFIX,
+    FOLDER_NAMES,
+    MAX_TABLE_BYTES,
+    SUFFIX,
+    ModelCard,
+    SavedModel,
+    model_paths,
+    read_model,
+)
+
+Exclude = Literal["run", "train", "seen"]
+MAX_LIST = 1_000_000  # items per user
+AGAIN = "run it again with --overwrite (in Python: overwrite=True)"
+
+
+class TrainedModel:
+    """A model that a run has kept; see `load_model`.
+
+    Everything is by token, as ids are written in the data. Nothing is trained or changed, and
+    neither interactions nor features are needed.
+    """
+
+    def __init__(self, saved: SavedModel) -> None:
+        self._saved = saved
+        self._ranker = Ranker(saved)
+        self._users = pd.Index(saved.users)
+        self._items = pd.Index(saved.items)
+
+    @property
+    def card(self) -> ModelCard:
+        """Model, data set, features, settings and test metrics of the run."""
+        return self._saved.card
+
+    @property
+    def users(self) -> list[str]:
+        """Tokens of all users."""
+        return list(self._saved.users)
+
+    @property
+    def items(self) -> list[str]:
+        """Tokens of all items."""
+        return list(self._saved.items)
+
+    def recommend(
+        self,
+        users: str | int | Iterable[Any] | None = None,
+        k: int = 20,
+        exclude: Exclude | None = "run",
+        items: Iterable[Any] | None = None,
+    ) -> pd.DataFrame:
+        """The k items with the largest scores for each user.
+
+        Args:
+            users: tokens, or one; None: all users.
+            k: items per user; fewer where there are no more candidates.
+            exclude: what a list leaves out: `train`, the user's training items; `seen`, the
+                training and validation items; `run`, what the run's evaluation left out, which is
+                `train` under the convention mmrec and `seen` under recbole; None, nothing.
+            items: tokens of the only items that may be listed; None: all.
+
+        Returns:
+            columns user, rank (from 1), item and score, in the order of `users`. With
+            `exclude="run"`, these are the lists of the run's test ranking, item by item.
+
+        Raises:
+            UnknownNameError: a user or an item was not in the data.
+            SettingError: k or exclude is out of range.
+        """
+        _check_length(k)
+        names = self._saved.users if users is None else tokens(users)
+        ids = self._ids(self._users, names, "user")
+        wanted = None if items is None else self._ids(self._items, tokens(items), "item")
+        found, scores = self._ranker.lists(ids, int(k), self._excluded(exclude), wanted)
+        row, column = np.nonzero(found >= 0)
+        return pd.DataFrame(
+            {
+                "user": self._saved.users[ids[row] - 1],
+                "rank": column + 1,
+                "item": self._saved.items[found[row, column] - 1],
+                "score": scores[row, column],
+            }
+        )
+
+    def user_vectors(self) -> pd.DataFrame:
+        """Final vectors of the users: one row per user, indexed by token.
+
+        Raises:
+            SettingError: the model does not score by an inner product.
+        """
+        return self._vectors("users", self._users)
+
+    def item_vectors(self) -> pd.DataFrame:
+        """Final vectors of the items: one row per item, indexed by token.
+
+        Raises:
+            SettingError: the model does not score by an inner product.
+        """
+        return self._vectors("items", self._items)
+
+    def similar_items(self, items: str | int | Iterable[Any], k: int = 10) -> pd.DataFrame:
+        """The k items nearest to each item.
+
+        By the cosine of item vectors, or by the model's own matrix of items × items. Equal
+        similarities are in the order of the items. An item is not listed for itself.
+
+        Returns:
+            columns item, rank (from 1), similar and similarity.
+
+        Raises:
+            SettingError: the model has neither, or k is out of range.
+            UnknownNameError: an item was not in the data.
+        """
+        _check_length(k)
+        ids = self._ids(self._items, tokens(items), "item")
+        rows = []
+        for item in ids:
+            values = self.similarities(item)
+            values[item] = -np.inf
+            order = np.argsort(-values[1:], kind="stable")[: min(k, len(self._items) - 1)] + 1
+            rows.append((item, order, values[order]))
+        count = [len(order) for _, order, _ in rows]
+        return pd.DataFrame(
+            {
+                "item": np.repeat(self._saved.items[ids - 1], count),
+                "rank": np.concatenate([np.arange(1, n + 1) for n in count]) if count else [],
+                "similar": _joined([self._saved.items[order - 1] for _, order, _ in rows]),
+                "similarity": _joined([values for _, _, values in rows]),
+            }
+        )
+
+    def similarities(self, item: int) -> np.ndarray:
+        """Similarity of an item with every item [item_num] by internal ids."""
+        tables = self._saved.tables
+        if "similarity" in tables:
+            row = tables["similarity"][[item]]
+            return (row.toarray() if sp.issparse(row) else np.array(row)).ravel().astype(float)
+        if "items" not in tables:
+            raise self._no_vectors("similar items")
+        vectors = tables["items"]
+        norms = np.linalg.norm(vectors, axis=1)
+        lengths = norms * norms[item]
+        lengths[lengths == 0] = 1  # a zero vector resembles none
+        return np.asarray(vectors @ vectors[item] / lengths, dtype=float)
+
+    def explain(self, lists: pd.DataFrame) -> pd.DataFrame:
+        """`recommend`'s table with the training item of the user nearest to each listed item.
+
+        The column `nearest_training_item` is the training item with the largest similarity, as
+        `similar_items` has it, and `similarity` is that value. It is a neighbour in the model's
+        space, not a cause: the model did not compute the score from it alone.
+
+        Raises:
+            SettingError: the model has no similarities.
+        """
+        users = self._ids(self._users, list(lists["user"]), "user")
+        items = self._ids(self._items, list(lists["item"]), "item")
+        train = self._saved.train
+        known: dict[int, np.ndarray] = {}
+        nearest: list[str | None] = []
+        values: list[float] = []
+        for user, item in zip(users, items, strict=True):
+            own = train.indices[train.indptr[user] : train.indptr[user + 1]]
+            own = own[own != item]
+            if item not in known:
+                known[item] = self.similarities(item)
+            if not len(own):
+                nearest.append(None)
+                values.append(np.nan)
+                continue
+            best = own[np.argmax(known[item][own])]
+            nearest.append(self._saved.items[best - 1])
+            values.append(float(known[item][best]))
+        return lists.assign(nearest_training_item=nearest, similarity=values)
+
+    def tables(self) -> SavedModel:
+        """The stored tables by internal ids, for export."""
+        return self._saved
+
+    def _excluded(self, exclude: str | None) -> sp.csr_matrix | None:
+        if exclude == "run":
+            exclude = "seen" if self.card.setting == "recbole" else "train"
+        if exclude is None:
+            return None
+        if exclude == "train":
+            return self._saved.train
+        if exclude == "seen":
+            return sp.csr_matrix(self._saved.train + self._saved.valid)
+        raise SettingError(
+            "exclude names nothing that can be excluded.",
+            found=repr(exclude),
+            expected="'run', 'train', 'seen' or None",
+        )
+
+    def _vectors(self, table: str, tokens: pd.Index) -> pd.DataFrame:
+        if table not in self._saved.tables:
+            raise self._no_vectors("vectors")
+        values = self._saved.tables[table][1:]
+        return pd.DataFrame(values, index=tokens.rename(table[:-1]), copy=True)
+
+    def _no_vectors(self, what: str) -> SettingError:
+        return SettingError(
+            f"{self.card.model} has no {what}: it does not score by vectors of users and items.",
+            found=f"a saved model of kind {self.card.kind}",
+            expected="kind vectors" + (", or similarity" if what == "similar items" else ""),
+            hint="recommend works with every kind",
+        )
+
+    def _ids(self, index: pd.Index, names: Sequence[str] | np.ndarray, what: str) -> np.ndarray:
+        """Internal ids of tokens.
+
+        Raises:
+            UnknownNameError: with the number of unknown ones and an example.
+        """
+        found = index.get_indexer(pd.Index(names, dtype=object))
+        unknown = np.flatnonzero(found < 0)
+        if len(unknown):
+            name = str(names[unknown[0]])
+            near = suggest(name, index) if len(index) <= 100_000 else ""
+            raise UnknownNameError(
+                f"Unknown {what} {name!r}.{near}",
+                found=f"{len(unknown):,} of {len(names):,} {what}s that were not in the data",
+                expected=f"tokens of {self.card.dataset}, as they are written in the data",
+                hint="a model of ids knows nothing of new users and items: train it again with "
+                "their interactions",
+            )
+        return found.astype(np.int64) + 1
+
+    def __repr__(self) -> str:
+        card = self.card
+        return (
+            f"TrainedModel({card.model} on {card.dataset}, features {card.features}, "
+            f"seed {card.seed}: {card.users:,} users, {card.items:,} items, {card.kind})"
+        )
+
+    def _repr_html_(self) -> str:
+        card = self.card
+        facts = {
+            "data set": card.dataset,
+            "features": card.features,
+            "seed": card.seed,
+            "users, items": f"{card.users:,}, {card.items:,}",
+            "scores by": card.kind,
+            **{name: f"{value:.4f}" for name, value in card.metrics.items() if "@20" in name},
+        }
+        return facts_table(card.model, facts)
+
+
+def _check_length(k: Any) -> None:
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or not 1 <= k <= MAX_LIST:
+        raise SettingError("k is no number of items.", found=repr(k), expected=f"1 to {MAX_LIST:,}")
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray | list:
+    return np.concatenate(parts) if parts else []
+
+
+def tokens(given: Any) -> list[str]:
+    """One token or several, as text.
+
+    >>> tokens("u1"), tokens(7), tokens(["a", 3])
+    (['u1'], ['7'], ['a', '3'])
+    """
+    several = [given] if isinstance(given, (str, int, np.integer)) else given
+    try:
+        found = list(several)
+    except TypeError:
+        found = [several]
+    for token in found:
+        if not isinstance(token, (str, int, np.integer)) or isinstance(token, bool):
+            raise DataError(
+                "A token is neither text nor a whole number.",
+                found=f"{type(token).__name__} {token!r}",
+                expected="ids as they are written in the data",
+            )
+    return [str(token) for token in found]
+
+
+def load_model(source: RunRecord | str | os.PathLike[str]) -> TrainedModel:
+    """Load a trained model.
+
+    Args:
+        source: a record of a run; the path of a record, of a saved model (`.safetensors` or the
+            `.json` beside it), or of a folder that `export` has written.
+
+    Raises:
+        RecordError: there is no model, or it is damaged or not the one that the record describes.
+    """
+    if isinstance(source, RunRecord):
+        if source.path is None:
+            raise RecordError(
+                "The record does not say where it is stored.",
+                found="a record made in memory",
+                expected="one from run, load_records or read_record, or a path",
+            )
+        return _of_record(source, source.path)
+    path = Path(source)
+    if path.is_dir():
+        return TrainedModel(read_model(*(path / name for name in FOLDER_NAMES)))
+    if path.suffix == SUFFIX:
+        return TrainedModel(read_model(path, path.with_suffix(CARD_SUFFIX)))
+    if path.with_suffix(SUFFIX).exists():
+        return TrainedModel(read_model(path.with_suffix(SUFFIX), path))
+    return _of_record(read_record(path), path)
+
+
+def _of_record(record: RunRecord, record_path: Path) -> TrainedModel:
+    path, card_path = model_paths(record, record_path)
+    name = f"{record.model} on {record.dataset}, seed {record.seed}"
+    if record.weights is None:
+        raise RecordError(
+            f"The run of {name} has kept no model.",
+            found=f"no weights in the record {record_path.name}",
+            expected="a run of protocol full that was made by this version without --no-save, and "
+            f"whose model scores by vectors or has tables of at most {MAX_TABLE_BYTES:,} bytes",
+            hint=AGAIN,
+        )
+    if not os.path.lexists(path):
+        raise RecordError(
+            f"The model of {name} is not beside its record.",
+            found=f"nothing at {path}",
+            expected=f"{path.name}, {record.weights['bytes']:,} bytes, and its card",
+            hint=f"copy it there, or {AGAIN}",
+        )
+    saved = read_model(path, card_path)
+    if saved.card.sha256 != record.weights["sha256"]:
+        raise RecordError(
+            f"{path.name} is not the model that the record of {name} describes.",
+            found=f"SHA-256 {saved.card.sha256[:12]}…",
+            expected=f"{record.weights['sha256'][:12]}…",
+            hint=AGAIN,
+        )
+    return TrainedModel(saved)

@@ -1,0 +1,148 @@
+"""A finished run's model, stored beside its record for `load_model`, `recommend` and `export`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from alignrec_recbole._version import __version__
+from alignrec_recbole.evaluation.ranking import Ranking, block_users, user_blocks
+from alignrec_recbole.runs.prepare import PreparedRun
+from alignrec_recbole.runs.saved_model import (
+    CARD_SUFFIX,
+    FOLDER,
+    MAX_TABLE_BYTES,
+    SUFFIX,
+    Kind,
+    ModelCard,
+    SavedModel,
+    sums_of_rows,
+    write_model,
+)
+from alignrec_recbole.runtime.progress import announce
+
+if TYPE_CHECKING:
+    from alignrec_recbole.training.trainer import MultimodalTrainer
+
+CHECKED_USERS = 64  # whose scores by a similarity must equal the model's
+_SIMILARITY = ("item_similarity", "w", "neighbours")  # attributes of RecBole's models and of ours
+
+
+def keep(
+    prepared: PreparedRun,
+    trainer: MultimodalTrainer,
+    ranking: Ranking,
+    metrics: dict[str, float],
+) -> dict[str, Any] | None:
+    """Write the model of a run whose test split was ranked.
+
+    Returns:
+        file name, SHA-256 and bytes, for the record; None if the model would be too large, which is
+        announced.
+    """
+    train, valid, _ = prepared.splits
+    shape = (train.user_num, train.item_num)
+    histories = _csr(train, shape)
+    found = _tables(trainer, ranking.users, histories)
+    if found is None:
+        announce(
+            f"the model of {prepared.spec.model} is not kept: its scores of all users and items "
+            f"have {4 * shape[0] * shape[1]:,} bytes, and at most {MAX_TABLE_BYTES:,} are kept"
+        )
+        return None
+    kind, tables = found
+    card = ModelCard(
+        kind=kind,
+        model=prepared.spec.model,
+        dataset=prepared.spec.dataset,
+        features=prepared.feature_name,
+        setting=prepared.config["setting"],
+        seed=prepared.spec.seed,
+        users=shape[0] - 1,
+        items=shape[1] - 1,
+        list_length=ranking.items.shape[1],
+        metrics=metrics,
+        config=prepared.effective_config,
+        config_sha256=prepared.config_hash,
+        package_version=__version__,
+        sha256="0" * 64,
+    )
+    path = prepared.path(FOLDER, SUFFIX)
+    model = SavedModel(
+        card,
+        users=train.field2id_token[train.uid_field][1:],
+        items=train.field2id_token[train.iid_field][1:],
+        train=histories,
+        valid=_csr(valid, shape),
+        ranked=ranking.users,
+        tables=tables,
+    )
+    written = write_model(path, prepared.path(FOLDER, CARD_SUFFIX), model)
+    return {"file": path.name, "sha256": written.sha256, "bytes": path.stat().st_size}
+
+
+def forget(prepared: PreparedRun) -> None:
+    """Delete the model that an earlier run of this configuration and seed left."""
+    for suffix in (SUFFIX, CARD_SUFFIX):
+        prepared.path(FOLDER, suffix).unlink(missing_ok=True)
+
+
+def _csr(split: Any, shape: tuple[int, int]) -> sp.csr_matrix:
+    users = split.inter_feat[split.uid_field].numpy()
+    items = split.inter_feat[split.iid_field].numpy()
+    matrix = sp.csr_matrix((np.ones(len(users), dtype=bool), (users, items)), shape=shape)
+    matrix.sum_duplicates()
+    matrix.sort_indices()
+    return matrix
+
+
+@torch.inference_mode()
+def _tables(
+    trainer: MultimodalTrainer, ranked: np.ndarray, histories: sp.csr_matrix
+) -> tuple[Kind, dict[str, Any]] | None:
+    """The smallest tables that give the model's scores exactly."""
+    model = trainer.model
+    n_users, n_items = histories.shape
+    scores = trainer.scorer(n_items)
+    vectors = model.scoring_vectors() if hasattr(model, "scoring_vectors") else None
+    if vectors is not None and all(part.dtype == torch.float32 for part in vectors):
+        users, items = (part.detach().cpu().numpy() for part in vectors)
+        return "vectors", {"users": users, "items": items}
+    similarity = _similarity(model, scores, ranked, histories)
+    if similarity is not None:
+        return "similarity", {"similarity": similarity}
+    if 4 * n_users * n_items > MAX_TABLE_BYTES:
+        return None
+    table = np.zeros((n_users, n_items), dtype=np.float32)
+    for users in user_blocks(ranked, n_users, block_users(n_items, trainer.device)):
+        part = scores(torch.from_numpy(users).to(trainer.device))
+        table[users] = part.view(len(users), n_items).cpu().numpy()
+    return "scores", {"scores": table}
+
+
+def _similarity(
+    model: Any, scores: Any, ranked: np.ndarray, histories: sp.csr_matrix
+) -> np.ndarray | sp.csr_matrix | None:
+    """A model's matrix of items × items, if the sum of its rows gives the model's very scores."""
+    n_items = histories.shape[1]
+    for name in _SIMILARITY:
+        matrix: Any = getattr(model, name, None)
+        if sp.issparse(matrix):
+            matrix = sp.csr_matrix(matrix)
+            size = 8 * matrix.nnz
+        elif isinstance(matrix, np.ndarray):
+            matrix = np.asarray(matrix)  # no np.matrix
+            size = matrix.nbytes
+        else:
+            continue
+        square = matrix.shape == (n_items, n_items) and matrix.dtype == np.float32
+        if not square or size > MAX_TABLE_BYTES:
+            continue
+        users = ranked[:CHECKED_USERS]
+        expected = scores(torch.from_numpy(users)).view(len(users), n_items).cpu().numpy()
+        if np.array_equal(expected, sums_of_rows(histories[users], matrix)):
+            return matrix
+    return None
