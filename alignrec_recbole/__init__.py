@@ -16,6 +16,7 @@ from alignrec_recbole.compat.patching import before_import
 
 if TYPE_CHECKING:
     from alignrec_recbole.api.dataset import Dataset
+    from alignrec_recbole.api.export import export_features, export_model
     from alignrec_recbole.api.results import load_records, load_results
     from alignrec_recbole.api.running import run, run_protocol
     from alignrec_recbole.api.trained_model import TrainedModel, load_model
@@ -36,6 +37,8 @@ __all__ = [
     "RunSpec",
     "TrainedModel",
     "__version__",
+    "export_features",
+    "export_model",
     "list_models",
     "load_features",
     "load_model",
@@ -54,6 +57,8 @@ _DEFINED_IN = {
     "RunRecord": "runs.record",
     "RunSpec": "runs.spec",
     "TrainedModel": "api.trained_model",
+    "export_features": "api.export",
+    "export_model": "api.export",
     "list_models": "registry.models",
     "load_features": "features.table",
     "load_model": "api.trained_model",

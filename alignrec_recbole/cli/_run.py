@@ -211,10 +211,10 @@ def _line(record: RunRecord) -> str:
     names = [record.protocol, record.model] if record.protocol != "full" else [record.model]
     ranker = " ".join(dict.fromkeys(name for name in names if name != "none"))
     epochs = f"{record.epochs} epochs, " if record.epochs else ""
-    model = f", model {file_size(record.weights['bytes'])}" if record.weights else ""
+    model = f"model {file_size(record.weights['bytes'])}, " if record.weights else ""
     return (
         f"{ranker} {record.dataset} {record.features} seed {record.seed}: "
-        f"{values} ({epochs}{record.seconds['total']:.0f} s{model})"
+        f"{values} ({epochs}{model}{record.seconds['total']:.0f} s)"
     )
 
 

@@ -16,11 +16,13 @@ from alignrec_recbole.cli import _endings, _options
 from alignrec_recbole.cli._command import as_typed, program_name
 from alignrec_recbole.cli.doctor import doctor
 from alignrec_recbole.cli.download import download
+from alignrec_recbole.cli.export import export
 from alignrec_recbole.cli.import_amazon import import_amazon
 from alignrec_recbole.cli.list_names import list_names
 from alignrec_recbole.cli.merge_shards import merge_shards
 from alignrec_recbole.cli.prepare import prepare
 from alignrec_recbole.cli.pretrain import pretrain
+from alignrec_recbole.cli.recommend import recommend
 from alignrec_recbole.cli.report import report
 from alignrec_recbole.cli.run import run
 from alignrec_recbole.cli.run_spec import run_spec
@@ -73,6 +75,7 @@ class Program(cloup.Group):
     cls=Program,
     sections=[
         cloup.Section("Experiments", [run, suite, report]),
+        cloup.Section("Trained models", [recommend, export]),
         cloup.Section(
             "Data and features", [download, import_amazon, prepare, merge_shards, pretrain]
         ),
