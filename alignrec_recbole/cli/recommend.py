@@ -11,7 +11,7 @@ import cloup
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._options import option
 
-MAX_LIST_BYTES = 1 << 30  # of a file of tokens
+MAX_IDS_BYTES = 1 << 30  # of a file of tokens
 MOST_ROWS = 1000  # of a table in the terminal
 
 
@@ -87,11 +87,12 @@ def recommend(**given: Any) -> int:
         return 0
     from tabulate import tabulate
 
+    shown = lists.head(MOST_ROWS)
     rows = [
-        [printable(cell, 60) if isinstance(cell, str) else cell for cell in row]
-        for row in lists.head(MOST_ROWS).itertuples(index=False, name=None)
+        [f"{cell:.6g}" if isinstance(cell, float) else printable(str(cell), 60) for cell in row]
+        for row in shown.itertuples(index=False, name=None)
     ]
-    print(tabulate(rows, headers=list(lists.columns), disable_numparse=[0, 2, 4], floatfmt=".6g"))
+    print(tabulate(rows, headers=list(shown.columns), disable_numparse=True))
     if len(lists) > MOST_ROWS:
         print(f"… {len(lists):,} rows in all; --to FILE writes them")
     return 0
@@ -105,7 +106,7 @@ def _tokens(text: str | None) -> list[str] | None:
     if text is None:
         return None
     if is_regular_file(Path(text)):
-        lines = read_text(Path(text), what="list of ids", max_bytes=MAX_LIST_BYTES).splitlines()
+        lines = read_text(Path(text), what="list of ids", max_bytes=MAX_IDS_BYTES).splitlines()
         found = [line.strip() for line in lines]
     else:
         found = [token.strip() for token in text.split(",")]
