@@ -34,7 +34,8 @@ from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.errors import DataError, WriteError
 from alignrec_recbole.io.files import atomic_write, inside
 from alignrec_recbole.io.opening import is_regular_file
-from alignrec_recbole.runs.record import read_record
+from alignrec_recbole.runs.config_hash import config_hashes
+from alignrec_recbole.runs.record import read_record, read_runs, record_stem
 
 CASES = [
     Bad(
@@ -110,6 +111,38 @@ def test_overwrite_replaces_a_damaged_record_and_nothing_else(place: Place, name
             check_verb_refused(answer, path.name, kind="RecordError")
             assert os.path.lexists(path)
         assert files(place.output / "runs" / "block_world" / "AlignRec") == others
+
+
+def test_a_damaged_record_under_the_name_of_an_earlier_version_is_no_missing_one(
+    place: Place,
+) -> None:
+    line = ["--dataset", "block_world", "--protocol", "zero-shot", "--features", "image"]
+    line += ["--data-path", str(place.data.parent), "--output", str(place.output), "--quiet"]
+    assert run_verb(*line).status == 0
+    (path,) = place.output.glob("runs/block_world/zero-shot/**/*.json")
+    whole = read_record(path)
+    identity = ("model", "dataset", "protocol", "config", "data", "feature_files")
+    older = config_hashes(**{key: getattr(whole, key) for key in identity})[1]
+    named = path.with_name(f"{record_stem(whole.features, whole.setting, older, whole.seed)}.json")
+    named.write_bytes(path.read_bytes()[:100])
+    path.unlink()
+    check_verb_refused(run_verb(*line), named.name, kind="RecordError")
+    assert run_verb(*line, "--overwrite").status == 0
+    assert read_record(named).metrics == whole.metrics
+    assert not path.exists()
+
+
+def test_a_damaged_copy_of_the_ordinary_run_is_not_replaced_unasked(place: Place) -> None:
+    """Ratio 0 of mask-modality is a copy of the record of protocol full."""
+    line = [*arguments(place), "--protocol", "mask-modality", "--set", "ratios=[0, 1]"]
+    line += ["--features", "image", "--seeds", "999"]
+    assert run_verb(*line).status == 0
+    runs = read_runs(place.output / "runs" / "block_world" / "mask-modality")
+    ((path, whole),) = [run for run in runs if run.record.notes[-1].startswith("the run of")]
+    path.write_bytes(path.read_bytes()[:100])
+    check_verb_refused(run_verb(*line), path.name, kind="RecordError")
+    assert run_verb(*line, "--overwrite").status == 0
+    assert read_record(path).metrics == whole.metrics
 
 
 @pytest.mark.parametrize("name", ["cut off", "another seed's", "a folder", "a FIFO"])

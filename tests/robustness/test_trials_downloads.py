@@ -325,6 +325,22 @@ def test_a_rest_of_another_version_is_not_added(
         assert "Range" not in server.asked[1][1]
 
 
+@pytest.mark.parametrize("last", [3999, 3000, 2999, len(ONE)])
+def test_a_part_of_the_rest_is_not_taken_for_the_whole(
+    server: ScriptedServer, tmp_path: Path, last: int
+) -> None:
+    """A range that ends before the file does, or after."""
+    (tmp_path / "a.inter.part").write_bytes(ONE[:3000])
+    note = {"url": server.url, "ETag": '"1"'}
+    (tmp_path / "a.inter.part.json").write_text(json.dumps(note))
+    rest = Answer(ONE[3000 : last + 1], "206 Part", (("ETag", '"1"'),)).with_headers(
+        Content_Range=f"bytes 3000-{last}/{len(ONE)}"
+    )
+    with trial(AREA, f"a range to {last}"):
+        assert fetch(server.plays(rest, Answer(ONE)), tmp_path).read_bytes() == ONE
+        assert "Range" not in server.asked[1][1]
+
+
 def test_a_weak_etag_identifies_no_bytes(server: ScriptedServer, tmp_path: Path) -> None:
     weak = Answer(ONE, headers=(("ETag", 'W/"1"'),))
     with pytest.raises(DownloadError):

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from records import read_records
+from records import read_records, store
 from trials import trial
 
-from alignrec_recbole.errors import AlignRecError, RecordError
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io import training_state
 from alignrec_recbole.io.files import sha256_file
-from alignrec_recbole.runs import lists, prepare, run, tasks
+from alignrec_recbole.runs import identity, lists, prepare, run, tasks
 from alignrec_recbole.runs.record import Run, RunRecord, read_record, write_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
@@ -270,6 +270,14 @@ def test_the_state_of_another_run_is_refused(saved: Saved, changes: dict, words:
         refused_state(saved, path.read_bytes(), words)
 
 
+def test_a_state_whose_epochs_would_now_have_other_numbers_is_refused(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "NUMBERS_EPOCH", identity.NUMBERS_EPOCH + 1)
+    with trial("states", "numbers_epoch"):
+        refused_state(saved, saved.state, "numbers_epoch 1, not 2")
+
+
 def test_states_of_earlier_versions_and_inconsistent_ones_are_refused(saved: Saved) -> None:
     def plain(**changes: Any) -> Change:
         return lambda state: {**state, "plain": {**state["plain"], **changes}}
@@ -430,8 +438,12 @@ def test_per_user_values_elsewhere_are_refused(
     values: tuple[Run, bytes], tmp_path: Path, name: str
 ) -> None:
     record = values[0].record.model_copy(update={"per_user": {"file": name, "sha256": "0" * 64}})
-    with trial("per-user values", name), pytest.raises(AlignRecError, match="path"):
-        lists.user_values_path(Run(tmp_path / "y.json", record))
+    path = store(tmp_path, record)
+    with (
+        trial("per-user values", name),
+        pytest.raises(RecordError, match=r"per-user values of another run|not a run record"),
+    ):
+        read_record(path)
 
 
 # Records in a run's place -----------------------------------------------------------------------

@@ -68,6 +68,12 @@ FILES = {  # content of a suite → words of its error
     "10^9 cells": (GROUP % f"seeds: [{', '.join(map(str, range(1000)))}], features: "
                    f"[{', '.join(f'f{n}' for n in range(1000))}], protocols: "
                    f"[{', '.join(f'p{n}' for n in range(1000))}]", "at most 10,000"),
+    "12,000 cells in two groups": (
+        f"cells: {json.dumps([{'datasets': ['d'], 'seeds': list(range(6000))}] * 2)}",
+        "at most 10,000"),
+    "a text of 10,001 letters": (GROUP % f"set: {{k: {'x' * 10_001}}}", "too long"),
+    "a whole number of 64 bits": (GROUP % f"set: {{k: {2**63}}}", "beyond 64 bits"),
+    "10,001 values": (GROUP % f"set: {{k: {[0] * 10_001}}}", "more than 10,000 values"),
     "10^9 points": (GROUP % "grid: {a: %s, b: %s, c: %s}" % ((list(range(1000)),) * 3), "grid"),
     "an undefined alias": ("cells: *a", "undefined alias"),
     "two documents": ("cells: []\n---\ncells: []", "not valid YAML"),

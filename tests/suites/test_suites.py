@@ -76,6 +76,8 @@ def test_the_settings_of_every_cell_are_read_by_its_model(name: str) -> None:
 def test_cells_are_the_product_and_a_grid_keeps_its_seeds() -> None:
     group = {"models": ["A", "B"], "datasets": ["x"], "features": ["f,g"], "seeds": [1, 2]}
     cells = list(schema.CellGroup(**group).cells())
+    assert schema.CellGroup(**group).count() == 4
+    assert schema.CellGroup(**group, grid={"reg": [1]}).count() == 2
     assert [cell.name for cell in cells] == [
         f"{model} x f,g full {seed}" for model in "AB" for seed in (1, 2)
     ]
