@@ -272,6 +272,7 @@ CONFIGS: dict[str, Any] = {
         *({key: value} for key in ("num_hidden_layers", "hidden_size", "vocab_size",
             "intermediate_size", "max_position_embeddings", "num_attention_heads")
             for value in (10**12, 10**6, 0, -1, "x", None, 3)),
+        {"hidden_size": float("nan")}, {"vocab_size": float("inf")},
         {"model_type": "zz"}, {"auto_map": {"AutoModel": "evil.Evil"}, "model_type": "evil"},
         {"hidden_size": 8192, "intermediate_size": 32768, "num_hidden_layers": 200}],
     "tokenizer.json": ["", "{", "[" * 100_000, "{}"],
@@ -398,7 +399,13 @@ def test_states_with_other_values(run: Pretraining, stopped: Path) -> None:
         for name, changed in list(with_values(json.loads(whole[key])))[::19]:
             torch.save({**whole, key: json.dumps(changed)}, path)
             resume(run, f"{key}.{name}")
-    groups = whole["optimizer"]["param_groups"]
+    groups, moments = whole["optimizer"]["param_groups"], whole["optimizer"]["state"]
+    first = min(moments)
+    for moment in (torch.zeros(3), torch.zeros(1, 1)):
+        changed = {**moments, first: {**moments[first], "exp_avg": moment}}
+        torch.save({**whole, "optimizer": {**whole["optimizer"], "state": changed}}, path)
+        with trial("states", "moments"), pytest.raises(FeatureError, match="a moment of shape"):
+            run._resume()
     for changed in (groups[:-1], [{**g, "weight_decay": 9.0} for g in groups], [], None):
         torch.save({**whole, "optimizer": {**whole["optimizer"], "param_groups": changed}}, path)
         with (

@@ -27,6 +27,7 @@ from alignrec_recbole.data.items import ItemTable, find_item_table
 from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
 from alignrec_recbole.encoders.cache import find_or_encode
 from alignrec_recbole.encoders.extraction import ExtractionSpec, extract, merge_shards
+from alignrec_recbole.encoders.feature_writer import FeatureWriter
 from alignrec_recbole.encoders.lookup import check_feature_name
 from alignrec_recbole.errors import AlignRecError, printable
 from alignrec_recbole.features.mmrec import read_mapping
@@ -307,6 +308,20 @@ def test_other_journals(unfinished: Path, tmp_path: Path, name: str) -> None:
         JOURNALS[name]))  # fmt: skip
 
 
+def test_a_line_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    opened = {"n": 2, "f": 1, "dtype": "float32", "identity": "a"}
+    part, blocks, has = tmp_path / ".x.part", [np.array([0]), np.array([1])], np.array([True])
+    with trial("features", "a line twice"):
+        with FeatureWriter.open(part, blocks, **opened) as writer:
+            writer.add(0, np.ones((1, 1)), has, has, ["broken"])
+        journal = part / "journal"
+        journal.write_bytes(journal.read_bytes() * 2)
+        with FeatureWriter.open(part, blocks, **opened) as writer:
+            assert writer.done == {0}
+            assert writer.reasons == {"broken": 1}
+        assert journal.read_bytes().count(b"\n") == 1
+
+
 ARRAYS = {
     "objects": np.array([{}], dtype=object),
     "another shape": np.ones((2, 128), dtype=np.float32),
@@ -414,6 +429,31 @@ def test_a_cache_of_other_items_in_its_place_is_made_again(shop: Path, tmp_path:
             shutil.copy(b.path.with_suffix(suffix), a.path.with_suffix(suffix))
         again = find_or_encode("lsa", dataset_dir=shop, dataset="shop", cache=str(tmp_path / "a"))
         assert np.array_equal(again.matrix, rows)
+
+
+@pytest.mark.parametrize("changed", ["items", "name"])
+def test_a_cache_of_earlier_versions_is_known_by_its_items_and_name(
+    shop: Path, tmp_path: Path, changed: str
+) -> None:
+    """They stored no hash of the items and the encoder in the manifest."""
+    with trial("caches", f"of earlier versions, another {changed}"):
+        made = find_or_encode("lsa", dataset_dir=shop, dataset="shop", cache=str(tmp_path))
+        rows, about = np.array(made.matrix), made.manifest
+        items = list(about.items or [])
+        foreign = save_features(
+            made.path,
+            rows[::-1],
+            name="minilm" if changed == "name" else "lsa",
+            modality="text",
+            encoder=about.encoder,
+            settings={},
+            source=about.source,
+            items=items[::-1] if changed == "items" else items,
+        )
+        assert "cached_as" not in foreign.settings
+        again = find_or_encode("lsa", dataset_dir=shop, dataset="shop", cache=str(tmp_path))
+        assert np.array_equal(again.matrix, rows)
+        assert again.manifest.items == items
 
 
 def test_damaged_neighbours_are_searched_again(tmp_path: Path) -> None:

@@ -425,6 +425,16 @@ def test_the_loss_by_its_definition(items, tokenizer, tmp_path, mode: str) -> No
     assert microbatch.count_targets(micro).tolist() == [sum(c.sum() for c in micro.chosen), 3 * 1]
 
 
+def test_changed_pixels_are_decoded_again(items, tmp_path, caplog) -> None:
+    whole = np.array(_decode(items, tmp_path, 32, 0, False)[0])
+    (path,) = tmp_path.glob("pixels*.npy")
+    content = bytearray(path.read_bytes())
+    content[-40_000] ^= 1
+    path.write_bytes(content)
+    assert np.array_equal(_decode(items, tmp_path, 32, 0, False)[0], whole)
+    assert "decoded again" in caplog.text
+
+
 def test_half_decoded_pixels_are_not_taken_for_whole_ones(items, tmp_path, monkeypatch) -> None:
     _decode(items, tmp_path, 32, 0, False)
     (path,) = tmp_path.glob("pixels*.npy")
