@@ -92,6 +92,26 @@ class ImportOptions:
 
 
 @dataclass(frozen=True)
+class ImportDatasetOptions:
+    """The options of `import`."""
+
+    path: Path
+    dataset: str
+    data_path: Path | None
+    format: str | None
+    columns: str | None
+    items: Path | None
+    core: tuple[int, int] | None
+    split: str | None
+    numbering: Numbering
+    seed: int
+    no_images: bool
+    image_hosts: str | None
+    connections: int
+    progress: bool
+
+
+@dataclass(frozen=True)
 class PretrainOptions:
     """The options of `pretrain`.
 

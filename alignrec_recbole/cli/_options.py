@@ -199,6 +199,18 @@ def seeds(text: str) -> tuple[int, ...]:
         raise ValueError(f"{text!r} is not a list of whole numbers such as 999,1000") from None
 
 
+def cores(text: str) -> tuple[int, int]:
+    """Parse K or U,I: interactions that users and items have at least.
+
+    >>> cores("5"), cores("3,1")
+    ((5, 5), (3, 1))
+    """
+    found = re.fullmatch(r"([0-9]{1,6})(?:,([0-9]{1,6}))?", text.replace(" ", ""))
+    if not found or not int(found[1]) or (found[2] and not int(found[2])):
+        raise ValueError(f"{text!r} is not K or U,I with numbers from 1, such as 5 or 5,10")
+    return int(found[1]), int(found[2] or found[1])
+
+
 def shard(text: str) -> tuple[int, int]:
     """Parse i/n.
 
@@ -226,6 +238,7 @@ def number_of_jobs(text: str) -> int | None:
 
 SEEDS = Text("seeds", seeds)
 SHARD = Text("shard", shard)
+CORES = Text("cores", cores)
 
 
 # Options of several verbs ------------------------------------------------------------------------
@@ -241,15 +254,21 @@ def data_path() -> Callable[[Any], Any]:
     )
 
 
-def split() -> Callable[[Any], Any]:
-    """--split, --numbering and --seed of the verbs that make data sets."""
+def split(default: str | None = DEFAULT_SPLIT) -> Callable[[Any], Any]:
+    """--split, --numbering and --seed of the verbs that make data sets.
+
+    Args:
+        default: split; None: the source's own where it has one.
+    """
+    shown = "user-random:0.8,0.1,0.1"
     return cloup.option_group(
         "Numbers and split",
         option(
             "--split",
-            default=DEFAULT_SPLIT,
+            default=default,
             metavar="NAME[:NUMBERS]",
-            help=f"{', '.join(METHODS)}.  [default: user-random:0.8,0.1,0.1]",
+            help=f"{', '.join(METHODS)}.  "
+            f"[default: {shown if default else f'that of the source, else {shown}'}]",
         ),
         option(
             "--numbering",

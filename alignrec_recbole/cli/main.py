@@ -18,6 +18,7 @@ from alignrec_recbole.cli.doctor import doctor
 from alignrec_recbole.cli.download import download
 from alignrec_recbole.cli.export import export
 from alignrec_recbole.cli.import_amazon import import_amazon
+from alignrec_recbole.cli.import_dataset import import_dataset
 from alignrec_recbole.cli.list_names import list_names
 from alignrec_recbole.cli.merge_shards import merge_shards
 from alignrec_recbole.cli.prepare import prepare
@@ -77,7 +78,8 @@ class Program(cloup.Group):
         cloup.Section("Experiments", [run, suite, report]),
         cloup.Section("Trained models", [recommend, export]),
         cloup.Section(
-            "Data and features", [download, import_amazon, prepare, merge_shards, pretrain]
+            "Data and features",
+            [download, import_dataset, import_amazon, prepare, merge_shards, pretrain],
         ),
         cloup.Section("Information", [list_names, doctor]),
     ],

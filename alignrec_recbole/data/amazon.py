@@ -40,6 +40,7 @@ from alignrec_recbole.features.table import FeatureManifest, save_features
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.mapped_arrays import create_array
 from alignrec_recbole.io.opening import open_input
+from alignrec_recbole.io.separated import quoted
 from alignrec_recbole.io.tsv import check_lines, read_cells, read_header
 
 CORE = 5  # interactions that every user and item has at least
@@ -447,7 +448,7 @@ def write_items(
         handle.write("\t".join(["itemID", "asin", *TEXT_COLUMNS, "image"]) + "\n")
         for asin in order:
             item = found.get(asin, MetaItem(asin))
-            cells = [_cell(getattr(item, column)) for column in TEXT_COLUMNS]
+            cells = [quoted(getattr(item, column)) for column in TEXT_COLUMNS]
             image = image_name(asin) if item.image_url else ""
             row = [str(mapping.items[asin]), asin, *cells, image]
             handle.write("\t".join(row) + "\n")
@@ -455,13 +456,6 @@ def write_items(
         asin: found[asin].image_url for asin in order if asin in found and found[asin].image_url
     }
     return urls, [asin for asin in order if asin not in found]
-
-
-def _cell(text: str) -> str:
-    """A cell that is read back unchanged: one that looks quoted as a whole is quoted again."""
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        return '"' + text.replace('"', '""') + '"'
-    return text
 
 
 def image_name(asin: str) -> str:

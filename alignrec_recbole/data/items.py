@@ -23,7 +23,8 @@ from alignrec_recbole.io.tsv import not_utf8, wide_cells
 
 ID_COLUMNS = ("item_id", "itemID", "id")
 IMAGE_COLUMN = "image"
-OTHER_IDS = ("asin", "artistID")  # identifiers, not content
+ORIGINAL_ID = "original_id"  # in tables whose items are numbered
+OTHER_IDS = ("asin", "artistID", ORIGINAL_ID)  # identifiers, not content
 NUMBER_TYPES = ("float", "float_seq")  # of RecBole's typed headers: measures, not words
 NOT_A_VALUE = ("nan", "NaN")  # how pandas prints an empty cell
 

@@ -39,6 +39,7 @@ class Source:
     Attributes:
         name: of the source, for messages.
         interactions: see the top of this file.
+        files: that the interactions are from.
         read_items: content of the items of these tokens: a frame with the column `item` (tokens,
             each once), text columns and, if there are images, `image` (paths of files) or
             `image_url`. Items of which nothing is known have no row.
@@ -50,6 +51,7 @@ class Source:
 
     name: str
     interactions: pd.DataFrame
+    files: tuple[Path, ...] = ()
     read_items: Callable[[Collection[str]], pd.DataFrame] = no_items
     features: dict[str, Path] = field(default_factory=dict)
     core: int = 1

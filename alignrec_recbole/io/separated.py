@@ -187,3 +187,14 @@ def unquoted(cell: str) -> str:
     inner = cell[1:-1]
     whole = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', "")
     return inner.replace('""', '"') if whole else cell
+
+
+def quoted(cell: str) -> str:
+    """A cell that `unquoted` reads back unchanged; one that looks quoted is quoted again.
+
+    >>> unquoted(quoted('"all"')), quoted('12" disc')
+    ('"all"', '12" disc')
+    """
+    if len(cell) > 1 and cell[0] == cell[-1] == '"':
+        return '"' + cell.replace('"', '""') + '"'
+    return cell

@@ -55,6 +55,7 @@ def read(folder: Path) -> Source:
     return Source(
         f"Amazon Reviews 2023, {first.name.partition('.')[0]}",
         rows.frame(first),
+        tuple(path for path in parts if path) or (first,),
         (lambda wanted: read_items(meta, wanted)) if meta else no_items,
         core=1 if name == "ready split" else 5,
         notes={"read": name, "metadata": meta.name if meta else "none"},

@@ -49,6 +49,7 @@ def read(folder: Path) -> Source:
     return Source(
         "H&M",
         frame,
+        (path,),
         (lambda wanted: read_items(articles, images, wanted)) if articles else no_items,
         core=5,
         notes={"articles": articles.name if articles else "none"},

@@ -48,6 +48,7 @@ def read(folder: Path) -> Source:
     return Source(
         path.name.partition("_")[0],
         rows.frame(path),
+        (path,),
         lambda wanted: read_items(titles, Path(folder) / covers if covers else None, wanted),
         notes=notes,
     )

@@ -47,8 +47,9 @@ def read(folder: Path) -> Source:
     return Source(
         folder.name,
         rows.frame(place / "train.json"),
+        tuple(place / f"{part}.json" for part in PARTS),
         features=features,
-        notes={"features": ", ".join(features) or "none"},
+        notes={"feature files": ", ".join(features) or "none"},
     )
 
 

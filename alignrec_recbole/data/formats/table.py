@@ -118,6 +118,7 @@ def read(path: Path, columns: Mapping[str, str], items: Path | None = None) -> S
     return Source(
         path.name,
         rows.frame(path),
+        (path,),
         content_reader(items, columns[ITEM]) if items else no_items,
         notes={"columns": ", ".join(f"{role} = {name}" for role, name in columns.items())},
     )
@@ -137,7 +138,7 @@ def from_frame(
         part = frame.iloc[start : start + BATCH]
         _add_frame(rows, name, part.rename(columns=str), columns, start)
     content = no_items if items is None else _frame_content(items, columns[ITEM])
-    return Source(str(name), rows.frame(name), content)
+    return Source(str(name), rows.frame(name), read_items=content)
 
 
 # Separated text -----------------------------------------------------------------------------------

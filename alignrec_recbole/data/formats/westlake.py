@@ -42,6 +42,7 @@ def read_pixelrec(folder: Path) -> Source:
     return Source(
         path.name.partition(".")[0],
         rows.frame(path),
+        (path,),
         _content(table, lambda path: SeparatedFile(path, what="item table"), folder, "cover"),
         notes={"items": table.name if table else "none"},
     )
@@ -63,6 +64,7 @@ def read_ninerec(folder: Path) -> Source:
     return Source(
         path.name.removesuffix("_pair.csv"),
         rows.frame(path),
+        (path,),
         _content(
             titles, lambda path: _with_or_without_header(path, NINEREC_TITLES), folder, "_cover"
         ),
