@@ -14,8 +14,8 @@ from alignrec_recbole.data.formats import table
 from alignrec_recbole.data.formats.registry import FORMATS
 from alignrec_recbole.data.image_download import RateLimit, fetch_images
 from alignrec_recbole.data.import_folder import Imported, write_source
-from alignrec_recbole.data.made_dataset import summary
 from alignrec_recbole.data.source import SPLIT, Source
+from alignrec_recbole.data.split_manifest import summary
 from alignrec_recbole.data.split_names import DEFAULT_SPLIT, parse_split
 from alignrec_recbole.errors import DataError, SettingError, printable
 from alignrec_recbole.io.files import inside

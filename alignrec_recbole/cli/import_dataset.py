@@ -19,7 +19,6 @@ from alignrec_recbole.data.format_names import FORMAT_NAMES
     name="import",
     examples=(
         "import raw/beauty --format amazon2023 --dataset beauty",
-        "import raw/microlens --format microlens --dataset microlens --split global-time",
         "import log.csv.gz --columns user=uid,item=sku,time=ts --dataset shop --items items.csv",
     ),
 )

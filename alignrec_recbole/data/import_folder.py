@@ -23,7 +23,7 @@ import pandas as pd
 
 from alignrec_recbole.data.amazon import GENERATED_BY_US, image_name
 from alignrec_recbole.data.items import ID_COLUMNS, ORIGINAL_ID, OTHER_IDS, read_item_table
-from alignrec_recbole.data.made_dataset import SplitManifest, read_split_manifest, write_dataset
+from alignrec_recbole.data.made_dataset import write_dataset
 from alignrec_recbole.data.numbering import number_ids
 from alignrec_recbole.data.source import (
     IMAGE,
@@ -35,6 +35,7 @@ from alignrec_recbole.data.source import (
     first_of_each_pair,
     tokens_of,
 )
+from alignrec_recbole.data.split_manifest import SplitManifest, read_split_manifest
 from alignrec_recbole.data.split_names import Numbering, Split
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.features.table import save_features

@@ -69,7 +69,7 @@ class Tokens:
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}  # also of spellings with white space around them
-        self._names: dict[str, int] = {}
+        self._names: list[str] = []
 
     def code(self, text: str) -> int:
         """The code of a token, without the white space around it.
@@ -82,9 +82,16 @@ class Tokens:
             token = text.strip()
             if problem := token_problem(token):
                 raise ValueError(problem)
-            code = self._names.setdefault(token, len(self._names))
+            code = self._codes.setdefault(token, len(self._names))
+            if code == len(self._names):
+                self._names.append(token)
             self._codes[text] = code
         return code
+
+    def known(self, texts: Sequence[str]) -> list[int]:
+        """The code of each spelling that occurred before, or −1."""
+        get = self._codes.get
+        return [get(text, -1) for text in texts]
 
     def names(self) -> list[str]:
         """Tokens by code."""

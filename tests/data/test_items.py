@@ -14,6 +14,7 @@ import recbole
 from alignrec_recbole.data import items as items_module
 from alignrec_recbole.data.items import ItemTable, find_item_table, read_item_table
 from alignrec_recbole.errors import DataError, MissingDependencyError
+from alignrec_recbole.io.separated import unquoted
 
 TSV = "item_id\tasin\ttitle\timage\tbrand\n7\tB1\tRed bike\ta.jpg\tAcme\n3\tB2\t\t\t\n"
 
@@ -270,5 +271,5 @@ def test_real_tables(shared_data: Path, name: str, count: int, images: int) -> N
 
 
 def test_doctests_cover_quotes() -> None:
-    assert items_module._unquoted('"') == '"'
-    assert items_module._unquoted('"a"b"') == '"a"b"'
+    assert unquoted('"') == '"'
+    assert unquoted('"a"b"') == '"a"b"'

@@ -48,6 +48,10 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
         meta.writelines(f"{{'asin': '{item}', 'title': 'toy {item}'}}\n" for item in ITEMS)
     lines = [f"{user},{item},5.0,{n}\n" for n, user in enumerate(USERS) for item in ITEMS]
     (folder / "ratings_Toys.csv").write_text("".join(lines))
+    rows = [f"{item}\ttoy {item}\t{item}.bmp\n" for item in ITEMS]
+    (folder / "items.tsv").write_text("item_id\ttitle\timage\n" + "".join(rows))
+    for item in ITEMS:  # 12 KiB each
+        Image.new("RGB", (64, 64)).save(folder / f"{item}.bmp")
     with open(folder / "image_features_Toys.b", "wb") as handle:
         for n, item in enumerate(ITEMS):
             handle.write(item.encode() + np.full(4096, n + 1, "<f4").tobytes())
@@ -99,6 +103,10 @@ def verb(
             "import-amazon", raw, "--dataset", "toys", "--data-path", folder, "--no-images",
             "--quiet",
         ),
+        "import": lambda folder: run_verb(
+            "import", raw / "ratings_Toys.csv", "--columns", "user=#1,item=#2,time=#4", "--items",
+            raw / "items.tsv", "--dataset", "toys", "--data-path", folder, "--quiet",
+        ),
         "download": lambda folder: download(monkeypatch, published, folder),
         "report": report,
     }  # fmt: skip
@@ -118,7 +126,7 @@ def begin(disk: SmallDisk, name: str, world: Path) -> Path:
     return folder
 
 
-VERBS = ["run", "prepare", "import-amazon", "download", "report"]
+VERBS = ["run", "prepare", "import-amazon", "import", "download", "report"]
 FREE = [0, 8, 24, 56, 120]  # KiB
 CASES = [
     pytest.param(verb, left, marks=[pytest.mark.slow] if verb == "report" else [])

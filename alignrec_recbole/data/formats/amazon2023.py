@@ -155,12 +155,15 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: as `text_lines`, or a line is no JSON object.
     """
-    decode = json.JSONDecoder().decode
+    decode = json.JSONDecoder().raw_decode
     for number, line in enumerate(text_lines(path, what=what), 1):
         if not line or line.isspace():
             continue
+        line = line if line[0] == "{" else line.strip()
         try:
-            entry = decode(line)
+            entry, end = decode(line)
+            if end < len(line) and not line[end:].isspace():
+                raise ValueError(f"more after the object, at character {end + 1}")
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path.name} has a line that is not JSON: line {number}.",

@@ -85,14 +85,14 @@ class Rows:
 def _codes(
     path: Path, lines: Places, kind: str, texts: Sequence[str], tokens: Tokens
 ) -> np.ndarray:
-    out = np.empty(len(texts), dtype=np.int32)
-    code, i = tokens.code, 0
-    try:
-        for i, text in enumerate(texts):
-            out[i] = code(text)
-    except ValueError as error:
-        raise bad_cell(path, lines[i], f"{kind} id", texts[i], f"{error}") from None
-    return out
+    codes = tokens.known(texts)
+    for i, code in enumerate(codes):
+        if code < 0:
+            try:
+                codes[i] = tokens.code(texts[i])
+            except ValueError as error:
+                raise bad_cell(path, lines[i], f"{kind} id", texts[i], f"{error}") from None
+    return np.array(codes, dtype=np.int32)
 
 
 def _joined(path: Path, name: str, parts: list[np.ndarray]) -> np.ndarray:
