@@ -13,6 +13,7 @@ from alignrec_recbole.data.dataset_paths import (
 from alignrec_recbole.encoders.lookup import check_feature_name
 from alignrec_recbole.encoders.registry import ENCODERS
 from alignrec_recbole.errors import SettingError
+from alignrec_recbole.features.published import GROUPS, expanded
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.yaml_loader import properties_dir
 from alignrec_recbole.protocols import (
@@ -33,6 +34,12 @@ def check(options: RunOptions) -> None:
     Raises:
         UnknownNameError, SettingError: with the nearest name, or what was expected.
     """
+    check_names(options)
+    check_data(options)
+
+
+def check_names(options: RunOptions) -> None:
+    """The part of `check` that needs no data."""
     from alignrec_recbole.registry.models import resolve
 
     check_protocols(options.protocol)
@@ -40,8 +47,12 @@ def check(options: RunOptions) -> None:
     for model in models_to_train(options):
         resolve(model)
     inside(options.output, options.dataset)
+
+
+def check_data(options: RunOptions) -> None:
+    """The part of `check` that looks at the data set's folder."""
     folder = find_dataset(options.dataset, options.data_path)
-    for name in options.features:
+    for name in expanded(options.features, folder):
         check_feature_name(name, folder, options.dataset, options.features_path)
 
 
@@ -101,7 +112,12 @@ def dataset_names() -> list[str]:
 
 def feature_names() -> list[str]:
     """Names for `--features` that need no file."""
-    return [*(entry.name for entry in ENCODERS.values() if entry.by_name), "random", "shuffled:"]
+    return [
+        *(entry.name for entry in ENCODERS.values() if entry.by_name),
+        *GROUPS,
+        "random",
+        "shuffled:",
+    ]
 
 
 def suite_names() -> list[str]:

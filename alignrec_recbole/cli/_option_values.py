@@ -32,6 +32,8 @@ class RunOptions:
     overwrite: bool
     jobs: int | None
     progress: bool
+    download: bool
+    mirror: str | None
 
 
 @dataclass(frozen=True)

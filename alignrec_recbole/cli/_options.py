@@ -352,6 +352,16 @@ def jobs(help_text: str) -> Callable[[Any], Any]:
     )
 
 
+def mirror() -> Callable[[Any], Any]:
+    """--mirror."""
+    return option(
+        "--mirror",
+        metavar="URL",
+        help="Folder on a server that has the files by their names.  "
+        "[default: $ALIGNREC_MIRROR, else the published addresses]",
+    )
+
+
 def no_progress() -> Callable[[Any], Any]:
     """--no-progress."""
     return option(

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from alignrec_recbole.cli._command import as_typed, given_arguments, without_option
 from alignrec_recbole.cli._jobs import Job, make_jobs
 from alignrec_recbole.cli._overrides import nested
+from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.errors import Interrupted, RecordError
+from alignrec_recbole.features.published import default_features
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
 from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
@@ -145,7 +147,7 @@ def _run_protocol(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
     base = {
         **_base(options),
         "model": job.protocol if job.protocol in RANKERS else "",
-        "features": options.features or (() if stored else DEFAULT_FEATURES),
+        "features": options.features or (() if stored else _features_there(options)),
         "protocol": job.protocol,
     }
     overrides, selected = _settings(options, job, base, runs)
@@ -155,6 +157,11 @@ def _run_protocol(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
         records.append(record)
         print(_line(record))
     return records
+
+
+def _features_there(options: RunOptions) -> tuple[str, ...]:
+    folder = find_dataset(options.dataset, options.data_path)
+    return default_features(folder, otherwise=DEFAULT_FEATURES)
 
 
 def _settings(

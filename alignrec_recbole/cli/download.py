@@ -8,13 +8,12 @@ import cloup
 
 from alignrec_recbole.cli import _names, _options
 from alignrec_recbole.cli._options import option
-from alignrec_recbole.errors import DownloadError
 
 
 @_options.verb(
     examples=(
         "download --dataset baby",
-        "download --dataset sports --data-path data",
+        "download --dataset sports --source mmrec --data-path data",
     ),
 )
 @cloup.option_group(
@@ -26,23 +25,30 @@ from alignrec_recbole.errors import DownloadError
         metavar="NAME",
         help="Data set (`list datasets`).",
     ),
+    option(
+        "--source",
+        default="",
+        metavar="NAME",
+        help="split: the interactions. mmrec or mmssl: the split with the features of the "
+        "published tables. raw: texts of the items, from Amazon's metadata.  [default: split where "
+        "there is one]",
+    ),
     _options.data_path(),
+    _options.mirror(),
 )
-def download(dataset: str, data_path: Path | None) -> int:
-    """Download the published files of a data set and verify them."""
-    from alignrec_recbole.data.dataset_paths import data_folders, dataset_defaults
-    from alignrec_recbole.io.download import fetch_published
-    from alignrec_recbole.io.files import inside
+@cloup.option_group("Execution", _options.no_progress())
+def download(
+    dataset: str, source: str, data_path: Path | None, mirror: str | None, progress: bool
+) -> int:
+    """Download the published files of a data set, verify and convert them."""
+    from alignrec_recbole.cli import _provide
+    from alignrec_recbole.data.dataset_paths import data_folders
+    from alignrec_recbole.data.published import SPLIT, source_of, sources_of
 
-    entries = dataset_defaults(dataset).get("downloads")
-    if not entries:
-        raise DownloadError(
-            f"Data set {dataset!r} has no known address.",
-            found=f"no 'downloads' in properties/dataset/{dataset}.yaml",
-            hint="copy its files into the data folder yourself; see "
-            f"properties/dataset/{dataset}.yaml, if it exists",
-        )
-    folder = inside(data_folders(data_path)[0], dataset)
-    paths = fetch_published(entries, folder)
-    print(f"{dataset}: {', '.join(path.name for path in paths)} in {folder}")
+    known = sources_of(dataset)
+    name = source or (SPLIT if SPLIT in known else next(iter(known), SPLIT))
+    root = data_folders(data_path)[0]
+    print(_provide.described(dataset, name, source_of(dataset, name), root), flush=True)
+    said = _provide.fetch_source(dataset, name, root, mirror=mirror, progress=progress)
+    print("\n".join(said))
     return 0

@@ -19,7 +19,7 @@ from alignrec_recbole.protocols import PROTOCOLS
 
 @_options.verb(
     examples=(
-        "--model AlignRec,LightGCN,BPR --dataset ml-100k --epochs 20",
+        "--model AlignRec,LightGCN,BPR --dataset sports --download",
         "--protocol zero-shot,diagnostics --dataset ml-100k --features lsa",
     ),
 )
@@ -45,7 +45,8 @@ from alignrec_recbole.protocols import PROTOCOLS
         default=(),
         metavar="F[,F…]",
         help="Feature sets: stems of .npy files, encoders (`list encoders`), random or "
-        "shuffled:NAME. One set per modality.  [default: lsa, for models that need features]",
+        "shuffled:NAME. One set per modality; mmrec means those of the published tables.  "
+        "[default, for models that need features: mmrec where it is there, else lsa]",
     ),
     option(
         "--protocol",
@@ -118,6 +119,15 @@ from alignrec_recbole.protocols import PROTOCOLS
     ),
 )
 @cloup.option_group(
+    "Download",
+    option(
+        "--download",
+        is_flag=True,
+        help="Fetch, verify and convert what the runs need and the data folder does not have.",
+    ),
+    _options.mirror(),
+)
+@cloup.option_group(
     "Existing runs",
     option(
         "--resume",
@@ -140,7 +150,11 @@ def run(**given: Any) -> int:
     with more --epochs than finished ones from where those ended.
     """
     options = RunOptions(**given)
-    _names.check(options)
+    _names.check_names(options)
+    from alignrec_recbole.cli import _provide
+
+    _provide.provide(options)
+    _names.check_data(options)
     from alignrec_recbole.cli import _run
 
     return _run.run(options)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from alignrec_recbole.features.published import group_of
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.reports.grouping import PRIMARY_METRIC, SeedGroup
+from alignrec_recbole.runs.record import RunRecord
 
 FILE = "reference_results.yaml"
 INDEPENDENT = "independent run"  # as the file names that source
@@ -29,12 +33,16 @@ class ReferenceRow(BaseModel):
         """The model, with a mark that the row is none of the records'."""
         return f"{self.model} ({'reference run' if self.source == INDEPENDENT else 'published'})"
 
-    @property
-    def note(self) -> str:
-        """Source, and why it is or is not comparable."""
+    def note(self, features: Collection[str] = ()) -> str:
+        """Source, and why it is or is not comparable with runs on these published features.
+
+        Args:
+            features: groups that some run used; see features/published.py.
+        """
         if self.source == INDEPENDENT:
             return f"source: {INDEPENDENT}"
-        other = "" if self.features == "none" else "not comparable: other features; "
+        alike = self.features == "none" or self.features in features
+        other = "" if alike else "not comparable: other features; "
         return f"{other}source: {self.source}; hyper-parameters chosen on test"
 
 
@@ -48,6 +56,15 @@ def reference_results(dataset: str) -> list[ReferenceRow]:
     ]
 
 
+def features_of(record: RunRecord) -> str:
+    """Whose features a run used, as rows of published tables call them; "" if its own.
+
+    The published ones are recognised by what their files say of the archive they are from, whose
+    hash is that of the first download; see features/published.py.
+    """
+    return "none" if record.features == "none" else group_of(record.feature_files)
+
+
 def reproduction_status(group: SeedGroup, rows: list[ReferenceRow]) -> str:
     """Within or outside the band of Recall@20, or why it is not comparable; "" without a row."""
     record = group.first
@@ -55,7 +72,7 @@ def reproduction_status(group: SeedGroup, rows: list[ReferenceRow]) -> str:
     mean = group.mean(PRIMARY_METRIC)
     if row is None or mean is None or record.protocol != "full":
         return ""
-    if row.features != "none" or record.features != "none":
+    if row.features != features_of(record):
         return "not comparable: other features"
     if record.setting != "mmrec" or record.data["split"].get("kind") != "released":
         return "not comparable: other split or masks"

@@ -24,7 +24,11 @@ from alignrec_recbole.reports.grouping import (
     primary_metric,
     shown_metrics,
 )
-from alignrec_recbole.reports.reference_results import reference_results, reproduction_status
+from alignrec_recbole.reports.reference_results import (
+    features_of,
+    reference_results,
+    reproduction_status,
+)
 from alignrec_recbole.reports.significance import Comparison, Side, UserMeans, compare, corrected
 from alignrec_recbole.runs.record import Run
 
@@ -218,6 +222,7 @@ def leaderboard(
             ]
         )
     models = {group.first.model for group in members}
+    published = {features_of(group.first) for group in members}
     for row in anchors:
         if row.model in models:
             rows.append(
@@ -228,7 +233,7 @@ def leaderboard(
                     *(mean_sd_cell([row.values[m]] if m in row.values else []) for m in columns),
                     *([text_cell("")] if chance else []),
                     *(text_cell("") for _ in range(4)),
-                    text_cell(row.note),
+                    text_cell(row.note(published)),
                 ]
             )
     return Table(

@@ -18,6 +18,7 @@ from alignrec_recbole.data.cards import CARD_KEYS
 from alignrec_recbole.data.dataset_paths import find_dataset, interaction_files
 from alignrec_recbole.dataset import MultimodalDataset, split_description
 from alignrec_recbole.errors import AlignRecError, DataError, RecordError, SettingError
+from alignrec_recbole.features.published import default_features, expanded
 from alignrec_recbole.features.table import manifest_summary
 from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
@@ -146,6 +147,7 @@ def prepare_data(spec: DataSpec) -> PreparedData:
         DataError, FeatureError, SettingError, UnknownNameError: see their texts.
     """
     folder = _find_folder(spec)
+    spec = replace(spec, features=expanded(spec.features, folder))
     given = data_settings(spec, folder)
     of_machine = {"gpu_id": _gpu(spec.device), "show_progress": False}
     config = make_config(_no_model(), spec.dataset, {**given, **of_machine})
@@ -171,8 +173,8 @@ def prepare_run(spec: RunSpec) -> PreparedRun:
         DataError, FeatureError, SettingError, UnknownNameError: see their texts.
     """
     parts = components(spec.model)
-    spec = replace(spec, features=spec.features or parts.entry.default_features)
     folder = _find_folder(spec.data)
+    spec = replace(spec, features=_features(spec, parts, folder))
     given = run_settings(spec, parts, folder)
     config = make_config(parts.model_class, spec.dataset, given)
     data = _read(spec.data, parts.dataset_class, config, given, folder)
@@ -181,6 +183,13 @@ def prepare_run(spec: RunSpec) -> PreparedRun:
     if papers and data.feature_files:
         notes.append(f"not the paper's features ({papers})")
     return prepared_run(spec, data, data.effective_config, data.feature_files, notes, parts)
+
+
+def _features(spec: RunSpec, parts: ModelComponents, folder: Path) -> tuple[str, ...]:
+    """The features that are named, else the published ones that are there, else the model's."""
+    if spec.features or not parts.entry.needs_features:
+        return expanded(spec.features, folder)
+    return default_features(folder, otherwise=parts.entry.default_features)
 
 
 def prepared_run(

@@ -275,7 +275,7 @@ def test_an_interruption_is_exit_status_130(
     def stop(options: RunOptions) -> None:
         raise error
 
-    monkeypatch.setattr(_names, "check", stop)
+    monkeypatch.setattr(_names, "check_data", stop)
     assert main(["--model", "BPR", "--dataset", "ml-100k"]) == 130
     assert "saved" in capsys.readouterr().err
 

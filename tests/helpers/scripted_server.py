@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 ENDLESS_BYTES = 64 << 20  # what "without end" means at most, so that a fault ends the test
@@ -27,6 +28,7 @@ class Answer:
         chunk: bytes of a chunk.
         cut: bytes of the body after which the connection is closed.
         pause: seconds before each byte of the part named by `slow`.
+        rate: bytes per second of the body; 0: at once.
         slow: "answer" (nothing is sent for ten pauses), "headers" or "body".
         endless: "headers", "body" or "chunk size": repeated without end.
     """
@@ -40,6 +42,7 @@ class Answer:
     chunk: int = 1000
     cut: int | None = None
     pause: float = 0.0
+    rate: int = 0
     slow: str = ""
     endless: str = ""
 
@@ -60,7 +63,7 @@ class ScriptedServer:
     """
 
     url: str
-    script: Sequence[Answer] = ()
+    script: Sequence[Answer] | Mapping[str, Answer] = ()
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     def plays(self, *script: Answer) -> str:
@@ -68,10 +71,22 @@ class ScriptedServer:
         self.script, self.asked = script, []
         return self.url
 
+    def serves(self, files: Mapping[str, bytes]) -> str:
+        """Serve files by name, each with its ETag; returns the address of their folder."""
+        self.script, self.asked = {f"/{name}": served(body) for name, body in files.items()}, []
+        return self.url.rpartition("/")[0]
+
     def next_answer(self, path: str, headers: dict[str, str]) -> Answer:
         """The answer to a request."""
         self.asked.append((path, headers))
+        if isinstance(self.script, Mapping):
+            return self.script.get(path, Answer(status="404 Not Found"))
         return self.script[min(len(self.asked), len(self.script)) - 1]
+
+
+def served(content: bytes) -> Answer:
+    """A file of a server that names its version."""
+    return Answer(content, headers=(("ETag", f'"{hashlib.md5(content).hexdigest()}"'),))
 
 
 @contextlib.contextmanager
@@ -142,6 +157,8 @@ def _send(connection: socket.socket, answer: Answer, asked: dict[str, str]) -> N
     connection.sendall(b"\r\n" if status else b"")
     if answer.endless == "chunk size":
         return _repeat(connection, b"1" * 4096)
+    if answer.rate:
+        return _send_at(connection, body, answer.rate)
     _write(connection, body[: answer.cut], answer.pause if answer.slow == "body" else 0)
     return _repeat(connection, b"x" * 65536) if answer.endless == "body" else None
 
@@ -153,6 +170,13 @@ def _write(connection: socket.socket, content: bytes, pause: float) -> None:
         time.sleep(pause)
         connection.sendall(content[i : i + 1])
     return None
+
+
+def _send_at(connection: socket.socket, content: bytes, rate: int) -> None:
+    step = max(1, rate // 50)
+    for i in range(0, len(content), step):
+        connection.sendall(content[i : i + step])
+        time.sleep(step / rate)
 
 
 def _repeat(connection: socket.socket, content: bytes) -> None:

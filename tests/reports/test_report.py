@@ -19,6 +19,7 @@ from alignrec_recbole.registry.components import components
 from alignrec_recbole.reports import build, contents, plots, reference_results
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
+    SeedGroup,
     comparable_groups,
     default_variants,
     seed_groups,
@@ -35,7 +36,7 @@ from alignrec_recbole.reports.tables import (
     targets,
     variant_comparisons,
 )
-from alignrec_recbole.runs.record import read_runs
+from alignrec_recbole.runs.record import Run, read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -518,3 +519,35 @@ def test_records_of_any_age_of_one_configuration_are_one_row(tmp_path: Path) -> 
     (group,) = seed_groups(read_runs(tmp_path / "runs"))
     assert [r.seed for r in group.records] == [1, 2]
     assert group.first.started_utc < "2027"
+
+
+def published(modality: str, group: str = "mmrec") -> dict:
+    """What a record says of a file of published features."""
+    return {"modality": modality, "settings": {"published": group}, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"mmrec-image": "image", "mmrec-text": "text"}, "no band"),
+        ({"mmrec-text": "text"}, "not comparable: other features"),
+        ({"mmrec-image": "image", "mmrec-text": "text", "lsa": None}, "not comparable"),
+    ],
+)
+def test_runs_on_published_features_are_compared_with_published_rows(
+    files: dict, expected: str
+) -> None:
+    """Both modalities and nothing else, by what the files say and not by their names."""
+    summaries = {
+        name: published(modality) if modality else {"modality": "text", "settings": {}}
+        for name, modality in files.items()
+    }
+    rows = reference_results.reference_results("baby")
+    made = record("VBPR", value=0.0663, dataset="baby", features="none").model_copy(
+        update={"features": "+".join(files), "feature_files": summaries}
+    )
+    group = SeedGroup("VBPR", (Run(Path("x.json"), made),))
+    assert reference_results.reproduction_status(group, rows).startswith(expected)
+    (row,) = [row for row in rows if row.model == "VBPR"]
+    comparable = {reference_results.features_of(made)}
+    assert ("not comparable" in row.note(comparable)) == (expected != "no band")

@@ -1,0 +1,195 @@
+"""What a command needs and the data folder does not have: described, asked about, fetched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from alignrec_recbole.cli._command import as_typed, given_arguments
+from alignrec_recbole.data.dataset_paths import (
+    data_folders,
+    dataset_defaults,
+    locate_dataset,
+)
+from alignrec_recbole.data.published import (
+    SPLIT,
+    PublishedSource,
+    raw_folder,
+    source_of,
+    sources_of,
+)
+from alignrec_recbole.encoders.registry import ENCODERS
+from alignrec_recbole.errors import DownloadError, UnknownNameError, printable
+from alignrec_recbole.features.control_names import is_control, parse_control
+from alignrec_recbole.features.published import GROUPS, present_features
+from alignrec_recbole.io.files import inside
+
+if TYPE_CHECKING:
+    from alignrec_recbole.cli._option_values import RunOptions
+
+ITEM_TABLES = ("items.tsv", "items.parquet")
+RAW = "raw"  # the source of item texts
+
+
+def provide(options: RunOptions) -> None:
+    """Fetch what the runs need: with --download at once, in a terminal after a question.
+
+    Raises:
+        UnknownNameError: something is absent and may not be fetched; the hint is the command.
+        DownloadError: as `fetch_source`.
+    """
+    name = needed_source(options)
+    if name is None:
+        return
+    source, root = source_of(options.dataset, name), data_folders(options.data_path)[0]
+    print(described(options.dataset, name, source, root), file=sys.stderr)
+    if not options.download and not _agreed():
+        raise UnknownNameError(
+            f"Data set {options.dataset!r} is known, but files that this command needs are not "
+            "there.",
+            found=f"nothing of its source {name!r} in {root / options.dataset}",
+            expected="these files, or --download",
+            hint=as_typed([*given_arguments(), "--download"]),
+        )
+    for line in fetch_source(
+        options.dataset, name, root, mirror=options.mirror, progress=options.progress
+    ):
+        print(line, file=sys.stderr)
+
+
+def needed_source(options: RunOptions) -> str | None:
+    """The source that has what the data folder does not; None if nothing is absent or known."""
+    sources = sources_of(options.dataset)
+    folder = locate_dataset(options.dataset, data_folders(options.data_path))
+    named = [_without_controls(name) for name in options.features]
+    for group in GROUPS:
+        asked = any(name.partition("-")[0] == group for name in named)
+        if asked and group in sources and not (folder and present_features(folder, group)):
+            return group
+    texts = any(name.partition(":")[0] in ENCODERS for name in named)
+    if texts and RAW in sources and not (folder and _has_item_table(folder, options.dataset)):
+        return RAW
+    if not named and _reads_features(options) and not (folder and _has_features(options, folder)):
+        first = next((group for group in GROUPS if group in sources), None)
+        if first is not None:
+            return first
+    if folder is not None or not sources:
+        return None
+    return SPLIT if SPLIT in sources else next(iter(sources))
+
+
+def _without_controls(name: str) -> str:
+    while is_control(name):
+        _, name, _ = parse_control(name)
+    return name
+
+
+def _reads_features(options: RunOptions) -> bool:
+    from alignrec_recbole.registry.models import resolve
+
+    protocols = set(options.protocol) - {"full", "long-tail"}
+    return bool(protocols) or any(resolve(name).needs_features for name in options.model)
+
+
+def _has_features(options: RunOptions, folder: Path) -> bool:
+    """Whether a run that names no features finds some: published ones, or items to encode."""
+    published = any(present_features(folder, group) for group in GROUPS)
+    return published or _has_item_table(folder, options.dataset)
+
+
+def _has_item_table(folder: Path, dataset: str) -> bool:
+    return any(os.path.lexists(folder / name) for name in (*ITEM_TABLES, f"{dataset}.item"))
+
+
+def described(dataset: str, name: str, source: PublishedSource, root: Path) -> str:
+    """What would be fetched: content, size, addresses, licence and what it is good for."""
+    rows = [
+        ("what", source.about),
+        *(("from", entry.url or f"Google Drive {entry.gdrive}") for entry in source.entries),
+        ("size", f"{source.size}; {_free(root)}"),
+        ("into", str(root / dataset)),
+        ("licence", source.licence),
+        ("compare", source.comparable),
+    ]
+    lines = [f"  {label:<9} {text}" for label, text in rows]
+    return printable("\n".join([f"{dataset} ({name})", *lines]), 8000)
+
+
+def _free(root: Path) -> str:
+    there = next((path for path in (root, *root.absolute().parents) if path.is_dir()), None)
+    return "" if there is None else f"{shutil.disk_usage(there).free / 1e9:.1f} GB are free"
+
+
+def _agreed() -> bool:
+    """Ask; False where nobody can answer."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return click.confirm("Download this now?", err=True)
+
+
+def fetch_source(
+    dataset: str, name: str, root: Path, *, mirror: str | None, progress: bool
+) -> list[str]:
+    """Fetch, verify and convert a source of a data set, one process at a time.
+
+    Returns:
+        What was found, in sentences for people.
+
+    Raises:
+        DownloadError, DataError, FeatureError, WriteError: what is wrong with which file; files
+            that have arrived stay.
+    """
+    from alignrec_recbole.io.locks import one_process_only
+    from alignrec_recbole.io.pins import fetch_pinned, remember
+
+    source = source_of(dataset, name)
+    folder = inside(root, dataset)
+    into = folder if source.kind == "files" else raw_folder(folder)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise DownloadError(f"{folder} is not a folder.", found="a file of this name")
+    with one_process_only(
+        folder,
+        ".download.lock",
+        problem=f"Data set {dataset!r} is being fetched by another process.",
+        hint="wait for that process, then run the same command again",
+    ):
+        if source.kind == "amazon" and locate_dataset(dataset, [root]) is None:
+            split = source_of(dataset, SPLIT)
+            remember(
+                root, fetch_pinned(split.entries, folder, root, mirror=mirror, progress=progress)
+            )
+        files = fetch_pinned(source.entries, into, root, mirror=mirror, progress=progress)
+        said = _converted(dataset, name, source, folder, [file.path for file in files])
+        remember(root, files)
+    return [printable(line) for line in said]
+
+
+def _converted(
+    dataset: str, name: str, source: PublishedSource, folder: Path, paths: list[Path]
+) -> list[str]:
+    """Make the files of a data set from those that were fetched."""
+    if source.kind == "files":
+        return [f"{dataset}: {', '.join(path.name for path in paths)} in {folder}"]
+    if source.kind == "amazon":
+        from alignrec_recbole.data import amazon_texts
+
+        return amazon_texts.convert(folder, dataset, paths[0].parent)
+    from alignrec_recbole.data import published_archive
+    from alignrec_recbole.data.cards import read_card
+
+    card = read_card(dataset)
+    return published_archive.convert(
+        paths[0],
+        folder,
+        dataset,
+        name,
+        expected=dataset_defaults(dataset).get("expected", {}),
+        split_hash=card.split_sha256 if card else None,
+        content=source.content,
+        url=source.entries[0].url or "",
+    )
