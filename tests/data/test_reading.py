@@ -13,7 +13,9 @@ from trials import check_answered, check_refused, run_verb
 
 from alignrec_recbole.data.made_dataset import write_dataset
 from alignrec_recbole.data.split_names import parse_split
+from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.errors import AlignRecError, DataError, FeatureError, SettingError
+from alignrec_recbole.runs import prepare
 from alignrec_recbole.runs.prepare import PreparedData, prepare_data
 from alignrec_recbole.runs.spec import DataSpec
 
@@ -241,3 +243,19 @@ def test_a_user_who_has_everything_is_named_by_the_id(tmp_path: Path) -> None:
     with open(place / "x.inter", "a") as handle:
         handle.writelines(f"greedy\ti{i}\t0\n" for i in range(11))
     check_refused(bpr(tmp_path, "x"), "user 'greedy' with 11 items", kind="DataError")
+
+
+@pytest.mark.parametrize(("longest", "width"), [(None, 3), (2, 2), (9, 3)])
+def test_stock_recbole_bounds_the_length_of_sequences(
+    tmp_path: Path, longest: int | None, width: int
+) -> None:
+    write(tmp_path, TYPED, lambda n, u, i: f"u{u}\ti{i}")
+    names = sorted({f"i{i}" for _, i in PAIRS})
+    tags = "".join(f"{name}\ta b{' c' if n else ''}\n" for n, name in enumerate(names))
+    folder = tmp_path / "data" / "x"
+    (folder / "x.item").write_text(f"item_id:token\ttags:token_seq\n{tags}")
+    data = DataSpec("x", data_path=folder.parent, output=tmp_path / "output")
+    given = prepare.data_settings(data, folder)
+    given |= {"load_col": None, "seq_len": longest and {"tags": longest}}
+    dataset = MultimodalDataset(prepare.make_config(prepare._no_model(), "x", given))
+    assert dataset.build()[0].item_feat["tags"].shape[1] == width

@@ -322,6 +322,23 @@ def test_only_files_of_an_earlier_report_are_deleted(
         assert before.keys() <= {path.name for path in victim.iterdir()}
 
 
+def test_nothing_is_deleted_through_a_link_to_another_folder_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "figures", lambda runs, tuning: iter(()))
+    store(tmp_path, record("AlignRec", history=[]))
+    gone = store(tmp_path, record("BPR", history=[]))
+    build.build(tmp_path)
+    pages = tmp_path / "site" / "runs"
+    before = {path.name: path.read_bytes() for path in pages.iterdir()}
+    pages.rename(tmp_path / "kept")
+    pages.symlink_to(tmp_path / "kept")
+    gone.unlink()
+    with trial("reports", "a link within the output"):
+        build.build(tmp_path)
+        assert before.keys() <= {path.name for path in (tmp_path / "kept").iterdir()}
+
+
 @pytest.mark.parametrize(
     "entry",
     [

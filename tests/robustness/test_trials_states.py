@@ -416,6 +416,22 @@ def test_arrays_of_per_user_values_are_replaced(values: tuple[Run, bytes], tmp_p
             assert read_values(made, tmp_path, handle.getvalue()) is None
 
 
+def test_users_that_repeat_and_positions_behind_the_last_item_are_refused(
+    values: tuple[Run, bytes], tmp_path: Path
+) -> None:
+    made, good = values
+    with np.load(io.BytesIO(good)) as stored:
+        arrays = dict(stored)
+    repeated, behind = arrays["users"].copy(), arrays["top"].copy()
+    repeated[1] = repeated[0]
+    behind[0, 0] = len(arrays["items"])
+    for name, array in (("users", repeated), ("top", behind)):
+        handle = io.BytesIO()
+        np.savez(handle, **{**arrays, name: array})
+        with trial("per-user values", f"{name} inconsistent"):
+            assert read_values(made, tmp_path, handle.getvalue()) is None
+
+
 def test_a_header_of_many_bytes_is_refused_before_they_are_allocated(
     values: tuple[Run, bytes], tmp_path: Path
 ) -> None:
@@ -427,6 +443,8 @@ def test_a_header_of_many_bytes_is_refused_before_they_are_allocated(
     handle = io.BytesIO()
     with zipfile.ZipFile(handle, "w") as archive:
         archive.writestr("users.npy", header.getvalue() + bytes(16))
+    with pytest.raises(ValueError, match=r"users\.npy has another size than its header says"):
+        lists._check_sizes(handle)
     with trial("per-user values", "header of 8 GB"):
         assert read_values(made, tmp_path, handle.getvalue()) is None
     with trial("per-user values", "empty"):

@@ -12,7 +12,8 @@ import pytest
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.registry import models
-from alignrec_recbole.runs import run
+from alignrec_recbole.runs import continuation, run
+from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
@@ -197,3 +198,11 @@ def test_what_is_no_file_is_no_state(world, tmp_path, trained, kind):
     assert run_one(spec(world, tmp_path, 3)).epochs == 3
     assert trained == [0, 1, 2]
     assert run_one(spec(world, tmp_path, 2), overwrite=True).epochs == 2
+
+
+def test_runs_with_the_default_of_epochs_leave_no_state(world: Path, tmp_path: Path) -> None:
+    whole = prepare_run(spec(world, tmp_path, None))
+    default = whole.config["epochs"]
+    assert not continuation.is_bounded(whole)
+    for epochs, expected in ((default, False), (default - 1, True), (default + 1, False)):
+        assert continuation.is_bounded(prepare_run(spec(world, tmp_path, epochs))) == expected
