@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from alignrec_recbole.graphs import item_item, knn_cache
 
@@ -92,3 +93,18 @@ def test_a_damaged_file_is_searched_again(
         assert torch.equal(expected[1], again[1])
         item_item.nearest_neighbours(features, 5)
     assert searches == [5, 5]  # the third call reads what the second wrote
+
+
+@pytest.mark.parametrize("index", [-2, 6])
+def test_indices_of_no_row_are_searched_again(tmp_path, index):
+    """In a file whose digest fits its lists."""
+    features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    with knn_cache.use_cache_folder(tmp_path):
+        values, indices = item_item.nearest_neighbours(features, 2)
+        (path,) = tmp_path.iterdir()
+        digest, forged = knn_cache._digest(features, 2), indices.clone()
+        forged[0, 0] = index
+        lists = values.contiguous(), forged
+        noted = {"digest": knn_cache._with_lists(digest, lists)}
+        save_file({"values": lists[0], "indices": forged}, path, metadata=noted)
+        assert item_item.nearest_neighbours(features, 2)[1].equal(indices)

@@ -279,3 +279,8 @@ def test_nodes_without_neighbours_have_rows_of_zeros():
         assert np.isfinite(rows).all()
         assert not rows[[0, 3, 4, 6]].any()
         assert rows[[1, 2, 5]].any(1).all()
+
+
+def test_softmax_of_rows_of_very_different_sizes():
+    graph = user_item.row_softmax(sp.csr_matrix([[1000.0, 999.0], [2.0, 1.0]]))
+    np.testing.assert_allclose(graph.toarray(), [[0.731059, 0.268941]] * 2, rtol=1e-5)
