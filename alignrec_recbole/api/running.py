@@ -38,6 +38,7 @@ def run(
     device: str = "auto",
     overwrite: bool = False,
     save: bool = True,
+    track: Names = (),
     progress: bool = True,
     **settings: Any,
 ) -> list[RunRecord]: ...
@@ -66,6 +67,7 @@ def run(
         device: auto, cpu, cuda or cuda:N.
         overwrite: run again what is finished.
         save: keep the trained models, for `load_model`.
+        track: trackers, as `--track`: tensorboard, wandb, mlflow, rapl, codecarbon.
         progress: show what is done and a progress bar, on standard error or in the notebook.
         settings: of the model, the trainer or RecBole, as `--set`: `learning_rate=0.002`.
 
@@ -164,6 +166,7 @@ def _spec(
     protocol: str = "full",
     seed: int = 999,
     save: bool = True,
+    track: Names = (),
     **settings: Any,
 ) -> RunSpec:
     if isinstance(dataset, Dataset):
@@ -195,6 +198,7 @@ def _spec(
         device=device,
         progress=progress,
         save=save,
+        track=_names(track),
     )
 
 

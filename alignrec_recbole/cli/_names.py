@@ -23,9 +23,12 @@ from alignrec_recbole.protocols import (
     check_protocols,
     check_use,
 )
+from alignrec_recbole.tracking import check_trackers
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
+
+TRACKED = ("full", "mask-modality")  # protocols that make runs of models
 
 
 def check(options: RunOptions) -> None:
@@ -44,6 +47,7 @@ def check_names(options: RunOptions) -> None:
 
     check_protocols(options.protocol)
     _check_use(options)
+    check_trackers(options.track)
     for model in models_to_train(options):
         resolve(model)
     inside(options.output, options.dataset)
@@ -67,6 +71,7 @@ def _check_use(options: RunOptions) -> None:
         "--model": (options.model, USE_MODELS),
         "--seeds": (options.seeds, USE_SEEDS),
         "--epochs": (options.epochs, USE_SEEDS),
+        "--track": (options.track, TRACKED),
     }
     for option, (value, users) in given.items():
         if value not in (None, ()) and not set(users) & set(options.protocol):

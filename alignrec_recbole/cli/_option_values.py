@@ -34,6 +34,7 @@ class RunOptions:
     progress: bool
     download: bool
     mirror: str | None
+    track: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

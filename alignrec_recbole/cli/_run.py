@@ -237,6 +237,7 @@ def _base(options: RunOptions) -> dict[str, Any]:
         "epochs": options.epochs,
         "device": options.device,
         "progress": options.progress,
+        "track": options.track,
     }
 
 

@@ -130,9 +130,19 @@ def metrics(data_path: Path | None) -> Table:
     return ["metric", "per user"], rows
 
 
+def trackers(data_path: Path | None) -> Table:
+    """Trackers of runs."""
+    from alignrec_recbole.tracking import TRACKERS
+
+    return ["tracker", "to install", "description"], [
+        [entry.name, entry.install if entry.missing_packages() else "", entry.about]
+        for entry in TRACKERS.values()
+    ]
+
+
 KINDS: dict[str, Callable[[Path | None], Table]] = {
     function.__name__: function
-    for function in (models, datasets, encoders, protocols, suites, metrics)
+    for function in (models, datasets, encoders, protocols, suites, metrics, trackers)
 }
 
 

@@ -15,6 +15,7 @@ from alignrec_recbole.cli._option_values import RunOptions
 from alignrec_recbole.cli._options import Text, option
 from alignrec_recbole.cli._overrides import assignment, choices
 from alignrec_recbole.protocols import PROTOCOLS
+from alignrec_recbole.tracking import TRACKERS
 
 
 @_options.verb(
@@ -140,6 +141,14 @@ from alignrec_recbole.protocols import PROTOCOLS
 @cloup.option_group(
     "Execution",
     _options.jobs("Runs at a time: 1 to N processes, or auto."),
+    option(
+        "--track",
+        type=Text("names", _options.names, lambda: TRACKERS),
+        default=(),
+        metavar="T[,T…]",
+        help="Trackers of each run: tensorboard, wandb or mlflow; energy by rapl or codecarbon. "
+        "They write to OUTPUT/tracking.",
+    ),
     _options.device(),
     _options.no_progress(),
 )

@@ -24,6 +24,7 @@ from alignrec_recbole.runs.record_fields import (
     Count,
     Curve,
     DataDict,
+    EnergyDict,
     FeatureFiles,
     Groups,
     History,
@@ -86,6 +87,7 @@ class RunRecord(BaseModel):
     history: History
     parameters: Count
     seconds: SecondsDict
+    energy: EnergyDict | None = None  # where it was measured (--track)
     peak_rss_bytes: Count
     peak_gpu_bytes: Count
     code: CodeDict

@@ -165,6 +165,14 @@ class Mask(Closed):
     fill: Label
 
 
+class Energy(Closed):
+    """Energy since the start of the last session of a run, and what it was measured with."""
+
+    joules: Annotated[Duration, Field(gt=0)]
+    seconds: Duration
+    source: Label
+
+
 class PerUser(Closed):
     """The file with the values per user."""
 
@@ -222,6 +230,7 @@ DataDict = Annotated[dict[str, Any], _of(Data)]
 FeatureFiles = Annotated[dict[Label, Values], Field(max_length=1_000), _of(dict[str, FeatureFile])]
 History = Annotated[list[dict[str, Any]], _of(list[Epoch])]
 Curve = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=20_000), _of(list[Point])]
+EnergyDict = Annotated[dict[str, float | str], _of(Energy)]
 PerUserDict = Annotated[dict[str, str], _of(PerUser)]
 WeightsDict = Annotated[dict[str, Any], _of(Weights)]
 CodeDict = Annotated[dict[str, Any], _of(Code)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
 from alignrec_recbole.runtime import progress
 from alignrec_recbole.runtime.stop_signals import stop_on_signal
+from alignrec_recbole.tracking.base import RunFacts, RunResult, Trackers
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 
@@ -49,10 +50,46 @@ def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
     _check_writable(prepared.record_path.parent)
 
     provenance.code()  # what the record says of it is known before anything is trained
+    trackers = Trackers(spec.track)
+    with trackers.watching(_facts(prepared)) if spec.track else nullcontext():
+        return _make(prepared, stopwatch, trackers, name, overwrite, command)
+
+
+def _facts(prepared: PreparedRun) -> RunFacts:
+    """What trackers are given before the training."""
+    spec = prepared.spec
+    kind = "tuning" if spec.validation_only else "runs"
+    return RunFacts(
+        name=f"{spec.model} {prepared.feature_name} seed {spec.seed}",
+        group=spec.dataset,
+        folder=spec.output / "tracking",
+        run_id=f"{kind}/{prepared.run_id.as_posix()}",
+        config={
+            "model": spec.model,
+            "features": prepared.feature_name,
+            "protocol": spec.protocol,
+            **prepared.effective_config,
+        },
+    )
+
+
+def _make(
+    prepared: PreparedRun,
+    stopwatch: Stopwatch,
+    trackers: Trackers,
+    name: str,
+    overwrite: bool,
+    command: str | None,
+) -> RunRecord:
+    """Train and rank, and write the record."""
+    spec = prepared.spec
     seconds = {"prepare": stopwatch.seconds()}
     progress.announce(f"{name}: building the model")
     trainer = build_trainer(prepared, prepared.state_path)
     trainer.continued_from = None if overwrite else continuation.find(prepared)
+    if spec.track:
+        metric = prepared.config["valid_metric"]
+        trainer.on_epoch = lambda history: trackers.epochs(history, metric)
     seconds["build"] = stopwatch.seconds() - seconds["prepare"]
     with _stop_on_signal(trainer):
         trainer.fit(
@@ -100,8 +137,10 @@ def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
         history=history,
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         command=command,
+        energy=trackers.energy(),
     )
     write_record(prepared.record_path, record)
+    trackers.finish(RunResult(metrics, trainer.stopping.best_result or {}, prepared.record_path))
     if not spec.validation_only:  # the state of a grid point stays: if chosen, it is only ranked
         continuation.keep_or_delete(prepared, trainer.stop_reason)
     return record

@@ -57,6 +57,7 @@ class RunSpec:
     mask: FeatureMask | None = None  # a modality masked for a share of the items
     progress: bool = True
     save: bool = True  # keep the trained model beside the record (protocol full)
+    track: tuple[str, ...] = ()  # trackers that watch it; no result depends on them
 
     @property
     def data(self) -> DataSpec:

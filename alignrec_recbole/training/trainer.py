@@ -57,6 +57,7 @@ class MultimodalTrainer(Trainer):
         state_file: where the state is saved, and resumed from if it exists.
         continued_from: another state to resume from if that one does not exist; it is not changed.
         identity: what distinguishes the run from others; its saved state is resumed by no other.
+        on_epoch: called with the history after each epoch.
     """
 
     def __init__(self, config: Any, model: Any, state_file: Path | None = None) -> None:
@@ -85,6 +86,7 @@ class MultimodalTrainer(Trainer):
         self.state_file = state_file
         self.continued_from: Path | None = None
         self.identity: dict[str, Any] = {}
+        self.on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
         self.optimizer = self._build_optimizer()
         self.stopping = EarlyStopping(
             self.valid_metric,
@@ -192,6 +194,8 @@ class MultimodalTrainer(Trainer):
                     callback_fn(epoch, result[self.valid_metric])
             self.history.append(entry)
             progress.update(entry)
+            if self.on_epoch is not None:
+                self.on_epoch(self.history)
             if self.state_file and time.monotonic() - self._saved_at > SAVE_EVERY_SECONDS:
                 self.save_state()
 

@@ -303,6 +303,7 @@ def test_the_module_is_the_program() -> None:
         ("protocols", list(PROTOCOLS)),
         ("suites", ["smoke", "paper-main"]),
         ("metrics", ["Recall@K", "NDCG@K", "log2"]),
+        ("trackers", ["tensorboard", "wandb", "mlflow", "rapl", "codecarbon"]),
     ],
 )
 def test_list_names_and_describes(
