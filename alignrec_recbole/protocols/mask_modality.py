@@ -220,6 +220,7 @@ def _unmasked(base: RunSpec, point: RunSpec, overwrite: bool) -> RunRecord:
             "config": prepared.effective_config,
             "config_sha256": prepared.config_hash,
             "per_user": None,
+            "weights": None,  # they are beside the record of the ordinary run
             "notes": [*whole.notes, f"the run of protocol full, {whole.config_sha256[:8]}"],
         }
     )
