@@ -84,7 +84,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "Category.jsonl" + (".gz" if given.gzip else ""))
         write(path, given.lines, given.users, given.items, given.seed)
-        rows = []
+        rows: list[list[str]] = []
+        result: dict[str, object] = {"lines": given.lines, "bytes": path.stat().st_size}
         for what, filtered in (("read", False), ("read, first of each pair, 5-core", True)):
             receive, send = context.Pipe(duplex=False)
             process = context.Process(target=measure, args=(path.parent, filtered, send))
@@ -93,8 +94,10 @@ def main() -> None:
             process.join()
             cells = f"{seconds:.1f}", f"{busy:.1f}", f"{peak / 2**20:.0f}", f"{count:,}"
             rows.append([what, *cells])
+            result[what] = {"seconds": seconds, "cpu": busy, "peak_bytes": peak, "rows": count}
         print(f"{given.lines:,} lines, {path.stat().st_size / 2**20:,.0f} MiB")
         print(tabulate(rows, headers=["", "seconds", "CPU seconds", "peak MiB", "interactions"]))
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":

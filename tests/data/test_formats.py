@@ -154,6 +154,18 @@ def test_microlens_titles_and_covers(tmp_path: Path) -> None:
     assert source.interactions["time"].iloc[0] == 1583378629552
 
 
+def test_microlens_100k_titles_have_no_header(tmp_path: Path) -> None:
+    files.microlens(tmp_path)
+    (tmp_path / "MicroLens-50k_titles.csv").unlink()
+    (tmp_path / "MicroLens-50k_covers").rename(tmp_path / "covers")
+    (tmp_path / "MicroLens-50k_pairs.csv").rename(tmp_path / "MicroLens-100k_pairs.csv")
+    (tmp_path / "MicroLens-100k_title_en.csv").write_text('1,A cat\n2,"Two, three"\n', "utf-8-sig")
+    items = content(FORMATS["microlens"].read(tmp_path))
+    assert items["1"] == {"title": "A cat", "image": ""}
+    assert items["2"]["title"] == "Two, three"
+    assert items["63"]["image"] == str(tmp_path / "covers" / "63.jpg")
+
+
 def test_microlens_histories_have_an_order_and_no_times(tmp_path: Path) -> None:
     expected = files.microlens_histories(tmp_path)
     source = FORMATS["microlens"].read(tmp_path)

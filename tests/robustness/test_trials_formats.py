@@ -237,7 +237,7 @@ CONTENT: list[tuple[str, str, Edit, str]] = [
     ("amazon2023", "not JSON", all_of(b"x\n"), "not JSON: line 1"),
     ("amazon2023", "no item", all_of(b'{"title": "x"}\n'), "line 1"),
     ("amazon2023", "a number", all_of(b'{"parent_asin": 5}'), "line 1"),
-    ("microlens", "no header", line(1, "1,cat"), "no column 'item'"),
+    ("microlens", "three columns", line(1, "1,cat,x"), "(not a regular table|other columns)"),
     ("microlens", "no title", line(1, "item,text"), "no column 'title'"),
     ("microlens", "open", line(2, '1,"cat'), "not a regular table"),
     ("hm", "no names", all_of(b"article_id,x\n0108775005,y\n"), "prod_name"),

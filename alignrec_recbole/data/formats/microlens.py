@@ -3,7 +3,8 @@
     MicroLens-50k_pairs.csv       user,item,timestamp (ms)
     MicroLens-50k_pairs.tsv       user, tab, items in the order of time; in place of the CSV file
     MicroLens-50k_titles.csv      item,title; optional
-    MicroLens-50k_covers/         ITEM.jpg; optional
+    MicroLens-100k_title_en.csv   the same without a header
+    MicroLens-50k_covers/         ITEM.jpg; optional; also covers/
 
 Ids have gaps and stay text.
 """
@@ -22,6 +23,7 @@ from alignrec_recbole.errors import DataError
 from alignrec_recbole.io.separated import BATCH, SeparatedFile
 from alignrec_recbole.io.text_lines import text_lines
 
+TITLES = ("_titles.csv", "_title_en.csv", "_titles.csv.gz", "_title_en.csv.gz")
 USERS, ITEMS = ("user", "userID", "user_id"), ("item", "videoID", "item_id")
 
 
@@ -42,8 +44,8 @@ def read(folder: Path) -> Source:
     else:
         _add_histories(rows, path)
         notes["times"] = "none: the file has an order per user alone; *_pairs.csv has times"
-    titles = find_one(folder, "MicroLens", ("_titles.csv", "_titles.csv.gz"), "titles")
-    covers = next((n for n in entries(folder) if n.endswith("_covers")), None)
+    titles = find_one(folder, "MicroLens", TITLES, "titles")
+    covers = next((n for n in entries(folder) if n == "covers" or n.endswith("_covers")), None)
     notes |= {"titles": titles.name if titles else "none", "covers": covers or "none"}
     return Source(
         path.name.partition("_")[0],
@@ -64,6 +66,14 @@ def column(file: SeparatedFile, names: tuple[str, ...]) -> str:
     if found is None:
         file.require(names[:1])
     return found or names[0]
+
+
+def with_or_without_header(path: Path, names: tuple[str, ...], what: str = "file") -> SeparatedFile:
+    """A file whose first line is a header if it names a user or an item column."""
+    file = SeparatedFile(path, what=what)
+    if {*USERS, *ITEMS} & set(file.columns):
+        return file
+    return SeparatedFile(path, columns=names[: len(file.columns)], what=what)
 
 
 def _add_histories(rows: Rows, path: Path) -> None:
@@ -109,7 +119,7 @@ def read_items(titles: Path | None, covers: Path | None, wanted: Collection[str]
     if titles is None:
         frame = pd.DataFrame({ITEM: sorted(wanted)}, dtype=object)
     else:
-        file = SeparatedFile(titles, what="file of titles")
+        file = with_or_without_header(titles, ("item", "title"), "file of titles")
         frame = read_content(file, column(file, ITEMS), ["title"], wanted)
         file.require(["title"])
     return with_images(frame, covers, wanted)

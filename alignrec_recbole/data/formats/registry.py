@@ -31,7 +31,9 @@ FORMATS: dict[str, Format] = {
         amazon2023.read, "<Cat>.jsonl[.gz] or <Cat>.{train,valid,test}.csv, meta_<Cat>.jsonl[.gz]",
         image_hosts=HOSTS,
     ),
-    "microlens": Format(microlens.read, "MicroLens-*_pairs.csv, *_titles.csv, *_covers/"),
+    "microlens": Format(
+        microlens.read, "MicroLens-*_pairs.csv, *_titles.csv or *_title_en.csv, *_covers/"
+    ),
     "mmssl": Format(mmssl.read, "5-core/{train,val,test}.json, image_feat.npy, text_feat.npy"),
     "hm": Format(hm.read, "transactions_train.csv, articles.csv, images/"),
     "pixelrec": Format(westlake.read_pixelrec, "Pixel*.csv, item table, covers/"),

@@ -14,7 +14,13 @@ import pandas as pd
 
 from alignrec_recbole.data.formats.collecting import Rows, add_file, read_content
 from alignrec_recbole.data.formats.finding import entries, find_one, required
-from alignrec_recbole.data.formats.microlens import ITEMS, USERS, column, with_images
+from alignrec_recbole.data.formats.microlens import (
+    ITEMS,
+    USERS,
+    column,
+    with_images,
+    with_or_without_header,
+)
 from alignrec_recbole.data.source import ITEM, Source
 from alignrec_recbole.io.separated import SeparatedFile
 
@@ -57,7 +63,7 @@ def read_ninerec(folder: Path) -> Source:
     found = find_one(folder, "", ("_pair.csv", "_pair.csv.gz"), "pairs")
     path = required(found, folder, "*_pair.csv")
     rows = Rows()
-    file = _with_or_without_header(path, NINEREC_PAIRS)
+    file = with_or_without_header(path, NINEREC_PAIRS)
     time = "timestamp" if "timestamp" in file.columns else None
     add_file(rows, file, column(file, USERS), column(file, ITEMS), time=time)
     titles = find_one(folder, "", ("_item.csv", "_item.csv.gz"), "titles")
@@ -66,18 +72,10 @@ def read_ninerec(folder: Path) -> Source:
         rows.frame(path),
         (path,),
         _content(
-            titles, lambda path: _with_or_without_header(path, NINEREC_TITLES), folder, "_cover"
+            titles, lambda path: with_or_without_header(path, NINEREC_TITLES), folder, "_cover"
         ),
         notes={"titles": titles.name if titles else "none"},
     )
-
-
-def _with_or_without_header(path: Path, names: tuple[str, ...]) -> SeparatedFile:
-    """A file whose first line is a header if it names a user or an item column."""
-    file = SeparatedFile(path)
-    if {*USERS, *ITEMS} & set(file.columns):
-        return file
-    return SeparatedFile(path, columns=names[: len(file.columns)])
 
 
 def _content(
