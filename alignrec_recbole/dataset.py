@@ -160,7 +160,23 @@ class MultimodalDataset(Dataset):
                 if splits
                 else "pass --data-path with the folder that holds the data set's folder",
             )
+        self._check_sources(folder, token)
         super()._load_data(token, dataset_path)
+
+    def _check_sources(self, folder: Path, token: str) -> None:
+        """Refuse columns of a .user or .item file that is not there; RecBole passes over them."""
+        ids = {self.uid_field, self.iid_field, *DEFAULT_IDS}
+        for key in ("load_col", "unload_col"):
+            for source in ("user", "item"):
+                names = (self.config[key] or {}).get(source) or []
+                path = folder / f"{token}.{source}"
+                if names != "*" and set(names) - ids and not os.path.lexists(path):
+                    raise DataError(
+                        f"Data set {token!r} has no file {path.name}, of which {key} names "
+                        "columns.",
+                        found=f"{key} = {self.config[key]!r}; nothing at {path}",
+                        expected=f"the file, or no {source} in {key}",
+                    )
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         (path, *_) = interaction_files(Path(dataset_path), token, self.benchmark_filename_list)

@@ -24,7 +24,7 @@ from alignrec_recbole.encoders.extraction import (
     readable_images,
 )
 from alignrec_recbole.encoders.registry import ENCODER_SYNTAX, find_encoder
-from alignrec_recbole.errors import SettingError, printable
+from alignrec_recbole.errors import DataError, SettingError, printable
 from alignrec_recbole.features import mmrec
 from alignrec_recbole.features.masking import masked_name
 from alignrec_recbole.features.table import FeatureTable
@@ -128,6 +128,7 @@ def find_items(options: ItemSource) -> ItemTable:
 def _dataset_folder(options: ItemSource) -> Path:
     """A data set's folder; interactions need not be there yet."""
     folder = inside(data_folders(options.data_path)[0], options.dataset)
+    check_name(options.dataset, "data set", DataError)
     return folder if folder.is_dir() else find_dataset(options.dataset, options.data_path)
 
 

@@ -122,8 +122,14 @@ def present_datasets(folders: list[Path]) -> list[str]:
 
 
 def dataset_defaults(name: str) -> dict:
-    """The settings of a registered data set; empty for others."""
-    return read_yaml(inside(properties_dir() / "dataset", f"{name}.yaml"))
+    """The settings of a registered data set; empty for others.
+
+    Raises:
+        DataError: the name cannot be that of a folder.
+    """
+    path = inside(properties_dir() / "dataset", f"{name}.yaml")
+    check_name(name, "data set", DataError)
+    return read_yaml(path)
 
 
 def recbole_examples() -> Path | None:

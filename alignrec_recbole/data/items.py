@@ -26,6 +26,7 @@ IMAGE_COLUMN = "image"
 ORIGINAL_ID = "original_id"  # in tables whose items are numbered
 OTHER_IDS = ("asin", "artistID", ORIGINAL_ID)  # identifiers, not content
 NUMBER_TYPES = ("float", "float_seq")  # of RecBole's typed headers: measures, not words
+MAX_TABLE_BYTES = 8 << 30  # an item table is read whole
 NOT_A_VALUE = ("nan", "NaN")  # how pandas prints an empty cell
 
 
@@ -244,7 +245,7 @@ def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _read_text(path: Path) -> str:
-    with open_input(path, what="item table") as handle:
+    with open_input(path, what="item table", max_bytes=MAX_TABLE_BYTES) as handle:
         data = handle.read()
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
@@ -260,7 +261,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     import pandas as pd
 
     try:
-        with open_input(path, what="item table") as handle:
+        with open_input(path, what="item table", max_bytes=MAX_TABLE_BYTES) as handle:
             frame = pd.read_parquet(handle)
     except AlignRecError:
         raise

@@ -87,7 +87,9 @@ def _unknown_features(name: str, dataset: str, folders: list[Path]) -> UnknownNa
     return UnknownNameError(
         f"There are no features {name!r} for data set {dataset!r}."
         + suggest(name.removesuffix(".npy"), {*ENCODERS, *files}),
-        found=f"no {name}.npy in {_listed(folders)}, and no such encoder",
+        found=f"no {name.removesuffix('.npy')}.npy in {_listed(folders)}, and no such encoder"
+        if name.removesuffix(".npy") not in files
+        else f"a name that ends in .npy; {name} is there",
         expected=", ".join([*sorted(files), ENCODER_SYNTAX]),
         hint=f"name it without .npy: {name.removesuffix('.npy')}"
         if extension

@@ -26,12 +26,17 @@ def read_mapping(path: Path) -> dict[str, int]:
     """
     text = read_text(path, what="id mapping", max_bytes=MAX_MAPPING_BYTES)
     lines = csv.reader(text.splitlines(), delimiter="\t" if "\t" in text else ",")
+    out: dict[str, int] = {}
     try:
-        out = {row[0].strip(): int(row[1]) for row in list(lines)[1:] if row}
+        next(lines, None)  # the header
+        for row in lines:
+            if row:
+                out[row[0].strip()] = int(row[1])
     except (ValueError, IndexError, csv.Error) as error:
+        problem = "one cell" if isinstance(error, IndexError) else str(error)
         raise DataError(
             f"{Path(path).name} is not an id mapping.",
-            found=str(error),
+            found=f"{problem} in line {max(1, lines.line_num)}",
             expected="a header, then an original id and its number in each row",
         ) from error
     if sorted(out.values()) != list(range(len(out))) or not out:

@@ -146,13 +146,13 @@ def _not_imported(entry: ModelEntry, error: BaseException) -> dict[str, str]:
 
 
 def _dataset_and_trainer(entry: ModelEntry) -> tuple[Any, Any]:
-    if entry.family == "recbole-gnn":
-        return recbole_gnn.dataset_class(), recbole_gnn.trainer_class(entry.name)
-
     from alignrec_recbole.dataset import MultimodalDataset
     from alignrec_recbole.training import recbole_trainers
     from alignrec_recbole.training.trainer import MultimodalTrainer
 
+    if entry.family == "recbole-gnn":
+        graphs = recbole_gnn.dataset_class(MultimodalDataset)
+        return graphs, recbole_gnn.trainer_class(entry.name)
     if entry.family == "native":
         return MultimodalDataset, MultimodalTrainer
     if entry.family == "recbole":

@@ -6,6 +6,7 @@ clone on the path, or name it in RECBOLE_GNN_PATH.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -88,11 +89,16 @@ def load(name: str) -> Any:
     return cls
 
 
-def dataset_class() -> Any:
-    """The data set class of its general recommenders."""
+@functools.cache
+def dataset_class(reader: type) -> Any:
+    """The data set class of its general recommenders, which reads files as `reader` does.
+
+    RecBole's own reading would draw splits at random where a file has split labels.
+    """
     root()
     _prepare_import()
-    return importlib.import_module("recbole_gnn.data.dataset").GeneralGraphDataset
+    graphs = importlib.import_module("recbole_gnn.data.dataset").GeneralGraphDataset
+    return type(graphs.__name__, (graphs, reader), {"__module__": graphs.__module__})
 
 
 def trainer_class(name: str) -> Any:

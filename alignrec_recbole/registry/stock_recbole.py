@@ -21,6 +21,7 @@ from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.registry import recbole_gnn
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.registry.models import MODELS, plugins, resolve, stock_names
+from alignrec_recbole.training.recbole_settings import check_stock
 
 CONVENTIONS = ("mmrec", "recbole")  # values of `setting`
 
@@ -155,7 +156,10 @@ def _add_defaults_to_config(configurator: Any) -> None:
         setting = self.external_config_dict.get("setting")
         if isinstance(name, str) and setting in CONVENTIONS and not is_added(name):
             model = _package_name(name, setting)
-        return look_up(self, model, dataset)
+        found = look_up(self, model, dataset)
+        if is_added(found[0]):
+            check_stock(self.external_config_dict, components(found[0]).own_keys)
+        return found
 
     @functools.wraps(read)
     def _update_internal_config_dict(self: Any, file: str) -> Any:

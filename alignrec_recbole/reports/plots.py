@@ -269,7 +269,8 @@ def _set_styles(points: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, An
 
 
 def _robustness_line(axis: Any, line: pd.DataFrame, label: str, style: dict[str, Any]) -> None:
-    if line["ratio"].nunique() < 2 or line.loc[line["ratio"] == 0, "value"].mean() == 0:
+    unmasked = line.loc[line["ratio"] == 0, "value"]  # empty if that record is missing
+    if line["ratio"].nunique() < 2 or unmasked.empty or unmasked.mean() == 0:
         return
     curve = robustness(list(zip(line["ratio"], line["value"], strict=True)))
     axis.plot(curve.ratios, curve.mean, label=label, **style)

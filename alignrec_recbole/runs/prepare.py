@@ -425,6 +425,13 @@ def _check_recbole(
             found=f"unload_col = {shown(given['unload_col'])} with columns chosen by load_col",
             expected="load_col=null",
         )
+    ordered = read.eval_args.order == "TO" or read.eval_args.split.TS is not None
+    if "TIME_FIELD" in overrides and "TIME_FIELD" not in own and not ordered:
+        raise SettingError(
+            "The setting 'TIME_FIELD' has no effect without a split by time.",
+            found=f"TIME_FIELD = {shown(overrides['TIME_FIELD'])}",
+            expected="eval_args.order=TO or eval_args.split with TS beside it",
+        )
     if read.val_interval:
         _load_columns(given, list(read.val_interval))
 

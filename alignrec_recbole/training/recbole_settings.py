@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.io.names import is_safe_name
-from alignrec_recbole.settings import Settings, shown
+from alignrec_recbole.settings import Settings, read_settings, shown
 
 TRAINER = "training/trainer.py"
 RANKING = "evaluation/ranking.py"
@@ -128,6 +128,14 @@ LEARNING = frozenset(  # of RecBole and of ours: nothing reads them where a mode
         "precision",
     }
 )
+UNREAD = {  # of REFUSED: no effect in stock `run_recbole` either, but for RecBole's default
+    "threshold": None,
+    "repeatable": False,
+    "shuffle": True,
+    "enable_amp": False,
+    "enable_scaler": False,
+    "log_wandb": False,
+}
 READ_BY_MODELS = {"RATING_FIELD": ("DMF",)}  # of RecBole: settings that single models read
 
 
@@ -335,3 +343,21 @@ class RecBoleSettings(Settings):
         if parts is not None and len(set(parts)) != len(parts):
             raise ValueError("the same part twice")
         return parts
+
+
+def check_stock(given: Mapping[str, Any], own: Iterable[str] = ()) -> None:
+    """Check what a configuration of stock `run_recbole` gives for a model of this package.
+
+    Args:
+        given: settings by name.
+        own: names that the model reads itself.
+
+    Raises:
+        SettingError: a setting has no effect, or a value that RecBole or the trainer cannot use.
+    """
+    owned = set(own)
+    check_refused(
+        {key: given[key] for key in UNREAD if given.get(key, UNREAD[key]) != UNREAD[key]}, owned
+    )
+    shared = {key: value for key, value in given.items() if key not in owned and value is not None}
+    read_settings(shared, RecBoleSettings, "RecBole", "docs/settings.md")

@@ -20,7 +20,7 @@ from recbole.trainer import Trainer
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import ModelType
 
-from alignrec_recbole.errors import DivergedError, RecordError
+from alignrec_recbole.errors import DivergedError, RecordError, SettingError
 from alignrec_recbole.evaluation.metrics import METRICS
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, Scores, rank
 from alignrec_recbole.io import training_state
@@ -252,6 +252,8 @@ class MultimodalTrainer(Trainer):
         """
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         learner = self.learner.lower()
+        if learner == "sparse_adam":
+            self._check_sparse()
         if learner not in ("adam", "adamw") or not parameters:
             return super()._build_optimizer(**kwargs)
         settings = {"lr": self.learning_rate, "weight_decay": self.weight_decay or 0.0}
@@ -260,6 +262,22 @@ class MultimodalTrainer(Trainer):
         if self.clip_grad_norm:
             return {"adam": Adam, "adamw": AdamW}[learner](parameters, fused=True, **settings)
         return {"adam": FactoredAdam, "adamw": FactoredAdamW}[learner](parameters, **settings)
+
+    def _check_sparse(self) -> None:
+        """Refuse sparse_adam for weights whose gradients are dense.
+
+        Raises:
+            SettingError: with the first such weight.
+        """
+        sparse = {id(m.weight) for m in self.model.modules() if getattr(m, "sparse", False)}
+        for name, value in self.model.named_parameters():
+            if value.requires_grad and id(value) not in sparse:
+                raise SettingError(
+                    f"The learner sparse_adam cannot train {type(self.model).__name__}.",
+                    found=f"a dense gradient of {name}",
+                    expected="embeddings with sparse gradients alone",
+                    hint="--set learner=adam",
+                )
 
     def _set_learning_rate(self, epoch: int) -> None:
         factor, every = self.config["lr_decay"] or (1.0, 1)

@@ -109,6 +109,13 @@ class Pretraining:
             self.average = {k: v.detach().clone() for k, v in model.named_parameters()}
 
     def _freeze(self) -> None:
+        layers = self.model.sizes.num_layers
+        if self.settings.freeze_layers > layers:
+            raise SettingError(
+                "More layers are to be frozen than the model has.",
+                found=f"--freeze-layers {self.settings.freeze_layers}",
+                expected=f"at most {layers}",
+            )
         frozen = tuple(f"layers.{i}." for i in range(self.settings.freeze_layers))
         if self.settings.freeze_embeddings:
             frozen += ("text_embed", "patch_embed", "cls_token", "vision_pos", "text_pos")
