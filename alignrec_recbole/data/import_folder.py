@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from alignrec_recbole.data.amazon import GENERATED_BY_US, image_name
+from alignrec_recbole.data.html_text import one_line
 from alignrec_recbole.data.items import ID_COLUMNS, ORIGINAL_ID, OTHER_IDS, read_item_table
 from alignrec_recbole.data.made_dataset import write_dataset
 from alignrec_recbole.data.numbering import number_ids
@@ -212,6 +213,7 @@ def _write_items(
     if content.empty:
         return counts, urls
     columns = _text_columns(content)
+    names = _header_names(columns)
     by_token = content.set_index(ITEM).to_dict("index")
     place_image = _image_placer(folder / "images") if images else None
     rows = []
@@ -229,9 +231,27 @@ def _write_items(
         counts["texts"] += any(texts)
         rows.append([str(items[token]), token, *texts, image])
     with atomic_write(folder / "items.tsv", "w") as handle:
-        for cells in (["itemID", ORIGINAL_ID, *columns, IMAGE], *rows):
+        for cells in (["itemID", ORIGINAL_ID, *names, IMAGE], *rows):
             handle.write("\t".join(quoted(cell) for cell in cells) + "\n")
     return counts, urls
+
+
+def _header_names(columns: Sequence[str]) -> list[str]:
+    """Names of text columns as one line each.
+
+    Raises:
+        DataError: two are the same then, or but for the type after a colon.
+    """
+    names = [one_line(column) for column in columns]
+    plain = [name.partition(":")[0].strip() for name in names]
+    twice = next((name for name in plain if plain.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"The item table has several columns {twice!r}.",
+            found=", ".join(names),
+            expected="every column once",
+        )
+    return names
 
 
 def _image_file_name(token: str, suffix: str) -> str:

@@ -167,6 +167,37 @@ def test_images_of_a_table_have_safe_names(tmp_path: Path) -> None:
     assert all(image and image.is_file() for image in read_item_table(folder / "items.tsv").images)
 
 
+def test_column_names_of_item_tables_are_cells_too(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text('sku,"a\tb",item,id,,"c\nd"\nx,A,B,C,D,E\n')
+    (tmp_path / "t.csv").write_text("who,sku\nu,x\nu,y\nu,z\n")
+    options = ["--columns", "user=who,item=sku", "--items", tmp_path / "i.csv", "--split", "none"]
+    table = read_item_table(imported(tmp_path, tmp_path / "t.csv", *options) / "items.tsv")
+    assert table.text_columns == ["a b", "c d"]
+    assert sorted(table.texts) == ["", "", "A. E"]
+    (tmp_path / "i.csv").write_text('sku,a:token,"a:float"\nx,A,1\n')
+    answer = run_verb("import", tmp_path / "t.csv", *options, "--dataset", "y",
+                      "--data-path", tmp_path / "data")  # fmt: skip
+    check_refused(answer, "several columns 'a'")
+
+
+def test_only_regular_files_are_covers(tmp_path: Path) -> None:
+    files.microlens(tmp_path / "raw")
+    covers = tmp_path / "raw" / "MicroLens-50k_covers"
+    (covers / "1.jpg").mkdir()
+    os.mkfifo(covers / "2.jpg")
+    (covers / "65.jpg").symlink_to(covers / "65.jpg")
+    folder = imported(tmp_path, tmp_path / "raw", "--format", "microlens")
+    assert sorted(os.listdir(folder / "images")) == ["111.png", "63.jpg"]
+
+
+def test_pickled_features_are_refused(tmp_path: Path) -> None:
+    files.mmssl(tmp_path / "raw")
+    np.save(tmp_path / "raw" / "text_feat.npy", np.array([{}] * 5, dtype=object), allow_pickle=True)
+    answer = run_verb("import", tmp_path / "raw", "--format", "mmssl", "--dataset", "x",
+                      "--data-path", tmp_path / "data")  # fmt: skip
+    check_refused(answer, "text_feat.npy")
+
+
 def test_an_image_outside_the_folder_of_the_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     files.image(tmp_path / "secret.png")

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trials import trial
+from trials import check_refused, run_verb, trial
 
 from alignrec_recbole.data.formats import table
 from alignrec_recbole.data.formats.registry import FORMATS
@@ -282,6 +282,39 @@ def test_broken_folders(tmp_path: Path, name: str, damage: str) -> None:
                 os.mkfifo(path)
         with pytest.raises(DataError):
             FORMATS[name].read(folder)
+
+
+COMMANDS = [
+    ("amazon2023", files.amazon2023, "All_Beauty.jsonl", line(3, "{'\x1b[31m"), "line 3"),
+    (
+        "amazon2023",
+        files.amazon2023_split,
+        "All_Beauty.test.csv",
+        line(2, "\u202e,i,5,1"),
+        "line 2",
+    ),
+    ("microlens", files.microlens, "MicroLens-50k_pairs.csv", line(2, "u,\x07,1"), "line 2"),
+    ("mmssl", files.mmssl, "5-core/test.json", all_of(b'{"\\u001b[2J": [1]}'), "test.json"),
+    ("hm", files.hm, "transactions_train.csv", line(2, "\x1b]0;x\x07,c,0108775005,1,2"), "line 2"),
+    ("pixelrec", files.pixelrec, "Pixel200K.csv", line(2, "i,u\x00,5"), "line 2"),
+    ("ninerec", files.ninerec, "QB_pair.csv", line(2, "u,\x9b31m"), "line 2"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "file", "edit", "words"), COMMANDS, ids=[case[2] for case in COMMANDS]
+)
+def test_commands_refuse_hostile_text_and_print_none_of_it(
+    tmp_path: Path, name: str, write: Callable, file: str, edit: Edit, words: str
+) -> None:
+    write(tmp_path / "raw")
+    path = tmp_path / "raw" / file
+    path.write_bytes(edit(path.read_bytes()))
+    with trial("formats", f"import {name}"):
+        answer = run_verb("import", tmp_path / "raw", "--format", name, "--dataset", "x",
+                          "--data-path", tmp_path / "data")  # fmt: skip
+        check_refused(answer, words, kind="DataError")
+        assert not (tmp_path / "data").exists()
 
 
 # Any table ----------------------------------------------------------------------------------------

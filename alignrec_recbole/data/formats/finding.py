@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from alignrec_recbole.errors import DataError
+from alignrec_recbole.io.opening import is_regular_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -75,7 +76,7 @@ def required(path: Path | None, folder: Path, expected: str) -> Path:
 
 
 def images_by_stem(folder: Path, wanted: Collection[str]) -> dict[str, Path]:
-    """Image files of a folder by the name before their suffix, of some items.
+    """Regular image files of a folder by the name before their suffix, of some items.
 
     Raises:
         DataError: the folder cannot be read.
@@ -84,6 +85,7 @@ def images_by_stem(folder: Path, wanted: Collection[str]) -> dict[str, Path]:
     out: dict[str, Path] = {}
     for name in entries(folder):
         stem, suffix = os.path.splitext(name)
-        if stem in wanted and suffix.lower() in IMAGE_SUFFIXES:
-            out.setdefault(stem, Path(folder) / name)
+        path = Path(folder) / name
+        if stem in wanted and suffix.lower() in IMAGE_SUFFIXES and is_regular_file(path):
+            out.setdefault(stem, path)
     return out

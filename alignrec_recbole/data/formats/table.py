@@ -339,12 +339,20 @@ def _cell(value: Any) -> str:
 
 
 def _others(names: list[str], item: str) -> list[str]:
-    return [name for name in names if name != item]
+    """The columns besides the ids; `item` is the name of ids in the result, whatever it is here."""
+    return [name for name in names if name not in (item, ITEM)]
 
 
 def _id_column(name: str, columns: list[str], item: str) -> str:
+    twice = next((column for column in columns if columns.count(column) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"{name} has several columns {twice!r}.",
+            found=f"columns {', '.join(columns)}",
+            expected="every column once",
+        )
     for candidate in (item, *ITEM_IDS):
-        if columns.count(candidate) == 1:
+        if candidate in columns:
             return candidate
     raise DataError(
         f"{name} has no column of item ids.",
