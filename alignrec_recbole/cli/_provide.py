@@ -31,6 +31,7 @@ from alignrec_recbole.io.files import inside
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
+    from alignrec_recbole.io.download import PublishedFile
 
 ITEM_TABLES = ("items.tsv", "items.parquet")
 RAW = "raw"  # the source of item texts
@@ -108,9 +109,10 @@ def _has_item_table(folder: Path, dataset: str) -> bool:
 
 def described(dataset: str, name: str, source: PublishedSource, root: Path) -> str:
     """What would be fetched: content, size, addresses, licence and what it is good for."""
+    entries = [*_split_entries(dataset, source, root), *source.entries]
     rows = [
         ("what", source.about),
-        *(("from", entry.url or f"Google Drive {entry.gdrive}") for entry in source.entries),
+        *(("from", entry.url or f"Google Drive {entry.gdrive}") for entry in entries),
         ("size", f"{source.size}; {_free(root)}"),
         ("into", str(root / dataset)),
         ("licence", source.licence),
@@ -118,6 +120,13 @@ def described(dataset: str, name: str, source: PublishedSource, root: Path) -> s
     ]
     lines = [f"  {label:<9} {text}" for label, text in rows]
     return printable("\n".join([f"{dataset} ({name})", *lines]), 8000)
+
+
+def _split_entries(dataset: str, source: PublishedSource, root: Path) -> list[PublishedFile]:
+    """The interactions that a source of texts belongs to, if they are not there."""
+    if source.kind != "amazon" or locate_dataset(dataset, [root]) is not None:
+        return []
+    return source_of(dataset, SPLIT).entries
 
 
 def _free(root: Path) -> str:
@@ -157,12 +166,10 @@ def fetch_source(
         ".download.lock",
         problem=f"Data set {dataset!r} is being fetched by another process.",
         hint="wait for that process, then run the same command again",
+        option="--data-path",
     ):
-        if source.kind == "amazon" and locate_dataset(dataset, [root]) is None:
-            split = source_of(dataset, SPLIT)
-            remember(
-                root, fetch_pinned(split.entries, folder, root, mirror=mirror, progress=progress)
-            )
+        if split := _split_entries(dataset, source, root):
+            remember(root, fetch_pinned(split, folder, root, mirror=mirror, progress=progress))
         files = fetch_pinned(source.entries, into, root, mirror=mirror, progress=progress)
         said = _converted(dataset, name, source, folder, [file.path for file in files])
         remember(root, files)

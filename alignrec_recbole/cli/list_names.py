@@ -58,7 +58,7 @@ def datasets(data_path: Path | None) -> Table:
     rows: list[list[object]] = []
     for name in [*registered, *sorted({*dataset_paths.present_datasets(folders)} - {*registered})]:
         place = dataset_paths.locate_dataset(name, folders)
-        remedy = "download" if "downloads" in dataset_paths.dataset_defaults(name) else "missing"
+        remedy = "download" if dataset_paths.can_be_downloaded(name) else "missing"
         about = _first_comment("dataset", name) if name in registered else "your own"
         rows.append([name, place or remedy, *_card(name, place), about])
     return ["data set", "files", "split", "licence", "known leaks", "description"], rows

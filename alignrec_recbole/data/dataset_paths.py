@@ -41,7 +41,7 @@ def find_dataset(name: str, data_path: Path | None = None) -> Path:
     present = sorted({SHIPPED, *present_datasets(folders)})
     known = name in registered
     problem = "is known, but its files were not found" if known else "is unknown"
-    published = known and "downloads" in dataset_defaults(name)
+    published = known and can_be_downloaded(name)
     raise UnknownNameError(
         f"Data set {name!r} {problem}." + suggest(name, {*registered, *present}),
         found=f"no {name}.inter in {', '.join(str(folder / name) for folder in folders)}",
@@ -130,6 +130,11 @@ def dataset_defaults(name: str) -> dict:
     path = inside(properties_dir() / "dataset", f"{name}.yaml")
     check_name(name, "data set", DataError)
     return read_yaml(path)
+
+
+def can_be_downloaded(name: str) -> bool:
+    """Whether the file of a registered data set names an address."""
+    return bool({"downloads", "sources"} & dataset_defaults(name).keys())
 
 
 def recbole_examples() -> Path | None:

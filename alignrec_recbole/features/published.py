@@ -14,6 +14,7 @@ from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.io.opening import is_regular_file
 
 GROUPS = ("mmrec", "mmssl")
+SHUFFLED = "shuffled:"  # see features/control_names.py
 MODALITIES = ("image", "text", "audio")
 GROUP_KEY = "published"  # of a manifest's settings
 CONTENT_KEY = "content_sha256"  # same
@@ -39,23 +40,27 @@ def default_features(folder: Path, otherwise: tuple[str, ...]) -> tuple[str, ...
 def expanded(names: Iterable[str], folder: Path) -> tuple[str, ...]:
     """Names of features with each group replaced by what the data set's folder has of it.
 
+    `shuffled:GROUP` becomes the shuffled rows of each of its features.
+
     Raises:
         UnknownNameError: the folder has nothing of a group.
     """
     out: list[str] = []
     for name in names:
-        if name not in GROUPS:
+        before = SHUFFLED if name.startswith(SHUFFLED) else ""
+        group, at, seed = name.removeprefix(before).partition("@")
+        if group not in GROUPS or (at and not before):
             out.append(name)
             continue
-        found = present_features(folder, name)
+        found = present_features(folder, group)
         if not found:
             raise UnknownNameError(
-                f"The published features {name!r} are not in the data set's folder.",
-                found=f"no {name}-image.npy or {name}-text.npy in {folder / 'features'}",
-                expected="the files that `download --source " + name + "` makes",
-                hint=f"run_benchmark.py download --dataset {folder.name} --source {name}",
+                f"The published features {group!r} are not in the data set's folder.",
+                found=f"no {group}-image.npy or {group}-text.npy in {folder / 'features'}",
+                expected=f"the files that `download --source {group}` makes",
+                hint=f"run_benchmark.py download --dataset {folder.name} --source {group}",
             )
-        out += found
+        out += [f"{before}{each}{at}{seed}" for each in found]
     return tuple(dict.fromkeys(out))
 
 

@@ -12,7 +12,9 @@ from alignrec_recbole.errors import WriteError
 
 
 @contextmanager
-def one_process_only(folder: Path, name: str, *, problem: str, hint: str) -> Iterator[None]:
+def one_process_only(
+    folder: Path, name: str, *, problem: str, hint: str, option: str = "--output"
+) -> Iterator[None]:
     """Hold the lock file `name` in a folder, which is created.
 
     Args:
@@ -20,6 +22,7 @@ def one_process_only(folder: Path, name: str, *, problem: str, hint: str) -> Ite
         name: of the lock file.
         problem: the first sentence of the error if another process holds the lock.
         hint: what to do then.
+        option: which names another folder.
 
     Raises:
         WriteError: another process holds the lock, or the folder cannot be written to.
@@ -37,7 +40,7 @@ def one_process_only(folder: Path, name: str, *, problem: str, hint: str) -> Ite
             f"{folder} cannot be written to.",
             found=str(error),
             expected="a folder this user may write to",
-            hint="pass --output DIR",
+            hint=f"pass {option} DIR",
         ) from error
     try:
         yield

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 from published_files import ARCHIVES, World, all_files, facts_of
 from scripted_server import ScriptedServer, scripted_server
 
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.data import dataset_paths
+from alignrec_recbole.errors import UnknownNameError
+from alignrec_recbole.features.published import default_features, expanded
 
 WORLD = World()
 FILES = all_files(WORLD)
@@ -119,3 +122,35 @@ def test_a_terminal_is_asked(
     monkeypatch.setenv("ALIGNREC_MIRROR", server.url.rpartition("/")[0])
     assert main(arguments(tmp_path, "sports")) == (0 if answer == "y" else 2)
     assert len(server.asked) == (answer == "y")
+
+
+def test_names_of_groups_stand_for_their_features(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert from_nothing(tmp_path, server, "baby") == 0
+    folder = tmp_path / "data" / "baby"
+    assert default_features(folder, otherwise=("lsa",)) == ("mmrec-image", "mmrec-text")
+    assert default_features(tmp_path, otherwise=("lsa",)) == ("lsa",)
+    given = ("lsa", "mmrec", "mmrec-text", "shuffled:mmrec@3")
+    assert expanded(given, folder) == (
+        "lsa", "mmrec-image", "mmrec-text", "shuffled:mmrec-image@3", "shuffled:mmrec-text@3",
+    )  # fmt: skip
+    with pytest.raises(UnknownNameError, match="download --dataset baby --source mmssl"):
+        expanded(("mmssl",), folder)
+    capsys.readouterr()
+    more = ("--protocol", "zero-shot", "--features", "mmrec,shuffled:mmrec")
+    given = [word for word in arguments(tmp_path, "baby") if word not in ("AlignRec", "2")]
+    given = [word for word in given if word not in ("--model", "--epochs")]
+    assert main([*given, *more]) == 0
+    assert "shuffled:mmrec-text" in capsys.readouterr().out
+
+
+def test_only_one_process_fetches_a_data_set(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data" / "sports"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".download.lock"):
+        assert from_nothing(tmp_path, server, "sports") == 2
+    assert "is being fetched by another process" in capsys.readouterr().err
+    assert not server.asked
