@@ -524,11 +524,11 @@ PROGRAM = (
 @pytest.mark.slow
 def test_killed_at_random_moments_and_given_again(tmp_path: Path) -> None:
     """The same bytes as without a kill; every byte is asked for once."""
-    big = {**MEMBERS, "unread.bin": os.urandom(1 << 20)}
+    big = {**MEMBERS, "unread.bin": os.urandom(1 << 19)}
     whole = zipped(big)
     answer = replace(served(whole), rate=400_000)
     command = [
-        "--model", "AlignRec", "--dataset", "sports", "--download", "--epochs", "3", "--quiet",
+        "--model", "AlignRec", "--dataset", "sports", "--download", "--epochs", "1", "--quiet",
     ]  # fmt: skip
 
     def start(root: Path, url: str) -> subprocess.Popen:
