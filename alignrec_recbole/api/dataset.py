@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from alignrec_recbole.data.interactions import LABEL_COLUMN, read_interactions
+from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.errors import DataError, FeatureError, SettingError
 from alignrec_recbole.features.table import save_features
 from alignrec_recbole.io.files import atomic_write, inside
@@ -236,6 +237,7 @@ def _write_items(
             _copy(source, place / "images" / files[item], item)
         out["image"] = [files.get(item, "") for item in out["item_id"]]
     _write_tabs(place / "items.tsv", out)
+    read_item_table(place / "items.tsv")
 
 
 def _copy(source: Path, target: Path, item: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Literal, overload
 from alignrec_recbole.api.dataset import Dataset
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.protocols.run import run_protocol as _run_protocol
-from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
+from alignrec_recbole.registry.components import components
+from alignrec_recbole.registry.models import DEFAULT_FEATURES, ModelEntry, resolve
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
@@ -69,7 +70,8 @@ def run(
         save: keep the trained models, for `load_model`.
         track: trackers, as `--track`: tensorboard, wandb, mlflow, rapl, codecarbon.
         progress: show what is done and a progress bar, on standard error or in the notebook.
-        settings: of the model, the trainer or RecBole, as `--set`: `learning_rate=0.002`.
+        settings: of the model, the trainer or RecBole, as `--set`: `learning_rate=0.002`. Of
+            several models, those get one that read it.
 
     Raises:
         SettingError, UnknownNameError, DataError, FeatureError: an argument or a file cannot be
@@ -104,18 +106,45 @@ def _run_models(
     **given: Any,
 ) -> list[RunRecord]:
     entries = [resolve(name) for name in _names(model)]
+    named = {key: value for key, value in given.items() if key in _ARGUMENTS}
+    settings = {key: value for key, value in given.items() if key not in _ARGUMENTS}
     specs = [
         _spec(
             model=entry.name,
             features=_names(features) if entry.needs_features else (),
             seed=seed,
             save=save,
-            **given,
+            **named,
+            **own,
         )
-        for entry in entries
+        for entry, own in zip(entries, _distributed(settings, entries, given), strict=True)
         for seed in _seeds(seeds)
     ]
     return [run_one(spec, overwrite=overwrite, command=command) for spec in specs]
+
+
+_ARGUMENTS = {
+    "dataset", "output", "convention", "data_path", "features_path", "epochs", "device", "progress",
+}  # fmt: skip
+
+
+def _distributed(
+    settings: dict[str, Any], entries: Sequence[ModelEntry], given: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The settings of each model: of several, those that it reads, or that none reads.
+
+    The run itself refuses what it does not read.
+    """
+    if len(entries) < 2 or not settings:
+        return [settings] * len(entries)
+    dataset = given["dataset"]
+    name = dataset.name if isinstance(dataset, Dataset) else dataset
+    known = [components(entry.name).keys_for(name) for entry in entries]
+    everything = frozenset[str]().union(*known)
+    return [
+        {key: value for key, value in settings.items() if key in keys or key not in everything}
+        for keys in known
+    ]
 
 
 def run_protocol(

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 import requests
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from alignrec_recbole.data.images import FORMATS, MAX_PIXELS
 from alignrec_recbole.errors import WriteError, printable

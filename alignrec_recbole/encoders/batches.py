@@ -185,7 +185,7 @@ def encode_table(
     encoder: ItemEncoder, items: ItemTable, *, batch_size: int, progress: bool
 ) -> tuple[EncodedItems, Counter[str]]:
     """Encode a table in memory; also returns the reasons why images were not used."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     plan = make_plan(encoder, items, batch_size)
     matrix = np.zeros((len(items.ids), encoder.width), dtype=np.float32)

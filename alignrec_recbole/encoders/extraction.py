@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from alignrec_recbole.data.images import REASONS
 from alignrec_recbole.data.items import ItemTable

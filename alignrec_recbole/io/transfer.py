@@ -6,7 +6,7 @@ import re
 import shutil
 
 import requests
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from alignrec_recbole.errors import WriteError, printable
 from alignrec_recbole.io.http import PASSING, Client, Failed, Refused, wait_asked

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
 from alignrec_recbole.features.item_order import seeded_order

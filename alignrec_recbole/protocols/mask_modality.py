@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from alignrec_recbole.errors import FeatureError, UnknownNameError
 from alignrec_recbole.features.masking import FeatureMask, Modality, mask_features, masked_name

@@ -27,9 +27,19 @@ def announce(step: str) -> None:
     _log.info(printable(step))
 
 
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, which shows bars and no lines."""
+    kernel = sys.modules.get("ipykernel.kernelapp")
+    return kernel is not None and kernel.IPKernelApp.initialized()
+
+
 @contextmanager
 def shown(wanted: bool = True, stream: TextIO | None = None) -> Iterator[None]:
-    """Print what is announced inside, by default on standard error; or nothing, if not `wanted`."""
+    """Print what is announced inside, by default on standard error.
+
+    Nothing is printed if it is not `wanted`, nor in a notebook, unless `stream` is given.
+    """
+    wanted = wanted and (stream is not None or not in_notebook())
     handler = logging.StreamHandler(stream or sys.stderr) if wanted else logging.NullHandler()
     level = _log.level
     _log.addHandler(handler)

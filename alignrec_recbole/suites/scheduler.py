@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.encoders.lookup import find_file

@@ -1,6 +1,7 @@
 """How far a training is, how long an epoch takes and when it can end at the earliest.
 
-In a terminal this is one bar; elsewhere a line after the second epoch and then one per minute.
+In a terminal and in a notebook this is one bar; elsewhere a line after the second epoch and then
+one per minute.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from alignrec_recbole.errors import printable
-from alignrec_recbole.runtime.progress import duration
+from alignrec_recbole.runtime.progress import duration, in_notebook
 from alignrec_recbole.training.early_stopping import EarlyStopping
 
 LINE_EVERY_SECONDS = 60.0
@@ -75,12 +76,12 @@ class TrainingProgress:
     ) -> None:
         self.name, self.done, self.epochs = printable(name), start, epochs
         self.eval_step, self.stopping = eval_step, stopping
-        in_terminal = sys.stderr.isatty()
-        self.lines = shown and not in_terminal
+        has_bar = sys.stderr.isatty() or in_notebook()
+        self.lines = shown and not has_bar
         self.bar = tqdm(
             initial=start,
             total=epochs,
-            disable=not (shown and in_terminal),
+            disable=not (shown and has_bar),
             desc=self.name,
             dynamic_ncols=True,
             bar_format="{desc}: epoch {n} of at most {total} [{elapsed}{postfix}]",

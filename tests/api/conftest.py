@@ -31,8 +31,8 @@ def frames(users: int = 150, items: int = 90) -> dict[str, pd.DataFrame]:
     random = np.random.default_rng(5)
     rows = []
     for user in range(users):
-        liked = random.permutation(np.arange(user % 3, items, 3))[:12]
-        labels = ["train"] * 8 + ["valid"] * 2 + ["test"] * 2
+        liked = random.permutation(np.arange(user % 3, items, 3))[:10]
+        labels = ["train"] * 6 + ["valid"] * 2 + ["test"] * 2
         rows += [
             (f"u {user}", f"{item:04}", label, 10.0 * place)
             for place, (item, label) in enumerate(zip(liked, labels, strict=True))

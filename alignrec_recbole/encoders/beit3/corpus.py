@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from alignrec_recbole.data.images import stretched
 from alignrec_recbole.data.items import ItemTable
