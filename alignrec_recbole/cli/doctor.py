@@ -26,7 +26,7 @@ REQUIRED = {  # what training needs: distribution → import name
     "pydantic": "pydantic",
     "matplotlib": "matplotlib",
 }
-EXTRAS = {"parquet": ("pyarrow",)}  # beside those of the encoders
+EXTRAS = {"parquet": ("pyarrow",), "ann": ("faiss",)}  # beside those of the encoders
 
 
 @_options.verb(examples=("doctor", "doctor --data-path data"))
