@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +11,9 @@ import scipy.sparse as sp
 import torch
 
 from alignrec_recbole._version import __version__
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.evaluation.ranking import Ranking, block_users, user_blocks
+from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.runs.prepare import PreparedRun
 from alignrec_recbole.runs.saved_model import (
     CARD_SUFFIX,
@@ -70,7 +74,7 @@ def keep(
         package_version=__version__,
         sha256="0" * 64,
     )
-    path = prepared.path(FOLDER, SUFFIX)
+    path, card_path = _paths(prepared)
     model = SavedModel(
         card,
         users=train.field2id_token[train.uid_field][1:],
@@ -80,14 +84,35 @@ def keep(
         ranked=ranking.users,
         tables=tables,
     )
-    written = write_model(path, prepared.path(FOLDER, CARD_SUFFIX), model)
+    written = write_model(path, card_path, model)
     return {"file": path.name, "sha256": written.sha256, "bytes": path.stat().st_size}
 
 
 def forget(prepared: PreparedRun) -> None:
     """Delete the model that an earlier run of this configuration and seed left."""
-    for suffix in (SUFFIX, CARD_SUFFIX):
-        prepared.path(FOLDER, suffix).unlink(missing_ok=True)
+    for path in _paths(prepared):
+        if is_regular_file(path):
+            path.unlink(missing_ok=True)
+
+
+def check_place(prepared: PreparedRun) -> None:
+    """Refuse something other than a file in the place of a model, before anything is trained.
+
+    Raises:
+        RecordError: with its path; it is never replaced.
+    """
+    for path in _paths(prepared):
+        if os.path.lexists(path) and not is_regular_file(path):
+            raise RecordError(
+                f"The model {path.name} cannot be written.",
+                found=f"something other than a regular file at {path}",
+                expected="nothing, or the model of an earlier run",
+                hint="move it away, or pass --no-save or another --output",
+            )
+
+
+def _paths(prepared: PreparedRun) -> tuple[Path, Path]:
+    return prepared.path(FOLDER, SUFFIX), prepared.path(FOLDER, CARD_SUFFIX)
 
 
 def _csr(split: Any, shape: tuple[int, int]) -> sp.csr_matrix:

@@ -48,6 +48,8 @@ def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
         prepared.state_path.unlink(missing_ok=True)
     _check_grid_point(prepared)
     _check_writable(prepared.record_path.parent)
+    if spec.save:
+        keep_model.check_place(prepared)
 
     provenance.code()  # what the record says of it is known before anything is trained
     trackers = Trackers(spec.track)
@@ -112,8 +114,9 @@ def _make(
         metrics = ranking.means(*names)
         per_user = write_user_values(prepared, ranking, ranking.per_user(*names))
         if spec.protocol == "full":
-            keep_model.forget(prepared)
             weights = keep_model.keep(prepared, trainer, ranking, metrics) if spec.save else None
+            if weights is None:
+                keep_model.forget(prepared)
     history = trainer.history
     epochs = [entry["seconds"] for entry in history]
     seconds["train_epoch"] = float(np.median(epochs)) if epochs else 0.0

@@ -213,6 +213,20 @@ def test_a_run_may_keep_no_model(tmp_path: Path) -> None:
         load_model(record)
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    keywords = {"model": "Pop", "dataset": "ml-100k", "output": tmp_path, "progress": False}
+    (record,) = run(**keywords)
+    assert record.path
+    path, _ = model_paths(record, record.path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RecordError, match=r"cannot be written[^!]*--no-save"):
+        run(**keywords, overwrite=True)
+    assert path.is_dir()
+    assert run(**keywords, overwrite=True, save=False)[0].weights is None
+    assert path.is_dir()
+
+
 def test_a_record_of_an_earlier_version_says_how_to_get_a_model() -> None:
     shipped = Path(__file__).resolve().parents[2] / "results" / "shipped"
     record = load_records(shipped)[0]
