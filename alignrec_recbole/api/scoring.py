@@ -47,7 +47,9 @@ class Ranker:
             places = np.flatnonzero(blocks == number)
             together = self._blocks[number]
             rows = np.searchsorted(together, users[places])
-            yield places, self._score_block(together)[torch.from_numpy(rows)]
+            table = self._score_block(together)
+            whole = len(rows) == len(together) and (rows == np.arange(len(rows))).all()
+            yield places, table if whole else table[torch.from_numpy(rows)]
 
     def _score_block(self, users: np.ndarray) -> Tensor:
         tables, ids = self._tables, torch.from_numpy(users)
@@ -78,11 +80,9 @@ class Ranker:
         k = min(k, self.n_items - 1)
         items = np.full((len(users), k), -1, dtype=np.int64)
         values = np.full((len(users), k), np.nan, dtype=np.float32)
-        shut = torch.zeros(self.n_items, dtype=torch.bool)
+        others = None
         if candidates is not None:
-            shut[:] = True
-            shut[torch.from_numpy(candidates)] = False
-        shut[0] = True
+            others = torch.from_numpy(np.setdiff1d(np.arange(self.n_items), candidates))
         for places, table in self.scores(users):
             if excluded is not None:
                 part = excluded[users[places]]
@@ -90,7 +90,9 @@ class Ranker:
                 table[
                     torch.from_numpy(row), torch.from_numpy(part.indices.astype(np.int64))
                 ] = -torch.inf
-            table[:, shut] = -torch.inf
+            table[:, 0] = -torch.inf
+            if others is not None:
+                table[:, others] = -torch.inf
             best, where = self._best(table, k)
             ends = (best == -torch.inf).numpy()
             items[places] = np.where(ends, -1, where.numpy())
