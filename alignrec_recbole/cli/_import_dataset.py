@@ -53,7 +53,7 @@ def run(options: ImportDatasetOptions) -> None:
         ["source", printable(made.source.name, 100)],
         *([printable(k, 40), printable(v, 200)] for k, v in made.source.notes.items()),
         ["interactions read", read],
-        *([f"left out, {why}", count] for why, count in made.source.skipped.items()),
+        *([f"skipped, {why}", count] for why, count in made.source.skipped.items()),
         ["users", made.manifest.users],
         ["items", made.manifest.items],
         *summary(made.manifest),
@@ -61,7 +61,7 @@ def run(options: ImportDatasetOptions) -> None:
         *(["features", name] for name in made.features),
     ]
     if made.was_there:
-        rows.append(["interactions", "were there, are the same and stay"])
+        rows.append(["interactions", "unchanged: the same files and options as before"])
     if made.urls and not options.no_images:
         rows += _fetch(made, folder, options)
     print(tabulate(rows, tablefmt="plain", disable_numparse=True))

@@ -298,7 +298,7 @@ def _write_features(path: Path, modality: str, items: dict[str, int], folder: Pa
             f"{path.name} does not fit the items.",
             found=f"shape {rows.shape}"
             + (f", and item {tokens[wrong]!r}" if wrong is not None else ""),
-            expected="a row for each item, at its number",
+            expected="one row per item, at its number",
         )
     matrix = np.asarray(rows[places], dtype=np.float32)
     numbers = [str(items[token]) for token in tokens]
@@ -308,7 +308,7 @@ def _write_features(path: Path, modality: str, items: dict[str, int], folder: Pa
         matrix,
         name=path.stem,
         modality=modality,  # type: ignore[arg-type]
-        encoder="unknown: came with the data set",
+        encoder="unknown: a file of the data set",
         settings={},
         source=path.name,
         items=numbers,

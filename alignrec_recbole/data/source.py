@@ -135,9 +135,9 @@ def first_of_each_pair(source: Source) -> Source:
         return source
     if SPLIT in frame:
         _check_one_split(source, pairs)
-    kept = np.sort(np.arange(len(frame))[order][first])
+    places = np.sort(np.arange(len(frame))[order][first])
     skipped = source.skipped + Counter({"repeated user and item": repeated})
-    return replace(source, interactions=frame.iloc[kept].reset_index(drop=True), skipped=skipped)
+    return replace(source, interactions=frame.iloc[places].reset_index(drop=True), skipped=skipped)
 
 
 def _check_one_split(source: Source, pairs: np.ndarray) -> None:

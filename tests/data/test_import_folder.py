@@ -7,7 +7,11 @@ import functools
 import http.server
 import json
 import os
+import random
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import format_files as files
@@ -321,6 +325,29 @@ def test_image_files_that_were_replaced_are_taken_again(tmp_path: Path) -> None:
     imported(tmp_path, tmp_path / "raw", "--format", "hm")
     assert sha256_file(image) == whole
     assert sorted(os.listdir(folder / "images")) == [image.name]
+
+
+@pytest.mark.slow
+def test_an_import_that_is_killed_again_and_again_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    raw = tmp_path / "t.csv"
+    with open(raw, "w") as handle:
+        handle.write("who,sku,t\n")
+        handle.writelines(f"u{n % 5003},i{n % 2503},{n}\n" for n in range(200_000))
+    command = [
+        sys.executable, "-m", "alignrec_recbole", "import", raw, "--dataset", "x", "--no-progress",
+        "--columns", "user=who,item=sku,time=t", "--data-path",
+    ]  # fmt: skip
+    start = time.perf_counter()
+    subprocess.run([*command, tmp_path / "a"], check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    draw = random.Random(7)
+    for _ in range(5):
+        process = subprocess.Popen([*command, tmp_path / "b"], stdout=subprocess.DEVNULL)
+        time.sleep(seconds * draw.uniform(0.3, 0.95))
+        process.kill()
+        process.wait()
+    subprocess.run([*command, tmp_path / "b"], check=True, capture_output=True)
+    assert contents(tmp_path / "b") == contents(tmp_path / "a")
 
 
 # The command line ---------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class Rows:
             path: a file that they are from, for errors.
 
         Raises:
-            DataError: there are no rows, or whole numbers beyond 2**53 stand beside decimals.
+            DataError: there are no rows, or both decimals and whole numbers beyond 2**53.
         """
         if not self._count:
             raise no_interactions(path)
@@ -100,7 +100,7 @@ def _joined(path: Path, name: str, parts: list[np.ndarray]) -> np.ndarray:
     if 0 < len(whole) < len(parts) and any((np.abs(part) >= EXACT).any() for part in whole):
         raise DataError(
             f"The {name}s of {path.name} cannot be held exactly.",
-            found=f"whole numbers beyond {EXACT:,} beside decimals",
+            found=f"whole numbers beyond {EXACT:,} and decimals",
             expected="whole numbers alone, or smaller ones",
         )
     return np.concatenate(parts)

@@ -6,7 +6,7 @@
     MicroLens-100k_title_en.csv   the same without a header
     MicroLens-50k_covers/         ITEM.jpg; optional; also covers/
 
-Ids have gaps and stay text.
+Ids are text; their numbers have gaps.
 """
 
 from __future__ import annotations
