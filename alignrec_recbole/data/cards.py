@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from alignrec_recbole.data.dataset_paths import dataset_defaults
 from alignrec_recbole.errors import DataError
 
-CARD_KEYS = ("card", "expected", "downloads", "sources")  # of a data set's YAML: no settings
 Words = Annotated[str, Field(min_length=1, max_length=2000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -15,6 +15,7 @@ from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 
 SHIPPED = "ml-100k"  # part of the recbole package
+CARD_KEYS = ("card", "expected", "downloads", "sources")  # of a data set's YAML: no settings
 
 
 def data_folders(data_path: Path | None = None) -> list[Path]:

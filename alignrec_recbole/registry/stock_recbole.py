@@ -11,19 +11,28 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignrec_recbole.compat.imports import recbole_folder
 from alignrec_recbole.compat.patching import replace_function
-from alignrec_recbole.data.cards import CARD_KEYS
+from alignrec_recbole.data.dataset_paths import CARD_KEYS
 from alignrec_recbole.errors import SettingError, UnknownNameError
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.registry import recbole_gnn
-from alignrec_recbole.registry.components import components
 from alignrec_recbole.registry.models import MODELS, plugins, resolve, stock_names
 from alignrec_recbole.training.recbole_settings import check_stock
 
+if TYPE_CHECKING:
+    from alignrec_recbole.registry.components import ModelComponents
+
 CONVENTIONS = ("mmrec", "recbole")  # values of `setting`
+
+
+def _components(name: str) -> ModelComponents:
+    """The classes and defaults of a model; their module is not needed before the first model."""
+    from alignrec_recbole.registry.components import components
+
+    return components(name)
 
 
 class PackageName(str):
@@ -69,7 +78,7 @@ def _wrap_look_ups(utils: Any) -> None:
     @functools.wraps(get_model)
     def find_model(model_name: str) -> Any:
         if is_added(model_name):
-            return components(model_name).model_class
+            return _components(model_name).model_class
         try:
             return get_model(model_name)
         except (ModuleNotFoundError, AttributeError, ValueError) as error:
@@ -86,7 +95,7 @@ def _wrap_look_ups(utils: Any) -> None:
     @functools.wraps(get_trainer)
     def find_trainer(model_type: Any, model_name: str) -> Any:
         if is_added(model_name):
-            return components(model_name).trainer_class
+            return _components(model_name).trainer_class
         return get_trainer(model_type, model_name)
 
     replace_function(get_model, find_model)
@@ -117,7 +126,7 @@ def _wrap_data_functions(data_utils: Any) -> None:
 
         hardware.set_threads(config["threads"])
         attribute = f"{name}Dataset"
-        setattr(classes, attribute, components(name).dataset_class)
+        setattr(classes, attribute, _components(name).dataset_class)
         try:
             return create(config)
         finally:
@@ -197,7 +206,7 @@ def _package_name(name: str, setting: str) -> PackageName:
 
 
 def _defaults(name: str, dataset: str) -> dict[str, Any]:
-    parts = components(name)
+    parts = _components(name)
     values = parts.defaults_for(dataset)
     values["features"] = parts.defaults.get("features", list(parts.entry.default_features))
     return {key: value for key, value in values.items() if key not in CARD_KEYS}

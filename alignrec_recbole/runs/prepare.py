@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from alignrec_recbole.compat.config import hide_command_line
-from alignrec_recbole.data.cards import CARD_KEYS
-from alignrec_recbole.data.dataset_paths import find_dataset, interaction_files
+from alignrec_recbole.data.dataset_paths import CARD_KEYS, find_dataset, interaction_files
 from alignrec_recbole.dataset import MultimodalDataset, split_description
 from alignrec_recbole.errors import AlignRecError, DataError, RecordError, SettingError
 from alignrec_recbole.features.published import default_features, expanded

@@ -218,6 +218,13 @@ def _check_place(path: Path, record: RunRecord) -> None:
             expected=f"the run that its path names: {path}",
             hint="run again with --overwrite, or delete it and run again, or move it to its place",
         )
+    if record.config.get("seed", record.seed) != record.seed:
+        raise RecordError(
+            f"{path.name} has two seeds.",
+            found=f"seed {record.config['seed']!r} in its configuration",
+            expected=f"{record.seed}, as in its path",
+            hint="run again with --overwrite, or delete it and run again, or restore it",
+        )
     named = [
         (record.per_user, f"{stem}.users.npz", "per-user values"),
         (record.weights, f"{stem}.safetensors", "the model"),

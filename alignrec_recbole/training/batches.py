@@ -22,7 +22,8 @@ class PairBatches:
 
     Args:
         dataset: training split.
-        config: reads train_batch_size, train_neg_sample_args.sample_num, NEG_PREFIX, seed, device.
+        config: reads train_batch_size, train_neg_sample_args.sample_num, NEG_PREFIX, seed, device;
+            embedding_size for the memory that negatives need.
     """
 
     def __init__(self, dataset: Any, config: Any) -> None:

@@ -35,7 +35,6 @@ def odd_entries(folder: Path) -> None:
 
 DATA: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file": (lambda folder: folder.write_bytes(b""), "cannot be read: Not a directory"),
-    "a loop": (loop, "cannot be read: Too many levels of symbolic links"),
     "absent": (lambda folder: None, "does not exist"),
     "names with escapes": (escapes, r"x\x1b[31m"),
     "odd entries": (odd_entries, "block_world  features: image, text"),

@@ -33,7 +33,7 @@ def test_batches_are_full_but_the_last():
     names = {"u": [f"user {i}" for i in range(10)]}
     split = SimpleNamespace(uid_field="u", iid_field="i", inter_feat=table, field2id_token=names)
     config = {"NEG_PREFIX": "neg_", "train_neg_sample_args": None, "train_batch_size": 4,
-              "device": "cpu", "seed": 0}  # fmt: skip
+              "embedding_size": 8, "device": "cpu", "seed": 0}  # fmt: skip
     batches = PairBatches(split, config)
     drawn = list(batches)
     assert [len(batch["u"]) for batch in drawn] == [4, 2]
