@@ -73,8 +73,8 @@ def needed_source(options: RunOptions) -> str | None:
         if asked and group in sources and not (folder and present_features(folder, group)):
             return group
     texts = any(name.partition(":")[0] in ENCODERS for name in named)
-    if texts and RAW in sources and not (folder and _has_item_table(folder, options.dataset)):
-        return RAW
+    if texts and not (folder and _has_item_table(folder, options.dataset)):
+        return RAW if RAW in sources else None  # an archive would not help: it has no texts
     if not named and _reads_features(options) and not (folder and _has_features(options, folder)):
         first = next((group for group in GROUPS if group in sources), None)
         if first is not None:

@@ -154,3 +154,9 @@ def test_only_one_process_fetches_a_data_set(
         assert from_nothing(tmp_path, server, "sports") == 2
     assert "is being fetched by another process" in capsys.readouterr().err
     assert not server.asked
+
+
+def test_nothing_is_fetched_that_would_not_help(server: ScriptedServer, tmp_path: Path) -> None:
+    """Electronics has features and no texts to encode."""
+    assert from_nothing(tmp_path, server, "elec", "--features", "lsa") == 2
+    assert not server.asked
