@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -338,3 +341,33 @@ def test_the_model_of_another_run_is_refused(
         shutil.copy(source, target)
     with pytest.raises(RecordError, match="is not the model that the record"):
         load_model(record)
+
+
+def test_it_needs_neither_recbole_nor_the_data(records: Records, tmp_path: Path) -> None:
+    record = records["AlignRec", "mmrec"]
+    assert record.path
+    for path in model_paths(record, record.path):
+        shutil.copy(path, tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    code = f"""
+import sys
+import alignrec_recbole
+sys.modules["recbole"] = None  # an import of it fails from here
+from alignrec_recbole import load_model
+model = load_model({str(file)!r})
+print(*model.recommend("u 3", k=5)["item"], *model.similar_items("0003", 2)["similar"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        timeout=120,
+    )
+    model = load_model(record)
+    expected = [*model.recommend("u 3", k=5)["item"], *model.similar_items("0003", 2)["similar"]]
+    assert done.stdout.split() == expected, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [file.name, file.with_suffix(".json").name]
+    )
