@@ -167,7 +167,7 @@ def _add_defaults_to_config(configurator: Any) -> None:
             model = _package_name(name, setting)
         found = look_up(self, model, dataset)
         if is_added(found[0]):
-            check_stock(self.external_config_dict, components(found[0]).own_keys)
+            check_stock(self.external_config_dict, _components(found[0]).own_keys)
         return found
 
     @functools.wraps(read)
