@@ -294,6 +294,22 @@ def test_the_order_of_the_rows_does_not_tell_of_the_test_set(tmp_path, numbered:
     assert orders[0] == orders[1]
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_the_order_of_new_items_does_not_tell_who_tests_them(tmp_path, numbered: bool) -> None:
+    orders = []
+    for step in (1, 3):
+        rows = [(user, item, part) for user in range(10) for item, part in
+                ((0, 0), (1, 0), (2, 1), (3 + step * user % 10, 2))]  # fmt: skip
+        frame = pd.DataFrame(rows, columns=["user", "item", "split"])
+        if not numbered:
+            frame = frame.astype({"user": str, "item": str})
+        path = tmp_path / "x.inter"
+        write_dataset(frame, path, parse_split("released", 3), numbering="none", source={})
+        written = pd.read_csv(path, sep="\t").sort_values("x_label", kind="stable")
+        orders.append(list(pd.unique(written["itemID"])))
+    assert orders[0] == orders[1]
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(max_size=4), unique=True, max_size=30), st.integers(0, 2**63 - 1))
 def test_numbers_are_a_permutation_that_depends_on_ids_and_seed(ids, seed) -> None:
