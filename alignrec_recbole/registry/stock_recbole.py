@@ -20,7 +20,6 @@ from alignrec_recbole.errors import SettingError, UnknownNameError
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.registry import recbole_gnn
 from alignrec_recbole.registry.models import MODELS, plugins, resolve, stock_names
-from alignrec_recbole.training.recbole_settings import check_stock
 
 if TYPE_CHECKING:
     from alignrec_recbole.registry.components import ModelComponents
@@ -167,6 +166,8 @@ def _add_defaults_to_config(configurator: Any) -> None:
             model = _package_name(name, setting)
         found = look_up(self, model, dataset)
         if is_added(found[0]):
+            from alignrec_recbole.training.recbole_settings import check_stock
+
             check_stock(self.external_config_dict, _components(found[0]).own_keys)
         return found
 
