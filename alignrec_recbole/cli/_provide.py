@@ -79,9 +79,23 @@ def needed_source(options: RunOptions) -> str | None:
         first = next((group for group in GROUPS if group in sources), None)
         if first is not None:
             return first
+    if folder is not None and options.download:
+        return _not_pinned(options.dataset, sources, folder)
     if folder is not None or not sources:
         return None
     return SPLIT if SPLIT in sources else next(iter(sources))
+
+
+def _not_pinned(dataset: str, sources: dict[str, PublishedSource], folder: Path) -> str | None:
+    """The source whose files were fetched by a process that ended before it pinned them."""
+    from alignrec_recbole.io.pins import read_pins
+
+    pins, below = read_pins(folder.parent), raw_folder(folder)
+    for name, source in sources.items():
+        there = [entry.file for entry in source.entries if (below / entry.file).is_file()]
+        if any(f"{dataset}/{below.name}/{file}" not in pins for file in there):
+            return name
+    return None
 
 
 def _without_controls(name: str) -> str:
