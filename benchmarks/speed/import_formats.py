@@ -71,15 +71,17 @@ def measure(folder: Path, filtered: bool, answer: Connection) -> None:
     answer.send((seconds, busy, peak, len(source.interactions)))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     """Generate, read and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.speed.import_formats", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--lines", type=int, default=2_000_000)
     parser.add_argument("--users", type=int, default=400_000)
     parser.add_argument("--items", type=int, default=80_000)
     parser.add_argument("--gzip", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "Category.jsonl" + (".gz" if given.gzip else ""))
@@ -98,7 +100,8 @@ def main() -> None:
         print(f"{given.lines:,} lines, {path.stat().st_size / 2**20:,.0f} MiB")
         print(tabulate(rows, headers=["", "seconds", "CPU seconds", "peak MiB", "interactions"]))
         print(json.dumps(result))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
