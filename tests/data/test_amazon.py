@@ -743,9 +743,16 @@ def test_entries_of_2018(tmp_path: Path) -> None:
     assert read.scripts == 1
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b"no item\n"),
-                                     gzip.compress(b"{'asin': 'B999999999', 'title': 'x'}\n"),
-                                     gzip.compress(b"{'asin': 'B000000001'}\n")])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="no bytes"),
+        pytest.param(gzip.compress(b""), id="nothing packed"),
+        pytest.param(gzip.compress(b"no item\n"), id="no item"),
+        pytest.param(gzip.compress(b"{'asin': 'B999999999', 'title': 'x'}\n"), id="another item"),
+        pytest.param(gzip.compress(b"{'asin': 'B000000001'}\n"), id="no text"),
+    ],
+)
 def test_metadata_without_items_replaces_no_table(tmp_path: Path, capsys, content: bytes) -> None:
     write_raw(tmp_path / "raw")
     assert prepare_shop(tmp_path) == 0
