@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.io.files import atomic_write, inside, sha256_file, sha256_of
+from alignrec_recbole.io.files import atomic_write, sha256_file, sha256_of
 from alignrec_recbole.io.opening import open_input
 from alignrec_recbole.runs.record import Run
 from alignrec_recbole.runs.record_fields import LARGEST
@@ -69,8 +69,8 @@ def write_user_values(
 
 def user_values_path(run: Run) -> Path | None:
     """Path of a record's per-user values, or None if they are not stored beside it."""
-    described = run.record.per_user
-    path = inside(run.path.parent, described["file"]) if described else None
+    described = run.record.per_user  # a name of its own: see read_record
+    path = run.path.parent / described["file"] if described else None
     return path if path is not None and os.path.lexists(path) else None
 
 

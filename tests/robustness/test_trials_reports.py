@@ -71,6 +71,7 @@ NAMES = st.sampled_from([n for n in MARKUP if is_safe_name(n)]) | st.text(
     st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=60
 ).filter(lambda text: is_safe_name(text) and len(text.encode()) < 100)
 LABELS = st.sampled_from([*MARKUP, "\\input{x}", "$\\frac{", "a/b:c", "\u4e2d\u6587"]) | NAMES
+SETS = LABELS.filter(lambda name: "+" not in name)  # of features; joined by + where several
 TEXTS = st.sampled_from(WORDS) | st.text(max_size=40)
 
 
@@ -82,7 +83,7 @@ def runs(draw: st.DrawFn) -> list[RunRecord]:
     out = []
     for _ in range(draw(st.integers(1, 4))):
         protocol = draw(st.sampled_from(protocols))
-        features = draw(st.just("none") | LABELS) if protocol != "mask-modality" else draw(LABELS)
+        features = draw(SETS if protocol == "mask-modality" else st.just("none") | SETS)
         metrics = {metric: draw(st.floats(0, 1e99)), **dict.fromkeys(METRICS, 0.1)}
         values: dict[str, Any] = {"metrics": {k: v if v > 1e-99 else 0 for k, v in metrics.items()}}
         values["config"] = {draw(TEXTS): draw(TEXTS), "protocol": {"fill": "zero"}}
