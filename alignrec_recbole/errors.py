@@ -85,6 +85,23 @@ class UnknownNameError(AlignRecError):
 class MissingDependencyError(AlignRecError, ImportError):
     """An optional package that a requested part needs."""
 
+    @classmethod
+    def of_extra(cls, problem: str, extra: str, found: str) -> MissingDependencyError:
+        """The error that an extra of this package is not installed.
+
+        >>> print(MissingDependencyError.of_extra("An index needs FAISS.", "ann", "no faiss"))
+        An index needs FAISS.
+          found     no faiss
+          expected  the extra 'ann'
+          hint      pip install "alignrec-recbole[ann]"
+        """
+        return cls(
+            problem,
+            found=found,
+            expected=f"the extra {extra!r}",
+            hint=f'pip install "alignrec-recbole[{extra}]"',
+        )
+
 
 class ModelError(AlignRecError):
     """A model of RecBole or of a plug-in that cannot be imported, built, trained or ranked."""

@@ -130,12 +130,7 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise MissingDependencyError(
-            "An index needs FAISS.",
-            found=str(error),
-            expected="the extra 'ann'",
-            hint='pip install "alignrec-recbole[ann]"',
-        ) from error
+        raise MissingDependencyError.of_extra("An index needs FAISS.", "ann", str(error)) from error
     return faiss
 
 

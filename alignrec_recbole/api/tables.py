@@ -29,11 +29,8 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         )
     if path.suffix == ".parquet":
         if not can_write_parquet():
-            raise MissingDependencyError(
-                "Parquet files need pyarrow.",
-                found="no package pyarrow",
-                expected="the extra 'parquet'",
-                hint='pip install "alignrec-recbole[parquet]"',
+            raise MissingDependencyError.of_extra(
+                "Parquet files need pyarrow.", "parquet", "no package pyarrow"
             )
         with atomic_write(path) as handle:
             frame.to_parquet(handle, index=False)

@@ -266,11 +266,8 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     except AlignRecError:
         raise
     except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading {path.name} needs pyarrow.",
-            found=str(error).splitlines()[0],
-            expected="the extra 'parquet'",
-            hint='pip install "alignrec-recbole[parquet]"',
+        raise MissingDependencyError.of_extra(
+            f"Reading {path.name} needs pyarrow.", "parquet", str(error).splitlines()[0]
         ) from error
     except Exception as error:
         raise DataError(

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from two_blocks import write_two_blocks
 
 from alignrec_recbole.cli._command import as_typed, without_option
 from alignrec_recbole.cli.main import main
@@ -22,14 +22,7 @@ from alignrec_recbole.training.trainer import MultimodalTrainer
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    lines = ["userID\titemID\tx_label"]
-    for user in range(40):
-        items = rng.permutation(12) + 12 * (user % 2)
-        labels = [0] * 8 + [1, 2]
-        lines += [f"{user}\t{i}\t{y}" for i, y in zip(items, labels, strict=False)]
-    (folder / "two").mkdir()
-    (folder / "two" / "two.inter").write_text("\n".join(lines) + "\n")
+    write_two_blocks(folder)
     return folder
 
 

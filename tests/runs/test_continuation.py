@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from two_blocks import write_two_blocks
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.registry import models
@@ -24,14 +25,7 @@ from alignrec_recbole.training.trainer import MultimodalTrainer
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two blocks of users and items in MMRec's layout."""
     folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    lines = ["userID\titemID\tx_label"]
-    for user in range(40):
-        items = rng.permutation(12) + 12 * (user % 2)
-        labels = [0] * 8 + [1, 2]
-        lines += [f"{user}\t{i}\t{y}" for i, y in zip(items, labels, strict=False)]
-    (folder / "two").mkdir()
-    (folder / "two" / "two.inter").write_text("\n".join(lines) + "\n")
+    rng = write_two_blocks(folder)
     np.save(folder / "two" / "vectors.npy", rng.normal(size=(24, 6)).astype(np.float32))
     return folder
 

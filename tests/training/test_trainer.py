@@ -11,6 +11,7 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.utils import create_samplers
 from recbole.model.general_recommender.ngcf import NGCF
 from records import record
+from two_blocks import write_two_blocks
 
 from alignrec_recbole import losses
 from alignrec_recbole.errors import Interrupted, RecordError
@@ -29,14 +30,7 @@ from alignrec_recbole.training.trainer import epoch_generator
 def world(tmp_path_factory) -> Path:
     """Two blocks of users and items in MMRec's layout."""
     folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    lines = ["userID\titemID\tx_label"]
-    for user in range(40):
-        items = rng.permutation(12) + 12 * (user % 2)
-        labels = [0] * 8 + [1, 2]
-        lines += [f"{user}\t{i}\t{y}" for i, y in zip(items, labels, strict=False)]
-    (folder / "two").mkdir()
-    (folder / "two" / "two.inter").write_text("\n".join(lines) + "\n")
+    rng = write_two_blocks(folder)
     features = rng.normal(size=(24, 6)).astype(np.float32)
     features[:12, 0] += 5
     np.save(folder / "two" / "vectors.npy", features)

@@ -202,11 +202,8 @@ def _parquet(path: Path) -> Iterator[Any]:
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading {path.name} needs pyarrow.",
-            found=str(error).splitlines()[0],
-            expected="the extra 'parquet'",
-            hint='pip install "alignrec-recbole[parquet]"',
+        raise MissingDependencyError.of_extra(
+            f"Reading {path.name} needs pyarrow.", "parquet", str(error).splitlines()[0]
         ) from error
     with open_input(path, what="table") as handle:
         try:

@@ -180,10 +180,7 @@ def _sentencepiece():  # type: ignore[no-untyped-def]
     try:
         import sentencepiece
     except ImportError as error:
-        raise MissingDependencyError(
-            "BEiT-3's tokenizer needs sentencepiece.",
-            found=str(error),
-            expected="the extra 'beit3'",
-            hint='pip install "alignrec-recbole[beit3]"',
+        raise MissingDependencyError.of_extra(
+            "BEiT-3's tokenizer needs sentencepiece.", "beit3", str(error)
         ) from error
     return sentencepiece
