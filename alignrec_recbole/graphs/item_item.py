@@ -6,6 +6,8 @@ an edge.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -143,3 +145,67 @@ def item_knn(
     column = torch.cat(columns).ravel().cpu().numpy()
     weight = torch.cat(weights).ravel().cpu().numpy()
     return sp.csr_matrix((weight, (row, column)), shape=(n, n))
+
+
+def largest_products(rows: np.ndarray, k: int, *, memory_bytes: int = 256 << 20) -> sp.csr_matrix:
+    """The k largest ⟨f_i, f_j⟩ > 0 of every row i as scipy CSR [n, n], itself among them.
+
+    Exact, in blocks of rows. In float32.
+
+    >>> largest_products(np.array([[1.0], [2.0], [0.0]]), 1).toarray()
+    array([[0., 2., 0.],
+           [0., 4., 0.],
+           [0., 0., 0.]], dtype=float32)
+    """
+    table = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+    return _largest(lambda block: matmul_nt(table[block], table), len(table), k, memory_bytes)
+
+
+def hybrid_knn(
+    histories: sp.csr_matrix,
+    rows: np.ndarray,
+    k: int,
+    content_weight: float,
+    shrinkage: float,
+    *,
+    memory_bytes: int = 256 << 20,
+) -> sp.csr_matrix:
+    """The k largest w_ij > 0 of every row i, without itself, as scipy CSR [I, I].
+
+        w_ij = (1 − w) |U_i ∩ U_j| / (√(|U_i| |U_j|) + h) + w max(⟨f_i, f_j⟩, 0)
+
+    Exact, in blocks of rows.
+
+    Args:
+        histories: ones [U, I], CSR.
+        rows: f [I, f], of length 1 or 0.
+        content_weight: w.
+        shrinkage: h.
+    """
+    table, counts = torch.from_numpy(rows), (histories.T @ histories).tocsr()
+    root = np.sqrt(counts.diagonal())
+    norm = np.repeat(root, np.diff(counts.indptr)) * root[counts.indices]
+    counts.data = (1 - content_weight) * counts.data / (norm + shrinkage)
+
+    def similar(block: slice) -> Tensor:
+        part = matmul_nt(table[block], table).clamp_(min=0).mul_(content_weight)
+        part += torch.from_numpy(counts[block].toarray().astype(np.float32))
+        own = torch.arange(block.start, block.stop)
+        part[own - block.start, own] = 0.0
+        return part
+
+    return _largest(similar, len(table), k, memory_bytes)
+
+
+def _largest(
+    similar: Callable[[slice], Tensor], n: int, k: int, memory_bytes: int
+) -> sp.csr_matrix:
+    """The k largest positive entries of each row of a matrix [n, n] that comes in blocks."""
+    k, parts = min(k, n), []
+    for block in row_blocks(n, n * 4 * 3, memory_bytes):
+        best, where = top_k(similar(block), k)
+        found = best.cpu().numpy() > 0
+        row = np.repeat(np.arange(len(found)), found.sum(1))
+        entries = best.cpu().numpy()[found], (row, where.cpu().numpy()[found])
+        parts.append(sp.csr_matrix(entries, shape=(len(found), n)))
+    return sp.vstack(parts, format="csr")

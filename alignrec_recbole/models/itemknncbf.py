@@ -20,11 +20,10 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from recbole.utils import ModelType
-from torch import Tensor, nn
 
 from alignrec_recbole.graphs.item_item import item_knn
-from alignrec_recbole.models._content import ContentRecommender, KnnSettings, ModalityFeatures
+from alignrec_recbole.models._closed_form import SolvedRecommender
+from alignrec_recbole.models._content import KnnSettings, ModalityFeatures
 
 
 class ItemKNNCBFSettings(KnnSettings):
@@ -33,10 +32,9 @@ class ItemKNNCBFSettings(KnnSettings):
     shrink: float = Field(ge=0, description="added to the product of the norms")
 
 
-class ItemKNNCBF(ContentRecommender):
+class ItemKNNCBF(SolvedRecommender):
     """Nearest neighbours by content."""
 
-    type = ModelType.TRADITIONAL
     settings_class = ItemKNNCBFSettings
     scores_cold_items = False  # an item in no other item's list scores 0
 
@@ -47,20 +45,3 @@ class ItemKNNCBF(ContentRecommender):
         self.neighbours = item_knn(
             features, keys.knn_k, keys.shrink, memory_bytes=keys.knn_memory_mb << 20
         )
-        self.histories = self.interactions.astype(bool).astype(features.numpy().dtype)
-        self.nothing = nn.Parameter(torch.zeros(1))  # RecBole's trainer wants a parameter
-
-    def calculate_loss(self, interaction: Any) -> Tensor:  # type: ignore[override]
-        """A constant zero: there is nothing to learn."""
-        return self.nothing.sum() * 0
-
-    def predict(self, interaction: Any) -> Tensor:
-        """Scores [b] of user-item pairs."""
-        scores = self.full_sort_predict(interaction)
-        return scores.gather(1, interaction[self.ITEM_ID].to(scores.device)[:, None]).ravel()
-
-    def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Scores [b, item_num] of users with every item, PAD included."""
-        users = interaction[self.USER_ID].cpu().numpy()
-        scores = (self.histories[users] @ self.neighbours).toarray()
-        return torch.from_numpy(scores).to(self.nothing.device)

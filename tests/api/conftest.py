@@ -19,6 +19,8 @@ MODELS = {  # name → what its score is computed from
     "EASE": "similarity",
     "ItemKNN": "similarity",
     "ItemKNNCBF": "similarity",
+    "CEASE": "similarity",
+    "ContentRidge": "vectors",
     "DMF": "scores",
 }
 
