@@ -28,6 +28,7 @@ from alignrec_recbole.errors import DownloadError, UnknownNameError, printable
 from alignrec_recbole.features.control_names import is_control, parse_control
 from alignrec_recbole.features.published import GROUPS, present_features
 from alignrec_recbole.io.files import inside
+from alignrec_recbole.io.opening import is_regular_file
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 ITEM_TABLES = ("items.tsv", "items.parquet")
 RAW = "raw"  # the source of item texts
+IMAGES_FROM = "the image addresses in the metadata, or the folder images of the mirror"
+IMAGES_SIZE = "images of some ten kilobytes per item; "
 
 
 def provide(options: RunOptions) -> None:
@@ -48,7 +51,8 @@ def provide(options: RunOptions) -> None:
     if name is None:
         return
     source, root = source_of(options.dataset, name), data_folders(options.data_path)[0]
-    print(described(options.dataset, name, source, root), file=sys.stderr)
+    images = _reads_images(options)
+    print(described(options.dataset, name, source, root, images=images), file=sys.stderr)
     if not options.download and not _agreed():
         raise UnknownNameError(
             f"Data set {options.dataset!r} is known, but files that this command needs are not "
@@ -58,7 +62,12 @@ def provide(options: RunOptions) -> None:
             hint=as_typed([*given_arguments(), "--download"]),
         )
     for line in fetch_source(
-        options.dataset, name, root, mirror=options.mirror, progress=options.progress
+        options.dataset,
+        name,
+        root,
+        mirror=options.mirror,
+        progress=options.progress,
+        images=images,
     ):
         print(line, file=sys.stderr)
 
@@ -75,6 +84,8 @@ def needed_source(options: RunOptions) -> str | None:
     texts = any(name.partition(":")[0] in ENCODERS for name in named)
     if texts and not (folder and _has_item_table(folder, options.dataset)):
         return RAW if RAW in sources else None  # an archive would not help: it has no texts
+    if folder and RAW in sources and _reads_images(options) and _lacks_images(folder):
+        return RAW
     if not named and _reads_features(options) and not (folder and _has_features(options, folder)):
         first = next((group for group in GROUPS if group in sources), None)
         if first is not None:
@@ -96,6 +107,24 @@ def _not_pinned(dataset: str, sources: dict[str, PublishedSource], folder: Path)
         if any(f"{dataset}/{below.name}/{file}" not in pins for file in there):
             return name
     return None
+
+
+def _reads_images(options: RunOptions) -> bool:
+    """Whether an encoder that is named reads images."""
+    kinds = {_without_controls(name).partition(":")[0] for name in options.features}
+    return any(ENCODERS[kind].reads_images for kind in kinds & set(ENCODERS))
+
+
+def _lacks_images(folder: Path) -> bool:
+    """Whether the item table was made here from raw files whose images were not asked for."""
+    from alignrec_recbole.data import amazon_texts
+
+    made_here = any(raw_folder(folder).glob("meta_*.json.gz"))
+    return (
+        made_here
+        and is_regular_file(folder / "items.tsv")
+        and not amazon_texts.images_asked(folder)
+    )
 
 
 def _without_controls(name: str) -> str:
@@ -121,13 +150,16 @@ def _has_item_table(folder: Path, dataset: str) -> bool:
     return any(os.path.lexists(folder / name) for name in (*ITEM_TABLES, f"{dataset}.item"))
 
 
-def described(dataset: str, name: str, source: PublishedSource, root: Path) -> str:
+def described(
+    dataset: str, name: str, source: PublishedSource, root: Path, *, images: bool = False
+) -> str:
     """What would be fetched: content, size, addresses, licence and what it is good for."""
     entries = [*_split_entries(dataset, source, root), *source.entries]
     rows = [
         ("what", source.about),
         *(("from", entry.url or f"Google Drive {entry.gdrive}") for entry in entries),
-        ("size", f"{source.size}; {_free(root)}"),
+        *([("from", IMAGES_FROM)] if images else []),
+        ("size", f"{source.size}; {IMAGES_SIZE if images else ''}{_free(root)}"),
         ("into", str(root / dataset)),
         ("licence", source.licence),
         ("compare", source.comparable),
@@ -156,9 +188,23 @@ def _agreed() -> bool:
 
 
 def fetch_source(
-    dataset: str, name: str, root: Path, *, mirror: str | None, progress: bool
+    dataset: str,
+    name: str,
+    root: Path,
+    *,
+    mirror: str | None,
+    progress: bool,
+    images: bool = False,
 ) -> list[str]:
     """Fetch, verify and convert a source of a data set, one process at a time.
+
+    Args:
+        dataset: its name.
+        name: of the source.
+        root: folder of the data sets.
+        mirror: as in `fetch_pinned`.
+        progress: show bars.
+        images: also fetch the images of the items, which the source `raw` knows.
 
     Returns:
         What was found, in sentences for people.
@@ -168,9 +214,14 @@ def fetch_source(
             that have arrived stay.
     """
     from alignrec_recbole.io.locks import one_process_only
-    from alignrec_recbole.io.pins import fetch_pinned, remember
+    from alignrec_recbole.io.pins import chosen_mirror, fetch_pinned, remember
 
     source = source_of(dataset, name)
+    if images and source.kind != "amazon":
+        raise DownloadError(
+            f"The source {name!r} of data set {dataset!r} has no images.",
+            expected=f"--images with --source {RAW}",
+        )
     folder = inside(root, dataset)
     into = folder if source.kind == "files" else raw_folder(folder)
     if os.path.lexists(folder) and not folder.is_dir():
@@ -185,17 +236,27 @@ def fetch_source(
         if split := _split_entries(dataset, source, root):
             remember(root, fetch_pinned(split, folder, root, mirror=mirror, progress=progress))
         files = fetch_pinned(source.entries, into, root, mirror=mirror, progress=progress)
-        said = _converted(dataset, name, source, folder, [file.path for file in files])
+        said, urls = _converted(dataset, name, source, folder, [file.path for file in files])
         remember(root, files)
+        if images:
+            from alignrec_recbole.data import amazon_texts
+
+            said += amazon_texts.fetch(
+                urls, folder, mirror=chosen_mirror(mirror), progress=progress
+            )
     return [printable(line) for line in said]
 
 
 def _converted(
     dataset: str, name: str, source: PublishedSource, folder: Path, paths: list[Path]
-) -> list[str]:
-    """Make the files of a data set from those that were fetched."""
+) -> tuple[list[str], dict[str, str]]:
+    """Make the files of a data set from those that were fetched.
+
+    Returns:
+        What was found, in sentences, and the addresses of images by file name.
+    """
     if source.kind == "files":
-        return [f"{dataset}: {', '.join(path.name for path in paths)} in {folder}"]
+        return [f"{dataset}: {', '.join(path.name for path in paths)} in {folder}"], {}
     if source.kind == "amazon":
         from alignrec_recbole.data import amazon_texts
 
@@ -204,7 +265,7 @@ def _converted(
     from alignrec_recbole.data.cards import read_card
 
     card = read_card(dataset)
-    return published_archive.convert(
+    said = published_archive.convert(
         paths[0],
         folder,
         dataset,
@@ -214,3 +275,4 @@ def _converted(
         content=source.content,
         url=source.entries[0].url or "",
     )
+    return said, {}

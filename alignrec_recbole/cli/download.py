@@ -33,12 +33,18 @@ from alignrec_recbole.cli._options import option
         "published tables. raw: texts of the items, from Amazon's metadata.  [default: split where "
         "there is one]",
     ),
+    option("--images", is_flag=True, help="With --source raw: also the images of the items."),
     _options.data_path(),
     _options.mirror(),
 )
 @cloup.option_group("Execution", _options.no_progress())
 def download(
-    dataset: str, source: str, data_path: Path | None, mirror: str | None, progress: bool
+    dataset: str,
+    source: str,
+    images: bool,
+    data_path: Path | None,
+    mirror: str | None,
+    progress: bool,
 ) -> int:
     """Download the published files of a data set, verify and convert them."""
     from alignrec_recbole.cli import _provide
@@ -48,7 +54,10 @@ def download(
     known = sources_of(dataset)
     name = source or (SPLIT if SPLIT in known else next(iter(known), SPLIT))
     root = data_folders(data_path)[0]
-    print(_provide.described(dataset, name, source_of(dataset, name), root), flush=True)
-    said = _provide.fetch_source(dataset, name, root, mirror=mirror, progress=progress)
+    about = _provide.described(dataset, name, source_of(dataset, name), root, images=images)
+    print(about, flush=True)
+    said = _provide.fetch_source(
+        dataset, name, root, mirror=mirror, progress=progress, images=images
+    )
     print("\n".join(said))
     return 0

@@ -1,28 +1,38 @@
-"""Texts of a released split's items from the raw Amazon files of 2014, without their images.
+"""Texts and images of a released split's items from the raw Amazon files of 2014.
 
 The released splits number the items of a category's 5-core by their sorted ids (asin). That this
-holds for a split and its reviews is checked by the number of interactions of every item.
+holds for a split and its reviews is checked by the number of interactions of every item. Images
+are the files that the metadata names, on Amazon's servers or a mirror.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 
 from alignrec_recbole.data import amazon
+from alignrec_recbole.data.image_download import HOSTS, attempted, fetch_images
 from alignrec_recbole.data.interactions import read_interactions
+from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.errors import DataError
+from alignrec_recbole.io.pins import mirrored
+
+IMAGE_FOLDER = "images"  # of a data set, and of a mirror that has its images
 
 
-def convert(folder: Path, dataset: str, raw: Path) -> list[str]:
-    """Write `items.tsv` of a data set with released interactions; returns what was found.
+def convert(folder: Path, dataset: str, raw: Path) -> tuple[list[str], dict[str, str]]:
+    """Write `items.tsv` of a data set with released interactions.
 
     Args:
         folder: of the data set, with `NAME.inter`.
         dataset: its name.
         raw: folder of the files `meta_*.json.gz` and `reviews_*_5.json.gz`.
+
+    Returns:
+        What was found, in sentences, and the images' addresses by file name.
 
     Raises:
         DataError: a file is damaged, or the reviews are not those of the split.
@@ -34,16 +44,45 @@ def convert(folder: Path, dataset: str, raw: Path) -> list[str]:
     _check_degrees(folder / f"{dataset}.inter", np.array([items[asin] for asin in order]))
     numbering = amazon.IdMapping({}, {asin: i for i, asin in enumerate(order)}, released=True)
     meta = amazon.ParseStats()
-    _, unknown = amazon.write_items(
+    urls, unknown = amazon.write_items(
         amazon.read_meta(files["meta"], meta), numbering, folder / "items.tsv"
     )
     skipped = {**read.bad, **meta.bad}
-    return [
+    said = [
         f"items: {len(order):,}, numbered by their sorted ids; each has as many interactions as in "
         f"{dataset}.inter",
         f"texts: {', '.join(amazon.TEXT_COLUMNS)}; {len(unknown):,} items without metadata",
         *(f"lines {reason}: {count:,}" for reason, count in skipped.items()),
     ]
+    return said, {amazon.image_name(asin): url for asin, url in urls.items()}
+
+
+def images_asked(folder: Path) -> bool:
+    """Whether every image that the item table names has been asked for, with whatever result."""
+    table = read_item_table(folder / "items.tsv")
+    named = {image.name for image in table.images if image is not None}
+    return named <= attempted(folder / IMAGE_FOLDER)
+
+
+def fetch(urls: dict[str, str], folder: Path, *, mirror: str | None, progress: bool) -> list[str]:
+    """Download images of a data set that are not there; returns the counts by outcome.
+
+    Args:
+        urls: address by file name.
+        folder: of the data set.
+        mirror: address of a folder with `images/`, which is asked in place of `urls`.
+        progress: show a bar.
+
+    Raises:
+        DownloadError: the mirror is no address.
+        WriteError: the folder cannot be written to, or the disk is full.
+    """
+    hosts = HOSTS
+    if mirror is not None:
+        urls = {name: mirrored(mirror, f"{IMAGE_FOLDER}/{name}") for name in urls}
+        hosts = (urlsplit(mirror).hostname or "",)
+    outcome = fetch_images(urls, folder / IMAGE_FOLDER, hosts=hosts, progress=progress)
+    return [f"images {what}: {count:,}" for what, count in sorted(outcome.items())]
 
 
 def _degrees(path: Path, stats: amazon.ParseStats) -> dict[str, int]:

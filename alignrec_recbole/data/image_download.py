@@ -133,6 +133,15 @@ def fetch_images(
     return outcome
 
 
+def attempted(folder: Path) -> set[str]:
+    """File names of the images that were asked for, with whatever result.
+
+    Raises:
+        DataError: the ledger is no regular file.
+    """
+    return set(_read_ledger(folder / LEDGER))
+
+
 class _HostsLeft:
     """Hosts that are not asked again in this call; shared by the threads."""
 

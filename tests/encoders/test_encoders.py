@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import write_tiny_bert, write_tiny_clip
 
 import alignrec_recbole
 from alignrec_recbole.data.images import REASONS, centre_square
@@ -65,60 +66,12 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> ItemTable:
 
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a BERT with two layers, random weights and room for 24 tokens."""
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
-    folder.mkdir()
-    letters = [
-        *"abcdefghijklmnopqrstuvwxyz0123456789.",
-        *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"),
-    ]
-    vocabulary = folder / "vocab.txt"
-    vocabulary.write_text(
-        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]) + "\n"
-    )
-    BertTokenizer(str(vocabulary), model_max_length=24).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=5 + len(letters),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=24,
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
+    return write_tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
 
 
 @pytest.fixture(scope="module")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
-    """Folder of a CLIP with two layers a tower, random weights and a BERT's letters."""
-    from transformers import (
-        BertTokenizer,
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPModel,
-        CLIPTextConfig,
-        CLIPVisionConfig,
-    )
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-clip"
-    tokenizer = BertTokenizer.from_pretrained(tiny_bert)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-             "num_attention_heads": 2}  # fmt: skip
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=24, eos_token_id=3, pad_token_id=0,
-        bos_token_id=2, **sizes,
-    )  # fmt: skip
-    vision = CLIPVisionConfig(image_size=32, patch_size=8, **sizes)
-    torch.manual_seed(0)
-    both = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=12)
-    CLIPModel(both).save_pretrained(folder)
-    return folder
+    return write_tiny_clip(tmp_path_factory.mktemp("models") / "tiny-clip", tiny_bert)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
+from scripted_server import ScriptedServer, scripted_server
 
+from alignrec_recbole.data import dataset_paths
 from alignrec_recbole.data.cards import split_sha256
 from alignrec_recbole.io.yaml_loader import properties_dir
 
@@ -103,10 +108,21 @@ class World:
         """The metadata of 2014: a Python literal per line, other items among them."""
         lines = [
             repr({"asin": asin(n), "title": f"thing {n % 7} of kind {n % 5}",
-                  "categories": [["All", f"kind {n % 5}"]]})
+                  "categories": [["All", f"kind {n % 5}"]],
+                  "imUrl": f"http://ecx.images-amazon.com/images/I/{n}.jpg"})
             for n in range(ITEMS + 10)
         ]  # fmt: skip
         return gzip.compress("\n".join(lines).encode() + b"\n", mtime=0)
+
+    def images(self) -> dict[str, bytes]:
+        """An image of its kind's colour per item, under the names of a mirror; the last is none."""
+        files = {}
+        for n in range(ITEMS - 1):
+            image = Image.new("RGB", (40, 40), (50 * (n % 5), 6 * n, 90))
+            out = io.BytesIO()
+            image.save(out, "JPEG")
+            files[f"images/{asin(n)}.jpg"] = out.getvalue()
+        return files
 
 
 def asin(number: int) -> str:
@@ -133,6 +149,17 @@ def all_files(world: World) -> dict[str, bytes]:
         files[f"reviews_{category}_5.json.gz"] = world.reviews()
         files[f"{dataset}.inter"] = world.inter()
     return files
+
+
+@contextlib.contextmanager
+def published(world: World, folder: Path, files: Mapping[str, bytes]) -> Iterator[ScriptedServer]:
+    """A server with files of a world, which the data sets' YAML files describe meanwhile."""
+    facts = facts_of(world, folder)
+    with pytest.MonkeyPatch.context() as patch, scripted_server() as running:
+        patch.setattr(dataset_paths, "properties_dir", lambda: facts)
+        patch.delenv("ALIGNREC_MIRROR", raising=False)
+        running.serves(files)
+        yield running
 
 
 def facts_of(world: World, folder: Path) -> Path:

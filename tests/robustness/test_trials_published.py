@@ -27,12 +27,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_files import ARCHIVES, World, all_files, facts_of, zipped
+from published_files import ARCHIVES, World, all_files, facts_of, published, zipped
 from scripted_server import Answer, ScriptedServer, scripted_server, served
 from small_disks import SmallDisk
 from trials import check_answered, check_refused, run_verb, trial
 
-from alignrec_recbole.data import dataset_paths
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.row_order import row_order
 from alignrec_recbole.io.pickled_arrays import read_matrix
@@ -192,16 +191,9 @@ def test_pickles_with_changed_bytes(content: bytes, changes: list[tuple[float, b
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        running.serves(FILES)
+def server(tmp_path: Path) -> Iterator[ScriptedServer]:
+    with published(WORLD, tmp_path / "properties", FILES) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def _facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = facts_of(WORLD, tmp_path / "properties")
-    monkeypatch.setattr(dataset_paths, "properties_dir", lambda: folder)
 
 
 def download(server: ScriptedServer, root: Path, source: str = "mmrec"):
@@ -225,10 +217,7 @@ def content(root: Path) -> dict[str, str]:
 def complete(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What a data folder has after a download without trouble."""
     root = tmp_path_factory.mktemp("complete")
-    facts = facts_of(WORLD, root / "facts")
-    with pytest.MonkeyPatch.context() as patch, scripted_server() as running:
-        patch.setattr(dataset_paths, "properties_dir", lambda: facts)
-        running.serves(FILES)
+    with published(WORLD, root / "facts", FILES) as running:
         assert download(running, root / "data").status == 0
     found = content(root / "data")
     found.pop("downloads.lock.yaml")  # names the address of the server
@@ -540,6 +529,7 @@ def test_killed_at_random_moments_and_given_again(tmp_path: Path) -> None:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
+    facts_of(WORLD, tmp_path / "properties")
     with scripted_server() as server:
         url = server.serves({})
         server.script = {f"/{ARCHIVE}": answer}
