@@ -77,7 +77,7 @@ def fetch(urls: dict[str, str], folder: Path, *, mirror: str | None, progress: b
         DownloadError: the mirror is no address.
         WriteError: the folder cannot be written to, or the disk is full.
     """
-    hosts = HOSTS
+    hosts: tuple[str, ...] = HOSTS
     if mirror is not None:
         urls = {name: mirrored(mirror, f"{IMAGE_FOLDER}/{name}") for name in urls}
         hosts = (urlsplit(mirror).hostname or "",)

@@ -103,6 +103,7 @@ class MultimodalTrainer(Trainer):
         self._loader_rng: torch.Generator | None = None  # of RecBole's loaders
         self.seconds_before = 0.0  # of earlier sessions of this run
         self._started = self._saved_at = time.monotonic()
+        self._saved_epochs = -1  # epochs in the state that this object wrote last
         self.train_loss_dict: dict[int, float] = {}
 
     # Training -----------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ class MultimodalTrainer(Trainer):
             self._run_epochs(progress, batches, task, callback_fn)
         if self.stopping.exhausted and self.stop_reason == "epochs":
             self.stop_reason = "patience"
-        if self.state_file:
+        if self.state_file and self._saved_epochs != len(self.history):
             self.save_state()
         if task is None:
             self.stopping.best_epoch = self.epochs - 1
@@ -373,7 +374,7 @@ class MultimodalTrainer(Trainer):
             }
         )
         training_state.save_run(self.state_file, tensors, plain, self.identity)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_epochs = time.monotonic(), len(self.history)
 
     def _saved_state(self) -> Path | None:
         """The state to resume from."""

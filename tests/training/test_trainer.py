@@ -22,6 +22,7 @@ from alignrec_recbole.runs import prepare, run, tasks
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import hardware
+from alignrec_recbole.training import trainer
 from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.trainer import epoch_generator
 
@@ -47,6 +48,24 @@ def spec(world: Path, output: Path, **changes) -> RunSpec:
         },
     }  # fmt: skip
     return RunSpec(**{**values, **changes})
+
+
+def test_a_state_is_written_once_per_epoch(world: Path, tmp_path: Path, monkeypatch) -> None:
+    """Also of the last one, after which it is written in any case."""
+    written = []
+    original = run.MultimodalTrainer.save_state
+
+    def counted(self) -> None:
+        written.append(len(self.history))
+        original(self)
+
+    monkeypatch.setattr(run.MultimodalTrainer, "save_state", counted)
+    run_one(spec(world, tmp_path / "rarely"))
+    assert written == [6]
+    written.clear()
+    monkeypatch.setattr(trainer, "SAVE_EVERY_SECONDS", -1.0)
+    run_one(spec(world, tmp_path / "often"))
+    assert written == [1, 2, 3, 4, 5, 6]
 
 
 def interrupt(made: RunSpec, monkeypatch, epoch: int) -> None:
