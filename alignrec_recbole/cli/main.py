@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from alignrec_recbole._version import __version__
 from alignrec_recbole.cli import _endings, _options
 from alignrec_recbole.cli._command import as_typed, program_name
+from alignrec_recbole.cli.audit import audit
 from alignrec_recbole.cli.doctor import doctor
 from alignrec_recbole.cli.download import download
 from alignrec_recbole.cli.export import export
@@ -79,7 +80,7 @@ class Program(cloup.Group):
         cloup.Section("Trained models", [recommend, export]),
         cloup.Section(
             "Data and features",
-            [download, import_dataset, import_amazon, prepare, merge_shards, pretrain],
+            [download, import_dataset, import_amazon, audit, prepare, merge_shards, pretrain],
         ),
         cloup.Section("Information", [list_names, doctor]),
     ],

@@ -1,0 +1,86 @@
+"""All checks, in the order of a report, and their run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from tqdm.auto import tqdm
+
+from alignrec_recbole.audit import numbering, split
+from alignrec_recbole.audit.definition import Definition, Finding, NotApplicable
+from alignrec_recbole.audit.report import AuditReport, Check, Skipped
+from alignrec_recbole.audit.subject import Subject, hash_of_split
+from alignrec_recbole.errors import AlignRecError
+from alignrec_recbole.runs import provenance
+
+CHECKS: tuple[Definition, ...] = (*numbering.CHECKS, *split.CHECKS)
+
+
+def audit(subject: Subject, checks: Sequence[Definition] = CHECKS) -> AuditReport:
+    """Run checks; those that cannot be made are listed with the reason."""
+    started = time.perf_counter()
+    found: list[Check] = []
+    skipped: list[Skipped] = []
+    with tqdm(total=len(checks), unit="check", disable=not subject.progress, leave=False) as bar:
+        for definition in checks:
+            bar.set_description(definition.name)
+            try:
+                found += _run(definition, subject)
+            except NotApplicable as reason:
+                skipped.append(_skipped(definition, str(reason)))
+            except AlignRecError as error:
+                parts = [error.problem, *([f"found {error.found}"] if error.found else [])]
+                skipped.append(_skipped(definition, " ".join(parts)))
+            bar.update()
+    return AuditReport(
+        dataset=subject.spec.dataset,
+        features=list(subject.spec.features),
+        model=subject.model,
+        data={"files": {}, "split": {}, **subject.data},
+        split_sha256=hash_of_split(subject.rows),
+        checks=found,
+        skipped=skipped,
+        seconds=time.perf_counter() - started,
+        command=provenance.command(),
+        code=provenance.code(),
+    )
+
+
+def _run(definition: Definition, subject: Subject) -> Iterator[Check]:
+    if definition.group == "features" and not subject.spec.features:
+        raise NotApplicable("no features are named; name them with --features")
+    if definition.group == "models" and subject.model is None:
+        raise NotApplicable("no model is named; name one with --model")
+    started = time.perf_counter()
+    for finding in definition.run(subject):
+        now = time.perf_counter()
+        yield _check(definition, finding, now - started)
+        started = now
+
+
+def _check(definition: Definition, finding: Finding, seconds: float) -> Check:
+    return Check(
+        name=definition.name,
+        group=definition.group,
+        subject=finding.subject,
+        question=definition.question,
+        method=definition.method,
+        metric=definition.metric,
+        value=finding.value,
+        control=finding.control,
+        control_range=finding.control_range,
+        chance=finding.chance,
+        verdict=finding.verdict,
+        rule=definition.rule,
+        remedy=definition.remedy,
+        details=dict(finding.details),
+        notes=list(finding.notes),
+        seconds=seconds,
+    )
+
+
+def _skipped(definition: Definition, reason: str) -> Skipped:
+    return Skipped(
+        name=definition.name, group=definition.group, question=definition.question, reason=reason
+    )

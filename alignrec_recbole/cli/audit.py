@@ -1,0 +1,92 @@
+"""The verb `audit`: what a data set, its features and a model know of the test split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import cloup
+
+from alignrec_recbole.cli import _names, _options
+from alignrec_recbole.cli._options import Text, option
+from alignrec_recbole.cli._overrides import assignment
+
+CONTROLS = 10
+
+
+@_options.verb(
+    examples=(
+        "audit --dataset baby --data-path data --json baby-audit.json",
+        "audit --dataset ml-100k --features lsa --model LightGCN",
+    ),
+)
+@cloup.option_group(
+    "What to audit",
+    option(
+        "--dataset",
+        required=True,
+        type=Text("name", str, _names.dataset_names),
+        metavar="NAME",
+        help="Data set (`list datasets`), or a folder of your own in --data-path.",
+    ),
+    option(
+        "--features",
+        type=Text("names", _options.names, _names.feature_names),
+        default=(),
+        metavar="F[,F…]",
+        help="Feature sets that are audited with it.  [default: none]",
+    ),
+    option(
+        "--model",
+        type=Text("model", str, _names.model_names),
+        metavar="M",
+        help="Model that is audited with it (`list models`).  [default: none]",
+    ),
+    option(
+        "--set",
+        "overrides",
+        type=Text("setting", assignment),
+        multiple=True,
+        spread=True,
+        metavar="KEY=VALUE…",
+        help="Settings of the data set and its split.",
+    ),
+    option(
+        "--controls",
+        type=click.IntRange(3, 1000),
+        default=CONTROLS,
+        metavar="N",
+        help=f"Random numberings that each figure is compared with.  [default: {CONTROLS}]",
+    ),
+    option(
+        "--fail-on",
+        type=click.Choice(["suspicious", "leak"]),
+        help="End with status 1 if a verdict is this or worse.  [default: end with 0]",
+    ),
+)
+@cloup.option_group(
+    "Files",
+    _options.data_path(),
+    _options.features_path(),
+    option(
+        "--output",
+        type=_options.FOLDER,
+        default=Path("results"),
+        metavar="DIR",
+        help="Folder of reports: DIR/audit/NAME-….json and .md.  [default: results]",
+    ),
+    option(
+        "--json",
+        "json_file",
+        type=_options.FILE,
+        metavar="FILE",
+        help="Write the report to this file, too.",
+    ),
+)
+@cloup.option_group("Execution", _options.device(), _options.no_progress())
+def audit(**given: Any) -> int:
+    """Look for leaks of the test split: in numbers, rows, splits, features and a model."""
+    from alignrec_recbole.cli import _audit
+
+    return _audit.run(**given)
