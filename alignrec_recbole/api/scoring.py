@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from alignrec_recbole.evaluation.ranking import block_users, user_blocks
+from alignrec_recbole.evaluation.ties import best_in_order
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.ops.topk import top_k
 from alignrec_recbole.runs.saved_model import SavedModel, sums_of_rows
@@ -21,8 +23,8 @@ class Ranker:
     """Scores and lists of a saved model by internal ids, on the CPU.
 
     Scores of a user are computed together with those of the same users as in the evaluation, and
-    lists are cut from lists of the length they had there. So they are the evaluation's lists also
-    where scores are equal, if that ran on a CPU of the same kind.
+    equal ones are in the same fixed order. So the lists are the evaluation's item by item, if that
+    ran on a CPU of the same kind.
     """
 
     def __init__(self, model: SavedModel) -> None:
@@ -33,6 +35,7 @@ class Ranker:
             for name, table in model.tables.items()
         }
         self._packed = FrozenMatrix()
+        self.tie_rank = tie_ranks(["[PAD]", *model.items])
         size = block_users(self.n_items, CPU)
         self._blocks = list(user_blocks(model.ranked, self.n_users, size))
         self._block_of = np.zeros(self.n_users, dtype=np.int64)
@@ -100,9 +103,15 @@ class Ranker:
         return items, values
 
     def _best(self, table: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best columns of each row; the first ones are those of the evaluation's lists.
+        """The k best columns of each row; the first ones are those of the evaluation's lists."""
+        if self.model.card.tie_seed is not None:
+            return best_in_order(table, k, torch.from_numpy(self.tie_rank))
+        return self._best_of_old(table, k)
 
-        Which of equal scores come first depends on the length of a list. So a shorter one is cut
+    def _best_of_old(self, table: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """`_best` of a model that was stored before equal scores had a fixed order.
+
+        Which of equal scores came first depended on the length of a list. So a shorter one is cut
         from one of the evaluation's length, and a longer one goes on behind it, equal scores in the
         order of the items.
         """

@@ -120,7 +120,8 @@ class TrainedModel:
         """The k items nearest to each item.
 
         By the cosine of item vectors, or by the model's own matrix of items × items. Equal
-        similarities are in the order of the items. An item is not listed for itself.
+        similarities are in the fixed random order that lists have. An item is not listed for
+        itself.
 
         Returns:
             columns item, rank (from 1), similar and similarity.
@@ -131,11 +132,11 @@ class TrainedModel:
         """
         _check_length(k)
         ids = self._ids(self._items, tokens(items), "item")
-        rows = []
+        rows, place = [], self._ranker.tie_rank[1:]
         for item in ids:
             values = self.similarities(item)
             values[item] = -np.inf
-            order = np.argsort(-values[1:], kind="stable")[: min(k, len(self._items) - 1)] + 1
+            order = np.lexsort((place, -values[1:]))[: min(k, len(self._items) - 1)] + 1
             rows.append((item, order, values[order]))
         count = [len(order) for _, order, _ in rows]
         return pd.DataFrame(

@@ -1,7 +1,8 @@
 """Full ranking: scores in user blocks, exact top-K without PAD and masked items, metrics per user.
 
 Users without a target in the split are neither ranked nor averaged. Masked items never appear in a
-list; a list with fewer than K candidates is filled with −1.
+list; a list with fewer than K candidates is filled with −1. Items with equal scores are in one
+fixed random order (ties.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from alignrec_recbole.errors import DivergedError
 from alignrec_recbole.evaluation.metrics import METRICS
-from alignrec_recbole.ops.topk import top_k
+from alignrec_recbole.evaluation.ties import best_in_order
+from alignrec_recbole.features.item_order import TIE_SEED
 
 BLOCK_BYTES = 16 << 20  # of scores at a time; twice as much is 3 to 5 % faster
 GPU_BLOCK_BYTES = 512 << 20  # a tenth as many launches, and topk takes half as long
@@ -33,11 +35,14 @@ class EvalTask:
         users: internal ids [n] of the users with at least one target, ascending.
         masked: CSR [n, n_items], True at items a list must not contain (PAD apart).
         targets: CSR [n, n_items], True at targets.
+        tie_rank: [n_items], position of each column among equal scores (`ties.tie_ranks`); None:
+            a fixed random order of the columns.
     """
 
     users: np.ndarray
     masked: sp.csr_matrix
     targets: sp.csr_matrix
+    tie_rank: np.ndarray | None = None
 
     @classmethod
     def from_pairs(
@@ -45,6 +50,7 @@ class EvalTask:
         targets: tuple[np.ndarray, np.ndarray],
         masked: Sequence[tuple[np.ndarray, np.ndarray]],
         shape: tuple[int, int],
+        tie_rank: np.ndarray | None = None,
     ) -> EvalTask:
         """Build from (users, items) pairs; `shape` is (user_num, item_num) with PAD."""
         wanted = _boolean(*targets, shape)
@@ -52,7 +58,13 @@ class EvalTask:
             (_boolean(*pairs, shape) for pairs in masked), sp.csr_matrix(shape, dtype=bool)
         )
         users = np.flatnonzero(np.diff(wanted.indptr))
-        return cls(users, sp.csr_matrix(hidden[users]), wanted[users])
+        return cls(users, sp.csr_matrix(hidden[users]), wanted[users], tie_rank)
+
+    def place_among_equals(self) -> np.ndarray:
+        """Position of each column among equal scores [n_items]."""
+        if self.tie_rank is not None:
+            return self.tie_rank
+        return np.random.Generator(np.random.PCG64(TIE_SEED)).permutation(self.masked.shape[1])
 
 
 def _boolean(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
@@ -127,6 +139,7 @@ def rank(scores: Scores, task: EvalTask, k: int, device: torch.device | str) -> 
     width = min(k, n_items - 1)
     block = block_users(n_items, device)
     top = np.full((len(task.users), k), -1, dtype=np.int64)
+    tie_rank = torch.from_numpy(task.place_among_equals()).to(device)
     for start in range(0, len(task.users), block):
         stop = min(start + block, len(task.users))
         users = torch.from_numpy(task.users[start:stop]).to(device)
@@ -136,7 +149,7 @@ def rank(scores: Scores, task: EvalTask, k: int, device: torch.device | str) -> 
         hide = torch.from_numpy(row * n_items + part.indices.astype(np.int64)).to(device)
         table.view(-1)[hide] = -torch.inf
         table[:, 0] = -torch.inf
-        best, items = top_k(table, width)
+        best, items = best_in_order(table, width, tie_rank)
         del table  # before the next one is made
         if (torch.isnan(best[:, 0]) | (best[:, 0] == torch.inf)).any():
             raise DivergedError(

@@ -1,10 +1,16 @@
-"""Orders of a data set's items by their tokens, whatever their internal ids and file rows."""
+"""Orders of a data set's items by their tokens, whatever their internal ids and file rows.
+
+Among equals, such as items with equal scores, numbers would be a bias: they follow a file that may
+be grouped by product. So equals are in one fixed random order, `tie_ranks`, everywhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+
+TIE_SEED = 20240319
 
 
 def canonical_order(tokens: Sequence[str]) -> np.ndarray:
@@ -31,3 +37,14 @@ def seeded_order(tokens: Sequence[str], seed: int) -> np.ndarray:
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     return canonical_order(tokens)[generator.permutation(len(tokens) - 1)]
+
+
+def tie_ranks(tokens: Sequence[str]) -> np.ndarray:
+    """Position of each item, or user, among equals [item_num]: `seeded_order`; PAD is last.
+
+    >>> tie_ranks(["[PAD]", "a", "b", "c"]).tolist()
+    [3, 0, 1, 2]
+    """
+    ranks = np.full(len(tokens), len(tokens) - 1, dtype=np.int64)
+    ranks[seeded_order(tokens, TIE_SEED)] = np.arange(len(tokens) - 1)
+    return ranks

@@ -82,16 +82,22 @@ def sample_edges(interactions: Any, keep_share: float, generator: torch.Generato
 
 
 def user_cooccurrence_graph(
-    pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], k: int, *, entries: int = 1 << 22
+    pairs: tuple[np.ndarray, np.ndarray],
+    shape: tuple[int, int],
+    k: int,
+    place: np.ndarray | None = None,
+    *,
+    entries: int = 1 << 22,
 ) -> Any:
     """For every user the k others with most items in common, weighted by their number: CSR [U, U].
 
-    Ties go to the smaller id. A user has fewer than k neighbours if fewer share an item with them.
+    A user has fewer than k neighbours if fewer share an item with them.
 
     Args:
         pairs: users and items of the interactions; a repeated pair counts once.
         shape: (U, I).
         k: neighbours per user.
+        place: of each user among equals [U], the smallest first; None: the ids.
         entries: bound on the counts in memory, beyond those of one user.
 
     Source: Wang et al., DualGNN, IEEE Transactions on Multimedia 2021: its graph of users.
@@ -105,6 +111,7 @@ def user_cooccurrence_graph(
     """
     items_of = _binary(pairs, shape)
     users_of = items_of.T.tocsr()
+    place = np.arange(shape[0]) if place is None else place
     most = np.cumsum(items_of @ np.diff(users_of.indptr))  # bounds the entries of R Rᵀ up to a row
     bounds = [0, *(np.flatnonzero(np.diff(most // entries)) + 1).tolist(), shape[0]]
     parts = []
@@ -112,7 +119,7 @@ def user_cooccurrence_graph(
         counts = (items_of[start:stop] @ users_of).tocoo()
         other = counts.row + start != counts.col
         row, column, number = counts.row[other], counts.col[other], counts.data[other]
-        order = np.lexsort((column, -number, row))
+        order = np.lexsort((place[column], -number, row))
         row, column, number = row[order], column[order], number[order]
         first = np.searchsorted(row, np.arange(stop - start))
         best = np.arange(len(row)) - first[row] < k

@@ -13,8 +13,8 @@ Followed    enoche/MMRec@e775373 src/models/dragon.py (aggr_mode add) and its sc
     loss = BPR / ln 2 + reg_weight · (Σ_m mean p_m² of the batch's users + mean a²)
 
 Deviations  D1 a user with fewer than k neighbours has only those (the reference fills up to k by
-               drawing some again in each epoch, which makes their weights random); among users with
-               equally many common items the smaller id is nearer.
+               drawing some again in each epoch, which makes their weights random); users with
+               equally many common items are in a fixed random order, not in that of their ids.
             D2 scores are of the present weights, not of those before the last step.
             D3 with one modality a is not built (the reference has it in the penalty alone).
             D4 an item without a modality has a zero z_m and only a self edge in its graph.
@@ -35,6 +35,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.graphs.user_item import (
     bipartite_adjacency,
     row_softmax,
@@ -84,8 +85,9 @@ class DRAGON(ContentRecommender):
             self.attention = nn.Parameter(shares)
         self.graph = bipartite_adjacency(self.interactions)
         shape = self.n_users, self.n_items
+        place = tie_ranks(dataset.field2id_token[dataset.uid_field])
         self.user_user = SparseOperator(
-            row_softmax(user_cooccurrence_graph(dataset.pairs(), shape, keys.user_k))
+            row_softmax(user_cooccurrence_graph(dataset.pairs(), shape, keys.user_k, place))
         )
         self.item_item = self.tables.item_graph(
             keys.mm_image_weight, keys.knn_k, keys.knn_memory_mb

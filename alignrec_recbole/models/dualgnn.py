@@ -17,8 +17,8 @@ Deviations  D1 a_u,m weighs z_m, as in the paper and the authors' code. MMRec ad
                image's in place before it takes both for the users, who then get a_1 (z_1 + z_2) +
                a_2 z_2; the comparison takes that addition out of place.
             D2 a user with fewer than k such users has each of them once; the reference fills up by
-               drawing some again in every epoch, which makes their weights random. Among users
-               with equally many common items the lower id is nearer.
+               drawing some again in every epoch, which makes their weights random. Users with
+               equally many common items are in a fixed random order, not in that of their ids.
             D3 S comes from the training interactions, without a file and never as users × users.
             D4 with one modality r = z, and a is not built. A weight of the items, which the
                reference penalises and never uses, is not built either.
@@ -41,6 +41,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.graphs.user_item import (
     bipartite_adjacency,
     row_softmax,
@@ -85,8 +86,9 @@ class DualGNN(ContentRecommender):
             self.shares = nn.Parameter(shares)
         self.graph = bipartite_adjacency(self.interactions)
         shape = self.n_users, self.n_items
+        place = tie_ranks(dataset.field2id_token[dataset.uid_field])
         self.user_user = SparseOperator(
-            row_softmax(user_cooccurrence_graph(dataset.pairs(), shape, keys.user_k))
+            row_softmax(user_cooccurrence_graph(dataset.pairs(), shape, keys.user_k, place))
         )
 
     def embeddings(self) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,7 @@ any is zero: its similarity with every item is 0 and it adds nothing to a profil
 centred or whitened.
 
 Order (our definition): by score, where scores that agree to 2⁻²⁰ (the noise of float32) are
-equal; equal ones follow PCG64(20240319).permutation of the items. Item numbers would be a bias:
-they follow a file that is grouped by product.
+equal; equal ones are in the fixed random order of evaluation/ties.py.
 """
 
 from __future__ import annotations
@@ -22,9 +21,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
-from alignrec_recbole.features.item_order import seeded_order
+from alignrec_recbole.features.item_order import tie_ranks
 
-TIE_SEED = 20240319
 STEP = 2.0**-20
 
 Scores = Callable[[Tensor], Tensor]  # internal user ids [b] → [b, columns], may be overwritten
@@ -83,13 +81,6 @@ def unit_vectors(sets: Sequence[np.ndarray]) -> np.ndarray:
 def _unit(rows: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norm > 0, norm, 1.0)
-
-
-def tie_ranks(tokens: Sequence[str]) -> np.ndarray:
-    """Position of each item in the fixed order, [item_num]; PAD is last."""
-    ranks = np.full(len(tokens), len(tokens) - 1, dtype=np.int64)
-    ranks[seeded_order(tokens, TIE_SEED)] = np.arange(len(tokens) - 1)
-    return ranks
 
 
 def with_tie_break(scores: Tensor, tie_rank: np.ndarray) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from alignrec_recbole._version import __version__
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.evaluation.ranking import Ranking, block_users, user_blocks
+from alignrec_recbole.features.item_order import TIE_SEED
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.runs.prepare import PreparedRun
 from alignrec_recbole.runs.saved_model import (
@@ -68,6 +69,7 @@ def keep(
         users=shape[0] - 1,
         items=shape[1] - 1,
         list_length=ranking.items.shape[1],
+        tie_seed=TIE_SEED,
         metrics=metrics,
         config=prepared.effective_config,
         config_sha256=prepared.config_hash,

@@ -145,6 +145,12 @@ class BlockWorld:
         order = np.random.default_rng(seed).permutation(len(self.rows["train"]))
         return replace(self, rows={**self.rows, "train": self.rows["train"][order]})
 
+    def with_other_numbers(self, seed: int = 1) -> BlockWorld:
+        """The rows of every file in another order: other internal ids for all users and items."""
+        rng = np.random.default_rng(seed)
+        rows = {split: rng.permutation(pairs) for split, pairs in self.rows.items()}
+        return replace(self, rows=rows, item_order=rng.permutation(len(self.items)))
+
     def with_other_held_out_rows(self, seed: int = 1) -> BlockWorld:
         """Validation and test rows of warm items of other blocks; training rows stay."""
         rng = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from torch import Tensor
 from alignrec_recbole.compat.config import hide_command_line
 from alignrec_recbole.dataset import SPLITS, MultimodalDataset
 from alignrec_recbole.evaluation.ranking import EvalTask
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.testing.synthetic import BlockWorld, make_blocks, world_settings
 from alignrec_recbole.training.batches import train_loader
@@ -136,7 +137,9 @@ class FittedModel:
         """Ranking for the users of split `target`, without the items of the splits `masked`."""
         train = self.splits[0]
         seen = [self.pairs(split) for split in masked]
-        return EvalTask.from_pairs(self.pairs(target), seen, (train.user_num, train.item_num))
+        shape = (train.user_num, train.item_num)
+        order = tie_ranks(train.field2id_token[train.iid_field])
+        return EvalTask.from_pairs(self.pairs(target), seen, shape, order)
 
     def batches(self) -> Any:
         """The training batches."""

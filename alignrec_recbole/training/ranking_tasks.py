@@ -9,6 +9,7 @@ import numpy as np
 
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask
+from alignrec_recbole.features.item_order import tie_ranks
 
 EARLIER_SPLITS = "splits_before"  # attribute of RecBole's loaders of validation and test rows
 
@@ -58,13 +59,21 @@ def as_task(data: Any, setting: str) -> EvalTask | None:
     users = data.uid_list.numpy()
     shape = (len(data.uid2positive_item), data._dataset.item_num)
     return EvalTask.from_pairs(
-        _flatten(users, data.uid2positive_item), [_flatten(users, data.uid2history_item)], shape
+        _flatten(users, data.uid2positive_item),
+        [_flatten(users, data.uid2history_item)],
+        shape,
+        _tie_rank(data._dataset),
     )
 
 
 def _task(split: Any, excluded: Sequence[Any]) -> EvalTask:
     shape = (split.user_num, split.item_num)
-    return EvalTask.from_pairs(_pairs(split), [_pairs(other) for other in excluded], shape)
+    seen = [_pairs(other) for other in excluded]
+    return EvalTask.from_pairs(_pairs(split), seen, shape, _tie_rank(split))
+
+
+def _tie_rank(split: Any) -> np.ndarray:
+    return tie_ranks(split.field2id_token[split.iid_field])
 
 
 def _pairs(split: Any) -> tuple[np.ndarray, np.ndarray]:

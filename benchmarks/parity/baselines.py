@@ -34,6 +34,7 @@ import torch
 from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
+from alignrec_recbole.features.item_order import TIE_SEED, seeded_order
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import provenance
@@ -442,6 +443,11 @@ def our_settings(name: str) -> dict[str, Any]:
     return {**components(name).defaults, **PAIRS[name].settings}
 
 
+def in_order_of_ids(count: int) -> list[str]:
+    """Tokens [count + 1] of users who are among equals in the order of their ids, PAD first."""
+    return ["[PAD]", *map(str, seeded_order(["[PAD]", *map(str, range(1, count + 1))], TIE_SEED))]
+
+
 def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
     """Our model on a case's inputs; row 0 of every table is PAD."""
     given = inputs(kinds)
@@ -457,6 +463,8 @@ def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
         num=lambda field: {"u": USERS, "i": ITEMS}[field] + 1,
         features=sets,
         pairs=lambda: (user + 1, item + 1),
+        uid_field="u",
+        field2id_token={"u": in_order_of_ids(USERS)},
     )
     config = NoneDict(
         {

@@ -31,6 +31,7 @@ import scipy.sparse as sp
 import torch
 
 from alignrec_recbole.errors import DataError
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.graphs.user_item import user_cooccurrence_graph
 from benchmarks.reference.epoch_timer import epoch_seconds
 
@@ -220,7 +221,7 @@ def given(
         (Path(folder) / "toy").mkdir()
         for kind, values in features.items():
             np.save(Path(folder) / "toy" / FILES[kind], values)
-        _save_user_graph(Path(folder) / "toy" / USER_GRAPH, interactions)
+        _save_user_graph(Path(folder) / "toy" / USER_GRAPH, interactions, np.arange(users))
         config = NoneDict(
             USER_ID_FIELD="u", ITEM_ID_FIELD="i", NEG_PREFIX="neg_", device="cpu", end2end=False,
             is_multimodal_model=True, multimodal_data_dir="", data_path=f"{folder}/",
@@ -234,15 +235,17 @@ def given(
         yield config, loader
 
 
-def _save_user_graph(path: Path, interactions: Any) -> None:
+def _save_user_graph(path: Path, interactions: Any, place: np.ndarray) -> None:
     """What MMRec's preprocessing writes: user → [ids, numbers of common items], the 200 largest.
 
-    Equal numbers stand there in an order that torch.topk leaves open; here the smaller id is first.
+    Equal numbers stand there in an order that torch.topk leaves open; here in that of our graph,
+    `place` of each user.
     """
-    graph = user_cooccurrence_graph(interactions.nonzero(), interactions.shape, 200)
+    graph = user_cooccurrence_graph(interactions.nonzero(), interactions.shape, 200, place)
     rows = {}
     for user, (start, stop) in enumerate(itertools.pairwise(graph.indptr)):
-        order = np.argsort(-graph.data[start:stop], kind="stable")
+        others = graph.indices[start:stop]
+        order = np.lexsort((place[others], -graph.data[start:stop]))
         rows[user] = [part[start:stop][order].tolist() for part in (graph.indices, graph.data)]
     np.save(path, rows, allow_pickle=True)  # type: ignore[arg-type]
 
@@ -269,7 +272,9 @@ def _enter_copy(
         shape = frame.userID.max() + 1, frame.itemID.max() + 1
         ones = np.ones(len(rows))
         _save_user_graph(
-            target / USER_GRAPH, sp.csr_matrix((ones, (rows.userID, rows.itemID)), shape=shape)
+            target / USER_GRAPH,
+            sp.csr_matrix((ones, (rows.userID, rows.itemID)), shape=shape),
+            tie_ranks(["[PAD]", *map(str, range(shape[0]))])[1:],
         )
     frame.to_csv(target / f"{dataset}.inter", sep="\t", index=False)
     for kind, path in features.items():

@@ -284,3 +284,12 @@ def test_nodes_without_neighbours_have_rows_of_zeros():
 def test_softmax_of_rows_of_very_different_sizes():
     graph = user_item.row_softmax(sp.csr_matrix([[1000.0, 999.0], [2.0, 1.0]]))
     np.testing.assert_allclose(graph.toarray(), [[0.731059, 0.268941]] * 2, rtol=1e-5)
+
+
+def test_neighbours_with_equal_counts_are_in_the_given_order():
+    pairs = np.array([1, 2, 3, 4]), np.array([1, 1, 1, 1])
+    nearest = {
+        tuple(place): user_item.user_cooccurrence_graph(pairs, (5, 2), 1, np.array(place))
+        for place in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0])
+    }
+    assert [graph.indices.tolist() for graph in nearest.values()] == [[2, 1, 1, 1], [4, 4, 4, 3]]

@@ -29,6 +29,8 @@ def build(name, sets, pairs, **settings):
             for kind, rows in sets.items()
         },
         pairs=lambda: (users, items),
+        uid_field="u",
+        field2id_token={"u": ["[PAD]", *map(str, range(1, users.max() + 1))]},
     )
     names = {"USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "NEG_PREFIX": "neg_", "device": "cpu"}
     parts = components(name)

@@ -13,6 +13,7 @@ from scipy import stats
 from alignrec_recbole.errors import FeatureError, RecordError, SettingError, UnknownNameError
 from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.features.controls import control_features
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.features.masking import FeatureMask, mask_features, masked_items
 from alignrec_recbole.features.table import FeatureManifest, ItemFeatures
 from alignrec_recbole.protocols import cold_start, diagnostics, item_cf, long_tail, zero_shot
@@ -21,7 +22,6 @@ from alignrec_recbole.protocols.content import (
     Content,
     chance,
     rank_content,
-    tie_ranks,
     unit_vectors,
 )
 from alignrec_recbole.protocols.robustness import robustness
