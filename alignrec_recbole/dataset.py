@@ -356,8 +356,9 @@ def split_description(
     """
     if dataset.benchmark_filename_list is not None:
         made = read_split_manifest(Path(dataset.dataset_path), dataset.dataset_name)
-        if made is None or made.split == "released":
-            return {"kind": "released", "labels": "x_label"}
+        released = {"kind": "released", "labels": "x_label"}
+        if made is None or (made.split == "released" and made.rekeyed is None):
+            return released
         name = f"{dataset.dataset_name}.inter"
         if made.inter_sha256 != files.get(name):
             raise DataError(
@@ -367,7 +368,11 @@ def split_description(
                 hint=f"restore it, or delete {dataset.dataset_name}{SUFFIX}: it is then a released "
                 "split",
             )
-        return {"kind": "drawn", "split": made.split, "seed": made.seed}
+        drawn = {"kind": "drawn", "split": made.split, "seed": made.seed}
+        out: dict[str, Any] = released if made.split == "released" else drawn
+        if made.rekeyed is not None:
+            out["rekeyed"] = {"dataset": made.rekeyed.dataset, "seed": made.rekeyed.seed}
+        return out
     return {
         "kind": "ratio",
         "eval_args": {k: config["eval_args"][k] for k in ("split", "order", "group_by")},

@@ -76,6 +76,11 @@ def _card(name: str, place: Path | None) -> list[object]:
         except DataError as error:
             split = str(error).splitlines()[0]
     licence = card.licence.partition(":")[0] if card else ""
+    if made is not None and made.rekeyed is not None:
+        origin = read_card(made.rekeyed.dataset)
+        licence = origin.licence.partition(":")[0] if origin else ""
+        what = f"{made.split}, of {made.rekeyed.dataset}, re-keyed with seed {made.rekeyed.seed}"
+        return [what, licence, "none by numbers"]
     if made is None or made.split == "released":
         leaks = card.leaks_in_short if card else "not examined"
         return [split or (card.split.partition(":")[0] if card else ""), licence, leaks]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignrec_recbole.compat.imports import recbole_folder
+from alignrec_recbole.data.rekeyed_names import origin_of
 from alignrec_recbole.errors import DataError, UnknownNameError
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.names import check_name, is_safe_name
@@ -15,7 +16,8 @@ from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 
 SHIPPED = "ml-100k"  # part of the recbole package
-CARD_KEYS = ("card", "expected", "downloads", "sources")  # of a data set's YAML: no settings
+OF_FILES = ("card", "downloads", "sources")  # of a data set's YAML: of these very files
+CARD_KEYS = ("expected", *OF_FILES)  # no settings
 
 
 def data_folders(data_path: Path | None = None) -> list[Path]:
@@ -125,12 +127,16 @@ def present_datasets(folders: list[Path]) -> list[str]:
 def dataset_defaults(name: str) -> dict:
     """The settings of a registered data set; empty for others.
 
+    A re-keyed data set has the settings and the counts of its origin, without card and addresses.
+
     Raises:
         DataError: the name cannot be that of a folder.
     """
-    path = inside(properties_dir() / "dataset", f"{name}.yaml")
+    rekeyed = origin_of(name)
+    path = inside(properties_dir() / "dataset", f"{rekeyed[0] if rekeyed else name}.yaml")
     check_name(name, "data set", DataError)
-    return read_yaml(path)
+    found = read_yaml(path)
+    return {k: v for k, v in found.items() if k not in OF_FILES} if rekeyed else found
 
 
 def can_be_downloaded(name: str) -> bool:

@@ -215,7 +215,7 @@ def _write_items(
     columns = _text_columns(content)
     names = _header_names(columns)
     by_token = content.set_index(ITEM).to_dict("index")
-    place_image = _image_placer(folder / "images") if images else None
+    place_image = image_placer(folder / "images") if images else None
     rows = []
     for token in sorted(items, key=items.__getitem__):
         row = by_token.get(token, {})
@@ -260,7 +260,7 @@ def _image_file_name(token: str, suffix: str) -> str:
     return image_name(token).removesuffix(".jpg") + suffix
 
 
-def _image_placer(folder: Path) -> Callable[[Path, str], str]:
+def image_placer(folder: Path) -> Callable[[Path, str], str]:
     """A function that links an image file into the folder, or copies it to another disk."""
 
     def place(file: Path, token: str) -> str:

@@ -13,13 +13,16 @@ import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignrec_recbole.errors import AlignRecError, DataError, MissingDependencyError
 from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.io.opening import is_regular_file, open_input
 from alignrec_recbole.io.separated import unquoted
 from alignrec_recbole.io.tsv import not_utf8, wide_cells
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ID_COLUMNS = ("item_id", "itemID", "id")
 IMAGE_COLUMN = "image"
@@ -134,7 +137,7 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
             empty, names an item twice, or names an image outside its folder.
     """
     path = Path(path)
-    header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_tabs(path)
+    header, rows = _read_parquet(path) if path.suffix == ".parquet" else read_tabs(path)
     columns = [column.partition(":")[0].strip() for column in header]
     twice = [name for name, count in Counter(columns).items() if count > 1 and name]
     if twice:
@@ -216,7 +219,7 @@ def _check_ids(path: Path, ids: list[str]) -> None:
         )
 
 
-def _read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
+def read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a tab-separated file.
 
     If every line has as many tabs as the header, a line is a row and a quotation mark is a
@@ -257,12 +260,18 @@ def _ragged(rows: list[list[str]]) -> list[int]:
     return [i for i, row in enumerate(rows) if len(row) != len(rows[0])]
 
 
-def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+def read_parquet_frame(path: Path) -> pd.DataFrame:
+    """The frame in a Parquet file.
+
+    Raises:
+        DataError: the file is damaged.
+        MissingDependencyError: pyarrow is not installed.
+    """
     import pandas as pd
 
     try:
         with open_input(path, what="item table", max_bytes=MAX_TABLE_BYTES) as handle:
-            frame = pd.read_parquet(handle)
+            return pd.read_parquet(handle)
     except AlignRecError:
         raise
     except ImportError as error:
@@ -273,6 +282,10 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
         raise DataError(
             f"{path.name} is not a readable Parquet file.", found=str(error).splitlines()[0]
         ) from error
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+    frame = read_parquet_frame(path)
     names = [str(column) for column in frame.columns]
     cells = [[_cell(value) for value in frame.iloc[:, i]] for i in range(len(names))]
     return names, [list(row) for row in zip(*cells, strict=True)]

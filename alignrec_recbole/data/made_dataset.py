@@ -83,9 +83,20 @@ def _table(frame: pd.DataFrame, drawn: Labels, seed: int) -> pd.DataFrame:
     if drawn.labels is not None:
         table[LABEL_COLUMN] = labels
     user, item = _places(frame[USER], seed), _places(frame[ITEM], seed)
+    return table.iloc[neutral_order(user, item, labels)]
+
+
+def neutral_order(user: np.ndarray, item: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """An order of rows that says nothing of the later splits, if the numbers say nothing.
+
+    Training interactions by user, then the others by item: an item that has none of the former
+    gets its place by its own number, not by the users of its later interactions.
+
+    >>> neutral_order(np.array([1, 0, 0, 1]), np.array([0, 2, 1, 9]), np.array([0, 0, 2, 1]))
+    array([1, 0, 2, 3])
+    """
     later = labels != TRAIN
-    order = np.lexsort((np.where(later, user, item), np.where(later, item, user), later))
-    return table.iloc[order]
+    return np.lexsort((np.where(later, user, item), np.where(later, item, user), later))
 
 
 def _places(tokens: pd.Series, seed: int) -> np.ndarray:

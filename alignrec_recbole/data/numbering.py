@@ -15,7 +15,9 @@ from alignrec_recbole.data.split_names import DEFAULT_SEED, Numbering
 
 
 def number_ids(
-    ids: Sequence[str], numbering: Numbering = "random", seed: int = DEFAULT_SEED
+    ids: Sequence[str],
+    numbering: Numbering = "random",
+    seed: int | Sequence[int] = DEFAULT_SEED,
 ) -> dict[str, int]:
     """A number from 0 to n − 1 for each id, in the order of the numbers.
 
@@ -23,7 +25,7 @@ def number_ids(
         ids: each id once, in the order of appearance.
         numbering: `random`: a permutation drawn from the seed, which the order of `ids` does not
             change; `appearance`: the order of `ids`.
-        seed: of the permutation.
+        seed: of the permutation; several numbers are one seed.
 
     >>> number_ids(["b", "a", "c"]) == number_ids(["c", "b", "a"])
     True

@@ -13,10 +13,29 @@ from alignrec_recbole.io.opening import is_regular_file, read_bytes
 
 SUFFIX = ".split.json"
 MAX_MANIFEST_BYTES = 1 << 20
-Numbers = Literal["random", "appearance", "released", "none"]
+Numbers = Literal["random", "appearance", "released", "none", "re-keyed"]
 Text = Annotated[str, Field(max_length=1000)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Origin(BaseModel):
+    """What a re-keyed data set was made of.
+
+    Attributes:
+        dataset: its name.
+        seed: of the new numbers.
+        split_sha256: of its split, under its own ids; see `cards.split_sha256`.
+        users_sha256, items_sha256: of the files that map its ids to the new ones.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: Text
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    split_sha256: Sha256
+    users_sha256: Sha256
+    items_sha256: Sha256
 
 
 class SplitManifest(BaseModel):
@@ -24,13 +43,16 @@ class SplitManifest(BaseModel):
 
     Attributes:
         source: files that it was made from, with their SHA-256.
-        numbering: random, appearance, released, or none where ids are those of the source.
+        numbering: random, appearance, released, none where ids are those of the source, or
+            re-keyed: released numbers replaced by random ones.
         split: as it is written after `--split`.
-        seed: of the numbers and of the split.
+        seed: of the numbers and of the split; of a re-keyed data set, of the split alone.
         interactions: of training, validation and test, or of all where there is no split.
         cuts: the times of the split `global-time`: training < V ≤ validation < T ≤ test.
         only_later: users and items without a training interaction, and their interactions.
         inter_sha256: of `NAME.inter`.
+        split_sha256: see `cards.split_sha256`; of re-keyed data sets.
+        rekeyed: the origin of a re-keyed data set.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -47,6 +69,8 @@ class SplitManifest(BaseModel):
     cuts: tuple[float | int, float | int] | None = None
     only_later: dict[Text, Count]
     inter_sha256: Sha256
+    split_sha256: Sha256 | None = None
+    rekeyed: Origin | None = None
     made_by: Text = f"alignrec-recbole {__version__}"
 
 

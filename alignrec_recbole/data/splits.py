@@ -43,7 +43,7 @@ def draw_labels(frame: pd.DataFrame, split: Split) -> Labels:
         DataError: there are no times or labels, a time is missing, or a part would be empty.
     """
     if split.method == "none":
-        return Labels(None, None, _only_later(frame, np.zeros(len(frame), np.int64)))
+        return Labels(None, None, only_later(frame, np.zeros(len(frame), np.int64)))
     if split.method == "released" and SPLIT not in frame:
         raise DataError(
             "The split 'released' needs labels, and the source has none.",
@@ -62,7 +62,7 @@ def draw_labels(frame: pd.DataFrame, split: Split) -> Labels:
     else:
         labels = _per_user(frame, split)
     _check_parts(frame, labels, split, cuts)
-    return Labels(labels, cuts, _only_later(frame, labels))
+    return Labels(labels, cuts, only_later(frame, labels))
 
 
 def _per_user(frame: pd.DataFrame, split: Split) -> np.ndarray:
@@ -122,7 +122,7 @@ def _cut_points(times: np.ndarray, split: Split) -> tuple[float, float]:
     return ordered[places[0]].item(), ordered[places[1]].item()
 
 
-def _only_later(frame: pd.DataFrame, labels: np.ndarray) -> dict[str, int]:
+def only_later(frame: pd.DataFrame, labels: np.ndarray) -> dict[str, int]:
     """Users and items without a training interaction, and their interactions."""
     out: dict[str, int] = {}
     for column in (USER, ITEM):

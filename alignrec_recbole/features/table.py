@@ -371,7 +371,7 @@ def _rows_by_number(
     table: FeatureTable, wanted: list[str], catalogue: Collection[str]
 ) -> np.ndarray:
     every = [*wanted, *map(str, catalogue)]
-    other = next((token for token in every if not _is_row_number(token)), None)
+    other = next((token for token in every if not is_row_number(token)), None)
     if other is not None:
         raise FeatureError(
             f"{table.path.name} has no manifest, and item tokens are not row numbers.",
@@ -398,7 +398,7 @@ def _rows_by_number(
     return numbers[: len(wanted)]
 
 
-def _is_row_number(token: str) -> bool:
+def is_row_number(token: str) -> bool:
     """Decimal digits without leading zeros, few enough for an array's length."""
     return token.isascii() and token.isdigit() and len(token) < 16 and str(int(token)) == token
 

@@ -31,7 +31,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     """
     path = Path(path)
     encoding = None if "b" in mode else "utf-8"
-    part = path.with_name(f".{path.name}.{_writer()}-{secrets.token_hex(4)}.part")
+    part = path.with_name(part_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_parts_of_the_dead(path.parent)
@@ -71,9 +71,9 @@ def _errors_with_their_reason(handle: IO) -> Iterator[None]:
 _NUMPY_WROTE_LESS = re.compile(r"\d+ requested and \d+ written")
 
 
-def _writer() -> str:
-    """This process, on this machine, as a part of a file name."""
-    return f"{_machine()}-{os.getpid()}"
+def part_name(name: str) -> str:
+    """A new hidden name for what becomes `name`; it says which process of which machine writes."""
+    return f".{name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
 @functools.cache
@@ -90,16 +90,21 @@ def _remove_parts_of_the_dead(folder: Path) -> None:
     if folder in _looked_at:
         return
     _looked_at.add(folder)
+    for path in dead_parts(folder):
+        with suppress(OSError):
+            path.unlink()
+
+
+def dead_parts(folder: Path) -> list[Path]:
+    """What processes of this machine that no longer run left in a folder under a `part_name`."""
     with os.scandir(folder) as entries:
         parts = [(Path(entry.path), _PART.fullmatch(entry.name)) for entry in entries]
     left = [(path, int(match[2])) for path, match in parts if match and match[1] == _machine()]
-    if left:
-        import psutil
+    if not left:
+        return []
+    import psutil
 
-        for path, writer in left:
-            if not psutil.pid_exists(writer):
-                with suppress(OSError):
-                    path.unlink()
+    return [path for path, writer in left if not psutil.pid_exists(writer)]
 
 
 @contextmanager

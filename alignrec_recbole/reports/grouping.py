@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from alignrec_recbole.data.dataset_paths import dataset_defaults
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.reports.escaping import plain
@@ -215,8 +216,9 @@ def _usual(configs: list[dict[str, str]], defaults: dict[str, str]) -> dict[str,
 
 def _defaults(model: str, dataset: str) -> dict[str, str]:
     """The values of this package's YAML files; of a model from elsewhere only what all share."""
-    files = ("overall", f"model/{model}", f"dataset/{dataset}")
+    files = ("overall", f"model/{model}")
     layers = [read_yaml(inside(properties_dir(), f"{file}.yaml")) for file in files]
+    layers.append(dataset_defaults(dataset))
     return flatten({key: value for layer in layers for key, value in layer.items()})
 
 

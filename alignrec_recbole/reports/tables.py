@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports import escaping
@@ -187,7 +188,7 @@ def table_title(key: ComparisonKey) -> str:
         "recbole": "training and validation items excluded",
     }
     data = f", data {key.data}" if key.data else ""
-    return f"{key.dataset}, {key.protocol}, {key.setting} ({excluded[key.setting]}){data}"
+    return f"{shown_name(key.dataset)}, {key.protocol}, {key.setting} ({excluded[key.setting]}){data}"
 
 
 def leaderboard(
