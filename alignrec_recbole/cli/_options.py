@@ -287,6 +287,17 @@ def split(default: str | None = DEFAULT_SPLIT) -> Callable[[Any], Any]:
     )
 
 
+def rekey(what: str) -> Callable[[Any], Any]:
+    """--rekey; `what` begins its help and is followed by the data set."""
+    return option(
+        "--rekey",
+        type=click.IntRange(0, 2**63 - 1),
+        metavar="SEED",
+        help=f"{what} the data set under random numbers of users and items, with its split, items "
+        "and features, as NAME-rekeyed-SEED.",
+    )
+
+
 def features_path() -> Callable[[Any], Any]:
     """--features-path."""
     return option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ from alignrec_recbole.data.published import (
     source_of,
     sources_of,
 )
+from alignrec_recbole.data.rekeyed_names import origin_of
+from alignrec_recbole.encoders.lookup import find_file
 from alignrec_recbole.encoders.registry import ENCODERS
 from alignrec_recbole.errors import DownloadError, UnknownNameError, printable
 from alignrec_recbole.features.control_names import is_control, parse_control
@@ -43,10 +46,16 @@ IMAGES_SIZE = "images of some ten kilobytes per item; "
 def provide(options: RunOptions) -> None:
     """Fetch what the runs need: with --download at once, in a terminal after a question.
 
+    A re-keyed data set is made of its origin, which is provided for in the same way.
+
     Raises:
         UnknownNameError: something is absent and may not be fetched; the hint is the command.
         DownloadError: as `fetch_source`.
+        DataError, FeatureError, WriteError: as `rekey`.
     """
+    if rekeyed := origin_of(options.dataset):
+        _provide_rekeyed(options, *rekeyed)
+        return
     name = needed_source(options)
     if name is None:
         return
@@ -70,6 +79,37 @@ def provide(options: RunOptions) -> None:
         images=images,
     ):
         print(line, file=sys.stderr)
+
+
+def _provide_rekeyed(options: RunOptions, origin: str, seed: int) -> None:
+    """Make a re-keyed data set, or what it does not have yet, if its origin is there."""
+    folders = data_folders(options.data_path)
+    there = locate_dataset(options.dataset, folders)
+    if there is not None and _has_named_features(options, there):
+        return
+    if there is None or options.download:
+        provide(replace(options, dataset=origin))
+    if locate_dataset(origin, folders) is None:
+        return
+    from alignrec_recbole.cli import _rekey
+
+    for line in _rekey.of(origin, options.data_path, seed).said:
+        print(printable(line), file=sys.stderr)
+
+
+def _has_named_features(options: RunOptions, folder: Path) -> bool:
+    """Whether a data set has the features that are named, or items for the encoders named."""
+    for name in filter(None, map(_without_controls, options.features)):  # "" of random
+        if name.partition("-")[0] in GROUPS:
+            if not present_features(folder, name.partition("-")[0]):
+                return False
+        elif find_file(name, folder, options.features_path) is None:
+            encoder = name.partition(":")[0] in ENCODERS
+            if not (encoder and _has_item_table(folder, options.dataset)):
+                return False
+    if _reads_images(options) and not (folder / "images").is_dir():
+        return False
+    return bool(options.features) or not _reads_features(options) or _has_features(options, folder)
 
 
 def needed_source(options: RunOptions) -> str | None:

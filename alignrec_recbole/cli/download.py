@@ -14,6 +14,7 @@ from alignrec_recbole.cli._options import option
     examples=(
         "download --dataset baby",
         "download --dataset sports --source mmrec --data-path data",
+        "download --dataset sports --rekey 1",
     ),
 )
 @cloup.option_group(
@@ -34,6 +35,7 @@ from alignrec_recbole.cli._options import option
         "there is one]",
     ),
     option("--images", is_flag=True, help="With --source raw: also the images of the items."),
+    _options.rekey("Then also write"),
     _options.data_path(),
     _options.mirror(),
 )
@@ -42,6 +44,7 @@ def download(
     dataset: str,
     source: str,
     images: bool,
+    rekey: int | None,
     data_path: Path | None,
     mirror: str | None,
     progress: bool,
@@ -60,4 +63,8 @@ def download(
         dataset, name, root, mirror=mirror, progress=progress, images=images
     )
     print("\n".join(said))
+    if rekey is not None:
+        from alignrec_recbole.cli import _rekey
+
+        return _rekey.run(dataset, data_path, rekey)
     return 0

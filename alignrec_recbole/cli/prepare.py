@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 import cloup
+from click.core import ParameterSource
 from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._option_values import ImportOptions, PrepareOptions
 from alignrec_recbole.cli._options import option
 from alignrec_recbole.cli.import_amazon import import_options
+from alignrec_recbole.errors import SettingError
 
 
 def item_options(function: Any) -> Any:
@@ -78,9 +80,11 @@ def hidden_import_options() -> Callable[[Any], Any]:
     examples=(
         "prepare --dataset shop --encoder lsa",
         "prepare --dataset shop --encoder beit3 --weights base --device cuda",
+        "prepare --dataset shop --rekey 1",
     ),
 )
 @item_options
+@cloup.option_group("Re-keying", _options.rekey("Encode nothing: write"))
 @cloup.option_group(
     "Execution",
     option(
@@ -162,6 +166,12 @@ def prepare(**given: Any) -> int:
 
     Writes NAME.npy and its manifest NAME.json. An interrupted run continues where it stopped.
     """
+    rekey = given.pop("rekey")
+    if rekey is not None:
+        _only_with_rekey(given)
+        from alignrec_recbole.cli import _rekey
+
+        return _rekey.run(given["dataset"], given["data_path"], rekey)
     imported = {key: given.pop(key) for key in ("raw", "no_images", "image_hosts", "connections")}
     given["shard"] = given["shard"] or (1, 1)  # no default above: it would count as given
     options = PrepareOptions(**given)
@@ -175,3 +185,23 @@ def prepare(**given: Any) -> int:
     from alignrec_recbole.cli import _prepare
 
     return _prepare.run(options)
+
+
+def _only_with_rekey(given: Any) -> None:
+    """Refuse options that say how to encode.
+
+    Raises:
+        SettingError: for the first one.
+    """
+    context = click.get_current_context()
+    by_default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    for name in given:
+        if name in ("dataset", "data_path", "progress"):
+            continue
+        if context.get_parameter_source(name) not in (None, *by_default):
+            raise SettingError(
+                "Re-keying encodes nothing.",
+                found=f"--rekey with --{name.replace('_', '-')}",
+                expected="--rekey with --dataset and --data-path alone",
+                hint="encode first: the features are re-keyed with the items",
+            )

@@ -14,6 +14,7 @@ from alignrec_recbole.cli import _names, _options
 from alignrec_recbole.cli._option_values import RunOptions
 from alignrec_recbole.cli._options import Text, option
 from alignrec_recbole.cli._overrides import assignment, choices
+from alignrec_recbole.data.rekeyed_names import rekeyed_name
 from alignrec_recbole.protocols import PROTOCOLS
 from alignrec_recbole.tracking import TRACKERS
 
@@ -40,6 +41,7 @@ from alignrec_recbole.tracking import TRACKERS
         metavar="NAME",
         help="Data set (`list datasets`), or a folder of your own in --data-path.",
     ),
+    _options.rekey("Use, and write where it is not there,"),
     option(
         "--features",
         type=Text("names", _options.names, _names.feature_names),
@@ -158,7 +160,7 @@ def run(**given: Any) -> int:
     Finished runs are read, not repeated; interrupted ones continue from their last epoch, and runs
     with more --epochs than finished ones from where those ended.
     """
-    options = RunOptions(**given)
+    options = _options_of(given)
     _names.check_names(options)
     from alignrec_recbole.cli import _provide
 
@@ -176,4 +178,12 @@ def parse(arguments: Sequence[str]) -> RunOptions:
         click.UsageError: it cannot be parsed.
     """
     with run.make_context("run", list(arguments)) as context:
-        return RunOptions(**context.params)
+        return _options_of(context.params)
+
+
+def _options_of(given: dict[str, Any]) -> RunOptions:
+    """The options, with --rekey as the name of the data set that it stands for."""
+    values = dict(given)
+    if (seed := values.pop("rekey")) is not None:
+        values["dataset"] = rekeyed_name(values["dataset"], seed)
+    return RunOptions(**values)

@@ -45,12 +45,18 @@ def find_dataset(name: str, data_path: Path | None = None) -> Path:
     known = name in registered
     problem = "is known, but its files were not found" if known else "is unknown"
     published = known and can_be_downloaded(name)
+    rekeyed = origin_of(name)
     raise UnknownNameError(
         f"Data set {name!r} {problem}." + suggest(name, {*registered, *present}),
         found=f"no {name}.inter in {', '.join(str(folder / name) for folder in folders)}",
         expected=f"a folder {name}/ with {name}.inter; present: {', '.join(present)}",
         hint="pass --data-path FOLDER or set ALIGNREC_DATA"
-        + (f"; to download it: run_benchmark.py download --dataset {name}" if published else ""),
+        + (f"; to download it: run_benchmark.py download --dataset {name}" if published else "")
+        + (
+            f"; to make it: run_benchmark.py prepare --dataset {rekeyed[0]} --rekey {rekeyed[1]}"
+            if rekeyed
+            else ""
+        ),
     )
 
 

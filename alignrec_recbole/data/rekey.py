@@ -233,9 +233,9 @@ def _ids(folder: Path, name: str, rows: Rows) -> tuple[list[str], list[str], set
         users.update(ids)
     for table in feature_files(folder, known):
         items.update(table.items)
-    for kind, ids in (("u", users), ("i", items)):
-        if numbers := _numbers(folder / f"{kind}_id_mapping.csv", ids):
-            ids.update(map(str, numbers.values()))
+    for kind, tokens in (("u", users), ("i", items)):
+        if numbers := _numbers(folder / f"{kind}_id_mapping.csv", tokens):
+            tokens.update(map(str, numbers.values()))
     return list(users), list(items), known
 
 

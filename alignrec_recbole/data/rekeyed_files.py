@@ -41,7 +41,6 @@ from alignrec_recbole.io.tsv import check_lines, read_cells, read_header
 
 CACHED = "cached_as"  # of a manifest's settings: named by the items' content; encoded again
 TOKENS_IN_SETTINGS = ("filled_with_mean",)  # lists of item tokens
-_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
 # Items and users ---------------------------------------------------------------------------------
@@ -109,10 +108,10 @@ def _place_images(table: ItemTable, scratch: Path, items: dict[str, int]) -> dic
     for item, image in zip(table.ids, table.images, strict=True):
         if image is None:
             continue
-        suffix = image.suffix.lower()
-        names[item] = f"{items[item]}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
+        number = str(items[item])
+        names[item] = f"{number}{image.suffix.lower()}"
         if is_regular_file(image):
-            place(image, names[item])
+            names[item] = place(image, number)
     return names
 
 

@@ -106,6 +106,8 @@ def summary(manifest: SplitManifest) -> list[list[object]]:
         ["training, validation, test" if len(manifest.interactions) > 1 else "interactions",
          ", ".join(map(str, manifest.interactions))],
     ]  # fmt: skip
+    if manifest.rekeyed is not None:
+        rows.append(["re-keyed from", f"{manifest.rekeyed.dataset}, seed {manifest.rekeyed.seed}"])
     if manifest.cuts is not None:
         rows.append(["cut points in time", ", ".join(map(str, manifest.cuts))])
     for kind in ("user", "item"):

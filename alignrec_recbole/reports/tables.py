@@ -188,7 +188,9 @@ def table_title(key: ComparisonKey) -> str:
         "recbole": "training and validation items excluded",
     }
     data = f", data {key.data}" if key.data else ""
-    return f"{shown_name(key.dataset)}, {key.protocol}, {key.setting} ({excluded[key.setting]}){data}"
+    return (
+        f"{shown_name(key.dataset)}, {key.protocol}, {key.setting} ({excluded[key.setting]}){data}"
+    )
 
 
 def leaderboard(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
@@ -17,6 +18,8 @@ from scripted_server import Answer, ScriptedServer
 from tiny_models import write_tiny_bert, write_tiny_clip
 
 from alignrec_recbole.cli.main import main
+from alignrec_recbole.data.rekey import ITEMS as MAPPING
+from alignrec_recbole.data.rekey import mapped_back, read_mapping_back
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.features.published import default_features, expanded
 from alignrec_recbole.features.table import load_features
@@ -225,3 +228,51 @@ def test_nothing_is_fetched_that_would_not_help(server: ScriptedServer, tmp_path
     """Electronics has features and no texts to encode."""
     assert from_nothing(tmp_path, server, "elec", "--features", "lsa") == 2
     assert not server.asked
+
+
+@pytest.mark.parametrize("dataset", ["baby", "sports", "clothing", "elec"])
+def test_the_re_keyed_form_of_each_released_split(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], dataset: str
+) -> None:
+    """Fetched with its features, then the same split and features under other numbers."""
+    mirror = server.url.rpartition("/")[0]
+    data = tmp_path / "data"
+    given = ["download", "--dataset", dataset, "--source", "mmrec", "--rekey", "3", "--quiet"]
+    assert main([*given, "--data-path", str(data), "--mirror", mirror]) == 0
+    assert f"{dataset}, seed 3" in capsys.readouterr().out
+    folder = data / f"{dataset}-rekeyed-3"
+    found = mapped_back(folder, folder.name)
+    pairs = zip(found.cells[found.user], found.cells[found.item], found.labels, strict=True)
+    assert {tuple(map(int, row)) for row in pairs} == set(map(tuple, WORLD.rows.tolist()))
+    back = read_mapping_back(folder / MAPPING)
+    for modality in ("image", "text"):
+        old = load_features(data / dataset / "features" / f"mmrec-{modality}.npy")
+        new = load_features(folder / "features" / f"mmrec-{modality}.npy")
+        assert new.manifest.items is not None
+        rows = [int(back[item]) for item in new.manifest.items]
+        np.testing.assert_array_equal(np.asarray(new.matrix), np.asarray(old.matrix)[rows])
+
+
+def test_fetched_re_keyed_and_run_in_one_go(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert from_nothing(tmp_path, server, "sports", "--rekey", "7") == 0
+    out, err = capsys.readouterr()
+    assert "sports re-keyed (seed 7), full, mmrec" in out
+    assert "under random numbers" in err
+    found = record(tmp_path)
+    assert found["dataset"] == "sports-rekeyed-7"
+    assert found["features"] == "mmrec-image+mmrec-text"
+    assert not any(note.startswith("data differ") for note in found["notes"])
+    assert from_nothing(tmp_path, server, "sports-rekeyed-7", "--features", "lsa") == 0
+    assert "items.tsv" in capsys.readouterr().err, "texts are fetched for the origin, then re-keyed"
+    assert (tmp_path / "data" / "sports-rekeyed-7" / "items.tsv").exists()
+
+
+def test_without_the_flag_a_re_keyed_set_is_not_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(tmp_path, "sports", "--rekey", "7")
+    assert main(given) == 2
+    assert capsys.readouterr().err.rstrip().endswith(" ".join([*given, "--download"]))
+    assert not (tmp_path / "data").exists()
