@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from alignrec_recbole.cli._overrides import Pair
+from alignrec_recbole.data.rekeyed_names import rekeyed_name
 from alignrec_recbole.data.split_names import DEFAULT_SEED, DEFAULT_SPLIT, Numbering
 
 
@@ -35,6 +36,13 @@ class RunOptions:
     download: bool
     mirror: str | None
     track: tuple[str, ...] = ()
+    rekey: int | None = None
+
+    def named(self) -> RunOptions:
+        """The same with --rekey as the name of the data set that it stands for."""
+        if self.rekey is None:
+            return self
+        return replace(self, dataset=rekeyed_name(self.dataset, self.rekey), rekey=None)
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ class PrepareOptions(ItemOptions):
     mask: Literal["image", "text"] | None
     mask_ratio: float
     mask_seed: int
+    rekey: int | None = None
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from alignrec_recbole.cli._options import option
 @_options.verb(
     examples=(
         "download --dataset baby",
-        "download --dataset sports --source mmrec --data-path data",
-        "download --dataset sports --rekey 1",
+        "download --dataset sports --source mmrec --rekey 1",
     ),
 )
 @cloup.option_group(

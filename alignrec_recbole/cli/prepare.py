@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -78,7 +78,6 @@ def hidden_import_options() -> Callable[[Any], Any]:
 
 @_options.verb(
     examples=(
-        "prepare --dataset shop --encoder lsa",
         "prepare --dataset shop --encoder beit3 --weights base --device cuda",
         "prepare --dataset shop --rekey 1",
     ),
@@ -166,15 +165,14 @@ def prepare(**given: Any) -> int:
 
     Writes NAME.npy and its manifest NAME.json. An interrupted run continues where it stopped.
     """
-    rekey = given.pop("rekey")
-    if rekey is not None:
-        _only_with_rekey(given)
-        from alignrec_recbole.cli import _rekey
-
-        return _rekey.run(given["dataset"], given["data_path"], rekey)
     imported = {key: given.pop(key) for key in ("raw", "no_images", "image_hosts", "connections")}
     given["shard"] = given["shard"] or (1, 1)  # no default above: it would count as given
     options = PrepareOptions(**given)
+    if options.rekey is not None:
+        _check_alone_with_rekey([*given, *imported])
+        from alignrec_recbole.cli import _rekey
+
+        return _rekey.run(options.dataset, options.data_path, options.rekey)
     if imported["raw"] is not None:
         from alignrec_recbole.cli import _import_amazon
 
@@ -187,7 +185,7 @@ def prepare(**given: Any) -> int:
     return _prepare.run(options)
 
 
-def _only_with_rekey(given: Any) -> None:
+def _check_alone_with_rekey(names: Sequence[str]) -> None:
     """Refuse options that say how to encode.
 
     Raises:
@@ -195,8 +193,8 @@ def _only_with_rekey(given: Any) -> None:
     """
     context = click.get_current_context()
     by_default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    for name in given:
-        if name in ("dataset", "data_path", "progress"):
+    for name in names:
+        if name in ("dataset", "data_path", "progress", "rekey"):
             continue
         if context.get_parameter_source(name) not in (None, *by_default):
             raise SettingError(

@@ -14,7 +14,6 @@ from alignrec_recbole.cli import _names, _options
 from alignrec_recbole.cli._option_values import RunOptions
 from alignrec_recbole.cli._options import Text, option
 from alignrec_recbole.cli._overrides import assignment, choices
-from alignrec_recbole.data.rekeyed_names import rekeyed_name
 from alignrec_recbole.protocols import PROTOCOLS
 from alignrec_recbole.tracking import TRACKERS
 
@@ -160,7 +159,7 @@ def run(**given: Any) -> int:
     Finished runs are read, not repeated; interrupted ones continue from their last epoch, and runs
     with more --epochs than finished ones from where those ended.
     """
-    options = _options_of(given)
+    options = RunOptions(**given).named()
     _names.check_names(options)
     from alignrec_recbole.cli import _provide
 
@@ -178,12 +177,4 @@ def parse(arguments: Sequence[str]) -> RunOptions:
         click.UsageError: it cannot be parsed.
     """
     with run.make_context("run", list(arguments)) as context:
-        return _options_of(context.params)
-
-
-def _options_of(given: dict[str, Any]) -> RunOptions:
-    """The options, with --rekey as the name of the data set that it stands for."""
-    values = dict(given)
-    if (seed := values.pop("rekey")) is not None:
-        values["dataset"] = rekeyed_name(values["dataset"], seed)
-    return RunOptions(**values)
+        return RunOptions(**context.params).named()

@@ -34,7 +34,7 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
     )
     subprocess.run([sys.executable, "-c", program])
     (left,) = tmp_path.iterdir()
-    alive = tmp_path / f".y.{files._writer()}-00000000.part"
+    alive = tmp_path / files.part_name("y")
     elsewhere = tmp_path / left.name.replace(f".{files._machine()}-", ".000000-")
     others = [tmp_path / "y.part", tmp_path / ".y.part", tmp_path / ".y.abc-1-2.part"]
     for path in (alive, elsewhere, *others):
