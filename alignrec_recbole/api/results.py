@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from alignrec_recbole.errors import DataError
+from alignrec_recbole.errors import DataError, SettingError
+from alignrec_recbole.evaluation.beyond_accuracy import ALL
+from alignrec_recbole.reports.list_tables import PROTOCOL, RANKED, Source, source_of, why_blank
 from alignrec_recbole.runs.lists import read_user_values
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
 
@@ -25,12 +27,17 @@ def load_records(folder: str | os.PathLike[str]) -> list[RunRecord]:
     return [run.record for run in _runs(folder)]
 
 
-def load_results(folder: str | os.PathLike[str], *, per_user: bool = False) -> pd.DataFrame:
+def load_results(
+    folder: str | os.PathLike[str], *, per_user: bool = False, beyond_accuracy: bool = False
+) -> pd.DataFrame:
     """The finished runs in an output folder as one table.
 
     Args:
         folder: the output folder of `run` or of the command line; its `runs/` is read.
         per_user: one row per run and user, with that user's metrics.
+        beyond_accuracy: with further columns on the lists of a run, such as `coverage@20` and
+            `lift@20`, where the protocol of that name was run for it; else they are empty and
+            `why_blank` says why.
 
     Returns:
         One row per run, which has one seed: what was run (`dataset`, `model`, `features`,
@@ -42,19 +49,33 @@ def load_results(folder: str | os.PathLike[str], *, per_user: bool = False) -> p
     Raises:
         RecordError: a record, or with `per_user` a file of values, is damaged.
         DataError: there is no such folder.
+        SettingError: both options.
     """
     runs = _runs(folder)
+    if per_user and beyond_accuracy:
+        raise SettingError(
+            "beyond_accuracy adds columns to the table of runs, not to that of users.",
+            found="per_user=True and beyond_accuracy=True",
+            expected="one of them",
+        )
     if per_user:
         parts = list(_of_users(runs))
         return (
             pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "user"])
         )
     rows = [_row(run) for run in runs]
+    described = _described(runs) if beyond_accuracy else {}
+    lists = list(dict.fromkeys(name for values in described.values() for name in values))
+    if beyond_accuracy:
+        runs_and_rows = zip(runs, rows, strict=True)
+        rows = [row | _lists(run, described) for run, row in runs_and_rows]
+        lists.append("why_blank")
     first = list(dict.fromkeys(name for row in rows for name in row))
-    metrics = [name for name in first if name not in _fixed() and not name.startswith("valid ")]
+    others = {*_fixed(), *lists}
+    metrics = [name for name in first if name not in others and not name.startswith("valid ")]
     valid = [name for name in first if name.startswith("valid ")]
     fixed = list(_fixed())
-    return pd.DataFrame(rows, columns=[*KEYS, *metrics, *valid, *fixed[len(KEYS) :]])
+    return pd.DataFrame(rows, columns=[*KEYS, *metrics, *valid, *fixed[len(KEYS) :], *lists])
 
 
 def _runs(folder: str | os.PathLike[str]) -> list[Run]:
@@ -98,6 +119,28 @@ def _row(run: Run) -> dict[str, Any]:
         "config_sha256": record.config_sha256,
         "path": str(run.path),
     }
+
+
+def _described(runs: list[Run]) -> dict[Source, dict[str, float]]:
+    """Ranking → the figures of its lists, those of the ranking itself left out."""
+    found: dict[Source, dict[str, float]] = {}
+    for run in runs:
+        record = run.record
+        if record.protocol == PROTOCOL and record.status == "finished":
+            figures = {n: v for n, v in record.metrics.items() if n.partition("@")[0] in ALL}
+            found.setdefault(source_of(record), {}).update(figures)
+    return found
+
+
+def _lists(run: Run, described: dict[Source, dict[str, float]]) -> dict[str, Any]:
+    """The columns on the lists of one run."""
+    record = run.record
+    if record.protocol == PROTOCOL:
+        return {"why_blank": ""}  # its own row has them
+    if record.protocol not in RANKED:
+        return {"why_blank": f"protocol {record.protocol} leaves no lists of all items"}
+    found = described.get((record.config_sha256, record.seed))
+    return {"why_blank": why_blank([run])} if found is None else {**found, "why_blank": ""}
 
 
 def _of_users(runs: list[Run]) -> Iterator[pd.DataFrame]:

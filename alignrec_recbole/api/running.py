@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 
 from alignrec_recbole.api.dataset import Dataset
 from alignrec_recbole.errors import SettingError
+from alignrec_recbole.protocols import READ_LISTS
 from alignrec_recbole.protocols.run import run_protocol as _run_protocol
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, ModelEntry, resolve
@@ -161,9 +162,10 @@ def run_protocol(
     """Compute an evaluation protocol and return its records; finished ones are read.
 
     Args:
-        protocol: zero-shot, item-cf, mask-modality, long-tail, cold-start, diagnostics or full.
+        protocol: zero-shot, item-cf, mask-modality, long-tail, beyond-accuracy, cold-start,
+            diagnostics or full.
         dataset, output: as in `run`.
-        features: feature sets; default: `lsa`.
+        features: feature sets; default: `lsa`, and none where stored lists are read.
         models: models to train, rankers, or stored rankings, as the protocol has them.
         seeds: training seeds, where a model is trained.
         overwrite: compute again what is finished.
@@ -172,7 +174,7 @@ def run_protocol(
     Raises:
         UnknownNameError, SettingError: there is no such protocol, or it does not use an argument.
     """
-    chosen = _names(features) or (() if protocol in ("long-tail", "full") else DEFAULT_FEATURES)
+    chosen = _names(features) or (() if protocol in (*READ_LISTS, "full") else DEFAULT_FEATURES)
     spec = _spec(
         model="", protocol=protocol, features=chosen, dataset=dataset, output=output, **given
     )

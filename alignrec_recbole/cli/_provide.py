@@ -32,6 +32,7 @@ from alignrec_recbole.features.control_names import is_control, parse_control
 from alignrec_recbole.features.published import GROUPS, present_features
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.opening import is_regular_file
+from alignrec_recbole.protocols import READ_LISTS
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
@@ -176,7 +177,7 @@ def _without_controls(name: str) -> str:
 def _reads_features(options: RunOptions) -> bool:
     from alignrec_recbole.registry.models import resolve
 
-    protocols = set(options.protocol) - {"full", "long-tail"}
+    protocols = set(options.protocol) - {"full", *READ_LISTS}
     return bool(protocols) or any(resolve(name).needs_features for name in options.model)
 
 

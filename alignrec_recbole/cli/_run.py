@@ -15,6 +15,7 @@ from alignrec_recbole.cli._overrides import nested
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.errors import Interrupted, RecordError
 from alignrec_recbole.features.published import default_features
+from alignrec_recbole.protocols import READ_LISTS
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
 from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
@@ -143,7 +144,7 @@ def _run_model(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
 
 def _run_protocol(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
     """Any other protocol."""
-    stored = job.protocol == "long-tail"
+    stored = job.protocol in READ_LISTS
     base = {
         **_base(options),
         "model": job.protocol if job.protocol in RANKERS else "",

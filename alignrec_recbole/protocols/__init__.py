@@ -26,6 +26,7 @@ class Protocol:
         target: "module:function" of what runs it: (spec, models, seeds, overwrite) → records.
         uses_models: whether --model means something.
         uses_seeds: whether --seeds and --epochs mean something.
+        reads_lists: whether it reads the stored lists of other runs and ranks nothing itself.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Protocol:
     target: str
     uses_models: bool = False
     uses_seeds: bool = False
+    reads_lists: bool = False
 
     @property
     def module(self) -> str:
@@ -83,6 +85,15 @@ PROTOCOLS: dict[str, Protocol] = {
             "never (it reads stored lists)",
             f"{__name__}.long_tail:run_long_tail",
             uses_models=True,
+            reads_lists=True,
+        ),
+        Protocol(
+            "beyond-accuracy",
+            "What are the recommended lists like, apart from whether they are right?",
+            "never (it reads stored lists)",
+            f"{__name__}.beyond_accuracy:run_beyond_accuracy",
+            uses_models=True,
+            reads_lists=True,
         ),
         Protocol(
             "cold-start",
@@ -101,6 +112,7 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 RANKER_NAMES = ("zero-shot", "item-cf")  # rank without training; other protocols use them too
 USE_MODELS = tuple(name for name, protocol in PROTOCOLS.items() if protocol.uses_models)
+READ_LISTS = tuple(name for name, protocol in PROTOCOLS.items() if protocol.reads_lists)
 USE_SEEDS = tuple(name for name, protocol in PROTOCOLS.items() if protocol.uses_seeds)
 
 

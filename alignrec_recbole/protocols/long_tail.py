@@ -18,24 +18,17 @@ Source: the user group ≤3 is the official code's `eval_short_seq`; all else is
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from alignrec_recbole.errors import DataError, RecordError
 from alignrec_recbole.evaluation.metrics import METRICS
-from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, find_hits
-from alignrec_recbole.protocols import RANKER_NAMES
+from alignrec_recbole.evaluation.ranking import EvalTask, Ranking
 from alignrec_recbole.protocols.context import ProtocolContext
-from alignrec_recbole.runs.config_hash import same_data
-from alignrec_recbole.runs.lists import read_user_values, user_values_path
-from alignrec_recbole.runs.prepare import prepared_run
-from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note
+from alignrec_recbole.protocols.stored_lists import lists_of, run_about, stored_rankings
+from alignrec_recbole.runs.record import Run, RunRecord
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import test_task
 from alignrec_recbole.settings import Settings
@@ -133,15 +126,7 @@ def run_long_tail(
     Raises:
         DataError: there is no stored ranking, or one of other data.
     """
-    stored = list(_stored(spec, models))
-    if not stored:
-        raise DataError(
-            f"Data set {spec.dataset!r} has no stored rankings.",
-            found=f"no record with its .users.npz for {', '.join(models) or 'any model'} under "
-            f"{spec.output / 'runs' / spec.dataset}",
-            expected="runs of protocol full, zero-shot or item-cf made on this machine",
-            hint="run them first: the lists are written beside the record",
-        )
+    stored = stored_rankings(spec, models, spec.features)
     for setting in sorted({run.record.setting for run in stored}):
         context = ProtocolContext(replace(spec, features=(), setting=setting), Settings, NAME)
         for run in stored:
@@ -149,52 +134,18 @@ def run_long_tail(
                 yield _long_tail(context, run, overwrite)
 
 
-def _stored(spec: RunSpec, models: Sequence[str]) -> Iterator[Run]:
-    """Rankings of all items of the data set whose lists are stored here."""
-    for run in read_runs(spec.output / "runs" / spec.dataset, _warn):
-        record = run.record
-        if (
-            record.protocol in ("full", *RANKER_NAMES)
-            and (not models or record.model in models)
-            and (not spec.features or record.features in ("none", "+".join(spec.features)))
-            and spec.setting in (None, record.setting)
-            and user_values_path(run) is not None
-        ):
-            yield run
-
-
-def _warn(path: Path, error: RecordError) -> None:
-    warnings.warn(skip_note(path, error), stacklevel=2)
-
-
 def _long_tail(context: ProtocolContext, stored: Run, overwrite: bool) -> RunRecord:
-    data, source = context.data, stored.record
-    if not same_data(source.data, data.data):
-        raise DataError(
-            f"{stored.path.name} was made on other data.",
-            found=f"{', '.join(source.data['files'])} of other content, or another split",
-            expected=f"the data set {source.dataset!r} in the data folder",
-            hint="run that model again, or use the data of the record",
-        )
     frozen = {
         "name": NAME,
         "version": VERSION,
         "users": list(USER_BOUNDS),
         "items": list(ITEM_BOUNDS),
-        "of": source.protocol,
-        "of_sha256": source.config_sha256,
     }
-    run = prepared_run(
-        replace(context.spec, model=source.model, seed=source.seed, tuned_on=source.tuned_on),
-        data,
-        {**source.config, "protocol": frozen},
-        source.feature_files,
-        source.notes,
-    )
+    run = run_about(context, stored, frozen)
     if record := context.finished(run, overwrite):
         return record
     task = test_task(run)
-    ranking, values = _lists(context, stored, task)
+    ranking, values = lists_of(context, stored, task)
     cutoffs = sorted({int(name.partition("@")[2]) for name in values})
     users, items = context.pairs[0]
     return context.write(
@@ -209,30 +160,3 @@ def _long_tail(context: ProtocolContext, stored: Run, overwrite: bool) -> RunRec
             ),
         },
     )
-
-
-def _lists(
-    context: ProtocolContext, stored: Run, task: EvalTask
-) -> tuple[Ranking, dict[str, np.ndarray]]:
-    """A stored ranking and its per-user values, in the ids and the user order of this data set."""
-    found = read_user_values(stored)
-    assert found is not None  # _stored looked
-    dataset = context.dataset
-    users = _ids(dataset, dataset.uid_field, found.users)
-    items = _ids(dataset, dataset.iid_field, found.items)
-    order = np.argsort(users)
-    if not np.array_equal(users[order], task.users):
-        raise RecordError(
-            f"The lists of {stored.path.name} are of other users than the test split's.",
-            found=f"{len(users)} users",
-            expected=f"{len(task.users)}, those with a test item",
-            hint="run the model again with --overwrite",
-        )
-    lists = np.where(found.top >= 0, items[found.top], -1)[order]
-    ranking = Ranking(task.users, lists, *find_hits(lists, task.targets))
-    return ranking, {name: column[order] for name, column in found.values.items()}
-
-
-def _ids(dataset: Any, field: str, tokens: np.ndarray) -> np.ndarray:
-    known = dataset.field2token_id[field]
-    return np.array([known[str(token)] for token in tokens], dtype=np.int64)

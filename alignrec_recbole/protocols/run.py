@@ -27,7 +27,8 @@ def run_protocol(
 
     Args:
         models: models to train (full, mask-modality), rankers to use (mask-modality, cold-start;
-            default: all) or stored rankings to read (long-tail; default: all).
+            default: all) or stored rankings to read (long-tail, beyond-accuracy;
+            default: all).
         seeds: training seeds of the models.
 
     Raises:

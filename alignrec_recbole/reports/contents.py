@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from alignrec_recbole.errors import RecordError, UnknownNameError, printable
 from alignrec_recbole.io.suggest import suggest
-from alignrec_recbole.reports import protocol_tables, site
+from alignrec_recbole.reports import list_tables, protocol_tables, site
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
     SeedGroup,
@@ -138,10 +138,14 @@ def tables(
         skipped: see `UserMeans`.
     """
     out: dict[str, list[Table]] = defaultdict(list)
-    for key, members in comparable_groups(runs).items():
+    found = comparable_groups(runs)
+    for key, members in found.items():
         stem = key.dataset if key.protocol == "full" else f"{key.dataset}-{key.protocol}"
         if key.protocol in protocol_tables.TABLES:
             out[stem] += protocol_tables.TABLES[key.protocol](key, members)
+            continue
+        if key.protocol == list_tables.PROTOCOL:
+            out[stem] += list_tables.tables(key, members, list_tables.ranked(found, key))
             continue
         user_means = UserMeans(skipped)
         tests = comparisons(members, target, side, test, user_means)
@@ -162,9 +166,9 @@ def figures(runs: Sequence[Run], tuning: Sequence[Run]) -> Iterator[Figure]:
         here = {k: g for k, g in found.items() if (k.dataset, k.setting, k.data) == same}
         several = len({k.setting for k in found if k.dataset == dataset}) > 1
         stem = "-".join([dataset, *([setting] if several else []), *([data] if data else [])])
-        full, masked, tail = (
+        full, masked, tail, lists = (
             here.get(ComparisonKey(dataset, protocol, setting, data), [])
-            for protocol in ("full", "mask-modality", "long-tail")
+            for protocol in ("full", "mask-modality", "long-tail", list_tables.PROTOCOL)
         )
         points = [
             run for run in tuning if (run.record.dataset, run.record.setting) == (dataset, setting)
@@ -172,6 +176,7 @@ def figures(runs: Sequence[Run], tuning: Sequence[Run]) -> Iterator[Figure]:
         ranked = [group for members in here.values() for group in members]
         yield Figure(f"{stem}-protocols", "protocol_bars", (here,), _runs(ranked))
         for kind, draw, members in (
+            ("beyond-accuracy", "beyond_accuracy_panels", lists),
             ("robustness", "robustness_curves", masked),
             ("long-tail", "long_tail_bars", tail),
             ("training", "training_curves", full),

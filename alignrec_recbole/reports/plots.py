@@ -313,6 +313,35 @@ def long_tail_bars(members: Sequence[SeedGroup], metric: str = PRIMARY_METRIC) -
     return figure
 
 
+@styled
+def beyond_accuracy_panels(members: Sequence[SeedGroup], metric: str = PRIMARY_METRIC) -> Figure:
+    """The metric against coverage, popularity lift, Gini and intra-list distance, a dot a row."""
+    shown = {
+        name: label for name, label in LIST_AXES.items() if any(g.values(name) for g in members)
+    }
+    rows = [group for group in members if group.values(metric)]
+    _needs(rows if shown else [], "no described lists", "records of protocol beyond-accuracy")
+    _at_most(len(rows), MAX_LINES, "groups")
+    figure = Figure(figsize=(3.4 * len(shown), 3.9), layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    for axis, (name, label) in zip(panels, shown.items(), strict=True):
+        for place, group in enumerate(rows):
+            across = group.mean(name)
+            if across is not None:
+                style = _line(place) | {"linestyle": "none", "markersize": 6}
+                axis.plot([across], [group.mean(metric)], label=as_label(group.name), **style)
+        axis.set_xlabel(label)
+    panels[0].set_ylabel(f"{as_label(metric)} (test)")
+    _legend(figure, panels)
+    return figure
+
+
+LIST_AXES = {
+    "coverage@20": "item coverage@20",
+    "Gini@20": "Gini@20 of the places",
+    "lift@20": "popularity lift@20",
+    "ILD@20": "intra-list distance@20",
+}
 TAIL_AXES = {"history": "training items of the user", "popularity": "training users of the item"}
 
 

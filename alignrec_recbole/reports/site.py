@@ -28,6 +28,7 @@ CAPTIONS = {
     "protocols": "Test metric by protocol and feature set; error bars: sd over seeds, dots: chance",
     "robustness": "Test metric by the share of masked items; bands: 95 % t-interval, mask seeds",
     "long-tail": "Test metric by the user's history and by the item's popularity; error bars: sd",
+    "beyond-accuracy": "Test metric against what the lists are like; each dot: a row of the table",
     "training": "Validation metric and loss by epoch, one line per seed; dots: the epoch ranked",
     "cost": "Test metric against time and memory of a run; dotted: the Pareto front",
     "sensitivity": "Best validation score by value in a grid",

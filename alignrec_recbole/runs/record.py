@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_
 from alignrec_recbole.errors import RecordError, printable
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.html import facts_table
+from alignrec_recbole.io.names import is_safe_name
 from alignrec_recbole.io.opening import read_bytes
 from alignrec_recbole.runs.config_hash import config_hashes
 from alignrec_recbole.runs.record_fields import (
@@ -133,6 +134,8 @@ class RunRecord(BaseModel):
             raise ValueError("seed is not that of config")
         if self.protocol == "long-tail":
             self._check_tail()
+        if self.protocol == "beyond-accuracy":
+            self._check_lists()
         if self.protocol == "mask-modality":
             self._check_curve()
         return self
@@ -141,6 +144,15 @@ class RunRecord(BaseModel):
         groups = self.groups or {}
         if set(groups) != TAIL_GROUPS or max(map(len, groups.values())) > 100:
             raise ValueError("groups of long-tail are not history and popularity")
+
+    def _check_lists(self) -> None:
+        about = self.config.get("protocol")
+        content = about.get("content", {}) if isinstance(about, dict) else None
+        named = isinstance(content, dict) and all(map(is_safe_name, content))
+        if not named or not isinstance(about.get("of_sha256"), str):  # type: ignore[union-attr]
+            raise ValueError("config.protocol of beyond-accuracy names no ranking and no content")
+        if set(self.groups or {}) - {"history"}:
+            raise ValueError("groups of beyond-accuracy are not history")
 
     def _check_curve(self) -> None:
         if self.curve is None:

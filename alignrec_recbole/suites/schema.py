@@ -20,14 +20,15 @@ from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
+from alignrec_recbole.protocols import READ_LISTS
 from alignrec_recbole.settings import check_plain
 
 MAX_CELLS = 10_000  # of a suite; each is a process and a file
 MAX_POINTS = 10_000  # of a grid; each is a training
 MAX_SHOWN = 3  # mistakes of a suite in its error
 FOLDER = properties_dir() / "suite"
-AFTER_TRAINING = {"mask-modality", "long-tail"}  # they read records of the protocol `full`
-ALWAYS_RERUN = {"long-tail"}  # more rankings to analyse after every run
+AFTER_TRAINING = {"mask-modality", *READ_LISTS}  # they read records of the protocol `full`
+ALWAYS_RERUN = set(READ_LISTS)  # more rankings to analyse after every run
 
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]

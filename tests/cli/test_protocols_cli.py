@@ -53,10 +53,11 @@ def run(data, output, *arguments):
 
 @pytest.fixture(scope="module")
 def done(data, tmp_path_factory):
-    """Every training-free protocol on text and image, then long-tail on what was stored."""
+    """Every training-free protocol on text and image, then those that read what was stored."""
     output = tmp_path_factory.mktemp("results")
     assert run(data, output, "--features", "text,image", "--protocol", ",".join(CONTENT)) == 0
     assert run(data, output, "--protocol", "long-tail") == 0
+    assert run(data, output, "--features", "text", "--protocol", "beyond-accuracy") == 0
     return output
 
 
@@ -68,7 +69,7 @@ def test_every_protocol_leaves_records(done):
     counts = {name: len(records(done, name)) for name in PROTOCOLS}
     assert counts == {
         "full": 0, "zero-shot": 1, "item-cf": 1, "mask-modality": 2, "long-tail": 2,
-        "cold-start": 6, "diagnostics": 1,
+        "beyond-accuracy": 2, "cold-start": 6, "diagnostics": 1,
     }  # fmt: skip
     for record in read_records(done / "runs"):
         assert record.config["protocol"]["name"] == record.protocol
@@ -131,6 +132,38 @@ def test_long_tail_repeats_the_stored_means(done):
         assert weighted / sum(g["users"] for g in users) == pytest.approx(
             stored.metrics["Recall@20"]
         )
+
+
+def test_beyond_accuracy_describes_the_stored_lists(done):
+    world = {path.stem: path for path in (done / "runs/small").rglob("*.json")}
+    assert world
+    for record in records(done, "beyond-accuracy"):
+        stored = records(done, record.model)[0]
+        assert {n: record.metrics[n] for n in stored.metrics} == pytest.approx(stored.metrics)
+        protocol = record.config["protocol"]
+        assert protocol["of_sha256"] == stored.config_sha256
+        assert list(protocol["content"]) == ["text"]
+        assert record.features == stored.features == "text+image"
+        path = next((done / "runs/small" / record.model).rglob("*.users.npz"), None)
+        path = path or next((done / "runs/small").rglob(f"{record.model}/**/*.users.npz"))
+        with np.load(path) as lists:
+            first = lists["top"][:, :5]
+            assert record.metrics["coverage@5"] == len(np.unique(first[first > 0])) / 24
+        groups = record.groups["history"]
+        assert sum(g["users"] for g in groups.values()) == len(first)
+        weighted = sum(g["users"] * g.get("ILD@5", 0) for g in groups.values())
+        assert weighted / len(first) == pytest.approx(record.metrics["ILD@5"])
+
+
+def test_beyond_accuracy_without_content_has_no_distance(data, tmp_path):
+    assert run(data, tmp_path, "--features", "text", "--protocol", "zero-shot") == 0
+    assert run(data, tmp_path, "--protocol", "beyond-accuracy") == 0
+    (record,) = records(tmp_path, "beyond-accuracy")
+    assert "coverage@20" in record.metrics
+    assert not [name for name in record.metrics if name.startswith("ILD")]
+    table = (tmp_path / "tables" / "small-beyond-accuracy.md").read_text()
+    assert "Gini@20" in table
+    assert "ILD@20" not in table.splitlines()[2]
 
 
 def test_a_finished_protocol_is_read_not_run(data, done):
@@ -241,6 +274,7 @@ def test_controls_are_features_like_any_other(data, tmp_path):
         (["--protocol", "mask-modality", "--set", "ratios=[0, 2]"], "ratios.1 = 2"),
         (["--protocol", "mask-modality", "--grid", "fill=zero,mean"], "chooses nothing"),
         (["--protocol", "long-tail"], "no stored rankings"),
+        (["--protocol", "beyond-accuracy"], "no stored rankings"),
     ],
 )
 def test_what_makes_no_sense_is_refused(data, tmp_path, capsys, arguments, message):
@@ -260,7 +294,7 @@ def test_changed_lists_are_refused(data, tmp_path, capsys):
 
 
 def test_every_protocol_has_its_tables(done):
-    for name in [*CONTENT, "long-tail"]:
+    for name in [*CONTENT, "long-tail", "beyond-accuracy"]:
         assert "text+image" in (done / "tables" / f"small-{name}.md").read_text()
 
 

@@ -18,7 +18,7 @@ from records import spec_of
 
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.errors import UnknownNameError
-from alignrec_recbole.protocols import context, long_tail
+from alignrec_recbole.protocols import READ_LISTS, context, stored_lists
 from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.runs import config_hash, prepare, run
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
@@ -97,10 +97,10 @@ def given_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(context.ProtocolContext, "rank", refuse)
     monkeypatch.setattr(context.ProtocolContext, "write", refuse)
     sources = {
-        (r.config["protocol"]["of_sha256"], r.seed) for _, r in RUNS if r.protocol == "long-tail"
+        (r.config["protocol"]["of_sha256"], r.seed) for _, r in RUNS if r.protocol in READ_LISTS
     }
     monkeypatch.setattr(
-        long_tail,
+        stored_lists,
         "user_values_path",
         lambda stored: (
             stored.path if (stored.record.config_sha256, stored.record.seed) in sources else None
