@@ -177,6 +177,82 @@ def modality_gaps(sets: Mapping[str, ItemFeatures]) -> dict[str, dict[str, float
     return out
 
 
+def geometry(
+    views: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    pairs: tuple[np.ndarray, np.ndarray],
+    features: torch.Tensor,
+) -> dict[str, float]:
+    """How the vectors of a trained model with several views lie on the sphere.
+
+    Of each view, over unit vectors x̂ of users and items:
+
+    - `alignment`: mean ‖x̂_u − x̂_i‖² over the training pairs; 2 at random, 0 if all collapse;
+    - `uniformity users`, `uniformity items`: log mean exp(−2‖x̂ − ŷ‖²); 0 if all collapse
+      (Wang and Isola 2020);
+    - `rank users`, `rank items`: effective rank (Roy and Vetterli 2007), at most d;
+    - `norm items`: mean ‖x_i‖ before the division;
+    - `neighbours@20`: mean share of an item's 20 nearest items by the features among its 20 nearest
+      in the view; items without features are left out; chance is 20/(I' − 1).
+
+    Of every two views, `A | B neighbours@20`: the same share between them, and `A | B distance`:
+    mean ‖â_i − b̂_i‖² over the items, where both have the same width.
+
+    Args:
+        views: name → users [U, d] and items [I, d], without PAD.
+        pairs: positions of users and items of the training interactions.
+        features: [I, f], zero rows where an item has none.
+    """
+    out: dict[str, float] = {}
+    present = features.ne(0).any(1)
+    by_content = nearest(features[present], NEIGHBOURS)
+    found: dict[str, torch.Tensor] = {}
+    for name, (users, items) in views.items():
+        one, other = (torch.nn.functional.normalize(part, dim=1) for part in (users, items))
+        squared = (one[pairs[0]] - other[pairs[1]]).square().sum(1)
+        out[f"{name} alignment"] = float(squared.mean(dtype=torch.float64))
+        for side, part in (("users", one), ("items", other)):
+            out[f"{name} uniformity {side}"] = uniformity(part.cpu().numpy())
+            out[f"{name} rank {side}"] = effective_rank(part.cpu().numpy())
+        out[f"{name} norm items"] = float(items.norm(dim=1).mean())
+        found[name] = nearest(items[present], NEIGHBOURS)
+        out[f"{name} neighbours@{NEIGHBOURS}"] = shared(by_content, found[name])
+    for name, second in itertools.combinations(views, 2):
+        out[f"{name} | {second} neighbours@{NEIGHBOURS}"] = shared(found[name], found[second])
+        left, right = views[name][1], views[second][1]
+        if left.shape[1] == right.shape[1]:
+            both = (torch.nn.functional.normalize(part, dim=1) for part in (left, right))
+            out[f"{name} | {second} distance"] = float(
+                (next(both) - next(both)).square().sum(1).mean()
+            )
+    return out
+
+
+def nearest(rows: torch.Tensor, k: int) -> torch.Tensor:
+    """Positions of the k other rows with the largest cosine [n, min(k, n − 1)], in blocks.
+
+    >>> nearest(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 1).ravel()
+    tensor([1, 0, 1])
+    """
+    unit = torch.nn.functional.normalize(rows.float(), dim=1)
+    n = len(unit)
+    parts = []
+    for start in range(0, n, max(1, BLOCK_BYTES // (4 * n))):
+        similar = matmul_nt(unit[start : start + max(1, BLOCK_BYTES // (4 * n))], unit)
+        own = torch.arange(start, start + len(similar), device=unit.device)
+        similar[own - start, own] = -torch.inf
+        parts.append(similar.topk(min(k, n - 1), dim=1).indices)
+    return torch.cat(parts)
+
+
+def shared(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Mean share of the entries of each row of `one` [n, k] that are in that row of `other`.
+
+    >>> shared(torch.tensor([[0, 1], [2, 3]]), torch.tensor([[1, 0], [3, 9]]))
+    0.75
+    """
+    return float((one[:, :, None] == other[:, None, :]).any(2).float().mean())
+
+
 def run_diagnostics(
     spec: RunSpec, models: Sequence[str], seeds: Sequence[int] | None, overwrite: bool
 ) -> Iterator[RunRecord]:
