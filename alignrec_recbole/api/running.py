@@ -16,6 +16,7 @@ from alignrec_recbole.registry.models import DEFAULT_FEATURES, ModelEntry, resol
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.runtime.sizes import SAVE_LIMIT, bytes_of
 
 Convention = Literal["mmrec", "recbole"]
 Names = str | Sequence[str]
@@ -40,6 +41,7 @@ def run(
     device: str = "auto",
     overwrite: bool = False,
     save: bool = True,
+    save_limit: int | str = SAVE_LIMIT,
     track: Names = (),
     progress: bool = True,
     **settings: Any,
@@ -69,6 +71,8 @@ def run(
         device: auto, cpu, cuda or cuda:N.
         overwrite: run again what is finished.
         save: keep the trained models, for `load_model`.
+        save_limit: bytes, or text such as "2GB", of the largest table of similarities or scores
+            that is stored; vectors always are.
         track: trackers, as `--track`: tensorboard, wandb, mlflow, rapl, codecarbon.
         progress: show what is done and a progress bar, on standard error or in the notebook.
         settings: of the model, the trainer or RecBole, as `--set`: `learning_rate=0.002`. Of
@@ -103,7 +107,6 @@ def _run_models(
     features: Names = (),
     overwrite: bool,
     command: str | None,
-    save: bool = True,
     **given: Any,
 ) -> list[RunRecord]:
     entries = [resolve(name) for name in _names(model)]
@@ -114,7 +117,6 @@ def _run_models(
             model=entry.name,
             features=_names(features) if entry.needs_features else (),
             seed=seed,
-            save=save,
             **named,
             **own,
         )
@@ -126,6 +128,7 @@ def _run_models(
 
 _ARGUMENTS = {
     "dataset", "output", "convention", "data_path", "features_path", "epochs", "device", "progress",
+    "save", "save_limit", "track",
 }  # fmt: skip
 
 
@@ -197,6 +200,7 @@ def _spec(
     protocol: str = "full",
     seed: int = 999,
     save: bool = True,
+    save_limit: int | str = SAVE_LIMIT,
     track: Names = (),
     **settings: Any,
 ) -> RunSpec:
@@ -229,6 +233,7 @@ def _spec(
         device=device,
         progress=progress,
         save=save,
+        save_limit=_size(save_limit),
         track=_names(track),
     )
 
@@ -242,6 +247,25 @@ def _names(given: Names) -> tuple[str, ...]:
     if isinstance(given, str):
         return tuple(name.strip() for name in given.split(",") if name.strip())
     return tuple(given)
+
+
+def _size(given: int | str) -> int:
+    """Bytes.
+
+    >>> _size(5), _size("2GB")
+    (5, 2000000000)
+
+    Raises:
+        SettingError: it is no size.
+    """
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
+        return given
+    try:
+        return bytes_of(given)  # type: ignore[arg-type]
+    except (ValueError, AttributeError) as error:
+        raise SettingError(
+            "save_limit is no size.", found=repr(given), expected='bytes, or text such as "2GB"'
+        ) from error
 
 
 def _seeds(given: int | Iterable[int]) -> list[int]:

@@ -19,7 +19,6 @@ from alignrec_recbole.runs.record import RunRecord, read_record
 from alignrec_recbole.runs.saved_model import (
     CARD_SUFFIX,
     FOLDER_NAMES,
-    MAX_TABLE_BYTES,
     SUFFIX,
     ModelCard,
     SavedModel,
@@ -331,8 +330,8 @@ def _of_record(record: RunRecord, record_path: Path) -> TrainedModel:
             f"The run of {name} has kept no model.",
             found=f"no weights in the record {record_path.name}",
             expected="a run of protocol full that was made by this version without --no-save, and "
-            f"whose model scores by vectors or has tables of at most {MAX_TABLE_BYTES:,} bytes",
-            hint=AGAIN,
+            "whose model scores by vectors or has a table within --save-limit",
+            hint=f"{AGAIN}; if its table is too large, with --save-limit 2GB (save_limit)",
         )
     if not os.path.lexists(path):
         raise RecordError(

@@ -28,6 +28,7 @@ class RunOptions:
     features_path: Path | None
     output: Path
     save: bool
+    save_limit: int
     device: str
     resume: bool
     overwrite: bool

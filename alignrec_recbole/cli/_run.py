@@ -25,7 +25,7 @@ from alignrec_recbole.runs.at_once import AtOnce, OneByOne, Runs, choose_jobs
 from alignrec_recbole.runs.prepare import delete_checkpoint
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note
 from alignrec_recbole.runs.spec import RunSpec
-from alignrec_recbole.runtime.progress import file_size
+from alignrec_recbole.runtime.sizes import file_size
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
@@ -235,6 +235,7 @@ def _base(options: RunOptions) -> dict[str, Any]:
         "features_path": options.features_path,
         "output": options.output,
         "save": options.save,
+        "save_limit": options.save_limit,
         "epochs": options.epochs,
         "device": options.device,
         "progress": options.progress,

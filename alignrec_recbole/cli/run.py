@@ -15,6 +15,7 @@ from alignrec_recbole.cli._option_values import RunOptions
 from alignrec_recbole.cli._options import Text, option
 from alignrec_recbole.cli._overrides import assignment, choices
 from alignrec_recbole.protocols import PROTOCOLS
+from alignrec_recbole.runtime.sizes import SAVE_LIMIT, bytes_of
 from alignrec_recbole.tracking import TRACKERS
 
 
@@ -118,6 +119,14 @@ from alignrec_recbole.tracking import TRACKERS
         flag_value=False,
         default=True,
         help="Keep no trained models; `recommend` and `export` need them.",
+    ),
+    option(
+        "--save-limit",
+        type=Text("size", bytes_of),
+        default=SAVE_LIMIT,
+        metavar="SIZE",
+        help="Largest table of similarities or scores that is stored, such as 2GB; vectors always "
+        "are.  [default: 512MiB]",
     ),
 )
 @cloup.option_group(

@@ -19,7 +19,6 @@ from alignrec_recbole.runs.prepare import PreparedRun
 from alignrec_recbole.runs.saved_model import (
     CARD_SUFFIX,
     FOLDER,
-    MAX_TABLE_BYTES,
     SUFFIX,
     Kind,
     ModelCard,
@@ -28,11 +27,13 @@ from alignrec_recbole.runs.saved_model import (
     write_model,
 )
 from alignrec_recbole.runtime.progress import announce
+from alignrec_recbole.runtime.sizes import file_size
 
 if TYPE_CHECKING:
     from alignrec_recbole.training.trainer import MultimodalTrainer
 
 CHECKED_USERS = 64  # whose scores by a similarity must equal the model's
+_NAMED = {"vectors": "vectors", "similarity": "similarities of items", "scores": "scores"}
 _SIMILARITY = ("item_similarity", "w", "neighbours")  # attributes of RecBole's models and of ours
 
 
@@ -45,20 +46,21 @@ def keep(
     """Write the model of a run whose test split was ranked.
 
     Returns:
-        file name, SHA-256 and bytes, for the record; None if the model would be too large, which is
-        announced.
+        file name, SHA-256 and bytes, for the record; None if the model would be larger than
+        `spec.save_limit`, which is announced with its size.
     """
     train, valid, _ = prepared.splits
     shape = (train.user_num, train.item_num)
     histories = _csr(train, shape)
-    found = _tables(trainer, ranking.users, histories)
-    if found is None:
+    limit = prepared.spec.save_limit
+    kind, tables, size = _tables(trainer, ranking.users, histories, limit)
+    if not tables:
         announce(
-            f"the model of {prepared.spec.model} is not kept: its scores of all users and items "
-            f"have {4 * shape[0] * shape[1]:,} bytes, and at most {MAX_TABLE_BYTES:,} are kept"
+            f"the model of {prepared.spec.model} is not stored: its {_NAMED[kind]} need "
+            f"{file_size(size)}, and the limit is {file_size(limit)}; --overwrite with "
+            f"--save-limit {_rounded_up(size)} (in Python save_limit) stores it"
         )
         return None
-    kind, tables = found
     card = ModelCard(
         kind=kind,
         model=prepared.spec.model,
@@ -126,28 +128,46 @@ def _csr(split: Any, shape: tuple[int, int]) -> sp.csr_matrix:
     return matrix
 
 
+def _rounded_up(size: int) -> str:
+    """A limit that is enough for so many bytes, as `bytes_of` reads it.
+
+    >>> _rounded_up(1_348_057_796), _rounded_up(5)
+    ('1349MB', '1MB')
+    """
+    return f"{-(-size // 10**6)}MB"
+
+
 @torch.inference_mode()
 def _tables(
-    trainer: MultimodalTrainer, ranked: np.ndarray, histories: sp.csr_matrix
-) -> tuple[Kind, dict[str, Any]] | None:
-    """The smallest tables that give the model's scores exactly."""
+    trainer: MultimodalTrainer, ranked: np.ndarray, histories: sp.csr_matrix, limit: int
+) -> tuple[Kind, dict[str, Any], int]:
+    """Tables that give the model's scores exactly, and their bytes.
+
+    Returns:
+        vectors, else similarities, else scores; no tables if the smaller ones of these two have
+        more bytes than `limit`.
+    """
     model = trainer.model
     n_users, n_items = histories.shape
     scores = trainer.scorer(n_items)
     vectors = model.scoring_vectors() if hasattr(model, "scoring_vectors") else None
     if vectors is not None and all(part.dtype == torch.float32 for part in vectors):
         users, items = (part.detach().cpu().numpy() for part in vectors)
-        return "vectors", {"users": users, "items": items}
+        return "vectors", {"users": users, "items": items}, users.nbytes + items.nbytes
     similarity = _similarity(model, scores, ranked, histories)
+    sizes: dict[Kind, int] = {"scores": 4 * n_users * n_items}
     if similarity is not None:
-        return "similarity", {"similarity": similarity}
-    if 4 * n_users * n_items > MAX_TABLE_BYTES:
-        return None
+        sizes["similarity"] = 8 * similarity.nnz if sp.issparse(similarity) else similarity.nbytes
+        if sizes["similarity"] <= limit:
+            return "similarity", {"similarity": similarity}, sizes["similarity"]
+    if sizes["scores"] > limit:
+        smaller = min(sizes, key=sizes.__getitem__)
+        return smaller, {}, sizes[smaller]
     table = np.zeros((n_users, n_items), dtype=np.float32)
     for users in user_blocks(ranked, n_users, block_users(n_items, trainer.device)):
         part = scores(torch.from_numpy(users).to(trainer.device))
         table[users] = part.view(len(users), n_items).cpu().numpy()
-    return "scores", {"scores": table}
+    return "scores", {"scores": table}, table.nbytes
 
 
 def _similarity(
@@ -159,14 +179,11 @@ def _similarity(
         matrix: Any = getattr(model, name, None)
         if sp.issparse(matrix):
             matrix = sp.csr_matrix(matrix)
-            size = 8 * matrix.nnz
         elif isinstance(matrix, np.ndarray):
             matrix = np.asarray(matrix)  # no np.matrix
-            size = matrix.nbytes
         else:
             continue
-        square = matrix.shape == (n_items, n_items) and matrix.dtype == np.float32
-        if not square or size > MAX_TABLE_BYTES:
+        if matrix.shape != (n_items, n_items) or matrix.dtype != np.float32:
             continue
         users = ranked[:CHECKED_USERS]
         expected = scores(torch.from_numpy(users)).view(len(users), n_items).cpu().numpy()

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 Kind = Literal["vectors", "similarity", "scores"]
 MAX_CARD_BYTES = 16 << 20
 MAX_BYTES = 16 << 30
-MAX_TABLE_BYTES = 512 << 20  # of scores or of similarities; vectors are kept at any size
 FOLDER = "models"  # in the output folder
 SUFFIX, CARD_SUFFIX = ".safetensors", ".json"
 FOLDER_NAMES = "model.safetensors", "config.json"  # in a folder of its own

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.features.masking import FeatureMask
+from alignrec_recbole.runtime.sizes import SAVE_LIMIT
 
 PATH_KEYS = {"features_cache", "features_path", "data_path", "checkpoint_dir"}  # of this machine
 CLI_ONLY_KEYS = {  # refused in --set: the option would silently win
@@ -57,6 +58,7 @@ class RunSpec:
     mask: FeatureMask | None = None  # a modality masked for a share of the items
     progress: bool = True
     save: bool = True  # keep the trained model beside the record (protocol full)
+    save_limit: int = SAVE_LIMIT  # bytes of a stored model's table; vectors have no limit
     track: tuple[str, ...] = ()  # trackers that watch it; no result depends on them
 
     @property

@@ -65,15 +65,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def file_size(count: int) -> str:
-    """Bytes as a person says them.
-
-    >>> file_size(512), file_size(1_083_226), file_size(5 << 30)
-    ('512 bytes', '1.1 MB', '5.4 GB')
-    """
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

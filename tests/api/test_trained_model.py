@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from alignrec_recbole import RunRecord, TrainedModel, load_model, load_records, run
+from alignrec_recbole.cli.main import main
 from alignrec_recbole.errors import DataError, RecordError, SettingError, UnknownNameError
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.runs.lists import UserValues, read_user_values
@@ -237,15 +239,32 @@ def test_a_record_of_an_earlier_version_says_how_to_get_a_model() -> None:
         load_model(record)
 
 
-def test_too_large_a_model_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from alignrec_recbole.runs import keep_model
-
-    monkeypatch.setattr(keep_model, "MAX_TABLE_BYTES", 1 << 20)
-    (record,) = run(model="EASE", dataset="ml-100k", output=tmp_path, progress=False)
+def test_a_table_above_the_limit_is_not_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The size is said, and the option that stores it; its lists are then the evaluation's."""
+    keywords = {"dataset": "ml-100k", "output": tmp_path}
+    (record,) = run(model="EASE", **keywords, save_limit="4MB")
     assert record.weights is None
     assert not (tmp_path / "models").exists()
-    (record,) = run(model="Pop", dataset="ml-100k", output=tmp_path, progress=False)
-    assert record.weights is not None
+    said = capsys.readouterr().err
+    assert "its scores need 6.4 MB, and the limit is 4.0 MB" in said
+    size = re.search(r"--save-limit (\S+)", said)
+    assert size
+    (record,) = run(model="Pop", **keywords, save_limit=0, progress=False)
+    assert record.weights is not None, "vectors have no limit"
+    line = ["--model", "EASE", "--dataset", "ml-100k", "--output", str(tmp_path), "--quiet"]
+    assert main([*line, "--overwrite", "--save-limit", size[1]]) == 0
+    record = next(each for each in load_records(tmp_path) if each.model == "EASE")
+    values = stored(record)
+    assert rows(load_model(record).recommend(values.users, k=50)) == stored_rows(values)
+
+
+@pytest.mark.parametrize("limit", ["much", "-1", -1, True, None, 2.5, "2TB", "1e9"])
+def test_a_limit_that_is_no_size_is_refused(limit: object, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="save_limit is no size"):
+        run(model="Pop", dataset="ml-100k", output=tmp_path, save_limit=limit)  # type: ignore
+    assert not list(tmp_path.iterdir())
 
 
 # Files from anyone -------------------------------------------------------------------------------
