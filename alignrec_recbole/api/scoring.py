@@ -27,16 +27,29 @@ class Ranker:
     ran on a CPU of the same kind.
     """
 
-    def __init__(self, model: SavedModel) -> None:
-        self.model = model
-        self.n_users, self.n_items = model.train.shape
+    def __init__(self, model: SavedModel, new: np.ndarray | sp.csr_matrix | None = None) -> None:
+        """Prepare a model.
+
+        Args:
+            model: what a run has stored.
+            new: of items that it does not have: vectors [n, d], or columns of the similarities
+                [item_num, n]. They get the internal ids behind the model's own, whose scores do not
+                depend on them, and come behind these among equal scores.
+        """
+        self.model, self._new = model, new
+        self.n_users, self._n_known = model.train.shape
+        self.n_items = self._n_known
+        if new is not None:
+            self.n_items += new.shape[1] if sp.issparse(new) else len(new)
         self._tables = {
             name: table if sp.issparse(table) else torch.from_numpy(table)
             for name, table in model.tables.items()
         }
         self._packed = FrozenMatrix()
-        self.tie_rank = tie_ranks(["[PAD]", *model.items])
-        size = block_users(self.n_items, CPU)
+        ranks = tie_ranks(["[PAD]", *model.items])
+        self.tie_rank = np.append(ranks, np.arange(self._n_known, self.n_items) - 1)
+        self.tie_rank[0] = self.n_items - 1
+        size = block_users(self._n_known, CPU)
         self._blocks = list(user_blocks(model.ranked, self.n_users, size))
         self._block_of = np.zeros(self.n_users, dtype=np.int64)
         for number, block in enumerate(self._blocks):
@@ -55,6 +68,17 @@ class Ranker:
             yield places, table if whole else table[torch.from_numpy(rows)]
 
     def _score_block(self, users: np.ndarray) -> Tensor:
+        known = self._known_scores(users)
+        if self._new is None:
+            return known
+        if sp.issparse(self._new):
+            further = torch.from_numpy(sums_of_rows(self.model.train[users], self._new))
+        else:
+            vectors = self._tables["users"][torch.from_numpy(users)]
+            further = vectors @ torch.from_numpy(self._new).T
+        return torch.cat([known, further], 1)
+
+    def _known_scores(self, users: np.ndarray) -> Tensor:
         tables, ids = self._tables, torch.from_numpy(users)
         if self.model.card.kind == "vectors":
             return self._packed.matmul_nt(tables["users"][ids], tables["items"])

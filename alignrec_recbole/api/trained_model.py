@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +12,15 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from alignrec_recbole.api.new_items import Features, matrices, numbers, unit_rows
 from alignrec_recbole.api.scoring import Ranker
-from alignrec_recbole.errors import DataError, RecordError, SettingError, UnknownNameError
+from alignrec_recbole.errors import (
+    DataError,
+    FeatureError,
+    RecordError,
+    SettingError,
+    UnknownNameError,
+)
 from alignrec_recbole.io.html import facts_table
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.runs.record import RunRecord, read_record
@@ -31,6 +39,19 @@ MAX_LIST = 1_000_000  # items per user
 AGAIN = "run it again with --overwrite (in Python: overwrite=True)"
 
 
+@dataclass(frozen=True)
+class NewItems:
+    """Items beside those of a stored model.
+
+    Attributes:
+        tokens: [n].
+        scored_by: vectors [n, d], or columns of similarities, CSR [item_num, n].
+    """
+
+    tokens: np.ndarray
+    scored_by: Any
+
+
 class TrainedModel:
     """A model that a run has kept; see `load_model`.
 
@@ -38,11 +59,14 @@ class TrainedModel:
     neither interactions nor features are needed.
     """
 
-    def __init__(self, saved: SavedModel) -> None:
+    def __init__(self, saved: SavedModel, new: NewItems | None = None) -> None:
         self._saved = saved
-        self._ranker = Ranker(saved)
+        self._new = new
+        self._ranker = Ranker(saved, None if new is None else new.scored_by)
         self._users = pd.Index(saved.users)
-        self._items = pd.Index(saved.items)
+        names = saved.items if new is None else np.concatenate([saved.items, new.tokens])
+        self._items = pd.Index(names)
+        self._tokens = names  # of items; internal id n is token n - 1
 
     @property
     def card(self) -> ModelCard:
@@ -56,8 +80,54 @@ class TrainedModel:
 
     @property
     def items(self) -> list[str]:
-        """Tokens of all items."""
-        return list(self._saved.items)
+        """Tokens of all items, new ones last."""
+        return list(self._tokens)
+
+    def with_items(self, features: Features) -> TrainedModel:
+        """A model that also lists items that were not in the training, by their features.
+
+        Each new item is scored as the model would score it in the training's place without an
+        interaction; no other score changes. Only models that score by content alone can do that:
+        ContentRidge, ItemKNNCBF, ItemKNNHybrid and AddEASE.
+
+        Args:
+            features: a data frame indexed by item token, made by the encoder of the training; of a
+                model with several feature sets, a mapping of their names to such frames. An item
+                that a frame does not have is missing there.
+
+        Raises:
+            SettingError: the model cannot score new items; the reason is said.
+            FeatureError: the features are not those of the model, or a new item is no new one.
+        """
+        content = self._saved.content
+        if content is None:
+            reason = self.card.content_refused or "it was stored by an earlier version"
+            raise SettingError(
+                f"{self.card.model} cannot score new items.",
+                found=reason,
+                expected="a model that scores by content alone: ContentRidge, ItemKNNCBF, "
+                "ItemKNNHybrid or AddEASE",
+                hint="train it again with their interactions, or train one of these models",
+            )
+        names, values = matrices(features, content.sets)
+        known = self._items.intersection(pd.Index(names))
+        if len(known):
+            raise FeatureError(
+                f"The item {known[0]!r} is no new one.",
+                found=f"{len(known):,} items that the model has",
+                expected="tokens of other items",
+            )
+        if content.rule == "rows":
+            scored: Any = content.vectors(values)
+        else:
+            scored = content.columns(values)
+        tokens_ = np.array(names, dtype=object)
+        if self._new is not None:
+            tokens_ = np.concatenate([self._new.tokens, tokens_])
+            earlier = self._new.scored_by
+            both = [earlier, scored]
+            scored = sp.hstack(both).tocsr() if sp.issparse(scored) else np.concatenate(both)
+        return TrainedModel(self._saved, NewItems(tokens_, scored))
 
     def recommend(
         self,
@@ -94,7 +164,7 @@ class TrainedModel:
             {
                 "user": self._saved.users[ids[row] - 1],
                 "rank": column + 1,
-                "item": self._saved.items[found[row, column] - 1],
+                "item": self._tokens[found[row, column] - 1],
                 "score": scores[row, column],
             }
         )
@@ -140,59 +210,139 @@ class TrainedModel:
         count = [len(order) for _, order, _ in rows]
         return pd.DataFrame(
             {
-                "item": np.repeat(self._saved.items[ids - 1], count),
+                "item": np.repeat(self._tokens[ids - 1], count),
                 "rank": np.concatenate([np.arange(1, n + 1) for n in count]) if count else [],
-                "similar": _joined([self._saved.items[order - 1] for _, order, _ in rows]),
+                "similar": _joined([self._tokens[order - 1] for _, order, _ in rows]),
                 "similarity": _joined([values for _, _, values in rows]),
             }
         )
 
     def similarities(self, item: int) -> np.ndarray:
-        """Similarity of an item with every item [item_num] by internal ids."""
+        """Similarity of an item with every item [item_num] by internal ids.
+
+        Of a matrix of items × items this is the item's row, and the column of a new item, which has
+        no row; two new items have similarity 0.
+        """
         tables = self._saved.tables
         if "similarity" in tables:
-            row = tables["similarity"][[item]]
-            return (row.toarray() if sp.issparse(row) else np.array(row)).ravel().astype(float)
+            return self._row_of_similarities(item)
         if "items" not in tables:
             raise self._no_vectors("similar items")
-        vectors = tables["items"]
+        vectors = self._item_table()
         norms = np.linalg.norm(vectors, axis=1)
         lengths = norms * norms[item]
         lengths[lengths == 0] = 1  # a zero vector resembles none
         return np.asarray(vectors @ vectors[item] / lengths, dtype=float)
 
-    def explain(self, lists: pd.DataFrame) -> pd.DataFrame:
+    def _row_of_similarities(self, item: int) -> np.ndarray:
+        table = self._saved.tables["similarity"]
+        size = len(self._items) + 1
+        if item >= table.shape[0]:
+            assert self._new is not None
+            part = self._new.scored_by[:, [item - table.shape[0]]].toarray().ravel()
+        else:
+            row = table[[item]]
+            part = (row.toarray() if sp.issparse(row) else np.array(row)).ravel()
+            if self._new is not None:
+                further = self._new.scored_by[[item]].toarray().ravel()
+                part = np.concatenate([part, further])
+        return np.pad(part.astype(float), (0, size - len(part)))
+
+    def _item_table(self) -> np.ndarray:
+        """Vectors of all items, PAD first and new ones last."""
+        vectors = self._saved.tables["items"]
+        return vectors if self._new is None else np.concatenate([vectors, self._new.scored_by])
+
+    def explain(
+        self, lists: pd.DataFrame, content: pd.DataFrame | Sequence[pd.DataFrame] | None = None
+    ) -> pd.DataFrame:
         """`recommend`'s table with the training item of the user nearest to each listed item.
 
         The column `nearest_training_item` is the training item with the largest similarity, as
         `similar_items` has it, and `similarity` is that value. It is a neighbour in the model's
         space, not a cause: the model did not compute the score from it alone.
 
+        Args:
+            lists: from `recommend`.
+            content: features of the items, indexed by token, one data frame per feature set. With
+                them `nearest_by_content` is the training item whose features have the largest
+                cosine with those of the listed item, and `content_cosine` is that value: what the
+                items show, whatever the model did. Sets are joined as in the protocol zero-shot.
+
         Raises:
-            SettingError: the model has no similarities.
+            SettingError: the model has no similarities, and no content is given.
+            FeatureError: the content cannot be used, or has none of the items.
+        """
+        out = lists
+        if content is None or self.card.kind != "scores":
+            known: dict[int, np.ndarray] = {}
+
+            def in_the_model(item: int) -> np.ndarray:
+                if item not in known:
+                    known[item] = self.similarities(item)
+                return known[item]
+
+            nearest, values = self._nearest(lists, in_the_model)
+            out = out.assign(nearest_training_item=nearest, similarity=values)
+        if content is not None:
+            frames = [content] if isinstance(content, pd.DataFrame) else list(content)
+            frames = [numbers(frame, f"number {n}") for n, frame in enumerate(frames, 1)]
+            rows = unit_rows(frames, self._items)
+            if not rows.any():
+                raise FeatureError(
+                    "The content has none of the model's items.",
+                    found=f"{len(frames[0]):,} items, first {frames[0].index[0]!r}",
+                    expected=f"tokens of {self.card.dataset}",
+                )
+            padded = np.concatenate([np.zeros((1, rows.shape[1])), rows])
+            nearest, values = self._nearest(
+                lists, lambda item: padded @ padded[item], has=np.asarray(padded.any(1))
+            )
+            out = out.assign(nearest_by_content=nearest, content_cosine=values)
+        return out
+
+    def _nearest(
+        self,
+        lists: pd.DataFrame,
+        similarities: Callable[[int], np.ndarray],
+        has: np.ndarray | None = None,
+    ) -> tuple[list[str | None], list[float]]:
+        """The user's training item with the largest similarity to each listed item.
+
+        Args:
+            has: bool [item_num], which items have any similarity; None: all.
         """
         users = self._ids(self._users, list(lists["user"]), "user")
         items = self._ids(self._items, list(lists["item"]), "item")
         train = self._saved.train
-        known: dict[int, np.ndarray] = {}
         nearest: list[str | None] = []
         values: list[float] = []
         for user, item in zip(users, items, strict=True):
             own = train.indices[train.indptr[user] : train.indptr[user + 1]]
-            own = own[own != item]
-            if item not in known:
-                known[item] = self.similarities(item)
+            own = own[own != item] if has is None else own[(own != item) & has[own] & has[item]]
             if not len(own):
                 nearest.append(None)
                 values.append(np.nan)
                 continue
-            best = own[np.argmax(known[item][own])]
-            nearest.append(self._saved.items[best - 1])
-            values.append(float(known[item][best]))
-        return lists.assign(nearest_training_item=nearest, similarity=values)
+            found = similarities(item)
+            best = own[np.argmax(found[own])]
+            nearest.append(self._tokens[best - 1])
+            values.append(float(found[best]))
+        return nearest, values
 
     def tables(self) -> SavedModel:
-        """The stored tables by internal ids, for export."""
+        """The stored tables by internal ids, for export.
+
+        Raises:
+            SettingError: there are new items, which are no part of the stored model.
+        """
+        if self._new is not None:
+            raise SettingError(
+                "A model with new items is not exported.",
+                found=f"{len(self._new.tokens):,} new items",
+                expected="the model as load_model returns it",
+                hint="export that one, and call with_items where it is used",
+            )
         return self._saved
 
     def _excluded(self, exclude: str | None) -> sp.csr_matrix | None:
@@ -213,7 +363,7 @@ class TrainedModel:
     def _vectors(self, table: str, tokens: pd.Index) -> pd.DataFrame:
         if table not in self._saved.tables:
             raise self._no_vectors("vectors")
-        values = self._saved.tables[table][1:]
+        values = (self._item_table() if table == "items" else self._saved.tables[table])[1:]
         return pd.DataFrame(values, index=tokens.rename(table[:-1]), copy=True)
 
     def _no_vectors(self, what: str) -> SettingError:
@@ -239,8 +389,10 @@ class TrainedModel:
                 f"Unknown {what} {name!r}.{near}",
                 found=f"{len(unknown):,} of {len(names):,} {what}s that were not in the data",
                 expected=f"tokens of {self.card.dataset}, as they are written in the data",
-                hint="a model of ids knows nothing of new users and items: train it again with "
-                "their interactions",
+                hint="a model knows the users and items of its training; with_items (--new-items) "
+                "adds items by their features where a model can"
+                if what == "item"
+                else "a model knows the users of its training: train it again with the new ones",
             )
         return found.astype(np.int64) + 1
 

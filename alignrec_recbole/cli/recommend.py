@@ -41,6 +41,12 @@ MOST_ROWS = 1000  # of a table in the terminal
         metavar="I[,I…]|FILE",
         help="The only items that may be listed, in the same way.  [default: all]",
     ),
+    option(
+        "--new-items",
+        metavar="FILE|NAME=FILE[,…]",
+        help="Feature files of items that were not in the training, to list them too; for models "
+        "that score by content alone.",
+    ),
     option("-k", type=click.IntRange(1, 10**6), default=20, help="Items per user.  [default: 20]"),
     option(
         "--exclude",
@@ -54,6 +60,12 @@ MOST_ROWS = 1000  # of a table in the terminal
         is_flag=True,
         help="Add the user's training item that the model has nearest to each listed item: a "
         "neighbour, not a cause.",
+    ),
+    option(
+        "--explain-by",
+        metavar="FILE[,FILE…]",
+        help="With --explain: feature files of the items. Adds the user's training item whose "
+        "features are nearest, whatever the model did.",
     ),
 )
 @cloup.option_group(
@@ -70,17 +82,31 @@ def recommend(**given: Any) -> int:
 
     With --exclude run, the lists are those of the run's test ranking, item by item.
     """
+    from alignrec_recbole.api import new_items
     from alignrec_recbole.api.tables import write_table
     from alignrec_recbole.api.trained_model import load_model
-    from alignrec_recbole.errors import printable
+    from alignrec_recbole.errors import SettingError, printable
 
+    if given["explain_by"] and not given["explain"]:
+        raise SettingError(
+            "--explain-by says by what --explain explains.",
+            found="no --explain",
+            expected="both, or neither",
+        )
     model = load_model(given["source"])
+    if given["new_items"] is not None:
+        files = new_items.files_of(given["new_items"])
+        frames = {
+            name: new_items.read_features(path, further_items=True) for name, path in files.items()
+        }
+        model = model.with_items(frames.get("", frames))
     exclude = None if given["exclude"] == "none" else given["exclude"]
     lists = model.recommend(
         _tokens(given["users"]), given["k"], exclude=exclude, items=_tokens(given["items"])
     )
     if given["explain"]:
-        lists = model.explain(lists)
+        content = [new_items.read_features(Path(file)) for file in _files(given["explain_by"])]
+        lists = model.explain(lists, content or None)
     if given["to"] is not None:
         write_table(lists, given["to"])
         print(f"{len(lists):,} rows in {printable(str(given['to']))}")
@@ -96,6 +122,10 @@ def recommend(**given: Any) -> int:
     if len(lists) > MOST_ROWS:
         print(f"… {len(lists):,} rows in all; --to FILE writes them")
     return 0
+
+
+def _files(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _tokens(text: str | None) -> list[str] | None:

@@ -20,6 +20,7 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
+from alignrec_recbole.features.content_map import ContentMap
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.settings import MAX_LAYERS, Settings, read_settings
 
@@ -35,6 +36,7 @@ class PairwiseRecommender(GeneralRecommender):
     input_type = InputType.PAIRWISE
     settings_class: type[Settings]
     settings: Any  # of settings_class
+    new_items_refused = "it knows items by their ids alone"  # why `new_items` gives nothing
     weights: dict[str, float]
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -85,6 +87,13 @@ class PairwiseRecommender(GeneralRecommender):
         if type(self).full_sort_predict is not PairwiseRecommender.full_sort_predict:
             return None
         return self._scoring_embeddings()
+
+    def new_items(self, dataset: Any) -> ContentMap | None:
+        """How items that were not in the training are scored by their features; None: not at all.
+
+        A subclass that gives None says why in `new_items_refused`.
+        """
+        return None
 
     def train(self, mode: bool = True) -> PairwiseRecommender:
         """Switch the mode and drop the vectors cached for scoring."""

@@ -13,12 +13,13 @@ from scipy.linalg import cho_factor, cho_solve, lapack
 from torch import Tensor, nn
 
 from alignrec_recbole.errors import SettingError
+from alignrec_recbole.features.content_map import ContentMap, Rule
+from alignrec_recbole.features.content_rows import rows_and_means
 from alignrec_recbole.models._content import ContentRecommender
 from alignrec_recbole.ops.rows import row_blocks
 from alignrec_recbole.settings import Settings
 
 BLOCK_BYTES = 64 << 20  # of a block of rows of a dense items × items matrix
-SAME = 1e-6  # relative length below which a centred row is rounding: all items are the same
 
 
 class ContentRows(Settings):
@@ -30,29 +31,28 @@ class ContentRows(Settings):
 def content_rows(dataset: Any, *, centre: bool) -> np.ndarray:
     """The item features of a data set as one float32 matrix [item_num, Σ f_m].
 
-    Every set's rows are divided by their norm; with `centre` the mean row of the items that have
-    the set is subtracted and the rest divided by its norm again. Of M sets each is divided by √M,
-    so that the row of an item with all of them has length 1. Missing rows stay zero, and so do rows
-    of which only rounding is left after the mean is subtracted: constant features say nothing.
+    See `features/content_rows.py`.
     """
-    parts = []
-    for table in dataset.features.values():
-        rows = _unit(np.asarray(table.values, dtype=np.float64))
-        present = np.asarray(table.present) & rows.any(1)
-        if centre and present.any():
-            rows[present] -= rows[present].mean(0)
-            rows[np.linalg.norm(rows, axis=1) < SAME] = 0.0
-            rows = _unit(rows)
-        rows[~present] = 0.0
-        parts.append(rows / np.sqrt(len(dataset.features)))
-    return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float32)
+    return rows_and_means(_sets(dataset), centre=centre)[0]
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    largest = np.abs(rows).max(1, keepdims=True)
-    scaled = rows / np.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
-    norm = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return scaled / np.where(norm > 0, norm, 1.0)
+def content_map(
+    dataset: Any, rule: Rule, keys: ContentRows, rows: str = "", **numbers: float
+) -> ContentMap:
+    """The rule by which a model scores new items, with the means of `content_rows`.
+
+    Args:
+        rows: the name under which the rule needs the items' rows; "": it needs none.
+        numbers: of the rule, besides `centre`.
+    """
+    matrix, mean = rows_and_means(_sets(dataset), centre=keys.centre)
+    sets = {name: table.values.shape[1] for name, table in dataset.features.items()}
+    tensors = {"mean": mean, **({rows: matrix} if rows else {})}
+    return ContentMap(rule, sets, {"centre": float(keys.centre), **numbers}, tensors)
+
+
+def _sets(dataset: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(table.values, table.present) for table in dataset.features.values()]
 
 
 def gram_of(histories: sp.csr_matrix, rows: np.ndarray | None = None, weight: float = 0.0) -> Any:
@@ -132,6 +132,7 @@ class SolvedRecommender(ContentRecommender):
     """
 
     type = ModelType.TRADITIONAL
+    new_items_refused = "it solves for the weights of all items together"
     neighbours: Any
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -183,6 +183,8 @@ class ContentRecommender(PairwiseRecommender):
         interactions: R̂ [user_num, item_num], scipy CSR.
     """
 
+    new_items_refused = "it learns a part of each item's vector from interactions"
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         if not dataset.features:

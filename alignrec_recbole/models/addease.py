@@ -21,15 +21,18 @@ Cost        item_num³ + item_num² f multiplications, once, in one matrix of 4 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from alignrec_recbole.features.content_map import ContentMap
 from alignrec_recbole.models._closed_form import (
     BLOCK_BYTES,
     ContentRows,
     SolvedRecommender,
+    content_map,
     content_rows,
     ease_weights,
     gram_of,
@@ -58,6 +61,14 @@ class AddEASE(SolvedRecommender):
         weights = ease_weights(gram_of(self.histories), keys.reg_weight)
         add_content_weights(weights, rows, keys.content_reg_weight, keys.content_weight)
         self.neighbours = weights
+
+    def new_items(self, dataset: Any) -> ContentMap:
+        """The column of a new item: w B_F of its features, as an item without interactions has."""
+        keys = self.settings
+        found = content_map(dataset, "ease", keys, "left", weight=keys.content_weight)
+        inverse = ridge_inverse(found.tensors["left"], keys.content_reg_weight)
+        left = found.tensors["left"] @ inverse
+        return replace(found, tensors={**found.tensors, "left": left, "inverse": inverse})
 
 
 def add_content_weights(

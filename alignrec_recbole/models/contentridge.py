@@ -24,7 +24,13 @@ from pydantic import Field
 from recbole.utils import ModelType
 from torch import Tensor, nn
 
-from alignrec_recbole.models._closed_form import ContentRows, content_rows, ridge_inverse
+from alignrec_recbole.features.content_map import ContentMap
+from alignrec_recbole.models._closed_form import (
+    ContentRows,
+    content_map,
+    content_rows,
+    ridge_inverse,
+)
 from alignrec_recbole.models._content import ContentRecommender
 
 
@@ -55,6 +61,10 @@ class ContentRidge(ContentRecommender):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """w_u [user_num, Σ f_m] and f_i [item_num, Σ f_m]."""
         return self.users, self.items
+
+    def new_items(self, dataset: Any) -> ContentMap:
+        """The row of a new item is its vector."""
+        return content_map(dataset, "rows", self.settings)
 
     def calculate_loss(self, interaction: Any) -> Tensor:  # type: ignore[override]
         """A constant zero: there is nothing to learn."""

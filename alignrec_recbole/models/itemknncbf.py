@@ -18,9 +18,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 
+from alignrec_recbole.features.content_map import ContentMap
 from alignrec_recbole.graphs.item_item import item_knn
 from alignrec_recbole.models._closed_form import SolvedRecommender
 from alignrec_recbole.models._content import KnnSettings, ModalityFeatures
@@ -45,3 +47,15 @@ class ItemKNNCBF(SolvedRecommender):
         self.neighbours = item_knn(
             features, keys.knn_k, keys.shrink, memory_bytes=keys.knn_memory_mb << 20
         )
+
+    def new_items(self, dataset: Any) -> ContentMap:
+        """The column of a new item: its similarity with the items whose lists it enters."""
+        rows = torch.cat(list(ModalityFeatures(dataset, train=False)), 1).numpy()
+        lists, k = self.neighbours, self.settings.knn_k
+        full = np.diff(lists.indptr) == k  # any item enters a list that is not full
+        least = np.full(len(rows), -np.inf, dtype=np.float32)
+        if full.any():
+            least[full] = np.minimum.reduceat(lists.data, lists.indptr[:-1][full])
+        sets = {name: table.values.shape[1] for name, table in dataset.features.items()}
+        numbers = {"shrink": float(self.settings.shrink)}
+        return ContentMap("knn", sets, numbers, {"rows": rows, "least": least})

@@ -23,8 +23,14 @@ from typing import Any
 
 from pydantic import Field
 
+from alignrec_recbole.features.content_map import ContentMap
 from alignrec_recbole.graphs.item_item import hybrid_knn
-from alignrec_recbole.models._closed_form import ContentRows, SolvedRecommender, content_rows
+from alignrec_recbole.models._closed_form import (
+    ContentRows,
+    SolvedRecommender,
+    content_map,
+    content_rows,
+)
 from alignrec_recbole.models._content import KnnSettings
 
 
@@ -52,3 +58,9 @@ class ItemKNNHybrid(SolvedRecommender):
             keys.shrink,
             memory_bytes=keys.knn_memory_mb << 20,
         ).T.tocsr()
+
+    def new_items(self, dataset: Any) -> ContentMap:
+        """The column of a new item: its k nearest items by content."""
+        keys = self.settings
+        numbers = {"weight": keys.content_weight, "k": float(keys.knn_k)}
+        return content_map(dataset, "hybrid", keys, "rows", **numbers)

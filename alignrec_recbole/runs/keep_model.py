@@ -13,6 +13,7 @@ import torch
 from alignrec_recbole._version import __version__
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.evaluation.ranking import Ranking, block_users, user_blocks
+from alignrec_recbole.features.content_map import ContentMap
 from alignrec_recbole.features.item_order import TIE_SEED
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.runs.prepare import PreparedRun
@@ -20,6 +21,7 @@ from alignrec_recbole.runs.saved_model import (
     CARD_SUFFIX,
     FOLDER,
     SUFFIX,
+    ContentCard,
     Kind,
     ModelCard,
     SavedModel,
@@ -54,6 +56,7 @@ def keep(
     histories = _csr(train, shape)
     limit = prepared.spec.save_limit
     kind, tables, size = _tables(trainer, ranking.users, histories, limit)
+    content, refused = _content(trainer.model, train, limit)
     if not tables:
         announce(
             f"the model of {prepared.spec.model} is not stored: its {_NAMED[kind]} need "
@@ -77,6 +80,10 @@ def keep(
         config_sha256=prepared.config_hash,
         package_version=__version__,
         sha256="0" * 64,
+        content=None
+        if content is None
+        else ContentCard(rule=content.rule, sets=content.sets, numbers=content.numbers),
+        content_refused=refused,
     )
     path, card_path = _paths(prepared)
     model = SavedModel(
@@ -87,6 +94,7 @@ def keep(
         valid=_csr(valid, shape),
         ranked=ranking.users,
         tables=tables,
+        content=content,
     )
     written = write_model(path, card_path, model)
     return {"file": path.name, "sha256": written.sha256, "bytes": path.stat().st_size}
@@ -128,6 +136,21 @@ def _csr(split: Any, shape: tuple[int, int]) -> sp.csr_matrix:
     return matrix
 
 
+def _content(model: Any, dataset: Any, limit: int) -> tuple[ContentMap | None, str]:
+    """How a model scores new items, or None and why it does not."""
+    if not hasattr(model, "new_items"):
+        return None, "RecBole's models and plug-ins without `new_items` do not say how"
+    found = model.new_items(dataset)
+    if found is None:
+        return None, model.new_items_refused
+    if found.nbytes > limit:
+        why = f"what it needs of the features has {file_size(found.nbytes)}, above the limit of "
+        why += f"{file_size(limit)} (--save-limit, in Python save_limit)"
+        announce(f"new items will not be scored by this model: {why}")
+        return None, why
+    return found, ""
+
+
 def _rounded_up(size: int) -> str:
     """A limit that is enough for so many bytes, as `bytes_of` reads it.
 
@@ -157,7 +180,9 @@ def _tables(
     similarity = _similarity(model, scores, ranked, histories)
     sizes: dict[Kind, int] = {"scores": 4 * n_users * n_items}
     if similarity is not None:
-        sizes["similarity"] = 8 * similarity.nnz if sp.issparse(similarity) else similarity.nbytes
+        sizes["similarity"] = (
+            similarity.nbytes if isinstance(similarity, np.ndarray) else 8 * similarity.nnz
+        )
         if sizes["similarity"] <= limit:
             return "similarity", {"similarity": similarity}, sizes["similarity"]
     if sizes["scores"] > limit:

@@ -18,13 +18,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignrec_recbole.errors import RecordError
+from alignrec_recbole.features.content_map import NUMBERS, TENSORS, ContentMap, Rule
 from alignrec_recbole.io.files import atomic_write, sha256_file
 from alignrec_recbole.io.opening import open_input, read_bytes
 from alignrec_recbole.runs.record import RunRecord, record_folder
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 Kind = Literal["vectors", "similarity", "scores"]
 MAX_CARD_BYTES = 16 << 20
 MAX_BYTES = 16 << 30
+MAX_NEIGHBOURS = 10**9
 FOLDER = "models"  # in the output folder
 SUFFIX, CARD_SUFFIX = ".safetensors", ".json"
 FOLDER_NAMES = "model.safetensors", "config.json"  # in a folder of its own
@@ -54,7 +56,18 @@ _TYPES = {
     "ends": "I64",
     "ids": "I32",
     "numbers": "F32",
+    "means": "F64",
 }
+
+
+class ContentCard(BaseModel):
+    """How the model scores new items by their features; see `features/content_map.py`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: Rule
+    sets: Annotated[dict[Label, Count], Field(min_length=1, max_length=100)]  # name → columns
+    numbers: Metrics
 
 
 class ModelCard(BaseModel):
@@ -78,6 +91,8 @@ class ModelCard(BaseModel):
     config_sha256: Sha256
     package_version: Label
     sha256: Sha256  # of the tensors' file
+    content: ContentCard | None = None  # None: the model does not score new items
+    content_refused: Text = ""  # why not; "" in cards of earlier versions
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,7 @@ class SavedModel:
         users, items: tokens [user_num - 1] and [item_num - 1]; internal id n is token n - 1.
         train, valid: CSR bool [user_num, item_num].
         ranked: internal ids of the users of the test ranking, ascending.
+        content: how new items are scored; None: not at all.
         tables: by kind: `users` [user_num, d] and `items` [item_num, d]; `similarity`, an array or
             CSR [item_num, item_num]; `scores` [user_num, item_num]. float32.
     """
@@ -100,6 +116,7 @@ class SavedModel:
     valid: sp.csr_matrix
     ranked: np.ndarray
     tables: Mapping[str, Any]
+    content: ContentMap | None = None
 
 
 def model_paths(record: RunRecord, record_path: Path) -> tuple[Path, Path]:
@@ -139,6 +156,9 @@ def write_model(path: Path, card_path: Path, model: SavedModel) -> ModelCard:
             tensors[f"{name}.values"] = rows.data.astype(np.float32)
         else:
             tensors[f"table.{name}"] = np.ascontiguousarray(table, dtype=np.float32)
+    if model.content is not None:
+        for name, tensor in model.content.tensors.items():
+            tensors[f"content.{name}"] = np.ascontiguousarray(tensor)
     with atomic_write(path) as handle:
         handle.write(save(tensors, metadata={"format": "np"}))
     card = model.card.model_copy(update={"sha256": sha256_file(path)})
@@ -238,6 +258,10 @@ class _Tensors:
         self.used.add(name)
         return self._file.get_tensor(name)
 
+    def width(self, name: str) -> int:
+        """Columns of a matrix."""
+        return int(self._file.get_slice(name).get_shape()[1])
+
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
@@ -264,6 +288,7 @@ def _unpacked(card: ModelCard, tensors: _Tensors) -> SavedModel:
         valid=_rows(tensors, "valid", "items", (n_users, n_items)),
         ranked=ranked.astype(np.int64),
         tables=_tables(tensors, card.kind, n_users, n_items),
+        content=None if card.content is None else _content(tensors, card, n_items),
     )
     tensors.check_all_used()
     return model
@@ -281,6 +306,34 @@ def _tables(tensors: _Tensors, kind: Kind, n_users: int, n_items: int) -> dict[s
         square = tensors.get("table.similarity", "numbers", (n_items, n_items))
         return {"similarity": _finite("similarity", square)}
     return {"similarity": _rows(tensors, "similarity", "columns", (n_items, n_items), "values")}
+
+
+def _content(tensors: _Tensors, card: ModelCard, n_items: int) -> ContentMap:
+    given = card.content
+    assert given is not None
+    rule, width = given.rule, sum(given.sets.values())
+    if (rule == "rows") != (card.kind == "vectors") or card.kind == "scores":
+        raise ValueError(f"a model of kind {card.kind} has no new items by {rule}")
+    if set(given.numbers) != set(NUMBERS[rule]) or (
+        rule == "hybrid" and not 1 <= given.numbers["k"] <= MAX_NEIGHBOURS
+    ):
+        raise ValueError(f"the numbers of the rule {rule} are {given.numbers}")
+    shapes: dict[str, tuple[int, ...]] = {
+        "mean": (width,), "rows": (n_items, width), "left": (n_items, width),
+        "inverse": (width, width), "least": (n_items,),
+    }  # fmt: skip
+    found = {}
+    for name in TENSORS[rule]:
+        kind = "means" if name == "mean" else "numbers"
+        tensor = tensors.get(f"content.{name}", kind, shapes[name])
+        if name != "least":
+            _finite(f"content.{name}", tensor)
+        elif np.isnan(tensor).any():
+            raise ValueError("content.least holds NaN")
+        found[name] = tensor
+    if rule == "rows" and tensors.width("table.items") != width:
+        raise ValueError(f"vectors of another length than the {width} features")
+    return ContentMap(rule, dict(given.sets), dict(given.numbers), found)
 
 
 def _finite(name: str, table: np.ndarray) -> np.ndarray:

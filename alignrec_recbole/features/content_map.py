@@ -1,0 +1,91 @@
+"""From the features of items that were not in the training to what a model scores them by.
+
+A model that can score such items gives a `ContentMap`, which is stored with it. Each new item is
+treated as if it alone were added to the items of the training, without an interaction:
+
+    rows    its row of length 1 is its vector                               (ContentRidge)
+    knn     column: ⟨f_i, f⟩ / (‖f_i‖ ‖f‖ + h) of every item i whose list the item would enter
+                                                                            (ItemKNNCBF)
+    ease    column: w · f_iᵀ M f / (1 − fᵀ M f)                             (AddEASE)
+    hybrid  column: the k largest of w · max(⟨f_i, f⟩, 0)                   (ItemKNNHybrid)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+
+from alignrec_recbole.features.content_rows import further_rows
+
+Rule = Literal["rows", "knn", "ease", "hybrid"]
+ROUNDING = 1e-6  # relative: products in another order differ by less
+TENSORS: dict[Rule, tuple[str, ...]] = {
+    "rows": ("mean",),
+    "knn": ("rows", "least"),
+    "ease": ("mean", "left", "inverse"),
+    "hybrid": ("mean", "rows"),
+}
+NUMBERS: dict[Rule, tuple[str, ...]] = {
+    "rows": ("centre",),
+    "knn": ("shrink",),
+    "ease": ("centre", "weight"),
+    "hybrid": ("centre", "weight", "k"),
+}
+
+
+@dataclass(frozen=True)
+class ContentMap:
+    """What a model needs to score new items.
+
+    Attributes:
+        rule: see above.
+        sets: name of each feature set and its columns f_m, in the order of the model.
+        numbers: by rule: centre (0 or 1), shrink h, weight w, k.
+        tensors: by rule: rows and left [item_num, Σ f_m], inverse M [Σ f_m, Σ f_m] and least
+            [item_num] (the smallest similarity in an item's list), float32; mean [Σ f_m], float64.
+    """
+
+    rule: Rule
+    sets: dict[str, int]
+    numbers: dict[str, float]
+    tensors: dict[str, np.ndarray] = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def vectors(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors of new items [n, d] from features [n, f_m] per set; rule `rows`."""
+        return self._rows(features)
+
+    def columns(self, features: Sequence[np.ndarray]) -> sp.csr_matrix:
+        """Columns of W of new items, CSR [item_num, n]; every rule but `rows`."""
+        if self.rule == "knn":
+            return self._knn(np.concatenate(features, axis=1).astype(np.float32))
+        rows = self._rows(features)
+        weight = self.numbers["weight"]
+        if self.rule == "ease":
+            own = np.einsum("ij,ij->i", rows @ self.tensors["inverse"], rows, dtype=np.float64)
+            right = (rows / (1 - own)[:, None]).astype(np.float32)
+            return sp.csr_matrix((weight * (self.tensors["left"] @ right.T)).astype(np.float32))
+        similar = weight * np.maximum(self.tensors["rows"] @ rows.T, 0)
+        k = min(int(self.numbers["k"]), len(similar))
+        smallest = np.partition(similar, len(similar) - k, axis=0)[len(similar) - k]
+        return sp.csr_matrix(np.where(similar >= smallest, similar, 0).astype(np.float32))
+
+    def _rows(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        return further_rows(features, self.tensors["mean"], centre=bool(self.numbers["centre"]))
+
+    def _knn(self, new: np.ndarray) -> sp.csr_matrix:
+        rows, least = self.tensors["rows"], self.tensors["least"]
+        norms, norm = np.linalg.norm(rows, axis=1), np.linalg.norm(new, axis=1)
+        lengths = np.outer(norms, norm) + np.float32(self.numbers["shrink"])
+        similar = rows @ new.T / np.where(lengths > 0, lengths, 1)  # a zero row enters no list
+        enters = similar >= (least - ROUNDING * np.abs(least))[:, None]
+        enters &= np.outer(norms > 0, norm > 0)
+        return sp.csr_matrix(np.where(enters, similar, 0).astype(np.float32))
