@@ -12,6 +12,7 @@ from alignrec_recbole.data.dataset_paths import (
 )
 from alignrec_recbole.encoders.lookup import check_feature_name
 from alignrec_recbole.encoders.registry import ENCODERS
+from alignrec_recbole.engines import DEFAULT, check_engine
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.features.published import GROUPS, expanded
 from alignrec_recbole.io.files import inside
@@ -48,6 +49,7 @@ def check_names(options: RunOptions) -> None:
     check_protocols(options.protocol)
     _check_use(options)
     check_trackers(options.track)
+    check_engine(options.engine, options.jobs)
     for model in models_to_train(options):
         resolve(model)
     inside(options.output, options.dataset)
@@ -72,6 +74,7 @@ def _check_use(options: RunOptions) -> None:
         "--seeds": (options.seeds, USE_SEEDS),
         "--epochs": (options.epochs, USE_SEEDS),
         "--track": (options.track, TRACKED),
+        "--engine": (options.engine if options.engine != DEFAULT else None, ("full",)),
     }
     for option, (value, users) in given.items():
         if value not in (None, ()) and not set(users) & set(options.protocol):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from alignrec_recbole.cli._overrides import Pair
 from alignrec_recbole.data.rekeyed_names import rekeyed_name
 from alignrec_recbole.data.split_names import DEFAULT_SEED, DEFAULT_SPLIT, Numbering
+from alignrec_recbole.engines import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class RunOptions:
     download: bool
     mirror: str | None
     track: tuple[str, ...] = ()
+    engine: str = DEFAULT
     rekey: int | None = None
 
     def named(self) -> RunOptions:

@@ -17,6 +17,7 @@ import cloup
 from click.shell_completion import CompletionItem
 
 from alignrec_recbole.data.split_names import DEFAULT_SEED, DEFAULT_SPLIT, METHODS, NUMBERINGS
+from alignrec_recbole.engines import DEFAULT, ENGINES
 from alignrec_recbole.errors import printable
 
 
@@ -360,6 +361,18 @@ def jobs(help_text: str) -> Callable[[Any], Any]:
         metavar="N|auto",
         help=f"{help_text} auto follows the data's size and the free cores and memory.  "
         "[default: auto]",
+    )
+
+
+def engine() -> Callable[[Any], Any]:
+    """--engine."""
+    return option(
+        "--engine",
+        type=Text("engine", str, lambda: ENGINES),
+        default=DEFAULT,
+        metavar="NAME[:ADDRESS]",
+        help="Where they run: local; dask, with the ADDRESS of a scheduler, else one of its own; "
+        "or slurm.  [default: local]",
     )
 
 

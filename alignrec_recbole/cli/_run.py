@@ -13,7 +13,8 @@ from alignrec_recbole.cli._command import as_typed, given_arguments, without_opt
 from alignrec_recbole.cli._jobs import Job, make_jobs
 from alignrec_recbole.cli._overrides import nested
 from alignrec_recbole.data.dataset_paths import find_dataset
-from alignrec_recbole.errors import Interrupted, RecordError
+from alignrec_recbole.engines import DEFAULT, open_engine
+from alignrec_recbole.errors import Interrupted, RecordError, printable
 from alignrec_recbole.features.published import default_features
 from alignrec_recbole.protocols import READ_LISTS
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
@@ -26,6 +27,7 @@ from alignrec_recbole.runs.prepare import delete_checkpoint
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime.sizes import file_size
+from alignrec_recbole.runtime.stop_signals import stop_on_signal
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
@@ -78,13 +80,17 @@ def _runs(options: RunOptions, jobs: Sequence[Job]) -> Iterator[Runs]:
     """What makes the runs of protocol full, which has begun with those that are known already."""
     first = [spec for job in jobs for spec in _first_specs(options, job)]
     several = len(first) > 1
+    elsewhere = options.engine != DEFAULT
     at_once = (options.jobs or choose_jobs(first, options.overwrite)) if several else 1
-    if min(at_once, len(first)) < 2:
+    if min(at_once, len(first)) < 2 and not elsewhere:
         yield OneByOne(options.overwrite)
         return
     if options.progress:
-        print(f"{len(first)} runs, {at_once} at a time (--jobs)", file=sys.stderr)
-    with AtOnce(at_once, options.overwrite) as runs:
+        where = f"by {options.engine}" if elsewhere else f"{at_once} at a time (--jobs)"
+        print(printable(f"{len(first)} runs, {where}"), file=sys.stderr)
+    engine = open_engine(options.engine, at_once)
+    with stop_on_signal(engine.stop, "stopping after the running epochs"), engine:
+        runs = AtOnce(engine, options.overwrite)
         for spec in first:
             runs.ask(spec)
         yield runs

@@ -26,7 +26,7 @@ REQUIRED = {  # what training needs: distribution → import name
     "pydantic": "pydantic",
     "matplotlib": "matplotlib",
 }
-EXTRAS = {"parquet": ("pyarrow",), "ann": ("faiss",)}  # beside those of the encoders
+EXTRAS = {"parquet": ("pyarrow",), "ann": ("faiss",)}  # beside those of encoders and engines
 
 
 @_options.verb(examples=("doctor", "doctor --data-path data"))
@@ -151,8 +151,10 @@ def thread_lines() -> list[str]:
 def extras() -> list[str]:
     """Extras, each with its install line if something is missing."""
     from alignrec_recbole.encoders.registry import ENCODERS
+    from alignrec_recbole.engines import ENGINES
 
-    found = {entry.extra: entry.packages for entry in ENCODERS.values() if entry.extra} | EXTRAS
+    entries: list[Any] = [*ENCODERS.values(), *ENGINES.values()]
+    found = {entry.extra: entry.packages for entry in entries if entry.extra} | EXTRAS
     lines = []
     for extra, modules in found.items():
         missing = [name for name in modules if not _present(name)]

@@ -151,6 +151,7 @@ from alignrec_recbole.tracking import TRACKERS
 @cloup.option_group(
     "Execution",
     _options.jobs("Runs at a time: 1 to N processes, or auto."),
+    _options.engine(),
     option(
         "--track",
         type=Text("names", _options.names, lambda: TRACKERS),

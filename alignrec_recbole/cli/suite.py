@@ -10,6 +10,7 @@ import cloup
 
 from alignrec_recbole.cli import _names, _options
 from alignrec_recbole.cli._options import option
+from alignrec_recbole.engines import check_engine
 from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.io.names import check_name
 
@@ -41,6 +42,7 @@ from alignrec_recbole.io.names import check_name
 @cloup.option_group(
     "Execution",
     _options.jobs("Processes at a time: N, or auto."),
+    _options.engine(),
     option("--list", "list_only", is_flag=True, help="Only list what is finished and missing."),
     option("--overwrite", is_flag=True, help="Run finished cells again."),
     _options.device(),
@@ -63,6 +65,7 @@ def suite(name: str | None, named: str | None, **given: Any) -> int:
 def _run(name: str, list_only: bool, given: dict[str, Any]) -> int:
     from alignrec_recbole.suites.schema import read_suite
 
+    check_engine(given["engine"], given["jobs"])
     suite = read_suite(name)  # before the scheduler, which imports more
     from alignrec_recbole.suites.scheduler import Scheduler, SuiteOptions
 

@@ -1,11 +1,8 @@
-"""The hidden verb `suite-cell`: one cell of a suite, as `suites.scheduler` starts it."""
+"""The hidden verb `suite-cell`: one cell of a suite, as `suites.scheduler` orders it."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import threading
 import time
 import traceback
 from pathlib import Path
@@ -13,40 +10,27 @@ from typing import Any
 
 import cloup
 
+from alignrec_recbole.cli._child import give_answer, read_order
+
 
 @cloup.command(name="suite-cell", hidden=True)
 def suite_cell() -> int:
-    """Run the cell that a line of JSON on standard input describes, and write its status.
-
-    Standard input stays open while the parent lives: without it, nobody would read the result.
-    """
+    """Run the command line of a line of JSON on standard input, and answer with its status."""
     from alignrec_recbole.errors import Interrupted
-    from alignrec_recbole.suites.scheduler import EXIT_INTERRUPTED, EXIT_RECORDED, SHOWN_ERROR
-    from alignrec_recbole.suites.schema import Cell
-    from alignrec_recbole.suites.status import CellStatus, write_status
+    from alignrec_recbole.suites.scheduler import SHOWN_ERROR
 
-    order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    cell = Cell.model_validate(order["cell"])
-    sys.argv = ["run_benchmark.py", *order["arguments"]]  # the command that records name
+    order = read_order()
+    arguments = [*order["arguments"], f"--output={order['output']}", *order["last"]]
+    sys.argv = ["run_benchmark.py", *arguments]  # the command that records name
     started = time.perf_counter()
     try:
-        found: dict[str, Any] = {"status": "finished", "records": _records(order["arguments"])}
+        found: dict[str, Any] = {"status": "finished", "records": _records(arguments)}
     except (Interrupted, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
+        return give_answer({"interrupted": True})
     except (Exception, SystemExit):
         traceback.print_exc()
         found = {"status": "failed", "error": traceback.format_exc()[-SHOWN_ERROR:]}
-    write_status(
-        Path(order["status"]),
-        CellStatus(
-            name=cell.name,
-            arguments=cell.arguments,
-            seconds=time.perf_counter() - started,
-            **found,
-        ),
-    )
-    return EXIT_RECORDED if found["status"] == "failed" else 0
+    return give_answer({**found, "seconds": time.perf_counter() - started})
 
 
 def _records(arguments: list[str]) -> list[Any]:
@@ -59,9 +43,3 @@ def _records(arguments: list[str]) -> list[Any]:
     options = parse(arguments)
     _names.check(options)
     return [key_of(Run(Path(), record)) for record in _run.run_cell(options)]
-
-
-def _end_with_parent() -> None:
-    """Standard input closes when the parent ends, even if it was killed."""
-    sys.stdin.read()
-    os._exit(1)

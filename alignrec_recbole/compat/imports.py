@@ -46,19 +46,36 @@ def patch_ray(recbole: Any) -> bool:
 
     ray 2.6.3 needs pkg_resources (not in setuptools 81) and np.bool8 (not in numpy 2), and has no
     wheel for Python 3.12. Stubs replace it only if it cannot be imported. RecBole #1518, #1820.
+
+    A ray that the program has started stays: where it has no ray.tune, which needs more packages
+    than ray itself, only ray.tune is a stub.
     """
     if "recbole.quick_start.quick_start" in sys.modules:
         return False
     if works(lambda: importlib.import_module("ray.tune")):
         return False
+    tune = types.ModuleType("ray.tune")
+    tune.report = lambda **metrics: None  # type: ignore[attr-defined]
+    started = sys.modules.get("ray")
+    if started is not None and _is_initialized(started):
+        started.tune = tune  # type: ignore[attr-defined]
+        sys.modules["ray.tune"] = tune
+        return True
     for name in [n for n in sys.modules if n == "ray" or n.startswith("ray.")]:
         del sys.modules[name]
-    ray, tune = types.ModuleType("ray"), types.ModuleType("ray.tune")
-    tune.report = lambda **metrics: None  # type: ignore[attr-defined]
+    ray = types.ModuleType("ray")
     ray.tune = tune  # type: ignore[attr-defined]
     ray.__path__ = []  # type: ignore[attr-defined]
     sys.modules.update({"ray": ray, "ray.tune": tune})
     return True
+
+
+def _is_initialized(ray: Any) -> bool:
+    """Whether a program computes with ray; False for what is left of an import that failed."""
+    try:
+        return bool(ray.is_initialized())
+    except Exception:
+        return False
 
 
 METRICS = "recbole.evaluator.metrics"

@@ -1,21 +1,14 @@
 """Several runs at once, each in a process of its own; or one after the other in this one.
 
-What is printed, and the order of the records, do not depend on which. A child process gets its run
-as one line of JSON, shows what it does on standard error, which is passed on line by line with the
-run's name, and answers with its record.
+What is printed, and the order of the records, do not depend on which. An engine decides where the
+processes run; each gets its run as JSON, shows what it does line by line, and answers with its
+record.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -23,6 +16,9 @@ from pydantic import TypeAdapter
 from recbole.utils import ModelType
 
 from alignrec_recbole import errors
+from alignrec_recbole.engines.base import Answer, Engine, Work
+from alignrec_recbole.engines.child import STOPPED
+from alignrec_recbole.engines.gpus import visible_gpus
 from alignrec_recbole.errors import AlignRecError, Interrupted, printable
 from alignrec_recbole.runs import provenance
 from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
@@ -32,8 +28,7 @@ from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import threads
 from alignrec_recbole.training import memory_estimate
 
-CHILD = ("-m", "alignrec_recbole", "run-spec")  # arguments of Python that run one specification
-ANSWER = "answer: "  # begins the line of standard output that holds the result
+VERB = "run-spec"  # the hidden verb that makes one run
 WORTH_A_PROCESS = 1_000_000  # training pairs in all epochs; below, starting a process takes longer
 SPECS = TypeAdapter(RunSpec)
 
@@ -63,42 +58,21 @@ class OneByOne:
 
 
 class AtOnce:
-    """Makes runs in child processes, `jobs` at a time.
+    """Makes runs by an engine, several at a time.
 
-    The first Ctrl-C or SIGTERM lets every run finish its epoch and save its state, the second ends
-    them at once. When a run fails, the others save their state and stop too.
+    When a run fails, the others save their state and stop too, as the engine is left.
     """
 
-    def __init__(self, jobs: int, overwrite: bool) -> None:
-        self.jobs, self.overwrite = jobs, overwrite
-        self._cores = max(1, threads.free_cores() // jobs)
-        self._asked: dict[bytes, Future[RunRecord]] = {}
-        self._children: set[subprocess.Popen[str]] = set()
-        self._lock = threading.Lock()
-        self._stops = 0
-
-    def __enter__(self) -> AtOnce:
-        self._pool = ThreadPoolExecutor(self.jobs)
-        self._handlers: dict[int, Any] = {}
-        with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        try:
-            if kind is not None and not self._stops:
-                self._stop()
-            self._pool.shutdown(cancel_futures=True)
-        finally:
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+    def __init__(self, engine: Engine, overwrite: bool) -> None:
+        self.engine, self.overwrite = engine, overwrite
+        self._asked: dict[bytes, Future[Answer]] = {}
+        self._bytes: dict[str, int] = {}
 
     def ask(self, spec: RunSpec) -> None:
-        """Begin the run as soon as one of the `jobs` is free."""
+        """Begin the run as soon as the engine has a place for it."""
         key = SPECS.dump_json(spec)
         if key not in self._asked:
-            self._asked[key] = self._pool.submit(self._run, spec)
+            self._asked[key] = self.engine.submit(self._work(spec))
 
     def record(self, spec: RunSpec) -> RunRecord:
         """Wait for the record of a run.
@@ -109,89 +83,24 @@ class AtOnce:
         """
         self.ask(spec)
         try:
-            return self._asked[SPECS.dump_json(spec)].result()
+            return result_of(self._asked[SPECS.dump_json(spec)].result())
         except CancelledError:
-            raise Interrupted(_STOPPED) from None
+            raise Interrupted(STOPPED) from None
 
-    def _on_signal(self, number: int, frame: Any) -> None:
-        again = self._stops > 0
-        self._stop()
-        if again:
-            raise KeyboardInterrupt
-        print("\nstopping after the running epochs; press again to stop at once", file=sys.stderr)
-
-    def _stop(self) -> None:
-        self._stops += 1
-        for child in list(self._children):
-            child.send_signal(signal.SIGTERM)
-
-    def _run(self, spec: RunSpec) -> RunRecord:
-        if self._stops:
-            raise Interrupted(_STOPPED)
+    def _work(self, spec: RunSpec) -> Work:
         order = {
             "spec": SPECS.dump_python(spec, mode="json"),
             "overwrite": self.overwrite,
             "command": provenance.command(),
         }
-        child = subprocess.Popen(
-            [sys.executable, *CHILD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={
-                **os.environ,
-                threads.SHARE: str(self._cores),
-                "PYTHONPATH": os.pathsep.join(sys.path),
-            },
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,  # a Ctrl-C reaches this process, which passes it on once
-        )
-        self._children.add(child)
-        try:
-            return self._answer(child, spec, order)
-        finally:
-            self._children.discard(child)
-            child.kill()
-            child.wait()
+        size = self._needed_bytes(spec) if self.engine.places_by_size else 0
+        return Work(name_of(spec), VERB, order, output=spec.output, bytes=size, device=spec.device)
 
-    def _answer(
-        self, child: subprocess.Popen[str], spec: RunSpec, order: dict[str, Any]
-    ) -> RunRecord:
-        assert child.stdin
-        assert child.stdout
-        if self._stops:
-            raise Interrupted(_STOPPED)
-        shower = threading.Thread(target=self._show, args=(child, name_of(spec)), daemon=True)
-        shower.start()
-        with contextlib.suppress(BrokenPipeError):  # it died before: see its exit status
-            child.stdin.write(json.dumps(order) + "\n")
-            child.stdin.flush()  # and stays open: the child ends when it closes
-        answers = [line for line in child.stdout if line.startswith(ANSWER)]
-        code = child.wait()
-        shower.join()
-        if not answers:
-            if self._stops:
-                raise Interrupted(_STOPPED)
-            raise AlignRecError(
-                f"The run {name_of(spec)} ended without a result.",
-                found=signal.Signals(-code).name if code < 0 else f"exit status {code}",
-                hint="what it printed is above; --jobs 1 runs one after the other",
-            )
-        return result_of(json.loads(answers[-1].removeprefix(ANSWER)))
-
-    def _show(self, child: subprocess.Popen[str], name: str) -> None:
-        assert child.stderr
-        for line in child.stderr:
-            if line.strip():
-                with self._lock:
-                    print(f"[{name}] {printable(line.rstrip())}", file=sys.stderr, flush=True)
-
-
-_STOPPED = (
-    "Interrupted: runs that had begun have saved their state; run the same command to resume."
-)
+    def _needed_bytes(self, spec: RunSpec) -> int:
+        key = repr((spec.model, spec.overrides))
+        if key not in self._bytes:
+            self._bytes[key] = needed_bytes(spec)
+        return self._bytes[key]
 
 
 def name_of(spec: RunSpec) -> str:
@@ -226,7 +135,7 @@ def result_of(answer: dict[str, Any]) -> RunRecord:
     if "record" in answer:
         return RunRecord.model_validate(answer["record"])
     if "interrupted" in answer:
-        raise Interrupted(_STOPPED)
+        raise Interrupted(STOPPED)
     kind = getattr(errors, answer["error"], AlignRecError)
     raise kind(answer["problem"], **answer["parts"])
 
@@ -235,7 +144,7 @@ def choose_jobs(specs: Sequence[RunSpec], overwrite: bool) -> int:
     """How many runs are made at once: as many as cores and memory allow, if processes pay.
 
     The number follows the sizes of the data, what is free now and which runs are already finished;
-    no result depends on it. On a GPU, and where anything is refused, one after the other.
+    no result depends on it. With GPUs, one on each; where anything is refused, one by one.
     """
     free = threads.free_cores()
     firsts = list({spec.model: spec for spec in reversed(specs)}.values())
@@ -254,14 +163,26 @@ def choose_jobs(specs: Sequence[RunSpec], overwrite: bool) -> int:
         finished = run.record_path.is_file() and not overwrite
         if not finished and _pairs(run) >= WORTH_A_PROCESS:
             pending.append(run)
-    if len(pending) < 2 or any(str(run.config["device"]) != "cpu" for run in pending):
+    if len(pending) < 2:
         return 1
+    if any(str(run.config["device"]) != "cpu" for run in pending):
+        shared = firsts[0].device in ("auto", "cuda")
+        return max(1, min(len(pending), len(visible_gpus()))) if shared else 1
     numbers = max(run.data.numbers for run in pending)
     batch = max(run.config["train_batch_size"] for run in pending)
     given = max(run.config["threads"] or 0 for run in pending) or None
     per_run = given or threads.threads_of_environment() or threads.threads_by_size(numbers)
     by_memory = memory_estimate.available_bytes() // memory_estimate.run_bytes(numbers, batch)
     return max(1, min(len(pending), free // per_run, by_memory))
+
+
+def needed_bytes(spec: RunSpec) -> int:
+    """The memory that a run will need; 0 where anything is refused, which the run itself says."""
+    try:
+        run = prepare_run(spec)
+    except AlignRecError:
+        return 0
+    return memory_estimate.run_bytes(run.data.numbers, run.config["train_batch_size"])
 
 
 def _pairs(run: PreparedRun) -> int:

@@ -11,6 +11,7 @@ from recbole.utils import ModelType
 from alignrec_recbole.errors import DataError, Interrupted, RecordError, SettingError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.runs import continuation, identity, keep_model, provenance
+from alignrec_recbole.runs.exclusive import one_at_a_time
 from alignrec_recbole.runs.lists import LIST_LENGTH, write_user_values
 from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
 from alignrec_recbole.runs.record import RunRecord, write_record
@@ -44,10 +45,21 @@ def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
     prepared = prepare_run(spec)
     if record := identity.finished_record(prepared, overwrite):
         return _same_modalities(record, prepared)
-    if overwrite:
-        prepared.state_path.unlink(missing_ok=True)
     _check_grid_point(prepared)
     _check_writable(prepared.record_path.parent)
+    with one_at_a_time(prepared.record_path) as waited:
+        if waited and (record := identity.finished_record(prepared, overwrite=False)):
+            return _same_modalities(record, prepared)
+        return _run_alone(prepared, stopwatch, name, overwrite, command)
+
+
+def _run_alone(
+    prepared: PreparedRun, stopwatch: Stopwatch, name: str, overwrite: bool, command: str | None
+) -> RunRecord:
+    """Make a run that no other process makes now."""
+    spec = prepared.spec
+    if overwrite:
+        prepared.state_path.unlink(missing_ok=True)
     if spec.save:
         keep_model.check_place(prepared)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.encoders.lookup import find_file
+from alignrec_recbole.engines.gpus import visible_gpus
 from alignrec_recbole.errors import AlignRecError
 from alignrec_recbole.io.mapped_arrays import open_array
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
@@ -30,27 +31,56 @@ def choose_jobs(
     output: Path,
     device: str,
 ) -> int:
-    """As many as the free cores and memory allow for the largest cell; one on a GPU.
+    """As many as the free cores and memory allow for the largest cell; one per GPU where these are.
 
     Every data set is read once for its size. Results do not depend on the number.
     """
-    if len(cells) < 2 or choose_device(device) != "cpu":
+    if len(cells) < 2:
         return 1
-    numbers, read = 0, {}
+    if choose_device(device) != "cpu":
+        shared = device in ("auto", "cuda")
+        return max(1, min(len(cells), len(visible_gpus()))) if shared else 1
+    sizes = _sizes(cells, data_path, features_path, output, device)
+    numbers = max(sizes, default=0)
+    per_cell = threads.threads_of_environment() or threads.threads_by_size(numbers)
+    by_memory = memory_estimate.available_bytes() // memory_estimate.run_bytes(numbers, BATCH_SIZE)
+    return max(1, min(len(cells), threads.free_cores() // per_cell, by_memory))
+
+
+def needed_bytes(
+    cells: Sequence[Cell],
+    *,
+    data_path: Path | None,
+    features_path: Path | None,
+    output: Path,
+    device: str,
+) -> list[int]:
+    """The memory that each cell will need; that of a process where its data cannot be read."""
+    sizes = _sizes(cells, data_path, features_path, output, device)
+    return [memory_estimate.run_bytes(numbers, BATCH_SIZE) for numbers in sizes]
+
+
+def _sizes(
+    cells: Sequence[Cell],
+    data_path: Path | None,
+    features_path: Path | None,
+    output: Path,
+    device: str,
+) -> list[int]:
+    """Numbers in the tables of each cell; 0 where its data cannot be read."""
+    read = {}
     for dataset in {cell.dataset for cell in cells}:
         spec = DataSpec(dataset, data_path=data_path, output=output, device=device)
         try:
             read[dataset] = prepare_data(spec)
         except AlignRecError:  # its cells will say what is wrong
             continue
-    for cell in cells:
-        if cell.dataset in read:
-            data = read[cell.dataset]
-            columns = _columns(cell, data_path, features_path)
-            numbers = max(numbers, data.numbers + data.data["items"] * columns)
-    per_cell = threads.threads_of_environment() or threads.threads_by_size(numbers)
-    by_memory = memory_estimate.available_bytes() // memory_estimate.run_bytes(numbers, BATCH_SIZE)
-    return max(1, min(len(cells), threads.free_cores() // per_cell, by_memory))
+    return [
+        data.numbers + data.data["items"] * _columns(cell, data_path, features_path)
+        if (data := read.get(cell.dataset))
+        else 0
+        for cell in cells
+    ]
 
 
 def _columns(cell: Cell, data_path: Path | None, features_path: Path | None) -> int:

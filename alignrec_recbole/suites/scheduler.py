@@ -7,36 +7,30 @@ its last saved epoch. A failed cell is recorded with its traceback; the others s
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
-import os
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.encoders.lookup import find_file
-from alignrec_recbole.errors import AlignRecError, RecordError
+from alignrec_recbole.engines import DEFAULT, open_engine
+from alignrec_recbole.engines.base import Answer, CellDied, Engine, Work
+from alignrec_recbole.errors import AlignRecError, Interrupted, RecordError
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.runs.record import Run, read_runs
-from alignrec_recbole.runtime.threads import SHARE, free_cores
-from alignrec_recbole.suites.job_count import choose_jobs
+from alignrec_recbole.runtime.stop_signals import stop_on_signal
+from alignrec_recbole.suites.job_count import choose_jobs, needed_bytes
 from alignrec_recbole.suites.schema import AFTER_TRAINING, ALWAYS_RERUN, Cell, Suite
 from alignrec_recbole.suites.status import CellStatus, Key, is_status_name, read_cell, write_status
 
-CHILD = ("-m", "alignrec_recbole", "suite-cell")  # arguments of Python that run one cell
-EXIT_RECORDED = 3  # exit status of a child that has recorded its own failure
-EXIT_INTERRUPTED = 130
+VERB = "suite-cell"  # the hidden verb that runs one cell
 SHOWN_ERROR = 12_000  # last characters of a cell's output that its status holds
 
 
@@ -47,12 +41,14 @@ class SuiteOptions:
     Attributes:
         name: folder of the statuses under `<output>/suites`.
         jobs: processes at a time; None: as many as cores and memory allow.
+        engine: where the cells run, as `engines.open_engine` takes it.
         overwrite: whether finished cells run again.
     """
 
     name: str
     output: Path
     jobs: int | None = 1
+    engine: str = DEFAULT
     data_path: Path | None = None
     features_path: Path | None = None
     device: str = "auto"
@@ -67,7 +63,6 @@ class Scheduler:
         self.suite, self.options = suite, options
         self.folder = options.output / "suites" / options.name
         self._sha256 = functools.cache(sha256_file)  # many cells share their files
-        self._cores = 1  # of a cell; more where fewer run at once
 
     def pending(self) -> list[Cell]:
         """The cells to run: all with `overwrite`, else those that are not complete."""
@@ -88,36 +83,57 @@ class Scheduler:
 
     def run(self, pending: Sequence[Cell]) -> bool:
         """Run the cells; returns whether it was interrupted."""
-        options, stop = self.options, threading.Event()
+        options, interrupted = self.options, False
         todo = self._reset_status(pending)
-        jobs = options.jobs or choose_jobs(
-            todo,
-            data_path=options.data_path,
-            features_path=options.features_path,
-            output=options.output,
-            device=options.device,
-        )
-        self._cores = max(1, free_cores() // jobs)
-        with (
-            tqdm(
-                total=len(todo), desc=options.name, unit="cell", disable=not options.progress
-            ) as bar,
-            ThreadPoolExecutor(jobs) as pool,
-        ):
-
-            def work(cell: Cell) -> None:
-                if not stop.is_set():
-                    self._run_in_process(cell)
-                    bar.update()
-
-            try:
+        places: dict[str, Any] = {
+            "data_path": options.data_path,
+            "features_path": options.features_path,
+            "output": options.output,
+            "device": options.device,
+        }
+        jobs = options.jobs or choose_jobs(todo, **places)
+        bar = tqdm(total=len(todo), desc=options.name, unit="cell", disable=not options.progress)
+        engine = open_engine(options.engine, jobs)
+        sizes = needed_bytes(todo, **places) if engine.places_by_size else [0] * len(todo)
+        needed = dict(zip([cell.stem for cell in todo], sizes, strict=True))
+        try:
+            with stop_on_signal(engine.stop, "stopping after the running epochs"), bar, engine:
                 for after in (False, True):
                     cells = [cell for cell in todo if (cell.protocol in AFTER_TRAINING) == after]
-                    list(pool.map(work, cells))
-            except KeyboardInterrupt:  # the processes get the signal too, save their state and end
-                stop.set()
-                print("\nstopping; the same command continues", file=sys.stderr)
-        return stop.is_set()
+                    for outcome in self._run_cells(engine, cells, needed):
+                        interrupted |= not outcome
+                        bar.update()
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted:
+            print("\nstopped; the same command continues", file=sys.stderr)
+        return interrupted
+
+    def _run_cells(
+        self, engine: Engine, cells: Sequence[Cell], needed: dict[str, int]
+    ) -> Iterator[bool]:
+        """Run cells and note their outcomes; of each, whether it has one."""
+        futures = {engine.submit(self._work(cell, needed[cell.stem])): cell for cell in cells}
+        for future in as_completed(futures):
+            found = self._outcome(futures[future], future)
+            if found is not None:
+                write_status(self._status_path(futures[future]), found)
+            yield found is not None
+
+    def _outcome(self, cell: Cell, future: Future[Answer]) -> CellStatus | None:
+        """The status of a cell that has ended; None if it was interrupted."""
+        named: dict[str, Any] = {"name": cell.name, "arguments": cell.arguments}
+        try:
+            answer = future.result()
+        except (Interrupted, CancelledError):
+            return None
+        except CellDied as error:
+            reason = f"{error.printed[-SHOWN_ERROR:]}\nthe process ended: {error.found}"
+            return CellStatus(**named, status="failed", error=reason, seconds=error.seconds)
+        except AlignRecError as error:  # of the engine
+            reason = f"{type(error).__name__}: {error}"
+            return CellStatus(**named, status="failed", error=reason)
+        return None if "interrupted" in answer else CellStatus(**named, **answer)
 
     def _status_path(self, cell: Cell) -> Path:
         return self.folder / f"{cell.stem}.json"
@@ -177,59 +193,25 @@ class Scheduler:
         files |= {path: digest for path, digest in features.items() if path}  # others are encoded
         return all(path.is_file() and self._sha256(path) == h for path, h in files.items())
 
-    def _arguments(self, cell: Cell) -> list[str]:
+    def _work(self, cell: Cell, needed: int) -> Work:
+        """A cell as an engine takes it; the command line has its options in this order."""
         options = self.options
-        given = {
-            "--data-path": options.data_path,
-            "--features-path": options.features_path,
-            "--output": options.output,
-            "--device": options.device,
-        }
-        arguments = cell.arguments + [f"{k}={v}" for k, v in given.items() if v is not None]
-        return [*arguments, "--quiet", *(["--overwrite"] if options.overwrite else [])]
-
-    def _run_in_process(self, cell: Cell) -> None:
-        """Run a cell with its share of the cores; a process that dies is a failed cell."""
-        path, log = self._status_path(cell), self.folder / f"{cell.stem}.log"
-        order = {
-            "cell": cell.model_dump(),
-            "arguments": self._arguments(cell),
-            "status": str(path),
-        }
-        started = time.perf_counter()
-        if log.is_symlink():  # opening it would write to another file
-            log.unlink()
-        with log.open("w", encoding="utf-8") as handle:
-            child = subprocess.Popen(
-                [sys.executable, *CHILD],
-                stdin=subprocess.PIPE,
-                stdout=handle,
-                stderr=subprocess.STDOUT,
-                env={
-                    SHARE: str(self._cores),
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(sys.path),
-                },
-                text=True,
-            )
-            assert child.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # it died before: see its exit status
-                child.stdin.write(json.dumps(order) + "\n")
-                child.stdin.flush()  # and stays open: the child ends when it closes
-            code = child.wait()
-        if code not in (0, EXIT_RECORDED, EXIT_INTERRUPTED):
-            reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            tail = log.read_text("utf-8", errors="replace")[-SHOWN_ERROR:]
-            write_status(
-                path,
-                CellStatus(
-                    name=cell.name,
-                    arguments=cell.arguments,
-                    status="failed",
-                    error=f"{tail}\nthe process ended: {reason}",
-                    seconds=time.perf_counter() - started,
-                ),
-            )
+        places = {"--data-path": options.data_path, "--features-path": options.features_path}
+        given = [f"{name}={value}" for name, value in places.items() if value is not None]
+        last = [f"--device={options.device}", "--quiet"]
+        return Work(
+            name=cell.name,
+            verb=VERB,
+            order={
+                "arguments": [*cell.arguments, *given],
+                "last": [*last, *(["--overwrite"] if options.overwrite else [])],
+            },
+            output=options.output,
+            log=self.folder / f"{cell.stem}.log",
+            bytes=needed,
+            device=options.device,
+            reads_records=cell.protocol in AFTER_TRAINING,
+        )
 
 
 def _is_own(path: Path) -> bool:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 import torch
 from compat_cases import CASES, config, prepared
 
-from alignrec_recbole.compat import checkpoints, patches
+from alignrec_recbole.compat import checkpoints, imports, patches
 from alignrec_recbole.errors import DataError
 
 IDS = [case.__name__ for _, case, _ in CASES]
@@ -72,6 +73,22 @@ def test_case_fails_without_its_patch(
     if not raised and not patches.check()[patch]:
         pytest.skip(f"this stack does not need {patch}")
     assert re.search(failure, raised), f"without {patch}: {raised or 'nothing was raised'}"
+
+
+@pytest.mark.parametrize("computing", [True, False])
+def test_a_ray_that_computes_is_not_replaced(
+    computing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = types.ModuleType("ray")
+    ray.is_initialized = lambda: computing  # type: ignore[attr-defined]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.tune", None)  # cannot be imported
+    monkeypatch.delitem(sys.modules, "recbole.quick_start.quick_start", raising=False)
+    assert imports.patch_ray(None)
+    assert (sys.modules["ray"] is ray) is computing
+    assert sys.modules["ray"].tune is sys.modules["ray.tune"]
 
 
 def test_every_patch_has_a_case() -> None:

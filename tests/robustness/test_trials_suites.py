@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trials import check_answered, check_refused, run_verb, trial
 
 from alignrec_recbole.cli.run import parse
+from alignrec_recbole.engines import child
 from alignrec_recbole.errors import AlignRecError, SettingError
 from alignrec_recbole.suites import schema
 from alignrec_recbole.suites.scheduler import Scheduler, SuiteOptions
@@ -250,16 +251,14 @@ def test_a_status_of_another_cell_is_not_this_cells(tmp_path: Path) -> None:
 def test_the_log_of_a_cell_is_not_written_through_a_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alignrec_recbole.suites import scheduler
-
-    monkeypatch.setattr(scheduler, "CHILD", ("-c", "print('said')"))
+    monkeypatch.setattr(child, "COMMAND", ("-c", "print('said')"))
     victim = tmp_path / "victim.txt"
     victim.write_text("precious")
     folder = tmp_path / "suites" / "s"
     folder.mkdir(parents=True)
     (folder / f"{CELL.stem}.log").symlink_to(victim)
     with trial("suites", "log"):
-        make(tmp_path)._run_in_process(CELL)
+        assert not make(tmp_path).run([CELL])
         assert victim.read_text() == "precious"
         assert "said" in (folder / f"{CELL.stem}.log").read_text()
 

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from alignrec_recbole.cli.main import main
+from alignrec_recbole.engines import child, open_engine
+from alignrec_recbole.engines.base import CellDied
 from alignrec_recbole.errors import DivergedError, Interrupted
 from alignrec_recbole.runs import at_once, provenance
 from alignrec_recbole.runs.record import RunRecord, read_runs
@@ -89,12 +91,13 @@ def test_a_specification_survives_the_way_to_a_child(tmp_path: Path) -> None:
 
 
 def test_a_child_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(at_once, "CHILD", ("-c", "import sys; sys.exit('no memory')"))
+    monkeypatch.setattr(child, "COMMAND", ("-c", "import sys; sys.exit('no memory')"))
     with (
-        pytest.raises(at_once.AlignRecError, match=r"BPR, seed 999 ended .*\n.*exit status 1"),
-        at_once.AtOnce(2, overwrite=False) as runs,
+        pytest.raises(CellDied, match=r"BPR, seed 999 ended .*\n.*exit status 1") as caught,
+        open_engine("local", 2) as engine,
     ):
-        runs.record(RunSpec("BPR", "d"))
+        at_once.AtOnce(engine, overwrite=False).record(RunSpec("BPR", "d"))
+    assert caught.value.printed == "no memory"
 
 
 def test_how_many_at_a_time(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

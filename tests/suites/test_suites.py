@@ -19,12 +19,13 @@ import pytest
 from alignrec_recbole.cli._overrides import nested
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.cli.run import parse
+from alignrec_recbole.engines import child
 from alignrec_recbole.errors import RecordError, SettingError, UnknownNameError
 from alignrec_recbole.protocols import PROTOCOLS
 from alignrec_recbole.registry import models
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.settings import check_keys, read_settings
-from alignrec_recbole.suites import scheduler, schema
+from alignrec_recbole.suites import schema
 from alignrec_recbole.suites.status import CellStatus, read_cell, read_status, write_status
 from alignrec_recbole.testing.synthetic import make_blocks
 
@@ -166,7 +167,7 @@ def test_a_failed_cell_is_recorded_and_the_rest_goes_on(
 def test_a_cell_whose_process_dies_at_once_is_a_failed_cell(
     place: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    monkeypatch.setattr(scheduler, "CHILD", ("-c", f"print('gone'); {code}"))
+    monkeypatch.setattr(child, "COMMAND", ("-c", f"print('gone'); {code}"))
     assert main(place) == 1
     cells = read_status(tmp_path / "out" / "suites")["tiny"]
     assert {cell.status for cell in cells} == {"failed"}

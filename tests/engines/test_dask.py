@@ -1,0 +1,349 @@
+"""The engine of Dask: workers that die, a scheduler that is started again, equal tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("distributed", reason="the extra dask is not installed")
+
+from distributed import LocalCluster
+
+from alignrec_recbole.engines import child, on_dask, on_worker, open_engine
+from alignrec_recbole.engines.base import CellDied, EngineError, Work
+from alignrec_recbole.errors import Interrupted
+from alignrec_recbole.suites.status import read_status
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNTED = """
+import os, wrapt
+
+@wrapt.when_imported("alignrec_recbole.runs.run")
+def count(module):
+    make = module._make
+
+    def counted(prepared, *rest):
+        note(prepared, "begun")
+        record = make(prepared, *rest)
+        note(prepared, "ended")
+        return record
+
+    module._make = counted
+
+def note(prepared, what):
+    name = prepared.record_path.name
+    with open(os.environ["ALIGNREC_TEST_COUNT"], "a") as handle:
+        handle.write(f"{name} {what}\\n")
+"""
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses now."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+class Cluster:
+    """A scheduler and workers as a user starts them, each a process on loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        log = (self.folder / f"{len(self.processes)}-{module}.txt").open("wb")
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.{module}", *arguments],
+            env={**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT))},
+            cwd=self.folder,
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+        self.processes.append(process)
+        return process
+
+    def scheduler(self) -> subprocess.Popen[bytes]:
+        """Start the scheduler, at the same address each time."""
+        return self._start(
+            "dask_scheduler", "--host=127.0.0.1", f"--port={self.port}", "--no-dashboard"
+        )
+
+    def worker(self, *more: str) -> subprocess.Popen[bytes]:
+        """Start a worker of one process, without a nanny that would start it again."""
+        return self._start(
+            "dask_worker", self.address, "--no-nanny", "--nthreads=1", "--host=127.0.0.1",
+            "--no-dashboard", f"--local-directory={self.folder}", *more,
+        )  # fmt: skip
+
+    def end(self) -> None:
+        """End every process that was started here."""
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster without processes yet."""
+    (tmp_path / "dask").mkdir()
+    made = Cluster(tmp_path / "dask")
+    yield made
+    made.end()
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 300) -> None:
+    """Wait for a condition, or fail with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+
+
+def settled(output: Path) -> dict[str, object]:
+    """All that must be equal wherever cells run: hashes, metrics, training, tables."""
+    found: dict[str, object] = {}
+    for path in sorted((output / "runs").rglob("*.json")):
+        made = json.loads(path.read_text("utf-8"))
+        training = [(entry["epoch"], entry["loss"], entry["valid"]) for entry in made["history"]]
+        keys = ("config_sha256", "metrics", "groups", "data")
+        found[path.name + made["protocol"]] = [training, *(made[key] for key in keys)]
+    for path in sorted((output / "tables").glob("*.csv")):
+        table = pd.read_csv(path)
+        found[path.name] = table.drop(columns="s/epoch", errors="ignore").to_csv()
+    return found
+
+
+@pytest.mark.slow
+def test_killed_late_and_restarted_processes_lose_no_cell(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 cells and one that fails; equal to the local engine; what lives is not made twice."""
+    (tmp_path / "count").mkdir()
+    (tmp_path / "count" / "sitecustomize.py").write_text(COUNTED)
+    (tmp_path / "twelve.yaml").write_text(
+        "cells:\n"
+        "  - {models: [BPR, LightGCN], datasets: [ml-100k], seeds: [1, 2, 3, 4, 5, 6], epochs: 3}\n"
+        "  - {models: [BPR], datasets: [nowhere], seeds: [1]}\n"
+    )
+    counts = tmp_path / "counts.txt"
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'count'}{os.pathsep}{ROOT}")
+
+    def start(output: str, engine: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "run_benchmark.py"), "suite", "twelve.yaml",
+             f"--output={output}", f"--engine={engine}", "--quiet"],
+            cwd=tmp_path,
+            env={**os.environ, "ALIGNREC_TEST_COUNT": str(counts)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+
+    def counted(what: str) -> Counter[str]:
+        lines = counts.read_text().splitlines() if counts.is_file() else []
+        return Counter(name for name, kind in map(str.split, lines) if kind == what)
+
+    def ended() -> int:
+        return counted("ended").total()
+
+    def running() -> int:
+        return counted("begun").total() - ended()
+
+    scheduler = cluster.scheduler()
+    victim, second = cluster.worker(), cluster.worker()
+    process = start("by_dask", f"dask:{cluster.address}")
+    try:
+        wait_until(lambda: ended() >= 2 and running(), "two runs, and one that is in the middle")
+        victim.kill()  # SIGKILL
+        late = cluster.worker()
+        before = ended()
+        wait_until(lambda: ended() >= before + 3 and running(), "runs of the others")
+        scheduler.kill()
+        wait_until(lambda: second.poll() is not None, "workers end with their scheduler")
+        wait_until(lambda: late.poll() is not None, "workers end with their scheduler")
+        assert process.poll() is None
+        cluster.scheduler()
+        cluster.worker()
+        cluster.worker()
+        said, _ = process.communicate(timeout=600)
+    finally:
+        process.kill()
+    assert process.returncode == 1, said
+    assert "1 failed, 12 finished" in said
+    assert "are sent to the next one" in said
+    begun, finished = counted("begun"), counted("ended")
+    assert len(finished) == 12
+    assert set(finished.values()) == {1}  # nothing is made twice
+    died = {name: begun[name] - 1 for name in begun if begun[name] > 1}
+    assert sum(died.values()) <= 3, died  # one with the worker, two with the scheduler
+
+    counts.unlink()
+    local = start("by_local", "local")
+    said, _ = local.communicate(timeout=600)
+    assert "1 failed, 12 finished" in said
+    assert settled(tmp_path / "by_dask") == settled(tmp_path / "by_local")
+    assert len(list((tmp_path / "by_dask" / "runs").rglob("*.json"))) == 12
+    left = [path.name for path in (tmp_path / "by_dask").rglob("*") if path.suffix == ".lock"]
+    assert not left
+    errors = [
+        cell.error for cell in read_status(tmp_path / "by_dask/suites")["twelve"] if cell.error
+    ]
+    assert len(errors) == 1
+    assert "'nowhere' is unknown" in errors[0]
+
+
+# Its parts, with workers that are threads of this process -----------------------------------------
+
+CHILD = """
+import json, os, pathlib, sys, time
+order = json.loads(sys.stdin.readline())
+print("starting", file=sys.stderr, flush=True)
+if order.get("wait"):
+    import signal
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("saved"))
+    pathlib.Path(order["wait"]).touch()
+    time.sleep(60)
+if order.get("die"):
+    os._exit(9)
+folder = pathlib.Path(order["output"], "runs", "d")
+folder.mkdir(parents=True)
+(folder / "record.json").write_text("{}")
+seen = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "ALIGNREC_CORES")}
+print("answer: " + json.dumps({**seen, "folder": os.getcwd()}))
+"""
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A scheduler with one worker of two threads; cells are a small script."""
+    monkeypatch.setattr(child, "COMMAND", ("-c", CHILD))
+    monkeypatch.setattr(on_worker, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(on_worker, "_here", on_worker._Worker())
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None,
+        protocol="tcp", host="127.0.0.1",
+    ) as made:  # fmt: skip
+        yield made.scheduler_address
+
+
+def work(output: Path, **order: Any) -> Work:
+    """A cell of the small script."""
+    return Work("a cell", "verb", order, output=output)
+
+
+def test_a_cell_answers_and_its_lines_are_shown(
+    address: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.chdir(tmp_path)
+    with open_engine(f"dask:{address}", 1) as engine:
+        answer = engine.submit(work(Path("out"))).result(60)
+        time.sleep(0.5)  # lines come on their own way
+    assert answer["OMP_NUM_THREADS"] == "3"  # that of the command, not Dask's
+    assert int(answer["ALIGNREC_CORES"]) >= 1
+    assert answer["folder"] == str(tmp_path)
+    assert (tmp_path / "out" / "runs" / "d" / "record.json").is_file()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["runs"]  # no mark is left
+    said = capfd.readouterr().err
+    assert "[a cell] starting" in said
+    assert "1 workers, 2 cells at a time; dashboard: " in said
+
+
+def test_a_worker_without_the_output_folder_sends_its_files(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_worker, "_is_shared", lambda mark: False)
+    with open_engine(f"dask:{address}", 1) as engine:
+        log = tmp_path / "log" / "cell.log"
+        engine.submit(Work("a", "verb", {}, output=tmp_path / "out", log=log)).result(60)
+        assert (tmp_path / "out" / "runs" / "d" / "record.json").read_text() == "{}"
+        assert log.read_text() == "starting\n"
+        reader = Work("a reader", "verb", {}, output=tmp_path / "out", reads_records=True)
+        with pytest.raises(EngineError, match="reads records that the worker"):
+            engine.submit(reader).result(60)
+
+
+def test_what_a_worker_sends_stays_in_the_output_folder(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"\.\."):
+        on_dask._write(work(tmp_path / "out"), {"../evil": b""})
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_dead_cell_is_an_error_and_the_next_one_runs(address: str, tmp_path: Path) -> None:
+    with open_engine(f"dask:{address}", 1) as engine:
+        dead = engine.submit(work(tmp_path / "out", die=True))
+        with pytest.raises(CellDied, match="exit status 9") as caught:
+            dead.result(60)
+        assert caught.value.printed == "starting"
+        assert engine.submit(work(tmp_path / "out")).result(60)
+
+
+def test_a_worker_of_another_version_is_refused(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_engine(f"dask:{address}", 1) as engine:
+        monkeypatch.setattr(on_worker, "__version__", "0.0.1")
+        with pytest.raises(EngineError, match=r"another version[^/]*0\.0\.1"):
+            engine.submit(work(tmp_path / "out")).result(60)
+
+
+def test_stopped_cells_end_and_others_do_not_begin(address: str, tmp_path: Path) -> None:
+    with open_engine(f"dask:{address}", 1) as engine:
+        marks = [tmp_path / str(number) for number in range(3)]
+        found = [engine.submit(work(tmp_path / "out", wait=str(mark))) for mark in marks]
+        wait_until(lambda: marks[0].exists() and marks[1].exists(), "two cells run")
+        engine.stop()
+        for future in found:
+            with pytest.raises(Interrupted, match="run the same command"):
+                future.result(60)
+        assert not marks[2].exists()
+        with pytest.raises(Interrupted):
+            engine.submit(work(tmp_path / "out")).result(60)
+
+
+def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_dask, "FIRST_SECONDS", 0.5)
+    monkeypatch.setattr(on_dask, "TRY_SECONDS", 0.3)
+    for address in (f"tcp://127.0.0.1:{free_port()}", "no address", "nothing://x:1"):
+        with (
+            pytest.raises(EngineError, match="No Dask scheduler"),
+            open_engine(f"dask:{address}", 1),
+        ):
+            pass
+
+
+def test_a_cell_waits_for_memory_and_the_largest_runs_alone() -> None:
+    room, inside = on_worker.Room(100), threading.Event()
+
+    def enter(needed: int) -> None:
+        with room.of(needed):
+            inside.set()
+
+    with room.of(80):
+        small = threading.Thread(target=enter, args=(20,))
+        small.start()
+        assert inside.wait(10)
+        small.join()
+        inside.clear()
+        large = threading.Thread(target=enter, args=(400,))
+        large.start()
+        assert not inside.wait(0.1)
+    assert inside.wait(10)
+    large.join()
+    assert room.used == 0
