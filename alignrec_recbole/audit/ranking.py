@@ -57,12 +57,12 @@ class Numbered:
     @functools.cached_property
     def train_keys(self) -> np.ndarray:
         """`user · items + item` of the training rows, sorted, each once."""
-        return np.unique(self.train[0] * self.item_num + self.train[1])
+        return distinct(self.train[0] * self.item_num + self.train[1])
 
     @functools.cached_property
     def target_keys(self) -> np.ndarray:
         """The same of the held-out rows, without pairs that are training rows too."""
-        keys = np.unique(self.targets[0] * self.item_num + self.targets[1])
+        keys = distinct(self.targets[0] * self.item_num + self.targets[1])
         return keys[~contains(self.train_keys, keys)]
 
     @functools.cached_property
@@ -90,8 +90,11 @@ class Numbered:
     def of_users(self, users: np.ndarray) -> Numbered:
         """The same with the targets of these users alone."""
         user, item = self.targets
-        chosen = np.isin(user, users)
-        return Numbered(self.train, (user[chosen], item[chosen]), self.user_num, self.item_num)
+        chosen = np.bincount(users, minlength=self.user_num)[user] > 0
+        out = Numbered(self.train, (user[chosen], item[chosen]), self.user_num, self.item_num)
+        for name in ("train_keys", "degrees", "tie"):  # of the training rows: computed once
+            out.__dict__[name] = getattr(self, name)
+        return out
 
     def hits(self, users: np.ndarray, lists: np.ndarray) -> np.ndarray:
         """Where lists (−1: nothing) of users have a target, [n, K]."""
@@ -102,6 +105,16 @@ class Numbered:
         """Expected Recall@k of a random order of the items that may be listed."""
         candidates = self.item_num - self.degrees[self.ranked]
         return float(np.mean(np.minimum(k, candidates) / candidates)) if len(candidates) else 0.0
+
+
+def distinct(keys: np.ndarray) -> np.ndarray:
+    """The keys in ascending order, each once; several times as fast as np.unique of NumPy 2.3.
+
+    >>> distinct(np.array([3, 1, 3])).tolist()
+    [1, 3]
+    """
+    ordered = np.sort(keys)
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(keys) else ordered
 
 
 def contains(ordered: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -245,14 +258,11 @@ def _lists(row: np.ndarray, item: np.ndarray, rows: int, k: int) -> np.ndarray:
     return out
 
 
-def by_position(split: Numbered, users: int | None = None, k: int = K) -> np.ndarray:
+def by_position(split: Numbered, k: int = K) -> np.ndarray:
     """Items by the cosine of their position and the user's, [users, k].
 
     A user's position is the sinusoids of the user's number (Vaswani and others 2017: 64 columns,
     base 10,000); an item's the mean over the users that have it in training.
-
-    Args:
-        users: rank this many of the ranked users, those with the smallest numbers; default: all.
     """
     position = sinusoids(split.user_num)
     user, item = np.divmod(split.train_keys, split.item_num)
@@ -261,7 +271,7 @@ def by_position(split: Numbered, users: int | None = None, k: int = K) -> np.nda
     mean = graph @ position
     mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     table = torch.from_numpy(np.ascontiguousarray(mean.T, dtype=np.float32))
-    ranked = split.ranked[:users]
+    ranked = split.ranked
     out = np.empty((len(ranked), min(k, split.item_num)), dtype=np.int64)
     bounds = np.searchsorted(user, np.arange(split.user_num + 1))
     size = max(1, 8 * BLOCK // split.item_num)

@@ -100,6 +100,11 @@ class Subject:
             found.append(place)
         return found[0], found[1]
 
+    @property
+    def numbers_of_items(self) -> np.ndarray:
+        """The number of each item of `rows`, from 0 without gaps."""
+        return self._numbers("number")[1]
+
     @functools.cached_property
     def _splits(self) -> dict[tuple[str, int], Numbered]:
         return {}
