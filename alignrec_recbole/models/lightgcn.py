@@ -50,7 +50,7 @@ class LightGCN(PairwiseRecommender):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Layer means of all users and items."""
-        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_layers)
+        nodes = layer_mean(self.graph, self._first_layer(), self.settings.n_layers)
         return nodes[: self.n_users], nodes[self.n_users :]
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
@@ -58,9 +58,13 @@ class LightGCN(PairwiseRecommender):
         batch = len(users)
         rows = torch.cat([users, positives + self.n_users, negatives.ravel() + self.n_users])
         sizes = [batch, batch, len(rows) - 2 * batch]
-        mean, ids = layer_mean(self.graph, self.nodes.weight, self.settings.n_layers, rows, rows)
+        first = self._first_layer()
+        mean, ids = layer_mean(self.graph, first, self.settings.n_layers, rows, rows)
         user, positive, negative = mean.split(sizes)
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["norms"]:
             terms["norms"] = losses.l2_norm_penalty(*ids.split(sizes))
         return terms
+
+    def _first_layer(self) -> Tensor:
+        return self.nodes.weight

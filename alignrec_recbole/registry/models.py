@@ -92,6 +92,12 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 
+# Models that read what no recommender may, to show that checks notice it; in no list of models.
+CANARIES: dict[str, ModelEntry] = {
+    entry.name: entry for entry in (native("PositionalCanary", "positional_canary"),)
+}
+
+
 def plugins() -> dict[str, ModelEntry]:
     """Models that installed packages offer under the entry-point group alignrec_recbole.models.
 
@@ -142,7 +148,7 @@ def list_models() -> list[ModelEntry]:
 
 
 def resolve(name: str) -> ModelEntry:
-    """Find a model by name: this package's, a plug-in's, RecBole's, RecBole-GNN's.
+    """Find a model by name: this package's, a canary, a plug-in's, RecBole's, RecBole-GNN's.
 
     Raises:
         UnknownNameError: with the nearest name.
@@ -151,6 +157,8 @@ def resolve(name: str) -> ModelEntry:
     """
     if name in MODELS:
         return MODELS[name]
+    if name in CANARIES:
+        return CANARIES[name]
     offered = plugins()
     if name in offered:
         return _plugin(offered[name])

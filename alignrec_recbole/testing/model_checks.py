@@ -40,6 +40,7 @@ from torch.utils._pytree import tree_leaves
 from alignrec_recbole.errors import AlignRecError, DivergedError, FeatureError, SettingError
 from alignrec_recbole.evaluation import ranking as ranking_module
 from alignrec_recbole.settings import check_keys
+from alignrec_recbole.testing import renumbering
 from alignrec_recbole.testing.synthetic import BlockWorld, make_blocks
 from alignrec_recbole.testing.testbed import SMOKE_EPOCHS, FittedModel, ModelUnderTest, Testbed
 from alignrec_recbole.training.trainer import losses_by_name
@@ -68,6 +69,9 @@ def model_checks(under_test: ModelUnderTest) -> Iterator[Check]:
     yield check_features_matter
     yield check_renaming_items_is_harmless
     yield check_row_order_is_harmless
+    yield check_renumbering_is_harmless
+    yield check_ties_do_not_follow_numbers
+    yield check_other_users_of_a_batch_are_harmless
     yield check_held_out_rows_unused
     yield check_degenerate_inputs
     yield check_memory_ceiling
@@ -373,6 +377,80 @@ def check_row_order_is_harmless(testbed: Testbed) -> None:
     assert share >= 0.9, f"other order of rows: the right item is first for {share:.1%}"
 
 
+def check_renumbering_is_harmless(testbed: Testbed) -> None:
+    """Other numbers for all users, items and rows: the same losses and scores up to rounding."""
+    one, other = renumbering.both_outcomes(testbed)
+    if one.unknown | other.unknown:
+        figures = renumbering.figures_by_seed(testbed)
+        p = renumbering.p_value(figures)
+        assert p >= renumbering.SURE, (
+            f"under other numbers, five seeds have the figures {figures[1].round(4).tolist()}, "
+            f"before {figures[0].round(4).tolist()}: p = {p:.1e}"
+        )
+        return
+    found = renumbering.differences(one, other)
+    for what, difference in found.items():
+        assert difference <= renumbering.TOLERANCE, (
+            f"under other numbers of users and items, {what} differ by {difference:.1e}"
+        )
+
+
+def check_ties_do_not_follow_numbers(testbed: Testbed) -> None:
+    """Items with equal scores are listed in an order that does not depend on their numbers."""
+    world = renumbering.sparse_world()
+    fits = [testbed.smoke_fit(one) for one in (world, world.with_other_numbers())]
+    lists = []
+    for fit in fits:
+        scores = torch.zeros(fit.splits[0].item_num)
+        scores[torch.from_numpy(fit.item_ids)] = torch.arange(len(world.items)).float() % 3
+        with mock.patch.object(
+            fit.model,
+            "full_sort_predict",
+            lambda batch, row=scores: row.repeat(len(batch), 1).view(-1),
+        ):
+            ranking = fit.trainer.rank(fit.task("test", ["train"]), 20)
+        position = np.full(fit.splits[0].item_num + 1, -1)  # the last: a list has ended
+        position[fit.item_ids] = np.arange(len(world.items))
+        user = {number: place for place, number in enumerate(fit.user_ids)}
+        rows = zip(ranking.users, position[ranking.items].tolist(), strict=True)
+        lists.append({user[number]: listed for number, listed in rows})
+    changed = sum(lists[0][user] != lists[1][user] for user in lists[0])
+    assert not changed, f"{changed} lists of equal scores follow the numbers of the items"
+    if not testbed.under_test.learns:
+        share = share_by_number(testbed.smoke_fit(world.with_twins()))
+        assert abs(share - 0.5) < 0.45, (
+            f"of two items with the same rows and features, the one with the larger number has the "
+            f"larger score in {share:.1%} of the cases"
+        )
+
+
+def share_by_number(fit: FittedModel) -> float:
+    """Among unequal scores of twins: the share in which the larger number has the larger one.
+
+    One half where fewer than a hundredth of the scores are unequal: that is rounding.
+    """
+    count = len(fit.item_ids) // 2
+    scores, ids = fit.scores_by_position().double().numpy(), fit.item_ids
+    sign = np.sign(scores[:, count:] - scores[:, :count]) * np.sign(ids[count:] - ids[:count])
+    unequal = sign != 0
+    return float((sign > 0).sum() / unequal.sum()) if unequal.mean() > 0.01 else 0.5
+
+
+def check_other_users_of_a_batch_are_harmless(testbed: Testbed) -> None:
+    """A user's scores are the same whoever is scored together with them, and in which order."""
+    fit = testbed.smoke_fit()
+    whole = fit.scores()
+    order = np.random.default_rng(0).permutation(len(fit.user_ids))
+    for size in (len(order), 7):
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        scores = torch.cat([fit.scores(fit.user_ids[part]) for part in parts])
+        difference = (scores - whole[torch.from_numpy(order)])[:, 1:].abs().max()
+        spread = float(whole[:, 1:].std()) or 1.0
+        assert float(difference) <= renumbering.TOLERANCE * spread, (
+            f"in other batches of {size} users, scores differ by up to {float(difference):.1e}"
+        )
+
+
 def check_held_out_rows_unused(testbed: Testbed) -> None:
     """Other validation and test rows: the same training bit by bit."""
     other = testbed.smoke_fit(testbed.world.with_other_held_out_rows())
@@ -484,21 +562,13 @@ def check_device_is_followed(testbed: Testbed) -> None:
     """Every tensor of the model is on its device, and no device is named in its code."""
     fit = testbed.smoke_fit()
     wanted = torch.device(fit.config["device"]).type
-    for name, tensor in _tensors(fit.model):
+    for name, tensor in renumbering.tensors(fit.model):
         assert tensor.device.type == wanted, f"{name} is on {tensor.device}, not on {wanted}"
     for node in ast.walk(ast.parse(_source(testbed.under_test.model_class))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             assert node.value.split(":")[0] != "cuda", "the code names the device 'cuda'"
         if isinstance(node, ast.Attribute):
             assert node.attr != "cuda", "the code calls .cuda()"
-
-
-def _tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
-    yield from model.state_dict(keep_vars=True).items()
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor):
-                yield f"{path}.{name}".lstrip("."), value
 
 
 def _source(model_class: Any) -> str:

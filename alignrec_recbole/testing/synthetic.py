@@ -151,6 +151,26 @@ class BlockWorld:
         rows = {split: rng.permutation(pairs) for split, pairs in self.rows.items()}
         return replace(self, rows=rows, item_order=rng.permutation(len(self.items)))
 
+    def with_twins(self) -> BlockWorld:
+        """Every item twice, with the same rows and features; the twin of item i is n + i."""
+        count = len(self.items)
+        doubled = {
+            split: np.concatenate([pairs, pairs + np.array([0, count])]) for split, pairs in self.rows.items()
+        }
+        return replace(
+            self,
+            items=(*self.items, *(f"twin of {token}" for token in self.items)),
+            item_block=np.tile(self.item_block, 2),
+            cold=np.tile(self.cold, 2),
+            rows=doubled,
+            features={name: np.tile(rows, (2, 1)) for name, rows in self.features.items()},
+            missing={
+                name: (*rows, *(count + i for i in rows)) for name, rows in self.missing.items()
+            },
+            feature_order=np.concatenate([self.feature_order, self.feature_order + count]),
+            item_order=np.concatenate([self.item_order, self.item_order + count]),
+        )
+
     def with_other_held_out_rows(self, seed: int = 1) -> BlockWorld:
         """Validation and test rows of warm items of other blocks; training rows stay."""
         rng = np.random.default_rng(seed)

@@ -17,6 +17,7 @@ from alignrec_recbole.models.alignrec import AlignRec
 from alignrec_recbole.models.bpr import BPR
 from alignrec_recbole.models.lightgcn import LightGCN
 from alignrec_recbole.models.pop import Pop
+from alignrec_recbole.models.positional_canary import PositionalCanary
 from alignrec_recbole.testing.testbed import ModelUnderTest, model_under_test
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
@@ -272,6 +273,34 @@ def _rows(path: Path) -> Iterator[list[str]]:
         yield line.split("\t")
 
 
+class TiesByNumber(Pop):
+    """Prefers later items among equal ones, by a bonus too small to see."""
+
+    def full_sort_predict(self, interaction: Any) -> Any:
+        scores = super().full_sort_predict(interaction).view(len(interaction), -1)
+        return (scores + 1e-5 * torch.arange(self.n_items) / self.n_items).view(-1)
+
+    def predict(self, interaction: Any) -> Any:
+        bonus = 1e-5 * interaction[self.ITEM_ID] / self.n_items
+        return super().predict(interaction) + bonus
+
+
+class RanksByNumber(MultimodalTrainer):
+    """Sorts with the items' numbers among equal scores."""
+
+    def rank(self, task: EvalTask, k: int) -> Any:
+        order = np.arange(task.masked.shape[1])
+        return super().rank(replace(task, tie_rank=order), k)
+
+
+class CentresTheBatch(BPR):
+    """Subtracts the mean score of the users that are scored together."""
+
+    def full_sort_predict(self, interaction: Any) -> Any:
+        scores = super().full_sort_predict(interaction)
+        return scores - 1e-2 * scores.mean(0)
+
+
 class DividesByDegree(Pop):
     """Infinite where an item has exactly one user."""
 
@@ -382,6 +411,19 @@ BROKEN = [
     broken(ThawedBuffer, "check_gradients", "constant is frozen"),
     broken(SortsTokens, "check_renaming_items_is_harmless", "renamed items"),
     broken(LastRowsCountMore, "check_row_order_is_harmless", "order of rows"),
+    broken(
+        PositionalCanary,
+        "check_renumbering_is_harmless",
+        "scores before training differ by",
+    ),
+    broken(TiesByNumber, "check_ties_do_not_follow_numbers", "larger score in 100"),
+    broken(BPR, "check_ties_do_not_follow_numbers", "lists of equal", trainer_class=RanksByNumber),
+    broken(
+        CentresTheBatch,
+        "check_other_users_of_a_batch_are_harmless",
+        "in other batches of",
+        "check_scores_agree",
+    ),
     broken(ReadsTheTestRows, "check_held_out_rows_unused", "held-out rows"),
     broken(DividesByDegree, "check_degenerate_inputs", "not finite"),
     broken(DenseItems, "check_memory_ceiling", "makes a tensor of 4,0"),
