@@ -380,6 +380,10 @@ def check_row_order_is_harmless(testbed: Testbed) -> None:
 def check_renumbering_is_harmless(testbed: Testbed) -> None:
     """Other numbers for all users, items and rows: the same losses and scores up to rounding."""
     one, other = renumbering.both_outcomes(testbed)
+    for what, difference in renumbering.differences(one, other).items():
+        assert difference <= renumbering.TOLERANCE, (
+            f"under other numbers of users and items, {what} differ by {difference:.1e}"
+        )
     if one.unknown | other.unknown:
         figures = renumbering.figures_by_seed(testbed)
         p = renumbering.p_value(figures)
@@ -387,68 +391,26 @@ def check_renumbering_is_harmless(testbed: Testbed) -> None:
             f"under other numbers, five seeds have the figures {figures[1].round(4).tolist()}, "
             f"before {figures[0].round(4).tolist()}: p = {p:.1e}"
         )
-        return
-    found = renumbering.differences(one, other)
-    for what, difference in found.items():
-        assert difference <= renumbering.TOLERANCE, (
-            f"under other numbers of users and items, {what} differ by {difference:.1e}"
-        )
 
 
 def check_ties_do_not_follow_numbers(testbed: Testbed) -> None:
     """Items with equal scores are listed in an order that does not depend on their numbers."""
-    world = renumbering.sparse_world()
-    fits = [testbed.smoke_fit(one) for one in (world, world.with_other_numbers())]
-    lists = []
-    for fit in fits:
-        scores = torch.zeros(fit.splits[0].item_num)
-        scores[torch.from_numpy(fit.item_ids)] = torch.arange(len(world.items)).float() % 3
-        with mock.patch.object(
-            fit.model,
-            "full_sort_predict",
-            lambda batch, row=scores: row.repeat(len(batch), 1).view(-1),
-        ):
-            ranking = fit.trainer.rank(fit.task("test", ["train"]), 20)
-        position = np.full(fit.splits[0].item_num + 1, -1)  # the last: a list has ended
-        position[fit.item_ids] = np.arange(len(world.items))
-        user = {number: place for place, number in enumerate(fit.user_ids)}
-        rows = zip(ranking.users, position[ranking.items].tolist(), strict=True)
-        lists.append({user[number]: listed for number, listed in rows})
-    changed = sum(lists[0][user] != lists[1][user] for user in lists[0])
-    assert not changed, f"{changed} lists of equal scores follow the numbers of the items"
+    share = renumbering.lists_that_follow_numbers(testbed)
+    assert share == 0, f"{share:.1%} of the lists of equal scores follow the numbers of the items"
     if not testbed.under_test.learns:
-        share = share_by_number(testbed.smoke_fit(world.with_twins()))
+        share = renumbering.share_by_number(testbed)
         assert abs(share - 0.5) < 0.45, (
             f"of two items with the same rows and features, the one with the larger number has the "
             f"larger score in {share:.1%} of the cases"
         )
 
 
-def share_by_number(fit: FittedModel) -> float:
-    """Among unequal scores of twins: the share in which the larger number has the larger one.
-
-    One half where fewer than a hundredth of the scores are unequal: that is rounding.
-    """
-    count = len(fit.item_ids) // 2
-    scores, ids = fit.scores_by_position().double().numpy(), fit.item_ids
-    sign = np.sign(scores[:, count:] - scores[:, :count]) * np.sign(ids[count:] - ids[:count])
-    unequal = sign != 0
-    return float((sign > 0).sum() / unequal.sum()) if unequal.mean() > 0.01 else 0.5
-
-
 def check_other_users_of_a_batch_are_harmless(testbed: Testbed) -> None:
     """A user's scores are the same whoever is scored together with them, and in which order."""
-    fit = testbed.smoke_fit()
-    whole = fit.scores()
-    order = np.random.default_rng(0).permutation(len(fit.user_ids))
-    for size in (len(order), 7):
-        parts = [order[start : start + size] for start in range(0, len(order), size)]
-        scores = torch.cat([fit.scores(fit.user_ids[part]) for part in parts])
-        difference = (scores - whole[torch.from_numpy(order)])[:, 1:].abs().max()
-        spread = float(whole[:, 1:].std()) or 1.0
-        assert float(difference) <= renumbering.TOLERANCE * spread, (
-            f"in other batches of {size} users, scores differ by up to {float(difference):.1e}"
-        )
+    difference = renumbering.difference_by_batch(testbed.smoke_fit())
+    assert difference <= renumbering.TOLERANCE, (
+        f"in batches of other users, scores differ by up to {difference:.1e} of their spread"
+    )
 
 
 def check_held_out_rows_unused(testbed: Testbed) -> None:

@@ -5,8 +5,8 @@ internal id. A model that is trained gets the same first values and the same bat
 is drawn when it is built is moved to the rows of the other numbering, and so are the ids of a
 batch. What it draws afterwards is replaced by constants that know no number: dropout drops nothing,
 sampled edges are all edges, noise has its middle value. Then losses and scores agree up to
-rounding. A model that draws in another way is trained under several seeds with either numbering,
-and its figures are compared by a test.
+rounding. Of a model that draws in another way, first scores are compared so, and it is trained
+under several seeds with either numbering, whose figures a test compares.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,13 +22,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignrec_recbole.testing.synthetic import BlockWorld, make_blocks
-from alignrec_recbole.testing.testbed import FittedModel, Testbed
+from alignrec_recbole.testing.testbed import SMOKE_EPOCHS, FittedModel, Testbed
 from alignrec_recbole.training.trainer import losses_by_name
 
 STEPS = 3
 LEARNING_RATE = 1e-3
 TOLERANCE = 1e-3  # of losses relative to their size, of scores to their spread; rounding is 1e-5
 SEEDS = (1, 2, 3, 4, 5)  # of a model whose draws cannot be held fixed
+LISTED = 20
 SURE = 1e-3  # level of Welch's test between the figures under two numberings
 
 
@@ -85,11 +87,11 @@ class Outcome:
     unknown: frozenset[str]
 
 
-def both_outcomes(testbed: Testbed, world: BlockWorld | None = None) -> tuple[Outcome, Outcome]:
-    """The same training under two numberings."""
-    world = world or sparse_world()
-    other_world = world.with_other_numbers()
-    settings = {"learning_rate": LEARNING_RATE, "epochs": STEPS}
+def both_outcomes(testbed: Testbed, *, renumber: bool = True) -> tuple[Outcome, Outcome]:
+    """The same training under two numberings, or under one twice."""
+    world = sparse_world()
+    other_world = world.with_other_numbers() if renumber else world
+    settings: dict[str, Any] = {"learning_rate": LEARNING_RATE, "epochs": STEPS}
     if not testbed.under_test.learns:
         fits = [testbed.fresh_fit(one, **settings) for one in (world, other_world)]
         scores = [fit.scores_by_position() for fit in fits]
@@ -188,14 +190,17 @@ def _numpy_state() -> str:
     return repr(np.random.get_state(legacy=False)["state"])  # noqa: NPY002 (RecBole draws from it)
 
 
-def figures_by_seed(testbed: Testbed, world: BlockWorld | None = None) -> np.ndarray:
-    """Mean share of other items below a user's test item [2, seeds], under two numberings."""
-    world = world or sparse_world()
-    found = []
-    for one in (world, world.with_other_numbers()):
+def figures_by_seed(testbed: Testbed) -> np.ndarray:
+    """Mean share of other items below a user's test item [2, seeds], under two numberings.
+
+    Users of the first one are numbered by the first of their items in any split, those of the other
+    at random.
+    """
+    world, found = sparse_world(), []
+    for one in (world.with_telling_numbers(), world.with_other_numbers()):
         users, items = one.rows["test"].T
         for seed in SEEDS:
-            scores = testbed.fresh_fit(one, seed=seed).scores_by_position()
+            scores = testbed.fresh_fit(one, seed=seed, epochs=SMOKE_EPOCHS).scores_by_position()
             found.append(float((scores[users] < scores[users, items][:, None]).double().mean()))
     return np.array(found).reshape(2, -1)
 
@@ -210,12 +215,17 @@ def p_value(figures: np.ndarray) -> float:
 
 
 def differences(one: Outcome, other: Outcome) -> dict[str, float]:
-    """Largest difference of losses, of first scores and of last ones, relative to their size."""
+    """Largest difference of losses, of first scores and of last ones, relative to their size.
+
+    Of first scores alone, where draws of the training could not be replaced.
+    """
     out = {}
     if one.losses:
+        out["scores before training"] = _relative(one.before, other.before)
+        if one.unknown | other.unknown:
+            return out
         losses = np.array([one.losses, other.losses])
         out["losses"] = float((np.ptp(losses, axis=0) / np.abs(losses).max(0)).max())
-        out["scores before training"] = _relative(one.before, other.before)
     out["scores"] = _relative(one.after, other.after)
     return out
 
@@ -223,3 +233,72 @@ def differences(one: Outcome, other: Outcome) -> dict[str, float]:
 def _relative(one: Tensor, other: Tensor) -> float:
     spread = float(one.double().std()) or 1.0
     return float((one.double() - other.double()).abs().max()) / spread
+
+
+# Ties and batches --------------------------------------------------------------------------------
+
+
+def lists_that_follow_numbers(testbed: Testbed, *, renumber: bool = True) -> float:
+    """Share of users whose list of equal scores changes with the numbers of the items.
+
+    Every third item has the same score, whatever the model; the ranking is the trainer's.
+    """
+    world = sparse_world()
+    other_world = world.with_other_numbers() if renumber else world
+    one, other = (_lists_of_equals(testbed.smoke_fit(each)) for each in (world, other_world))
+    return float(np.mean([one[user] != other[user] for user in one]))
+
+
+def _lists_of_equals(fit: FittedModel) -> dict[int, list[int]]:
+    """Lists of item positions by user position."""
+    count, n_items = len(fit.item_ids), fit.splits[0].item_num
+    row = torch.zeros(n_items)
+    row[torch.from_numpy(fit.item_ids)] = torch.arange(count).float() % 3
+
+    def scores(batch: Any) -> Tensor:
+        return row.repeat(len(batch), 1).view(-1)
+
+    with mock.patch.object(fit.model, "full_sort_predict", scores):
+        ranking = fit.trainer.rank(fit.task("test", ["train"]), LISTED)
+    position = np.full(n_items + 1, -1)  # the last one: a list has ended
+    position[fit.item_ids] = np.arange(count)
+    user = {number: place for place, number in enumerate(fit.user_ids)}
+    rows = zip(ranking.users, position[ranking.items].tolist(), strict=True)
+    return {user[number]: listed for number, listed in rows}
+
+
+def share_by_number(testbed: Testbed) -> float:
+    """Among unequal scores of items with the same rows and features: how often the larger number
+    has the larger score.
+
+    One half where fewer than a hundredth of the scores are unequal: that is rounding.
+    """
+    fit = testbed.smoke_fit(sparse_world().with_twins())
+    count = len(fit.item_ids) // 2
+    scores, ids = fit.scores_by_position().double().numpy(), fit.item_ids
+    sign = np.sign(scores[:, count:] - scores[:, :count]) * np.sign(ids[count:] - ids[:count])
+    unequal = sign != 0
+    return float((sign > 0).sum() / unequal.sum()) if unequal.mean() > 0.01 else 0.5
+
+
+def difference_by_batch(fit: FittedModel) -> float:
+    """Largest difference of a user's scores in batches of other users, relative to their spread."""
+    whole, found = fit.scores(), 0.0
+    order = np.random.default_rng(0).permutation(len(fit.user_ids))
+    for size in (len(order), 7):
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        scores = torch.cat([fit.scores(fit.user_ids[part]) for part in parts])
+        found = max(found, _relative(whole[torch.from_numpy(order), 1:], scores[:, 1:]))
+    return found
+
+
+def difference_by_held_out_rows(testbed: Testbed, *, other: bool = True) -> float:
+    """Largest difference of losses and scores after training beside other held-out rows.
+
+    Args:
+        other: rows of items of other blocks; else the same rows, trained again.
+    """
+    world = testbed.world.with_other_held_out_rows() if other else testbed.world
+    one, changed = testbed.smoke_fit(), testbed.fresh_fit(world, epochs=SMOKE_EPOCHS)
+    losses = float(np.abs(np.subtract(one.losses, changed.losses)).max(initial=0))
+    return max(losses, _relative(one.scores_by_position(), changed.scores_by_position()))

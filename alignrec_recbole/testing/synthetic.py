@@ -151,11 +151,26 @@ class BlockWorld:
         rows = {split: rng.permutation(pairs) for split, pairs in self.rows.items()}
         return replace(self, rows=rows, item_order=rng.permutation(len(self.items)))
 
+    def with_telling_numbers(self) -> BlockWorld:
+        """Rows sorted so that a user's number follows the first of the user's items in any split.
+
+        This is how a numbering by first appearance tells test items, if it precedes the split.
+        """
+        first = np.full(len(self.users), len(self.items))
+        every = np.concatenate(list(self.rows.values()))
+        np.minimum.at(first, every[:, 0], every[:, 1])
+        rows = {
+            split: pairs[np.lexsort((pairs[:, 1], pairs[:, 0], first[pairs[:, 0]]))]
+            for split, pairs in self.rows.items()
+        }
+        return replace(self, rows=rows, item_order=np.arange(len(self.items)))
+
     def with_twins(self) -> BlockWorld:
         """Every item twice, with the same rows and features; the twin of item i is n + i."""
         count = len(self.items)
         doubled = {
-            split: np.concatenate([pairs, pairs + np.array([0, count])]) for split, pairs in self.rows.items()
+            split: np.concatenate([pairs, pairs + np.array([0, count])])
+            for split, pairs in self.rows.items()
         }
         return replace(
             self,
