@@ -14,7 +14,10 @@ import nox
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "test", "docs", "readme"]
 QUIET = {"PYTHONWARNINGS": "ignore", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-EXTRAS = ("minilm", "efficientnet", "beit3", "parquet", "ann", "dask", "slurm", "dev", "docs")
+EXTRAS = (
+    *("minilm", "efficientnet", "beit3", "parquet", "ann", "dask", "slurm"),
+    *("wandb", "mlflow", "codecarbon", "dev", "docs"),
+)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # skipped where it does not answer
 CPU_TORCH = (
     *("--no-deps", "--retries", "1", "--timeout", "15"),

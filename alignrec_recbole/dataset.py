@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from alignrec_recbole.features.table import ItemFeatures, align
 from alignrec_recbole.io.names import check_name
 from alignrec_recbole.io.tsv import read_cells
 from alignrec_recbole.runtime import random_state
+from alignrec_recbole.settings import shown
 
 SPLITS = ("train", "valid", "test")
 FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval", "rm_dup_inter")
@@ -328,16 +330,26 @@ class MultimodalDataset(Dataset):
                         expected=f"no {key}, or interactions without splits",
                         hint="leave the setting out, or filter the file itself",
                     )
-            arguments = self.config["eval_args"]
-            for key, default in SPLIT_BY_US.items():
-                if arguments[key] != default:
-                    raise SettingError(
-                        f"{self.dataset_name!r} comes with its splits: it is not split again.",
-                        found=f"eval_args.{key} = {arguments[key]!r}",
-                        expected=f"no eval_args.{key}, or interactions without splits",
-                        hint=f"leave the setting out, or remove the column {LABEL_COLUMN}",
-                    )
+            asked = self.config["eval_args"]
+            changed = {key: asked[key] for key, usual in SPLIT_BY_US.items() if asked[key] != usual}
+            refuse_splitting(self, changed)
         super()._data_processing()
+
+
+def refuse_splitting(dataset: Any, given: Mapping[str, Any]) -> None:
+    """Refuse settings of a split, keys of `eval_args`, on data that come with their splits.
+
+    Raises:
+        SettingError: there is one.
+    """
+    unused = [key for key in SPLIT_BY_US if key in given]
+    if dataset.benchmark_filename_list is not None and unused:
+        raise SettingError(
+            f"{dataset.dataset_name!r} comes with its splits: it is not split again.",
+            found=", ".join(f"eval_args.{key} = {shown(given[key])}" for key in unused),
+            expected=f"no eval_args.{unused[0]}, or interactions without splits",
+            hint=f"leave the setting out, or remove the column {LABEL_COLUMN}",
+        )
 
 
 def _place(part: str) -> int:

@@ -42,8 +42,9 @@ def load_results(
     Returns:
         One row per run, which has one seed: what was run (`dataset`, `model`, `features`,
         `protocol`, `convention`, `seed`), the test metrics under their names, the validation
-        metrics as `valid Recall@20`, then epochs, seconds, memory in bytes, parameters, how the
-        settings were chosen, the hash of the settings and the record's path. With `per_user` the
+        metrics as `valid Recall@20`, then epochs, seconds, memory in bytes, joules (empty where no
+        energy was measured), parameters, how the settings were chosen, the hash of the settings and
+        the record's path. With `per_user` the
         first six columns, `user`, and the metrics; runs without stored values have no rows.
 
     Raises:
@@ -92,7 +93,7 @@ def _runs(folder: str | os.PathLike[str]) -> list[Run]:
 def _fixed() -> dict[str, None]:
     names = [
         *KEYS, "epochs", "best_epoch", "seconds", "seconds_per_epoch", "peak_rss_bytes",
-        "peak_gpu_bytes", "parameters", "tuned_on", "config_sha256", "path",
+        "peak_gpu_bytes", "joules", "parameters", "tuned_on", "config_sha256", "path",
     ]  # fmt: skip
     return dict.fromkeys(names)
 
@@ -114,6 +115,7 @@ def _row(run: Run) -> dict[str, Any]:
         "seconds_per_epoch": record.seconds["train_epoch"],
         "peak_rss_bytes": record.peak_rss_bytes,
         "peak_gpu_bytes": record.peak_gpu_bytes,
+        "joules": record.energy["joules"] if record.energy else None,
         "parameters": record.parameters,
         "tuned_on": record.tuned_on,
         "config_sha256": record.config_sha256,

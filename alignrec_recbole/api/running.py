@@ -65,7 +65,9 @@ def run(
         seeds: training seed, or several.
         epochs: maximum number of epochs; a larger one continues.
         convention: what lists exclude, `mmrec` or `recbole`; default: the data set's.
-        output: folder of records and models; nothing is written elsewhere.
+        output: folder of records and models; nothing is written elsewhere. It has no default, so
+            that nothing is written to the working directory unasked; "results" is the command
+            line's.
         data_path: folder that contains the data sets' folders.
         features_path: folder that is searched for feature files first.
         device: auto, cpu, cuda or cuda:N.
@@ -96,6 +98,7 @@ def run(
             f"run needs {', '.join(absent)}.",
             found=", ".join(given) or "no keywords",
             expected=EXAMPLE,
+            hint='output="results" is the folder of the command line' if "output" in absent else "",
         )
     return _run_models(overwrite=overwrite, command=command, **given)
 

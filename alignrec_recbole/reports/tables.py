@@ -221,6 +221,7 @@ def leaderboard(
                 text_cell(reproduction_status(group, anchors)),
                 text_cell("/".join(str(r.epochs) for r in group.records if r.epochs)),
                 _seconds(group),
+                _energy(group),
                 text_cell("; ".join(group.notes)),
             ]
         )
@@ -235,7 +236,7 @@ def leaderboard(
                     text_cell(""),
                     *(mean_sd_cell([row.values[m]] if m in row.values else []) for m in columns),
                     *([text_cell("")] if chance else []),
-                    *(text_cell("") for _ in range(4)),
+                    *(text_cell("") for _ in range(5)),
                     text_cell(row.note(published)),
                 ]
             )
@@ -255,6 +256,7 @@ def leaderboard(
             "reproduction",
             "epochs",
             "s/epoch",
+            "kJ/run",
             "note",
         ],
         rows,
@@ -331,6 +333,13 @@ def _seconds(group: SeedGroup) -> Cell:
     value = float(np.median([record.seconds["train_epoch"] for record in group.records]))
     device = "" if group.device == "cpu" else f" ({group.device})"
     return Cell(f"{value:.2f}{device}", value) if value else text_cell("")
+
+
+def _energy(group: SeedGroup) -> Cell:
+    """Median energy of the runs that were measured; blank if none was."""
+    measured = [float(record.energy["joules"]) for record in group.records if record.energy]
+    value = float(np.median(measured)) / 1000 if measured else 0.0
+    return Cell(f"{value:.3g}", value) if measured else text_cell("")
 
 
 def _improvement(

@@ -15,7 +15,7 @@ import torch
 
 from alignrec_recbole.compat.config import hide_command_line
 from alignrec_recbole.data.dataset_paths import CARD_KEYS, find_dataset, interaction_files
-from alignrec_recbole.dataset import MultimodalDataset, split_description
+from alignrec_recbole.dataset import MultimodalDataset, refuse_splitting, split_description
 from alignrec_recbole.errors import AlignRecError, DataError, RecordError, SettingError
 from alignrec_recbole.features.published import default_features, expanded
 from alignrec_recbole.features.table import manifest_summary
@@ -45,7 +45,6 @@ TRAINING_ONLY = {  # of RecBole's settings
     "weight_decay",
     "metric_decimal_place",
 }
-OF_RATIO_SPLITS = ("split", "order", "group_by")  # of eval_args
 USUAL_EMBEDDING_SIZE = 64  # of models without a setting of this name, for the number of threads
 DEFAULTS_FILE = "properties/overall.yaml"
 
@@ -251,7 +250,7 @@ def _read(
 
     with _recbole_errors(spec):
         dataset = dataset_class(config)
-    _check_split_settings(dataset, spec.overrides)
+    refuse_splitting(dataset, spec.overrides.get("eval_args") or {})  # usual values, too
     memory_estimate.check_lists(dataset.user_num, max(cutoffs(config)))
     notes: list[str] = []
     feature_files = {}
@@ -445,19 +444,6 @@ def _load_columns(given: dict[str, Any], columns: list[str]) -> None:
     inter = list(loaded.get("inter", ids))
     inter += [column for column in columns if column not in named | set(inter)]
     given["load_col"] = {**loaded, "inter": inter}
-
-
-def _check_split_settings(dataset: Any, overrides: dict[str, Any]) -> None:
-    """Refuse settings of a ratio split on data that come with their splits."""
-    given = overrides.get("eval_args") or {}
-    unused = [key for key in OF_RATIO_SPLITS if key in given]
-    if dataset.benchmark_filename_list is not None and unused:
-        raise SettingError(
-            f"{dataset.dataset_name!r} comes with its splits: eval_args.{unused[0]} has no effect.",
-            found=", ".join(f"eval_args.{key} = {shown(given[key])}" for key in unused),
-            expected="no split, order or group_by, or interactions without splits",
-            hint="leave the setting out, or remove the column of split labels",
-        )
 
 
 @contextlib.contextmanager

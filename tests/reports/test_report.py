@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from records import METRICS, record, store
 
+from alignrec_recbole.api.results import load_results
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.reports import build, contents, plots, reference_results
@@ -308,6 +309,20 @@ def test_seconds_of_another_device_are_named_and_not_compared(tmp_path: Path) ->
     assert [len(line.get_xdata()) for line in dotted] == [1, 1]
     labels = axis.get_legend_handles_labels()[1]
     assert sorted(labels) == ["LightGCN (cpu)", "VBPR (G9)"]
+
+
+def test_energy_is_a_column_where_it_was_measured(tmp_path: Path) -> None:
+    measured = {"joules": 5000.0, "seconds": 9.0, "source": "rapl"}
+    for seed, energy in ((1, measured), (2, {**measured, "joules": 7000.0}), (3, None)):
+        store(tmp_path, record("AlignRec", seed=seed, energy=energy))
+    store(tmp_path, record("BPR"))
+    table = comparison(read_runs(tmp_path / "runs"), "toy")[0]
+    shown = {row[0].text: row[table.header.index("kJ/run")].text for row in table.rows}
+    assert shown == {"AlignRec": "6", "BPR": "—"}
+    joules = load_results(tmp_path).set_index(["model", "seed"])["joules"]
+    assert joules["AlignRec", 2] == 7000
+    assert np.isnan(joules["AlignRec", 3])
+    assert "kJ/run" not in comparison(read_runs(toy(tmp_path / "b") / "runs"), "toy")[0].header
 
 
 def test_plots_have_labelled_axes_and_equal_bytes(tmp_path: Path) -> None:
