@@ -60,6 +60,7 @@ class MultimodalDataset(Dataset):
     file_items: np.ndarray  # ids of the items in the files, before rows are filtered
     users_without_training = 0  # of a split of the files; they and their rows are not ranked
     rows_without_training = 0
+    popularity: np.ndarray | None = None  # training interactions by internal item id; see build()
 
     def __init__(self, config: Any) -> None:
         self._features: dict[str, ItemFeatures] = {}  # one dict for this data set and its splits
@@ -94,7 +95,7 @@ class MultimodalDataset(Dataset):
         """
         tokens = self.field2id_token[self.iid_field]
         if is_control(name):
-            return control_features(name, tokens, self.open_features)
+            return control_features(name, tokens, self.open_features, self.popularity)
         with random_state.kept():
             table = find_or_encode(
                 name,
@@ -118,7 +119,10 @@ class MultimodalDataset(Dataset):
         )
 
     def build(self) -> list[MultimodalDataset]:
-        """Training, validation and test splits."""
+        """Training, validation and test splits.
+
+        Features that follow the popularity of items can be asked for from then on.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["split_seed"] or 0)
             splits = super().build()
@@ -130,6 +134,9 @@ class MultimodalDataset(Dataset):
                     expected="interactions in every split",
                     hint="use a larger data set or another eval_args.split",
                 )
+        popularity = np.bincount(splits[0].pairs()[1], minlength=self.item_num)
+        for each in (self, *splits):
+            each.popularity = popularity
         return splits
 
     def _load_data(self, token: str, dataset_path: str) -> None:

@@ -168,8 +168,8 @@ def run_protocol(
     """Compute an evaluation protocol and return its records; finished ones are read.
 
     Args:
-        protocol: zero-shot, item-cf, mask-modality, long-tail, beyond-accuracy, cold-start,
-            diagnostics or full.
+        protocol: zero-shot, item-cf, mask-modality, knock-out, long-tail, beyond-accuracy,
+            cold-start, diagnostics or full.
         dataset, output: as in `run`.
         features: feature sets; default: `lsa`, and none where stored lists are read.
         models: models to train, rankers, or stored rankings, as the protocol has them.

@@ -87,9 +87,10 @@ def _of_protocol(options: RunOptions, protocol: str) -> list[Job]:
     models = options.model if protocol in USE_MODELS else ()
     seeds = options.seeds if protocol in USE_SEEDS else None
     job = Job(protocol, models, False, seeds, options.overrides, options.grid)
-    if protocol not in ("full", "mask-modality"):
+    if protocol not in ("full", "mask-modality", "knock-out"):
         return [job]
-    trained = [name for name in models if protocol == "full" or name not in RANKER_NAMES]
+    takes_rankers = protocol == "mask-modality"
+    trained = [name for name in models if not takes_rankers or name not in RANKER_NAMES]
     rankers = tuple(name for name in models if name not in trained)
     out = [replace(job, models=(name,), trained=True) for name in trained]
     if rankers or not trained:

@@ -29,7 +29,7 @@ from alignrec_recbole.tracking import check_trackers
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
 
-TRACKED = ("full", "mask-modality")  # protocols that make runs of models
+TRACKED = ("full", "mask-modality", "knock-out")  # protocols that make runs of models
 
 
 def check(options: RunOptions) -> None:
@@ -101,7 +101,7 @@ def models_to_train(options: RunOptions) -> list[str]:
     """The models that some protocol trains: not rankers, nor names of stored rankings."""
     if "full" in options.protocol:
         return list(options.model)
-    if set(options.protocol) & {"mask-modality", "cold-start"}:
+    if set(options.protocol) & {"mask-modality", "knock-out", "cold-start"}:
         return [name for name in options.model if name not in RANKER_NAMES]
     return []
 

@@ -62,7 +62,8 @@ from alignrec_recbole.tracking import TRACKERS
         "--seeds",
         type=_options.SEEDS,
         metavar="S[,S…]",
-        help="Training seeds.  [default: 999; with mask-modality 999,1000,1001]",
+        help="Training seeds.  [default: 999; with mask-modality 999,1000,1001; with knock-out "
+        "999 … 1003]",
     ),
     option(
         "--epochs",

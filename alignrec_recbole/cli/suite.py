@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloup
 
@@ -14,11 +14,14 @@ from alignrec_recbole.engines import check_engine
 from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.io.names import check_name
 
+if TYPE_CHECKING:
+    from alignrec_recbole.suites.schema import Cell
+
 
 @_options.verb(
     examples=(
         "suite smoke --jobs 2",
-        "suite paper-main --list --data-path data",
+        "suite knock-out --model VBPR --seeds 999,1000 --list",
     ),
 )
 @cloup.argument(
@@ -37,6 +40,31 @@ from alignrec_recbole.io.names import check_name
         type=_options.FOLDER,
         metavar="DIR",
         help="Folder of records and tables.  [default: the suite's, else results]",
+    ),
+)
+@cloup.option_group(
+    "Only a part of the suite",
+    option(
+        "--model",
+        "models",
+        type=_options.Text("names", _options.names, _names.model_names),
+        default=(),
+        metavar="M[,M…]",
+        help="Only the cells of these models.",
+    ),
+    option(
+        "--dataset",
+        "datasets",
+        type=_options.Text("names", _options.names, _names.dataset_names),
+        default=(),
+        metavar="D[,D…]",
+        help="Only the cells of these data sets.",
+    ),
+    option(
+        "--seeds",
+        type=_options.SEEDS,
+        metavar="S[,S…]",
+        help="Only the cells with any of these training seeds.",
     ),
 )
 @cloup.option_group(
@@ -69,12 +97,13 @@ def _run(name: str, list_only: bool, given: dict[str, Any]) -> int:
     suite = read_suite(name)  # before the scheduler, which imports more
     from alignrec_recbole.suites.scheduler import Scheduler, SuiteOptions
 
-    given["output"] = given["output"] or suite.output
     label = check_name(Path(name).stem, "suite")
-    scheduler = Scheduler(suite, SuiteOptions(name=label, **given))
+    cells = _part(suite.expanded, label, given)
+    given["output"] = given["output"] or suite.output
+    scheduler = Scheduler(suite, SuiteOptions(name=label, **given), cells)
     pending = scheduler.pending()
     stopped = False if list_only else scheduler.run(pending)
-    status = [scheduler.status(cell, list_only and cell in pending) for cell in suite.expanded]
+    status = [scheduler.status(cell, list_only and cell in pending) for cell in cells]
     counts = Counter(entry.status for entry in status)
     print(f"{label}: " + ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())))
     for entry in status:
@@ -87,3 +116,27 @@ def _run(name: str, list_only: bool, given: dict[str, Any]) -> int:
 
         print(build(scheduler.options.output)[-1])
     return int(counts["finished"] < len(status))
+
+
+def _part(cells: list[Cell], label: str, given: dict[str, Any]) -> list[Cell]:
+    """The cells of the wanted models, data sets and seeds, which are taken out of `given`.
+
+    Raises:
+        SettingError: there is none.
+    """
+    wanted = {
+        "--model": given.pop("models"),
+        "--dataset": given.pop("datasets"),
+        "--seeds": [str(seed) for seed in given.pop("seeds") or ()],
+    }
+    found = [
+        cell for cell in cells if all(cell.has(option, values) for option, values in wanted.items())
+    ]
+    if not found:
+        raise SettingError(
+            f"No cell of suite {label!r} has all that is asked for.",
+            found=" ".join(f"{option} {','.join(v)}" for option, v in wanted.items() if v),
+            expected="models, data sets and seeds of the suite",
+            hint="`suite … --list` without them shows its cells",
+        )
+    return found

@@ -29,9 +29,9 @@ def check_feature_name(
         MissingDependencyError: the encoder's extra is not installed.
     """
     while is_control(name):
-        kind, name, _ = parse_control(name)
-        if kind == "random":
-            return
+        _, name, _ = parse_control(name)
+        if not name:
+            return  # random
     source = find_source(name, dataset_dir, dataset, features_path)
     if isinstance(source, EncoderEntry) and (missing := source.missing_packages()):
         raise missing_extra(source.name, f"no package {', '.join(missing)}")

@@ -1,41 +1,60 @@
-"""Names of control features: random, shuffled:NAME, and either with another seed."""
+"""Names of control features: KIND:NAME, or random, and either with another seed."""
 
 from __future__ import annotations
 
 from alignrec_recbole.errors import UnknownNameError
 
+DRAWN = ("random", "shuffled", "popularity-shuffled")  # @SEED chooses the draw
+CONSTANT = ("constant", "zero")
+KINDS = (*DRAWN, *CONSTANT)
 SEED_DIGITS = 18
-MOST_SHUFFLES = 4  # of one name: shuffled:shuffled:NAME
+MOST_CONTROLS = 4  # one of another: shuffled:shuffled:NAME
 
 
 def is_control(name: str) -> bool:
     """Whether a feature name is that of a control.
 
-    >>> [is_control(n) for n in ("random", "random@2", "shuffled:lsa", "lsa")]
-    [True, True, True, False]
+    >>> [is_control(n) for n in ("random", "random@2", "shuffled:lsa", "zero:lsa", "lsa")]
+    [True, True, True, True, False]
     """
-    return name.partition("@")[0] == "random" or name.startswith("shuffled:")
+    kind, colon, _ = name.partition(":")
+    return (bool(colon) and kind in KINDS) or name.partition("@")[0] == "random"
 
 
 def parse_control(name: str) -> tuple[str, str, int]:
-    """Kind (random or shuffled), name of the features that are shuffled or "", and seed.
+    """Kind, name of the features that are replaced or "" (of random alone), and seed.
 
     Raises:
-        UnknownNameError: the seed is no whole number of at most 18 digits, NAME is empty, or names
-            are shuffled over and over.
+        UnknownNameError: the seed is no whole number of at most 18 digits, nothing is drawn that a
+            seed could choose, NAME is empty, or controls are made of controls over and over.
 
-    >>> parse_control("random"), parse_control("shuffled:lsa@3")
-    (('random', '', 0), ('shuffled', 'lsa', 3))
+    >>> parse_control("random"), parse_control("shuffled:lsa@3"), parse_control("zero:lsa")
+    (('random', '', 0), ('shuffled', 'lsa', 3), ('zero', 'lsa', 0))
     """
     text, at, seed = name.rpartition("@")
     text, seed = (text, seed) if at else (name, "0")
-    kind, _, source = text.partition(":")
-    valid = seed.isdecimal() and len(seed) <= SEED_DIGITS
-    if not valid or (kind == "shuffled" and not source) or name.count("shuffled:") > MOST_SHUFFLES:
+    kind, colon, source = text.partition(":")
+    valid = (
+        kind in KINDS
+        and (bool(source) if colon else kind == "random")
+        and (not at or kind in DRAWN)
+        and seed.isdecimal()
+        and len(seed) <= SEED_DIGITS
+    )
+    if not valid or sum(name.count(f"{each}:") for each in KINDS) > MOST_CONTROLS:
         raise UnknownNameError(
             f"Unknown control features {name!r}.",
             found=name,
-            expected="random, random@SEED, shuffled:NAME or shuffled:NAME@SEED, SEED 0, 1, 2 … "
-            f"with at most {SEED_DIGITS} digits",
+            expected="random, random:NAME, shuffled:NAME or popularity-shuffled:NAME, each also "
+            f"with @SEED (0, 1, 2 … with at most {SEED_DIGITS} digits); constant:NAME or zero:NAME",
         )
     return kind, source, int(seed)
+
+
+def control_name(kind: str, name: str, seed: int) -> str:
+    """The name of a control; the seed is named where something is drawn.
+
+    >>> control_name("shuffled", "lsa", 3), control_name("zero", "lsa", 3)
+    ('shuffled:lsa@3', 'zero:lsa')
+    """
+    return f"{kind}:{name}@{seed}" if kind in DRAWN else f"{kind}:{name}"

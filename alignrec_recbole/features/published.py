@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.errors import UnknownNameError
+from alignrec_recbole.features.control_names import is_control
 from alignrec_recbole.io.opening import is_regular_file
 
 GROUPS = ("mmrec", "mmssl")
-SHUFFLED = "shuffled:"  # see features/control_names.py
 MODALITIES = ("image", "text", "audio")
 GROUP_KEY = "published"  # of a manifest's settings
 CONTENT_KEY = "content_sha256"  # same
@@ -40,14 +40,14 @@ def default_features(folder: Path, otherwise: tuple[str, ...]) -> tuple[str, ...
 def expanded(names: Iterable[str], folder: Path) -> tuple[str, ...]:
     """Names of features with each group replaced by what the data set's folder has of it.
 
-    `shuffled:GROUP` becomes the shuffled rows of each of its features.
+    A control of a group, such as `shuffled:GROUP`, becomes that of each of its features.
 
     Raises:
         UnknownNameError: the folder has nothing of a group.
     """
     out: list[str] = []
     for name in names:
-        before = SHUFFLED if name.startswith(SHUFFLED) else ""
+        before = name.partition(":")[0] + ":" if is_control(name) and ":" in name else ""
         group, at, seed = name.removeprefix(before).partition("@")
         if group not in GROUPS or (at and not before):
             out.append(name)

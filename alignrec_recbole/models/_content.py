@@ -7,7 +7,7 @@ a modality.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -107,6 +107,24 @@ class ModalityFeatures(nn.Module):
                 for name, columns in blocks:
                     table[:, columns].index_fill_(0, getattr(self, name), 0.0)
 
+    def blocks(self) -> list[tuple[int, slice, Tensor]]:
+        """Of each feature set: its table, its columns there, and which items have it [item_num]."""
+        out = []
+        for number, blocks in enumerate(self._missing):
+            for name, columns in blocks:
+                has = torch.ones(len(self[number]), dtype=torch.bool, device=self[number].device)
+                out.append((number, columns, has.index_fill_(0, getattr(self, name), False)))
+        return out
+
+    @torch.no_grad()
+    def replace(self, number: int, values: Tensor) -> None:
+        """Put values [item_num, f_m] in the place of a table, trained or not."""
+        table = getattr(self, f"set{number}")
+        if isinstance(table, nn.Parameter):
+            table.data = values
+        else:
+            setattr(self, f"set{number}", values)
+
     def projections(self, size: int, *, bias: bool = True) -> nn.ModuleList:
         """One linear layer f_m → size per table."""
         return nn.ModuleList(nn.Linear(dim, size, bias=bias) for dim in self.dims)
@@ -181,9 +199,14 @@ class ContentRecommender(PairwiseRecommender):
 
     Attributes:
         interactions: R̂ [user_num, item_num], scipy CSR.
+        id_only_features: control features, zero or random, that make this model its own twin
+            without content; None if it is nothing without content.
+        id_only_settings: settings of the twin beside them.
     """
 
     new_items_refused = "it learns a part of each item's vector from interactions"
+    id_only_features: str | None = "zero"
+    id_only_settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -45,6 +45,7 @@ class ContentRidge(ContentRecommender):
 
     type = ModelType.TRADITIONAL
     settings_class = ContentRidgeSettings
+    id_only_features = None  # content is all it has
     users: Tensor
     items: Tensor
 

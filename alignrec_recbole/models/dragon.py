@@ -27,7 +27,7 @@ Cost        2L + n sparse products of width M d, M products I × f_m × 4d and I
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,8 @@ class DRAGON(ContentRecommender):
     """DRAGON on any number of modalities."""
 
     settings_class = DRAGONSettings
+    id_only_features = "random"  # items have no ID vectors: features in their place tell them apart
+    id_only_settings: ClassVar[dict[str, Any]] = {"n_mm_layers": 0}  # and no graph of them
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -68,6 +68,7 @@ class DualGNN(ContentRecommender):
     """DualGNN on any number of modalities."""
 
     settings_class = DualGNNSettings
+    id_only_features = "random"  # items have no ID vectors: features in their place tell them apart
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

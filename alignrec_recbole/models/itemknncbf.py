@@ -38,6 +38,7 @@ class ItemKNNCBF(SolvedRecommender):
     """Nearest neighbours by content."""
 
     settings_class = ItemKNNCBFSettings
+    id_only_features = None  # content is all it has
     scores_cold_items = False  # an item in no other item's list scores 0
 
     def __init__(self, config: Any, dataset: Any) -> None:

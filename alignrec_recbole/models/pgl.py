@@ -23,7 +23,7 @@ Cost        2L + n sparse products of width M d and M products I × f_m × d per
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,8 @@ class PGL(ContentRecommender):
     """PGL, local form, on any number of modalities."""
 
     settings_class = PGLSettings
+    id_only_features = "random"  # items have no ID vectors: features in their place tell them apart
+    id_only_settings: ClassVar[dict[str, Any]] = {"n_mm_layers": 0}  # and no graph of them
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -80,6 +80,14 @@ PROTOCOLS: dict[str, Protocol] = {
             uses_seeds=True,
         ),
         Protocol(
+            "knock-out",
+            "How much of a model's lead over its ID-only twin does content explain?",
+            "always",
+            f"{__name__}.knock_out:run_knock_out",
+            uses_models=True,
+            uses_seeds=True,
+        ),
+        Protocol(
             "long-tail",
             "Which users and items gain: those with few or with many interactions?",
             "never (it reads stored lists)",
@@ -144,6 +152,12 @@ def check_use(protocol: str, models: Sequence[str], seeds: Sequence[int] | None)
             f"Protocol {protocol!r} draws nothing from --seeds.",
             found=f"--seeds {','.join(map(str, seeds))}",
             expected="--seeds with a model that is trained",
+        )
+    if protocol == "knock-out" and not trained:
+        raise SettingError(
+            f"Protocol {protocol!r} needs a model.",
+            found=f"--model {','.join(models)}" if models else "no --model",
+            expected="--model M[,M…], of models that need item features",
         )
     takes_rankers = protocol == "cold-start"
     refused = trained if takes_rankers else [] if described.uses_models else models

@@ -9,6 +9,7 @@ from alignrec_recbole.protocols import (
     check_protocols,
     check_use,
     cold_start,
+    knock_out,
     mask_modality,
 )
 from alignrec_recbole.protocols.rankers import RANKERS
@@ -26,8 +27,8 @@ def run_protocol(
     """Run `spec.protocol` and yield its records; finished ones are read.
 
     Args:
-        models: models to train (full, mask-modality), rankers to use (mask-modality, cold-start;
-            default: all) or stored rankings to read (long-tail, beyond-accuracy;
+        models: models to train (full, mask-modality, knock-out), rankers to use (mask-modality,
+            cold-start; default: all) or stored rankings to read (long-tail, beyond-accuracy;
             default: all).
         seeds: training seeds of the models.
 
@@ -45,6 +46,8 @@ def setting_names(protocol: str, model: str | None = None) -> set[str]:
     kind: type[Settings] = Settings
     if protocol == mask_modality.NAME:
         kind = mask_modality.RetrainSettings if model else mask_modality.MaskSettings
+    elif protocol == knock_out.NAME:
+        kind = knock_out.KnockOutSettings
     elif protocol == cold_start.NAME:
         kind = cold_start.ColdStartSettings
     elif protocol in RANKERS:

@@ -17,6 +17,7 @@ from alignrec_recbole.reports.grouping import (
     primary_metric,
 )
 from alignrec_recbole.reports.inputs import Inputs, digest_of
+from alignrec_recbole.reports.knock_out import knock_out_tables
 from alignrec_recbole.reports.significance import Side, UserMeans
 from alignrec_recbole.reports.tables import (
     Table,
@@ -141,6 +142,9 @@ def tables(
     found = comparable_groups(runs)
     for key, members in found.items():
         stem = key.dataset if key.protocol == "full" else f"{key.dataset}-{key.protocol}"
+        if key.protocol == "knock-out":
+            out[stem] += knock_out_tables(key, members, skipped)
+            continue
         if key.protocol in protocol_tables.TABLES:
             out[stem] += protocol_tables.TABLES[key.protocol](key, members)
             continue
@@ -166,9 +170,15 @@ def figures(runs: Sequence[Run], tuning: Sequence[Run]) -> Iterator[Figure]:
         here = {k: g for k, g in found.items() if (k.dataset, k.setting, k.data) == same}
         several = len({k.setting for k in found if k.dataset == dataset}) > 1
         stem = "-".join([dataset, *([setting] if several else []), *([data] if data else [])])
-        full, masked, tail, lists = (
+        full, masked, knocked, tail, lists = (
             here.get(ComparisonKey(dataset, protocol, setting, data), [])
-            for protocol in ("full", "mask-modality", "long-tail", list_tables.PROTOCOL)
+            for protocol in (
+                "full",
+                "mask-modality",
+                "knock-out",
+                "long-tail",
+                list_tables.PROTOCOL,
+            )
         )
         points = [
             run for run in tuning if (run.record.dataset, run.record.setting) == (dataset, setting)
@@ -184,6 +194,7 @@ def figures(runs: Sequence[Run], tuning: Sequence[Run]) -> Iterator[Figure]:
         ):
             metric = [] if kind == "training" else [primary_metric(members)]
             yield Figure(f"{stem}-{kind}", draw, (members, *metric), _runs(members))
+        yield Figure(f"{stem}-knock-out", "knock_out_leads", (knocked,), _runs(knocked))
         yield Figure(f"{stem}-sensitivity", "sensitivity", (points,), points)
 
 

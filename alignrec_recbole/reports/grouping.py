@@ -24,7 +24,15 @@ from alignrec_recbole.runs.record import NUMBERS_EPOCH, Run, RunRecord
 PRIMARY_METRIC = "Recall@20"
 COLUMNS = ("Recall@10", PRIMARY_METRIC, "NDCG@10", "NDCG@20")
 ABSENT = "absent"  # how labels show a setting that a configuration does not have
-NOT_VARIED = {"seed", "gpu_id", "show_progress", "threads", "features", "protocol.of_sha256"}
+NOT_VARIED = {
+    "seed",
+    "gpu_id",
+    "show_progress",
+    "threads",
+    "features",
+    "protocol.of_sha256",
+    "knock_out",
+}
 
 
 class ComparisonKey(NamedTuple):

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from alignrec_recbole.errors import RecordError
+from alignrec_recbole.features.control_names import is_control
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.protocols.robustness import robustness
@@ -30,6 +31,7 @@ from alignrec_recbole.reports.grouping import (
     flatten,
     primary_metric,
 )
+from alignrec_recbole.reports.knock_out import REAL, TWIN, knocked_out
 from alignrec_recbole.reports.protocol_tables import mask_points, tail_values
 from alignrec_recbole.runs.record import Run
 from alignrec_recbole.runs.record_fields import LARGEST, SMALLEST
@@ -206,7 +208,6 @@ def _bar_name(group: SeedGroup, protocol: str) -> str:
     return f"{as_label(own)}\n{as_label(features)}" if own else as_label(features)
 
 
-CONTROLS = ("random", "shuffled:")
 WORDS_OF_FILL = {"zero": "", "mean": ", mean fill"}  # others as they are
 
 
@@ -259,7 +260,7 @@ def _set_styles(points: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, An
     for ranker, features, fill in points[["ranker", "features", "fill"]].to_numpy():
         keys.append(("" if ranker in RANKER_NAMES else ranker, features, fill))
     names = list(dict.fromkeys(keys))
-    controls = [key for key in names if key[1].startswith(CONTROLS)]
+    controls = [key for key in names if is_control(key[1])]
     real = [key for key in names if key not in controls]
     grey = {
         key: {**_line(place), "color": "#8a8f98", "linestyle": DASHES[1 + place % 3]}
@@ -369,6 +370,48 @@ def _tail_panel(axis: Any, table: pd.DataFrame, alone: bool) -> None:
     axis.set_xlim(-0.6, len(names) - 0.4)
     axis.set_ylim(bottom=0)
     axis.grid(axis="x", visible=False)
+
+
+@styled
+def knock_out_leads(members: Sequence[SeedGroup]) -> Figure:
+    """How far every variant of a model is above its ID-only twin, with 95 % intervals.
+
+    A panel per group of features, a row per model.
+    """
+    models = [model for model in knocked_out(members, lambda *_: None) if model.leads]
+    _needs(models, "no model with a twin", "records of protocol knock-out, real and id-only")
+    _at_most(len(models), MAX_LINES, "models")
+    panels = list(dict.fromkeys(model.features for model in models))
+    _at_most(len(panels), MAX_PANELS, "groups of features")
+    rows = max(sum(model.features == each for model in models) for each in panels)
+    names = [n for n in dict.fromkeys(n for m in models for n in m.variants) if n != TWIN]
+    figure, axes = _figure(len(panels), 6.4, 1.6 + 0.1 * rows * (len(names) + 2))
+    for axis, features in zip(axes, panels, strict=True):
+        shown = [model for model in models if model.features == features]
+        for place, name in enumerate(names):
+            style = {**_line(place), "linestyle": "none", "capsize": 2}
+            if name not in (REAL,) and not name.endswith(" only"):
+                style["markerfacecolor"] = "white"
+            found = [
+                (row + 0.8 * (place + 0.5) / len(names) - 0.4, model.leads.over_twin[name])
+                for row, model in enumerate(shown)
+                if model.leads and name in model.leads.over_twin
+            ]
+            ends = [(max(0, i.value - i.low), max(0, i.high - i.value)) for _, i in found]
+            axis.errorbar(
+                [interval.value for _, interval in found],
+                [height for height, _ in found],
+                xerr=np.array(ends).reshape(-1, 2).T,
+                label=as_label(name),
+                **style,
+            )
+        axis.axvline(0, color=INK, linewidth=0.8)
+        axis.set_yticks(range(len(shown)), [as_label(model.label) for model in shown])
+        axis.set_ylim(len(shown) - 0.5, -0.5)
+        axis.set_xlabel(f"{PRIMARY_METRIC} above the ID-only twin (test)")
+        axis.set_title(as_label(features))
+    _legend(figure, axes, columns=4)
+    return figure
 
 
 @styled

@@ -27,6 +27,7 @@ INK = "#1b1e23"  # of plots; the site uses its own text colour instead
 CAPTIONS = {
     "protocols": "Test metric by protocol and feature set; error bars: sd over seeds, dots: chance",
     "robustness": "Test metric by the share of masked items; bands: 95 % t-interval, mask seeds",
+    "knock-out": "Test metric above the model's ID-only twin; error bars: 95 % interval",
     "long-tail": "Test metric by the user's history and by the item's popularity; error bars: sd",
     "beyond-accuracy": "Test metric against what the lists are like; each dot: a row of the table",
     "training": "Validation metric and loss by epoch, one line per seed; dots: the epoch ranked",

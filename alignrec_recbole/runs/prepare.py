@@ -252,6 +252,8 @@ def _read(
         dataset = dataset_class(config)
     refuse_splitting(dataset, spec.overrides.get("eval_args") or {})  # usual values, too
     memory_estimate.check_lists(dataset.user_num, max(cutoffs(config)))
+    with _recbole_errors(spec):
+        splits = dataset.build()
     notes: list[str] = []
     feature_files = {}
     if isinstance(dataset, MultimodalDataset):
@@ -259,8 +261,6 @@ def _read(
             name: manifest_summary(table.manifest) for name, table in dataset.features.items()
         }
         notes += [f"{name}: {note}" for name, f in feature_files.items() for note in f["notes"]]
-    with _recbole_errors(spec):
-        splits = dataset.build()
     files = {path.name: sha256_file(path) for path in _data_files(dataset, folder)}
     data = {
         "users": dataset.user_num - 1,
@@ -378,6 +378,8 @@ def _options(spec: DataSpec, folder: Path) -> dict[str, Any]:
         given["setting"] = spec.setting
     if spec.mask is not None:
         given["feature_mask"] = spec.mask.model_dump()
+    if spec.knock_out is not None:
+        given["knock_out"] = spec.knock_out.model_dump(mode="json")
     return given
 
 

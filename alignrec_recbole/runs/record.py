@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 
 from alignrec_recbole.errors import RecordError, printable
+from alignrec_recbole.features.knock_out import KnockOut
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.html import facts_table
 from alignrec_recbole.io.names import is_safe_name
@@ -138,6 +139,8 @@ class RunRecord(BaseModel):
             self._check_lists()
         if self.protocol == "mask-modality":
             self._check_curve()
+        if self.protocol == "knock-out":
+            self._check_knock_out()
         return self
 
     def _check_tail(self) -> None:
@@ -153,6 +156,12 @@ class RunRecord(BaseModel):
             raise ValueError("config.protocol of beyond-accuracy names no ranking and no content")
         if set(self.groups or {}) - {"history"}:
             raise ValueError("groups of beyond-accuracy are not history")
+
+    def _check_knock_out(self) -> None:
+        try:
+            KnockOut.model_validate(self.config.get("knock_out"))
+        except ValidationError as error:
+            raise ValueError(f"config.knock_out.{first_problem(error)}") from None
 
     def _check_curve(self) -> None:
         if self.curve is None:

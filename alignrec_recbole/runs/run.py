@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from recbole.utils import ModelType
 
 from alignrec_recbole.errors import DataError, Interrupted, RecordError, SettingError
+from alignrec_recbole.evaluation.ranking import Ranking
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.runs import continuation, identity, keep_model, provenance
 from alignrec_recbole.runs.exclusive import one_at_a_time
@@ -23,22 +26,36 @@ from alignrec_recbole.runtime.stop_signals import stop_on_signal
 from alignrec_recbole.tracking.base import RunFacts, RunResult, Trackers
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
+# From a run, its trained model and its test ranking to further fields of its record.
+Examine = Callable[[PreparedRun, MultimodalTrainer, Ranking], dict[str, Any]]
 
-def run_one(spec: RunSpec, *, overwrite: bool = False, command: str | None = None) -> RunRecord:
+
+def run_one(
+    spec: RunSpec,
+    *,
+    overwrite: bool = False,
+    command: str | None = None,
+    examine: Examine | None = None,
+) -> RunRecord:
     """Train and rank, or read the record if this run is finished.
 
     An interrupted run resumes from its saved state, and a run with more epochs than a finished one
     from where that one ended (`continuation`). Another configuration, feature file or data file has
     another record path, so no record of other content is overwritten.
 
+    Args:
+        examine: called once the test split is ranked.
+
     Raises:
         Interrupted: the run was stopped by a signal; calling again resumes it.
     """
     with progress.shown(spec.progress):
-        return _run_one(spec, overwrite, command)
+        return _run_one(spec, overwrite, command, examine)
 
 
-def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
+def _run_one(
+    spec: RunSpec, overwrite: bool, command: str | None, examine: Examine | None
+) -> RunRecord:
     stopwatch = Stopwatch()
     name = f"{spec.model} on {spec.dataset}, seed {spec.seed}"
     progress.announce(f"{name}: reading the data")
@@ -50,11 +67,16 @@ def _run_one(spec: RunSpec, overwrite: bool, command: str | None) -> RunRecord:
     with one_at_a_time(prepared.record_path) as waited:
         if waited and (record := identity.finished_record(prepared, overwrite=False)):
             return _same_modalities(record, prepared)
-        return _run_alone(prepared, stopwatch, name, overwrite, command)
+        return _run_alone(prepared, stopwatch, name, overwrite, command, examine)
 
 
 def _run_alone(
-    prepared: PreparedRun, stopwatch: Stopwatch, name: str, overwrite: bool, command: str | None
+    prepared: PreparedRun,
+    stopwatch: Stopwatch,
+    name: str,
+    overwrite: bool,
+    command: str | None,
+    examine: Examine | None,
 ) -> RunRecord:
     """Make a run that no other process makes now."""
     spec = prepared.spec
@@ -66,7 +88,7 @@ def _run_alone(
     provenance.code()  # what the record says of it is known before anything is trained
     trackers = Trackers(spec.track)
     with trackers.watching(_facts(prepared)) if spec.track else nullcontext():
-        return _make(prepared, stopwatch, trackers, name, overwrite, command)
+        return _make(prepared, stopwatch, trackers, name, overwrite, command, examine)
 
 
 def _facts(prepared: PreparedRun) -> RunFacts:
@@ -94,6 +116,7 @@ def _make(
     name: str,
     overwrite: bool,
     command: str | None,
+    examine: Examine | None,
 ) -> RunRecord:
     """Train and rank, and write the record."""
     spec = prepared.spec
@@ -117,6 +140,7 @@ def _make(
 
     metrics: dict[str, float] = {}
     per_user = weights = None
+    found: dict[str, Any] = {}
     if not spec.validation_only:
         progress.announce(f"{name}: ranking the test split")
         begun = stopwatch.seconds()
@@ -129,6 +153,8 @@ def _make(
             weights = keep_model.keep(prepared, trainer, ranking, metrics) if spec.save else None
             if weights is None:
                 keep_model.forget(prepared)
+        if examine is not None:
+            found = examine(prepared, trainer, ranking)
     history = trainer.history
     epochs = [entry["seconds"] for entry in history]
     seconds["train_epoch"] = float(np.median(epochs)) if epochs else 0.0
@@ -153,6 +179,7 @@ def _make(
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         command=command,
         energy=trackers.energy(),
+        **found,
     )
     write_record(prepared.record_path, record)
     trackers.finish(RunResult(metrics, trainer.stopping.best_result or {}, prepared.record_path))

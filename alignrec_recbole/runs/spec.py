@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignrec_recbole.features.knock_out import KnockOut
 from alignrec_recbole.features.masking import FeatureMask
 from alignrec_recbole.runtime.sizes import SAVE_LIMIT
 
@@ -35,6 +36,7 @@ class DataSpec:
     overrides: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
     mask: FeatureMask | None = None  # a modality masked for a share of the items
+    knock_out: KnockOut | None = None  # what the features stand for
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class RunSpec:
     validation_only: bool = False  # True: a grid point; the test split is not ranked
     tuned_on: str | None = None  # how hyper-parameters were chosen
     mask: FeatureMask | None = None  # a modality masked for a share of the items
+    knock_out: KnockOut | None = None  # what the features stand for
     progress: bool = True
     save: bool = True  # keep the trained model beside the record (protocol full)
     save_limit: int = SAVE_LIMIT  # bytes of a stored model's table; vectors have no limit
@@ -74,4 +77,5 @@ class RunSpec:
             overrides=self.overrides,
             device=self.device,
             mask=self.mask,
+            knock_out=self.knock_out,
         )

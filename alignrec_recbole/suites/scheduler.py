@@ -57,17 +57,20 @@ class SuiteOptions:
 
 
 class Scheduler:
-    """The cells of a suite: which are finished, and running the others."""
+    """The cells of a suite, or of a part of it: which are finished, and running the others."""
 
-    def __init__(self, suite: Suite, options: SuiteOptions) -> None:
+    def __init__(
+        self, suite: Suite, options: SuiteOptions, part: Sequence[Cell] | None = None
+    ) -> None:
         self.suite, self.options = suite, options
+        self.cells = suite.expanded if part is None else part
         self.folder = options.output / "suites" / options.name
         self._sha256 = functools.cache(sha256_file)  # many cells share their files
 
     def pending(self) -> list[Cell]:
         """The cells to run: all with `overwrite`, else those that are not complete."""
         overwrite = self.options.overwrite
-        return [cell for cell in self.suite.expanded if overwrite or not self._is_complete(cell)]
+        return [cell for cell in self.cells if overwrite or not self._is_complete(cell)]
 
     def status(self, cell: Cell, again: bool = False) -> CellStatus:
         """What the cell's file says; missing without one, or if a finished cell is to run again."""
@@ -145,11 +148,7 @@ class Scheduler:
                 path.unlink()
         todo = list(pending)
         if todo:
-            todo = [
-                cell
-                for cell in self.suite.expanded
-                if cell in todo or cell.protocol in ALWAYS_RERUN
-            ]
+            todo = [cell for cell in self.cells if cell in todo or cell.protocol in ALWAYS_RERUN]
         for cell in todo:
             write_status(self._status_path(cell), self.status(cell, again=True))
         return todo

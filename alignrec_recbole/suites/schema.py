@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -110,6 +110,17 @@ class Cell(BaseModel):
     arguments: list[str]
     dataset: str
     protocol: str
+
+    def has(self, option: str, wanted: Iterable[str]) -> bool:
+        """Whether an option names any of the wanted values; True where none is wanted.
+
+        >>> cell = Cell(arguments=["--model=BPR", "--seeds=1,2"], dataset="toy", protocol="full")
+        >>> cell.has("--seeds", ["2", "3"]), cell.has("--model", []), cell.has("--model", ["Pop"])
+        (True, True, False)
+        """
+        given = dict(argument.split("=", 1) for argument in self.arguments if "=" in argument)
+        names = set(wanted)
+        return not names or bool(names & set(given.get(option, "").split(",")))
 
     @property
     def name(self) -> str:

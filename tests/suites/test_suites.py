@@ -186,6 +186,26 @@ def test_a_cell_with_other_features_is_not_finished(place: list[str], tmp_path: 
     assert main([*place, "--list"]) == 1
 
 
+def test_a_part_of_a_suite_is_run_and_the_rest_stays(
+    place: list[str], tmp_path: Path, capsys
+) -> None:
+    suite = tmp_path / "tiny.yaml"
+    suite.write_text(
+        "cells: [{models: [Pop, BPR], datasets: [block_world], seeds: [1, 2], epochs: 1}]"
+    )
+    assert main([*place, "--model", "Pop", "--seeds", "2"]) == 0
+    assert "1 finished" in capsys.readouterr().out
+    assert main([*place, "--list"]) == 1
+    shown = capsys.readouterr().out
+    assert "1 finished, 3 missing" in shown
+    assert main([*place, "--dataset", "block_world", "--model", "Pop", "--list"]) == 1
+    assert "1 finished, 1 missing" in capsys.readouterr().out
+    statuses = read_status(tmp_path / "out" / "suites")["tiny"]
+    assert [cell.status for cell in statuses] == ["finished"]
+    assert main([*place, "--model", "EASE"]) != 0
+    assert "No cell of suite 'tiny'" in capsys.readouterr().err
+
+
 def settled(output: Path) -> dict[str, object]:
     """All that must not depend on interruptions: metrics, training, tables but their seconds."""
     found: dict[str, object] = {}
