@@ -67,7 +67,13 @@ def _rebuild(kind: type[AlignRecError], problem: str, keywords: dict[str, str]) 
 
 
 class DataError(AlignRecError):
-    """Interactions or item tables that cannot be used as they are."""
+    """Interactions or item tables that cannot be used as they are.
+
+    Attributes:
+        bad_line: what is wrong with a line, where the rest of the file can be read; else "".
+    """
+
+    bad_line = ""
 
 
 class FeatureError(AlignRecError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,11 @@ def run(options: ImportDatasetOptions) -> None:
     check_name(options.dataset, "data set", DataError)
     if options.split is not None:
         parse_split(options.split, options.seed)  # before files are read
-    source = _read(options)
+    bad = Counter[str]() if options.on_bad_line == "skip" else None
+    source = _read(options, bad)
+    if bad is not None:
+        lines = Counter({f"bad lines: {why}": count for why, count in bad.items()})
+        source = replace(source, skipped=lines + source.skipped)
     text = options.split or ("released" if SPLIT in source.interactions else DEFAULT_SPLIT)
     read = len(source.interactions)
     made = write_source(
@@ -68,7 +74,7 @@ def run(options: ImportDatasetOptions) -> None:
     print(folder)
 
 
-def _read(options: ImportDatasetOptions) -> Source:
+def _read(options: ImportDatasetOptions, bad: Counter[str] | None) -> Source:
     name = options.format or ("table" if options.columns else None)
     if name is None:
         raise SettingError(
@@ -83,7 +89,7 @@ def _read(options: ImportDatasetOptions) -> Source:
                 expected="--columns user=NAME,item=NAME and, where there are any, time=NAME, "
                 "rating=NAME, split=NAME",
             )
-        return table.read(options.path, table.parse_columns(options.columns), options.items)
+        return table.read(options.path, table.parse_columns(options.columns), options.items, bad)
     for value, flag in ((options.columns, "--columns"), (options.items, "--items")):
         if value is not None:
             raise SettingError(
@@ -91,7 +97,7 @@ def _read(options: ImportDatasetOptions) -> Source:
                 found=f"--format {name}",
                 expected=f"{name}: {FORMATS[name].files}",
             )
-    return FORMATS[name].read(options.path)
+    return FORMATS[name].read(options.path, bad)
 
 
 def _fetch(made: Imported, folder: Path, options: ImportDatasetOptions) -> list[list[Any]]:

@@ -120,6 +120,7 @@ class ImportDatasetOptions:
     split: str | None
     numbering: Numbering
     seed: int
+    on_bad_line: Literal["error", "skip"]
     no_images: bool
     image_hosts: str | None
     connections: int

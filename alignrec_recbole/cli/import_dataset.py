@@ -60,6 +60,16 @@ from alignrec_recbole.data.format_names import FORMAT_NAMES
         "reviews and hm, else 1]",
     ),
 )
+@cloup.option_group(
+    "Damaged files",
+    option(
+        "--on-bad-line",
+        type=click.Choice(["error", "skip"]),
+        default="error",
+        help="Lines of interactions that cannot be used: end with the first, or skip and count "
+        "them.  [default: error]",
+    ),
+)
 @_options.split(None)
 @import_options()
 @cloup.option_group("Execution", _options.no_progress())

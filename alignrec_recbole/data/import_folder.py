@@ -120,7 +120,12 @@ def write_source(
         _write_features(path, kind, items, folder) for kind, path in source.features.items()
     ]
     manifest = there or write_dataset(
-        frame, folder / f"{name}.inter", split, numbering=numbering, source=hashes
+        frame,
+        folder / f"{name}.inter",
+        split,
+        numbering=numbering,
+        source=hashes,
+        skipped=source.skipped,
     )
     return Imported(manifest, source, there is not None, counts, urls, features)
 

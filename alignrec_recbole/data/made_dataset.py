@@ -11,6 +11,7 @@ drawn from the seed, whatever they say.
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def write_dataset(
     *,
     numbering: Numbers,
     source: dict[str, str],
+    skipped: Mapping[str, int] | None = None,
 ) -> SplitManifest:
     """Split interactions and write them; the manifest first, so that no split is without one.
 
@@ -43,6 +45,7 @@ def write_dataset(
         split: how to split.
         numbering: how the tokens came about, for the manifest; not applied here.
         source: name → SHA-256 of the files that the interactions are from.
+        skipped: how many rows of them are not in `frame`, by reason.
 
     Raises:
         DataError: the split cannot be drawn, or a token cannot be a cell of a table.
@@ -57,6 +60,7 @@ def write_dataset(
         manifest = SplitManifest(
             dataset=path.stem,
             source=source,
+            skipped=dict(skipped or {}),
             numbering=numbering,
             split=split.text,
             seed=split.seed,

@@ -50,6 +50,7 @@ class SplitManifest(BaseModel):
         interactions: of training, validation and test, or of all where there is no split.
         cuts: the times of the split `global-time`: training < V ≤ validation < T ≤ test.
         only_later: users and items without a training interaction, and their interactions.
+        skipped: rows of the source that are not there, by reason.
         inter_sha256: of `NAME.inter`.
         split_sha256: see `cards.split_sha256`; of re-keyed data sets.
         rekeyed: the origin of a re-keyed data set.
@@ -68,6 +69,7 @@ class SplitManifest(BaseModel):
     interactions: Annotated[list[Count], Field(min_length=1, max_length=3)]
     cuts: tuple[float | int, float | int] | None = None
     only_later: dict[Text, Count]
+    skipped: dict[Text, Count] = {}
     inter_sha256: Sha256
     split_sha256: Sha256 | None = None
     rekeyed: Origin | None = None

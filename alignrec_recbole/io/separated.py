@@ -44,6 +44,7 @@ class SeparatedFile:
         separator: str = COMMA,
         columns: Sequence[str] | None = None,
         what: str = "file",
+        bad: Counter[str] | None = None,
     ) -> None:
         """Read the header and check the form of every line.
 
@@ -52,12 +53,15 @@ class SeparatedFile:
             separator: of the cells, one character.
             columns: names of the columns of a file without a header.
             what: what the file is, for errors.
+            bad: counts the rows of another number of cells, or with odd quotation marks, which are
+                then skipped; None: they are errors.
 
         Raises:
             DataError: as `text_lines`; the file is empty, names a column twice, or has a row with
                 another number of cells or with quotation marks in odd places.
         """
         self.path, self.separator, self.what = Path(path), separator, what
+        self._bad = bad
         self._header = columns is None
         self._regular = self._is_regular()
         first = next(self._rows(), None)
@@ -156,6 +160,10 @@ class SeparatedFile:
             except StopIteration:
                 return
             except csv.Error as error:
+                if self._bad is not None and width is not None:
+                    self._bad["quotation marks in odd places"] += 1
+                    start = reader.line_num + 1
+                    continue
                 raise self._irregular(f"{error}, in the row that starts in line {start}") from error
             if reader.line_num - start >= MAX_QUOTED_LINES:
                 raise self._irregular(
@@ -163,9 +171,12 @@ class SeparatedFile:
                 )
             if any(cell.strip() for cell in row) or len(row) > 1:
                 width = width or len(row)
-                if len(row) != width:
+                if len(row) == width:
+                    yield start, row
+                elif self._bad is None:
                     raise self._irregular(f"{len(row)} cells in the row of line {start}", width)
-                yield start, row
+                else:
+                    self._bad["another number of cells"] += 1
             start = reader.line_num + 1
 
     def _irregular(self, found: str, width: int | None = None) -> DataError:

@@ -12,6 +12,7 @@ One folder per category; the files may also be in the published folders below it
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ PARTS = ("train", "valid", "test")
 MAX_TIME = 1 << 53
 
 
-def read(folder: Path) -> Source:
+def read(folder: Path, bad: Counter[str] | None = None) -> Source:
     """Reviews, or a ready split, of one category.
 
     Raises:
@@ -40,7 +41,7 @@ def read(folder: Path) -> Source:
     """
     places = _places(folder)
     meta = _find(places, "meta_", (".jsonl", ".jsonl.gz"), "metadata")
-    rows = Rows()
+    rows = Rows(bad)
     parts = [_find(places, "", (f".{part}.csv", f".{part}.csv.gz"), part) for part in PARTS]
     if any(parts):
         first = _read_split(folder, parts, rows)
@@ -102,7 +103,7 @@ def _read_split(folder: Path, parts: list[Path | None], rows: Rows) -> Path:
 
 
 def _add_ratings(rows: Rows, path: Path, split: int | None) -> None:
-    file = SeparatedFile(path, what="file of ratings")
+    file = SeparatedFile(path, what="file of ratings", bad=rows.bad)
     add_file(rows, file, "user_id", "parent_asin", time="timestamp", rating="rating", split=split)
 
 
@@ -115,18 +116,29 @@ def _add_reviews(rows: Rows, path: Path) -> None:
 
     def add() -> None:
         columns = {TIME: np.array(times, np.int64), RATING: np.array(ratings, np.float64)}
-        rows.add(path, lines, users, items, **columns)
 
-    for number, entry in json_lines(path, "file of reviews"):
+        def some(part: slice) -> None:
+            few = {name: values[part] for name, values in columns.items()}
+            rows.add(path, lines[part], users[part], items[part], **few)
+
+        rows.each_or_all(some, len(lines))
+
+    for number, entry in json_lines(path, "file of reviews", rows.bad):
         user, item = entry.get("user_id"), entry.get("parent_asin")
         time = entry.get("timestamp", entry.get("sortTimestamp"))  # the latter in older files
         rating = entry.get("rating")
+        problem = None
         if type(user) is not str or type(item) is not str:
-            raise _bad_line(path, number, "a text", user_id=user, parent_asin=item)
-        if type(time) is not int or not -MAX_TIME < time < MAX_TIME:
-            raise _bad_line(path, number, "whole milliseconds since 1970", timestamp=time)
-        if type(rating) not in (int, float) or not 0 <= float(rating or 0) <= 1000:
-            raise _bad_line(path, number, "a number from 0", rating=rating)
+            problem = _bad_line(path, number, "a text", user_id=user, parent_asin=item)
+        elif type(time) is not int or not -MAX_TIME < time < MAX_TIME:
+            problem = _bad_line(path, number, "whole milliseconds since 1970", timestamp=time)
+        elif type(rating) not in (int, float) or not 0 <= float(rating or 0) <= 1000:
+            problem = _bad_line(path, number, "a number from 0", rating=rating)
+        if problem is not None:
+            if rows.bad is None:
+                raise problem
+            rows.bad[problem.bad_line] += 1
+            continue
         users.append(user)
         items.append(item)
         times.append(time)
@@ -141,16 +153,25 @@ def _add_reviews(rows: Rows, path: Path) -> None:
 
 
 def _bad_line(path: Path, line: int, expected: str, **values: Any) -> DataError:
-    return DataError(
+    error = DataError(
         f"{path.name} has a line that cannot be used: line {line}.",
         found=", ".join(f"{name} = {value!r}" for name, value in values.items()),
         expected=f"{expected} as {' and '.join(values)}",
         hint="download the file again, or remove the line",
     )
+    error.bad_line = f"not {expected}: {' and '.join(values)}"
+    return error
 
 
-def json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(
+    path: Path, what: str, bad: Counter[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and object of each line; blank lines are passed over.
+
+    Args:
+        path: the file.
+        what: what it is, for errors.
+        bad: counts lines that are no JSON object, which are then skipped; None: they are errors.
 
     Raises:
         DataError: as `text_lines`, or a line is no JSON object.
@@ -165,12 +186,18 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
             if end < len(line) and not line[end:].isspace():
                 raise ValueError(f"more after the object, at character {end + 1}")
         except (ValueError, RecursionError) as error:
+            if bad is not None:
+                bad["not JSON"] += 1
+                continue
             raise DataError(
                 f"{path.name} has a line that is not JSON: line {number}.",
                 found=f"{error}: {line[:80]!r}",
                 expected="one JSON object per line",
                 hint="download the file again, or remove the line",
             ) from error
+        if type(entry) is not dict and bad is not None:
+            bad["no JSON object"] += 1
+            continue
         if type(entry) is not dict:
             raise DataError(
                 f"{path.name} has a line that is no JSON object: line {number}.",

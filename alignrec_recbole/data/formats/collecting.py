@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,15 @@ import numpy as np
 import pandas as pd
 
 from alignrec_recbole.data.html_text import one_line
-from alignrec_recbole.data.source import ITEM, RATING, SPLIT, TIME, USER, Tokens
+from alignrec_recbole.data.source import (
+    ITEM,
+    RATING,
+    SPLIT,
+    TIME,
+    USER,
+    Tokens,
+    used_categories,
+)
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.io.separated import Batch, SeparatedFile
 
@@ -24,7 +33,14 @@ Parse = Callable[[str], float | int | None]
 class Rows:
     """Collects batches of rows of one or more files."""
 
-    def __init__(self) -> None:
+    def __init__(self, bad: Counter[str] | None = None) -> None:
+        """Begin.
+
+        Args:
+            bad: counts the lines that cannot be used, which are then skipped, by reason; None: they
+                are errors.
+        """
+        self.bad = bad
         self.users, self.items = Tokens(), Tokens()
         self.dates: bool | None = None  # whether times are dates; the first row decides
         self._parts: dict[str, list[np.ndarray]] = {}
@@ -60,9 +76,12 @@ class Rows:
 
     def decide_dates(self, cell: str) -> bool:
         """Whether times are dates: the first row's is, whose cell this is in the first call."""
-        if self.dates is None:
-            self.dates = _number(cell) is None and _seconds(cell) is not None
-        return self.dates
+        if self.dates is not None:
+            return self.dates
+        is_date = _number(cell) is None and _seconds(cell) is not None
+        if is_date or self.bad is None or _number(cell) is not None:
+            self.dates = is_date
+        return is_date
 
     def frame(self, path: Path) -> pd.DataFrame:
         """All rows in the common form.
@@ -77,9 +96,33 @@ class Rows:
             raise no_interactions(path)
         out = {name: _joined(path, name, parts) for name, parts in self._parts.items()}
         self._parts.clear()
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             {**out, USER: self.users.column(out[USER]), ITEM: self.items.column(out[ITEM])}
         )
+        return used_categories(frame) if self.bad else frame  # skipped lines have ids, too
+
+    def each_or_all(self, add: Callable[[slice], None], count: int) -> None:
+        """Add a batch of `count` rows; where one cannot be used and lines are skipped, the others.
+
+        Args:
+            add: adds some of the rows.
+
+        Raises:
+            DataError: lines are not skipped, or the file cannot be read.
+        """
+        try:
+            return add(slice(0, count))
+        except DataError as error:
+            if self.bad is None or not error.bad_line:
+                raise
+        for i in range(count):
+            try:
+                add(slice(i, i + 1))
+            except DataError as error:
+                if not error.bad_line:
+                    raise
+                self.bad[error.bad_line] += 1
+        return None
 
 
 def _codes(
@@ -118,7 +161,7 @@ def no_interactions(path: Path) -> DataError:
 def bad_cell(path: Path, line: int | str, what: str, cell: object, reason: str) -> DataError:
     """The error that a cell cannot be used; `line` is a number, or a place such as "row 3"."""
     place = f"line {line}" if isinstance(line, int) else line
-    return DataError(
+    error = DataError(
         f"{path.name} has a {what} that cannot be used in {place}.",
         found=f"{cell!r}" + (f": {reason}" if reason else ""),
         expected={
@@ -127,6 +170,8 @@ def bad_cell(path: Path, line: int | str, what: str, cell: object, reason: str) 
             "split": "0 or train, 1 or valid, 2 or test",
         }.get(what, "text without control characters"),
     )
+    error.bad_line = f"unusable {what}"
+    return error
 
 
 def numbers(path: Path, lines: Places, what: str, cells: Sequence[str]) -> np.ndarray:
@@ -255,8 +300,13 @@ def add_file(
     empty = True
     for batch in file.batches(named):
         empty = False
-        cells = dict(zip(named, batch.cells, strict=True))
-        add_cells(rows, file.path, batch, cells, user, item, time, rating, split)
+
+        def add(part: slice, batch: Batch = batch) -> None:
+            few = Batch([cells[part] for cells in batch.cells], batch.lines[part])
+            cells = dict(zip(named, few.cells, strict=True))
+            add_cells(rows, file.path, few, cells, user, item, time, rating, split)
+
+        rows.each_or_all(add, len(batch.lines))
     if empty:
         raise no_interactions(file.path)
 

@@ -10,6 +10,7 @@ of an article is the interaction. Times are days, as seconds since 1970.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -30,7 +31,7 @@ TEXTS = (
 ID_LENGTH = 10  # of an article; nine digits: the zero was lost
 
 
-def read(folder: Path) -> Source:
+def read(folder: Path, bad: Counter[str] | None = None) -> Source:
     """The purchases, and texts and images of the articles.
 
     Raises:
@@ -40,8 +41,8 @@ def read(folder: Path) -> Source:
     found = find_one(folder, "transactions", (".csv", ".csv.gz"), "transactions")
     path = required(found, folder, "transactions_train.csv")
     articles = find_one(folder, "articles", (".csv", ".csv.gz"), "articles")
-    rows = Rows()
-    file = SeparatedFile(path, what="file of transactions")
+    rows = Rows(bad)
+    file = SeparatedFile(path, what="file of transactions", bad=bad)
     add_file(rows, file, "customer_id", "article_id", time="t_dat")
     frame = rows.frame(path)
     _check_zeros(path, rows.items.names())

@@ -11,6 +11,7 @@ Ids are text; their numbers have gaps.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -27,7 +28,7 @@ TITLES = ("_titles.csv", "_title_en.csv", "_titles.csv.gz", "_title_en.csv.gz")
 USERS, ITEMS = ("user", "userID", "user_id"), ("item", "videoID", "item_id")
 
 
-def read(folder: Path) -> Source:
+def read(folder: Path, bad: Counter[str] | None = None) -> Source:
     """The interactions, and titles and covers where the folder has them.
 
     Raises:
@@ -36,9 +37,9 @@ def read(folder: Path) -> Source:
     found = find_one(folder, "MicroLens", ("_pairs.csv", "_pairs.csv.gz"), "pairs")
     found = found or find_one(folder, "MicroLens", ("_pairs.tsv", "_pairs.tsv.gz"), "pairs")
     path = required(found, folder, "MicroLens-*_pairs.csv or MicroLens-*_pairs.tsv")
-    rows, notes = Rows(), {"read": path.name}
+    rows, notes = Rows(bad), {"read": path.name}
     if "_pairs.csv" in path.name:
-        file = SeparatedFile(path, what="file of pairs")
+        file = SeparatedFile(path, what="file of pairs", bad=bad)
         user, item = column(file, USERS), column(file, ITEMS)
         add_file(rows, file, user, item, time="timestamp")
     else:
@@ -68,12 +69,14 @@ def column(file: SeparatedFile, names: tuple[str, ...]) -> str:
     return found or names[0]
 
 
-def with_or_without_header(path: Path, names: tuple[str, ...], what: str = "file") -> SeparatedFile:
+def with_or_without_header(
+    path: Path, names: tuple[str, ...], what: str = "file", bad: Counter[str] | None = None
+) -> SeparatedFile:
     """A file whose first line is a header if it names a user or an item column."""
-    file = SeparatedFile(path, what=what)
+    file = SeparatedFile(path, what=what, bad=bad)
     if {*USERS, *ITEMS} & set(file.columns):
         return file
-    return SeparatedFile(path, columns=names[: len(file.columns)], what=what)
+    return SeparatedFile(path, columns=names[: len(file.columns)], what=what, bad=bad)
 
 
 def _add_histories(rows: Rows, path: Path) -> None:
@@ -82,7 +85,9 @@ def _add_histories(rows: Rows, path: Path) -> None:
     lines: list[int] = []
 
     def add() -> None:
-        rows.add(path, lines, users, items)
+        rows.each_or_all(
+            lambda part: rows.add(path, lines[part], users[part], items[part]), len(lines)
+        )
         for values in (users, items, lines):
             values.clear()  # type: ignore[attr-defined]
 
@@ -93,12 +98,18 @@ def _add_histories(rows: Rows, path: Path) -> None:
         user, tab, rest = line.partition("\t")
         history = rest.split(" ") if rest else []
         if not tab or not history or "\t" in rest or not all(history):
+            if rows.bad is not None:
+                rows.bad["no history"] += 1
+                continue
             raise DataError(
                 f"{path.name} has a line that is no history: line {number}.",
                 found=repr(line[:80]),
                 expected="a user, a tab, and items separated by one blank each",
             )
         if user in seen:
+            if rows.bad is not None:
+                rows.bad["a second history of a user"] += 1
+                continue
             raise bad_cell(path, number, "user id", user, "the user has another line")
         seen.add(user)
         users += [user] * len(history)

@@ -9,6 +9,7 @@ Without the folder 5-core/ the JSON files are searched in the folder itself.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from alignrec_recbole.data.formats.collecting import Rows
 from alignrec_recbole.data.source import SPLIT, Source, token_problem
-from alignrec_recbole.errors import DataError
+from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.io.opening import is_regular_file, read_text
 
 PARTS = ("train", "val", "test")
@@ -24,12 +25,19 @@ FEATURES = {"image": "image_feat.npy", "text": "text_feat.npy", "audio": "audio_
 MAX_BYTES = 1 << 30  # of a JSON file: the largest published ones have some ten million
 
 
-def read(folder: Path) -> Source:
+def read(folder: Path, bad: Counter[str] | None = None) -> Source:
     """The released split, and the paths of features where the folder has them.
 
     Raises:
         DataError: a file is missing, is no JSON object of lists, or an id cannot be used.
+        SettingError: lines are to be skipped, which such files do not have.
     """
+    if bad is not None:
+        raise SettingError(
+            "Files of the format mmssl have no lines that could be skipped.",
+            found="--on-bad-line skip",
+            expected="one JSON object per file, read whole or not at all",
+        )
     folder = Path(folder)
     inner = folder / "5-core"
     place = inner if inner.is_dir() else folder

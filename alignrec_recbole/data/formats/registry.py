@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from alignrec_recbole.data.formats import amazon2023, hm, microlens, mmssl, westlake
 from alignrec_recbole.data.image_download import HOSTS
 from alignrec_recbole.data.source import Source
+
+
+class Reader(Protocol):
+    """Reads a folder."""
+
+    def __call__(self, folder: Path, bad: Counter[str] | None = None) -> Source:
+        """What the folder has; `bad` counts lines that are skipped, None: they are errors."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +24,12 @@ class Format:
     """A published format.
 
     Attributes:
-        read: its reader, of a folder.
+        read: its reader.
         files: what the folder contains, for help and errors.
         image_hosts: hosts that addresses of its images lead to.
     """
 
-    read: Callable[[Path], Source]
+    read: Reader
     files: str
     image_hosts: tuple[str, ...] = ()
 

@@ -8,6 +8,7 @@ are tab, comma, semicolon and `|`: the one with which the first line has the nam
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +92,12 @@ def parse_columns(text: str) -> dict[str, str]:
     return out
 
 
-def read(path: Path, columns: Mapping[str, str], items: Path | None = None) -> Source:
+def read(
+    path: Path,
+    columns: Mapping[str, str],
+    items: Path | None = None,
+    bad: Counter[str] | None = None,
+) -> Source:
     """The interactions of a file, and the content of items in another.
 
     Args:
@@ -104,15 +110,15 @@ def read(path: Path, columns: Mapping[str, str], items: Path | None = None) -> S
         DataError: a file is damaged, a column is missing or a cell cannot be used; with its line.
         MissingDependencyError: Parquet without pyarrow.
     """
-    path, rows = Path(path), Rows()
+    path, rows = Path(path), Rows(bad)
     if _is_parquet(path):
         with _parquet(path) as file:
             _check_named(path.name, file.schema_arrow.names, columns)
             start = 0
             for batch in file.iter_batches(BATCH, columns=list(dict.fromkeys(columns.values()))):
-                start += _add_frame(rows, path, batch.to_pandas(), columns, start)
+                start += _add_batch(rows, path, batch.to_pandas(), columns, start)
     else:
-        named, file = _opened(path, columns)
+        named, file = _opened(path, columns, bad)
         roles = {role: named[role] for role in (TIME, RATING, SPLIT) if role in named}
         add_file(rows, file, named[USER], named[ITEM], **roles)  # type: ignore[arg-type]
     return Source(
@@ -136,7 +142,7 @@ def from_frame(
     _check_named(str(name), [str(column) for column in frame.columns], columns)
     for start in range(0, len(frame), BATCH):
         part = frame.iloc[start : start + BATCH]
-        _add_frame(rows, name, part.rename(columns=str), columns, start)
+        _add_batch(rows, name, part.rename(columns=str), columns, start)
     content = no_items if items is None else _frame_content(items, columns[ITEM])
     return Source(str(name), rows.frame(name), read_items=content)
 
@@ -144,7 +150,9 @@ def from_frame(
 # Separated text -----------------------------------------------------------------------------------
 
 
-def _opened(path: Path, columns: Mapping[str, str]) -> tuple[dict[str, str], SeparatedFile]:
+def _opened(
+    path: Path, columns: Mapping[str, str], bad: Counter[str] | None
+) -> tuple[dict[str, str], SeparatedFile]:
     """The file, and its column names by role."""
     first = next((line for line in text_lines(path) if line.strip()), "")
     names = list(columns.values())
@@ -157,13 +165,13 @@ def _opened(path: Path, columns: Mapping[str, str]) -> tuple[dict[str, str], Sep
                 f"{path.name} has no column #{max(places)}.", found=f"{width} cells: {first[:80]!r}"
             )
         return dict(columns), SeparatedFile(
-            path, separator, [f"#{number}" for number in range(1, width + 1)]
+            path, separator, [f"#{number}" for number in range(1, width + 1)], bad=bad
         )
     for separator in SEPARATORS:
         header = [cell.strip().strip('"') for cell in first.split(separator)]
         full = _as_in_header(header, columns)
         if full is not None:
-            return full, SeparatedFile(path, separator)
+            return full, SeparatedFile(path, separator, bad=bad)
     separator = max(SEPARATORS, key=first.count)
     _check_named(path.name, [cell.strip() for cell in first.split(separator)], columns)
     raise DataError(f"{path.name} has no header that can be read.", found=repr(first[:80]))
@@ -219,9 +227,18 @@ def _parquet(path: Path) -> Iterator[Any]:
             ) from error
 
 
-def _add_frame(
+def _add_batch(
     rows: Rows, path: Path, frame: pd.DataFrame, columns: Mapping[str, str], start: int
 ) -> int:
+    rows.each_or_all(
+        lambda part: _add_frame(rows, path, frame[part], columns, start + part.start), len(frame)
+    )
+    return len(frame)
+
+
+def _add_frame(
+    rows: Rows, path: Path, frame: pd.DataFrame, columns: Mapping[str, str], start: int
+) -> None:
     places: Any = RowPlaces(start, len(frame))
     extra: dict[str, np.ndarray] = {}
     if TIME in columns:
@@ -234,7 +251,6 @@ def _add_frame(
         extra[SPLIT] = splits(path, places, labels)
     users, items = (_ids(path, places, role, frame[columns[role]]) for role in (USER, ITEM))
     rows.add(path, places, users, items, **extra)
-    return len(frame)
 
 
 def _ids(path: Path, places: Any, role: str, values: pd.Series) -> list[str]:

@@ -7,6 +7,7 @@ a Chinese and an English title) and QB_cover/. Files of NineRec may be without a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -28,7 +29,7 @@ NINEREC_PAIRS = ("user", "item", "timestamp")
 NINEREC_TITLES = ("item", "title_zh", "title_en")
 
 
-def read_pixelrec(folder: Path) -> Source:
+def read_pixelrec(folder: Path, bad: Counter[str] | None = None) -> Source:
     """PixelRec's pairs, item table and covers.
 
     Raises:
@@ -40,10 +41,9 @@ def read_pixelrec(folder: Path) -> Source:
     path = required(
         Path(folder) / pairs[0] if len(pairs) == 1 else None, folder, "single CSV file of pairs"
     )
-    rows = Rows()
-    add_file(
-        rows, SeparatedFile(path, what="file of pairs"), "user_id", "item_id", time="timestamp"
-    )
+    rows = Rows(bad)
+    file = SeparatedFile(path, what="file of pairs", bad=bad)
+    add_file(rows, file, "user_id", "item_id", time="timestamp")
     table = find_one(folder, "", tuple(tables[:1]), "items") if tables else None
     return Source(
         path.name.partition(".")[0],
@@ -54,7 +54,7 @@ def read_pixelrec(folder: Path) -> Source:
     )
 
 
-def read_ninerec(folder: Path) -> Source:
+def read_ninerec(folder: Path, bad: Counter[str] | None = None) -> Source:
     """NineRec's pairs, titles and covers.
 
     Raises:
@@ -62,8 +62,8 @@ def read_ninerec(folder: Path) -> Source:
     """
     found = find_one(folder, "", ("_pair.csv", "_pair.csv.gz"), "pairs")
     path = required(found, folder, "*_pair.csv")
-    rows = Rows()
-    file = with_or_without_header(path, NINEREC_PAIRS)
+    rows = Rows(bad)
+    file = with_or_without_header(path, NINEREC_PAIRS, bad=bad)
     time = "timestamp" if "timestamp" in file.columns else None
     add_file(rows, file, column(file, USERS), column(file, ITEMS), time=time)
     titles = find_one(folder, "", ("_item.csv", "_item.csv.gz"), "titles")
