@@ -124,9 +124,10 @@ def _add_reviews(rows: Rows, path: Path) -> None:
         rows.each_or_all(some, len(lines))
 
     for number, entry in json_lines(path, "file of reviews", rows.bad):
-        user, item = entry.get("user_id"), entry.get("parent_asin")
-        time = entry.get("timestamp", entry.get("sortTimestamp"))  # the latter in older files
-        rating = entry.get("rating")
+        user: Any = entry.get("user_id")
+        item: Any = entry.get("parent_asin")
+        time: Any = entry.get("timestamp", entry.get("sortTimestamp"))  # the latter in older files
+        rating: Any = entry.get("rating")
         problem = None
         if type(user) is not str or type(item) is not str:
             problem = _bad_line(path, number, "a text", user_id=user, parent_asin=item)
