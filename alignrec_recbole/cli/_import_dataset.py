@@ -22,6 +22,7 @@ from alignrec_recbole.data.split_names import DEFAULT_SPLIT, parse_split
 from alignrec_recbole.errors import DataError, SettingError, printable
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.names import check_name
+from alignrec_recbole.io.text_lines import shown_reading
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import ImportDatasetOptions
@@ -40,21 +41,23 @@ def run(options: ImportDatasetOptions) -> None:
     if options.split is not None:
         parse_split(options.split, options.seed)  # before files are read
     bad = Counter[str]() if options.on_bad_line == "skip" else None
-    source = _read(options, bad)
+    with shown_reading(options.progress):
+        source = _read(options, bad)
     if bad is not None:
         lines = Counter({f"bad lines: {why}": count for why, count in bad.items()})
         source = replace(source, skipped=lines + source.skipped)
     text = options.split or ("released" if SPLIT in source.interactions else DEFAULT_SPLIT)
     read = len(source.interactions)
-    made = write_source(
-        source,
-        folder,
-        options.dataset,
-        parse_split(text, options.seed),
-        cores=options.core,
-        numbering=options.numbering,
-        images=not options.no_images,
-    )
+    with shown_reading(options.progress):
+        made = write_source(
+            source,
+            folder,
+            options.dataset,
+            parse_split(text, options.seed),
+            cores=options.core,
+            numbering=options.numbering,
+            images=not options.no_images,
+        )
     rows: list[list[Any]] = [
         ["source", printable(made.source.name, 100)],
         *([printable(k, 40), printable(v, 200)] for k, v in made.source.notes.items()),

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
-from alignrec_recbole.errors import DataError
+from tqdm.auto import tqdm
+
+from alignrec_recbole.errors import DataError, printable
 from alignrec_recbole.io.opening import open_input
 from alignrec_recbole.io.tsv import check_text, whole_lines
 
+LARGE = 64 << 20  # bytes of a file whose reading is shown
+_SHOWN: ContextVar[bool] = ContextVar("shown", default=False)
 GZIP = b"\x1f\x8b"  # the first two bytes of a gzip file
 BYTE_ORDER_MARK = "\ufeff"
+
+
+@contextmanager
+def shown_reading(wanted: bool = True) -> Iterator[None]:
+    """Show how far large files are read inside, where standard error is a terminal."""
+    token = _SHOWN.set(wanted)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
 
 
 def text_lines(path: Path, *, what: str = "file") -> Iterator[str]:
@@ -31,8 +48,9 @@ def text_lines(path: Path, *, what: str = "file") -> Iterator[str]:
             line beyond `tsv.LONGEST_LINE`, a carriage return inside a line or a zero byte.
     """
     number = 1
-    with open_input(path, what=what) as handle:
+    with open_input(path, what=what) as handle, _bar(path, handle) as bar:
         for block in whole_lines(path, _unpacked(path, handle)):
+            bar.update(handle.tell() - bar.n)
             check_text(path, block, number)
             text = block.decode("utf-8")
             if number == 1:
@@ -44,6 +62,15 @@ def text_lines(path: Path, *, what: str = "file") -> Iterator[str]:
                 yield line.removesuffix("\r")
             if last:
                 yield last
+
+
+def _bar(path: Path, handle: BinaryIO) -> tqdm:
+    size = os.fstat(handle.fileno()).st_size
+    hidden = None if _SHOWN.get() and size >= LARGE else True  # None: unless in a terminal
+    return tqdm(
+        total=size, desc=printable(path.name, 40), unit="B", unit_scale=True, disable=hidden,
+        leave=False,
+    )  # fmt: skip
 
 
 class _Unpacked:
