@@ -41,13 +41,17 @@ RULE = (
     "every control, and the lift at least three standard errors of the mean over users; else "
     "clean. Where popularity is below chance, chance takes its place."
 )
+WEAK = (
+    "The figure is above every control, but the lift is less than half of what popularity reaches: "
+    "the order says something, and less than the simplest ranker knows from the training rows."
+)
 ROWS = (
     "Write the training rows first and all rows in a random order, or number users and items from "
     "the training rows alone."
 )
 RENUMBER = (
-    "Number users and items at random before anything reads them; ids of a released split can be "
-    "exchanged without changing the split."
+    "Number users and items at random: `prepare --rekey SEED` (or `run --rekey`) writes the same "
+    "split under random numbers."
 )
 
 
@@ -151,12 +155,15 @@ def compare(
     value = float(recalls.mean())
     yardstick = max(subject.popularity, chance)
     error = float(recalls.std() / np.sqrt(len(recalls)))
+    verdict = judge(value, controls, yardstick, error)
+    weak = verdict == "clean" and judge(value, controls, 0.0, error) != "clean"
     return Finding(
         value=value,
         control=float(np.mean(controls)),
         control_range=(min(controls), max(controls)),
         chance=chance,
-        verdict=judge(value, controls, yardstick, error),
+        verdict=verdict,
+        notes=(WEAK,) if weak else (),
         details={
             "NDCG@20": float(gains.mean()),
             "popularity Recall@20": subject.popularity,

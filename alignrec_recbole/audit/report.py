@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from alignrec_recbole.data.cards import Verdict
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.opening import read_bytes
+from alignrec_recbole.runs.record import record_paths
 from alignrec_recbole.runs.record_fields import (
     CodeDict,
+    Count,
     DataDict,
     Duration,
     FeatureFiles,
@@ -27,7 +30,6 @@ from alignrec_recbole.runs.record_fields import (
 
 SCHEMA_VERSION = 1
 MAX_REPORT_BYTES = 16 << 20
-Verdict = Literal["clean", "suspicious", "leak"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # mildest first
 Group = Literal["numbering", "split", "features", "models"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -74,7 +76,7 @@ class Check(_Closed):
     verdict: Verdict
     rule: Text
     remedy: Text
-    details: dict[Label, Number | Label] = {}
+    details: dict[Label, Count | Number | Label] = {}
     notes: list[Text] = []
     seconds: Duration = 0
 
@@ -159,6 +161,51 @@ def write_audit(path: Path, report: AuditReport) -> None:
     """Write a report whole or not at all."""
     with atomic_write(path, "w") as handle:
         handle.write(report.model_dump_json(indent=1) + "\n")
+
+
+def read_audits(
+    folder: Path, skipped: Callable[[Path, RecordError], None] | None = None
+) -> list[tuple[Path, AuditReport]]:
+    """All reports in a folder, in the order of their names.
+
+    Args:
+        skipped: called for every file that cannot be used; without it, the first one is raised.
+
+    Raises:
+        RecordError: a report cannot be used, and `skipped` is not given.
+    """
+    out = []
+    for path in record_paths(folder):
+        try:
+            out.append((path, read_audit(path)))
+        except RecordError as error:
+            if skipped is None:
+                raise
+            skipped(path, error)
+    return out
+
+
+def verdicts_of_data(
+    files: Mapping[str, str], reports: Iterable[AuditReport]
+) -> dict[str, Verdict] | None:
+    """The checks of the data that are not clean, by name, for data files of these hashes.
+
+    Args:
+        files: name → SHA-256 of the interactions, as in a record's `data`.
+        reports: audits of any data.
+
+    Returns:
+        None if no report is of these files; empty if all checks are clean. Where several are, the
+        worst verdict of each check.
+    """
+    found: dict[str, Verdict] | None = None
+    for report in reports:
+        if not report.data["files"] or report.data["files"].items() - files.items():
+            continue
+        found = {} if found is None else found
+        for check in report.not_clean(OF_DATA):
+            found[check.name] = worst([check.verdict, found.get(check.name, "clean")])
+    return found
 
 
 def read_audit(path: Path) -> AuditReport:

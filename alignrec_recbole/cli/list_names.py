@@ -14,9 +14,10 @@ import cloup
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.errors import DataError, printable
-from alignrec_recbole.io.opening import read_text
+from alignrec_recbole.io.opening import is_regular_file, read_text
 
 if TYPE_CHECKING:
+    from alignrec_recbole.data.cards import DatasetCard
     from alignrec_recbole.registry.models import ModelEntry
 
 SOURCES = {
@@ -26,6 +27,8 @@ SOURCES = {
     "recbole-gnn": "RecBole-GNN",
 }
 
+AUDITS = Path("results", "audit")  # where `audit` writes by default
+NOT_AUDITED = "not audited"
 MAX_SOURCE = 1 << 20  # bytes of a model's file
 MAX_PRINTED = 1 << 20  # characters
 _BLOCK = re.MULTILINE | re.DOTALL
@@ -61,11 +64,11 @@ def datasets(data_path: Path | None) -> Table:
         remedy = "download" if dataset_paths.can_be_downloaded(name) else "missing"
         about = _first_comment("dataset", name) if name in registered else "your own"
         rows.append([name, place or remedy, *_card(name, place), about])
-    return ["data set", "files", "split", "licence", "known leaks", "description"], rows
+    return ["data set", "files", "split", "licence", "known leaks", "audit", "description"], rows
 
 
 def _card(name: str, place: Path | None) -> list[object]:
-    """The split, the licence and the known leaks of a data set."""
+    """The split, the licence, the known leaks and the verdict of the audit of a data set."""
     from alignrec_recbole.data.cards import read_card
     from alignrec_recbole.data.split_manifest import read_split_manifest
 
@@ -75,17 +78,40 @@ def _card(name: str, place: Path | None) -> list[object]:
             made = read_split_manifest(place, name)
         except DataError as error:
             split = str(error).splitlines()[0]
+    audit = _verdict(card, name, place)
     licence = card.licence.partition(":")[0] if card else ""
     if made is not None and made.rekeyed is not None:
         origin = read_card(made.rekeyed.dataset)
         licence = origin.licence.partition(":")[0] if origin else ""
         what = f"{made.split}, of {made.rekeyed.dataset}, re-keyed with seed {made.rekeyed.seed}"
-        return [what, licence, "none by numbers"]
+        return [what, licence, "none by numbers", audit]
     if made is None or made.split == "released":
         leaks = card.leaks_in_short if card else "not examined"
-        return [split or (card.split.partition(":")[0] if card else ""), licence, leaks]
+        return [split or (card.split.partition(":")[0] if card else ""), licence, leaks, audit]
     leaks = "user and item numbers" if made.numbering == "appearance" else "none by numbers"
-    return [f"{made.split}, seed {made.seed}", licence, leaks]
+    return [f"{made.split}, seed {made.seed}", licence, leaks, audit]
+
+
+def _verdict(card: DatasetCard | None, name: str, place: Path | None) -> str:
+    """What the audit of these files found: that of the card, else one in results/audit."""
+    from alignrec_recbole.audit.report import OF_DATA, read_audits, worst
+    from alignrec_recbole.data.cards import CardAudit
+    from alignrec_recbole.data.dataset_paths import interaction_files, split_files
+    from alignrec_recbole.io.files import sha256_file
+
+    known = card.audit if card else None
+    if place is None:
+        return known.in_short if known else NOT_AUDITED
+    paths = [*interaction_files(place, name), *split_files(place, name)]
+    files = {path.name: sha256_file(path) for path in paths if is_regular_file(path)}
+    if known and known.files.items() <= files.items():
+        return known.in_short
+    for _, report in read_audits(AUDITS, lambda path, error: None):
+        if report.data["files"] and report.data["files"].items() <= files.items():
+            checks = {check.name: check.verdict for check in report.not_clean(OF_DATA)}
+            found = CardAudit(files=files, verdict=worst(checks.values()), not_clean=checks)
+            return found.in_short
+    return NOT_AUDITED
 
 
 def encoders(data_path: Path | None) -> Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,29 @@ from alignrec_recbole.errors import DataError
 
 Words = Annotated[str, Field(min_length=1, max_length=2000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Verdict = Literal["clean", "suspicious", "leak"]  # of an audit, mildest first
+
+
+class CardAudit(BaseModel):
+    """The outcome of a committed audit of the data, `results/shipped/audit/`.
+
+    Attributes:
+        files: name → SHA-256 of the interactions that were audited.
+        verdict: clean, suspicious or leak.
+        not_clean: name → verdict of the checks that are not clean.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    files: Annotated[dict[Words, Sha256], Field(min_length=1)]
+    verdict: Verdict
+    not_clean: dict[Words, Verdict] = {}
+
+    @property
+    def in_short(self) -> str:
+        """The verdict, with the checks of the worst kind."""
+        worst = [name for name, verdict in self.not_clean.items() if verdict == self.verdict]
+        return f"{self.verdict} ({', '.join(worst)})" if worst else self.verdict
 
 
 class DatasetCard(BaseModel):
@@ -33,6 +56,7 @@ class DatasetCard(BaseModel):
             was not examined.
         split_sha256: of the split; see `split_sha256`.
         sha256: of files, by name.
+        audit: of the data; None if it was not audited.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -45,6 +69,7 @@ class DatasetCard(BaseModel):
     leaks: dict[Words, Words] | None = None
     split_sha256: Sha256 | None = None
     sha256: dict[Words, Sha256] = {}
+    audit: CardAudit | None = None
 
     @property
     def leaks_in_short(self) -> str:

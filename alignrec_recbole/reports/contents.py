@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignrec_recbole.audit.report import read_audits
 from alignrec_recbole.errors import RecordError, UnknownNameError, printable
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.reports import list_tables, protocol_tables, site
@@ -80,7 +81,8 @@ def write_report(
         if files:
             drawn[figure.name] = site.figure_path(output / "site", figure.name).read_text("utf-8")
     suites = read_status(output / "suites", skipped)
-    return [*paths, site.write(output / "site", runs, pages, drawn, suites, inputs)]
+    audits = read_audits(output / "audit", skipped)
+    return [*paths, site.write(output / "site", runs, pages, drawn, suites, audits, inputs)]
 
 
 def check_target(runs: Sequence[Run], target: str | None) -> None:

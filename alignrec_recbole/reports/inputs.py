@@ -23,7 +23,7 @@ from alignrec_recbole.io.opening import is_regular_file, open_input, read_json
 from alignrec_recbole.runs.record import MAX_RECORD_BYTES, record_paths
 
 REPORTS = Path(__file__).parent
-CODE = (REPORTS, REPORTS.parent / "protocols", REPORTS.parent / "runs", REPORTS.parent / "suites")
+CODE = (REPORTS, *(REPORTS.parent / name for name in ("audit", "protocols", "runs", "suites")))
 REPORT = "report"  # the entry of the report as a whole
 
 
@@ -116,7 +116,7 @@ def digest_of(name: str, files: Iterable[Path], *more: Any) -> str:
 
 def digest_of_folder(output: Path, options: Sequence[str | None]) -> str:
     """Hash of everything that a report of an output folder reads."""
-    kinds = ("runs", "tuning", "suites")
+    kinds = ("runs", "tuning", "suites", "audit")
     records = [path for kind in kinds for path in record_paths(output / kind)]
     lists = [  # their content is described in the records
         (str(path), status.st_size, status.st_mtime_ns)

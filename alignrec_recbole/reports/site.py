@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignrec_recbole.audit.report import AuditReport
 from alignrec_recbole.errors import printable
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.reports import audit_tables
 from alignrec_recbole.reports.grouping import SeedGroup
 from alignrec_recbole.reports.inputs import Inputs, digest_of
 from alignrec_recbole.reports.tables import Cell, Table, as_html, mean_sd_cell, text_cell
@@ -22,7 +24,7 @@ from alignrec_recbole.suites.status import CellStatus
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_SHOWN = 20_000  # characters of one text on a page: a traceback
 MAX_SLUG_BYTES = 180  # of 255 that file systems allow
-RESERVED = {"content", "suites", "runs"}  # ids of the pages themselves
+RESERVED = {"content", "suites", "audits", "runs"}  # ids of the pages themselves
 INK = "#1b1e23"  # of plots; the site uses its own text colour instead
 CAPTIONS = {
     "protocols": "Test metric by protocol and feature set; error bars: sd over seeds, dots: chance",
@@ -60,6 +62,7 @@ def write(
     tables: Mapping[str, Sequence[Table]],
     figures: Mapping[str, str],
     suites: Mapping[str, Sequence[CellStatus]],
+    audits: Sequence[tuple[Path, AuditReport]],
     inputs: Inputs,
 ) -> Path:
     """Write the pages whose contents changed; return the index."""
@@ -71,11 +74,19 @@ def write(
         if not inputs.unchanged(page, digest, [folder / page, *curve]):
             _render(folder / page, "run.html.j2", _run_page(run, folder))
             inputs.note(page, digest, [folder / page, *curve])
+    audited = {path: f"audits/{_safe(path.stem)}.html" for path, _ in audits}
+    for path, report in audits:
+        page = audited[path]
+        digest = digest_of(page, [path])
+        if not inputs.unchanged(page, digest, [folder / page]):
+            _render(folder / page, "audit.html.j2", _audit_page(report))
+            inputs.note(page, digest, [folder / page])
     index = folder / "index.html"
     values = {
         "counts": _counted(runs),
         "sections": list(_sections(runs, tables, figures)),
         "suites": [_suite(name, cells) for name, cells in suites.items()],
+        "audits": as_html(_all_audits(audits, audited)) if audits else "",
         "runs": as_html(_all_runs(runs, pages)),
     }
     digest = digest_of(index.name, [], values)
@@ -113,7 +124,11 @@ def _slug(run: Run) -> str:
     """Name of a run's page: the parts of its record's path, or what is left of them and a hash."""
     record = run.record
     folder = record_folder(record.dataset, record.protocol, record.model)
-    whole = "--".join([*folder.parts, run.path.stem])
+    return _safe("--".join([*folder.parts, run.path.stem]))
+
+
+def _safe(whole: str) -> str:
+    """A name for a page's file: the whole name, or what is left of it and a hash."""
     slug = re.sub(r"[^\w.+-]", "_", whole)
     if slug == whole and len(slug.encode()) <= MAX_SLUG_BYTES:
         return slug
@@ -217,6 +232,47 @@ def _all_runs(runs: Sequence[Run], pages: Mapping[Path, str]) -> Table:
 
 
 _SHOWN = ("Recall@20", "NDCG@20")
+
+
+def _all_audits(audits: Sequence[tuple[Path, AuditReport]], pages: Mapping[Path, str]) -> Table:
+    rows = []
+    for path, report in audits:
+        checks = ", ".join(f"{audit_tables.label(c)}: {c.verdict}" for c in report.not_clean())
+        rows.append(
+            [
+                Cell(path.stem, link=pages[path]),
+                text_cell(report.dataset),
+                text_cell("+".join(report.features)),
+                text_cell(report.model),
+                text_cell(report.verdict),
+                text_cell(checks),
+            ]
+        )
+    header = ["audit", "data set", "features", "model", "verdict", "not clean"]
+    return Table("Audits, by path", header, rows)
+
+
+def _audit_page(report: AuditReport) -> dict[str, Any]:
+    return {
+        "title": audit_tables.title(report),
+        "facts": audit_tables.facts(report),
+        "notes": report.notes,
+        "tables": [(table.title, as_html(table)) for table in audit_tables.tables(report)],
+        "checks": [
+            (f"{audit_tables.label(check)}: {check.verdict}", list(audit_tables.lines(check)))
+            for check in report.checks
+        ],
+        "skipped": [(entry.name, entry.reason) for entry in report.skipped],
+        "provenance": _facts(
+            {
+                "command": report.command,
+                "code": report.code,
+                "data": report.data,
+                "split sha256": report.split_sha256,
+                "features": report.feature_files,
+            }
+        ),
+    }
 
 
 def _run_page(run: Run, folder: Path) -> dict[str, Any]:

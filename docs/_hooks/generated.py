@@ -10,6 +10,10 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alignrec_recbole.data.cards import DatasetCard
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "alignrec_recbole"
@@ -152,10 +156,19 @@ def datasets() -> str:
             ("numbers", card.numbers),
             ("hashes", "<br>".join(hashes) or "none known"),
             ("known leaks", "<br>".join(leaks) or card.leaks_in_short),
+            ("audit", audited(card)),
         ]
         table = "\n".join(f"| {key} | {words} |" for key, words in rows)
         parts.append(f"## {name}\n\n| | |\n|---|---|\n{table}")
     return "\n\n".join(parts)
+
+
+def audited(card: DatasetCard) -> str:
+    """The verdict of a card's audit, and the checks that are not clean."""
+    if card.audit is None:
+        return "not audited"
+    checks = [f"{name}: {verdict}" for name, verdict in card.audit.not_clean.items()]
+    return f"**{card.audit.verdict}**" + (f" ({', '.join(checks)})" if checks else "")
 
 
 def encoders() -> str:
