@@ -11,7 +11,7 @@ from alignrec_recbole.audit import models, numbering, split
 from alignrec_recbole.audit.definition import Definition, Finding, NotApplicable
 from alignrec_recbole.audit.report import AuditReport, Check, Skipped
 from alignrec_recbole.audit.subject import Subject, hash_of_split
-from alignrec_recbole.errors import AlignRecError
+from alignrec_recbole.errors import AlignRecError, printable
 from alignrec_recbole.runs import provenance
 
 CHECKS: tuple[Definition, ...] = (*numbering.CHECKS, *split.CHECKS, *models.CHECKS)
@@ -74,7 +74,10 @@ def _check(definition: Definition, finding: Finding, seconds: float) -> Check:
         verdict=finding.verdict,
         rule=definition.rule,
         remedy=definition.remedy,
-        details=dict(finding.details),
+        details={
+            name: printable(value, 200).replace("\n", " ") if isinstance(value, str) else value
+            for name, value in finding.details.items()
+        },
         notes=list(finding.notes),
         seconds=seconds,
     )
