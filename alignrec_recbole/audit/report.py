@@ -60,7 +60,7 @@ class Check(_Closed):
         remedy: what to do where it is not clean.
         details: further figures, by name.
         notes: what a reader must know next to the figures.
-        seconds: that the check took.
+        seconds: of CPU time that the check took.
     """
 
     name: CheckName
@@ -103,7 +103,7 @@ class AuditReport(_Closed):
         checks: in the order of the registry.
         skipped: checks that were not made.
         notes: what a reader must know next to the figures.
-        seconds: of the whole audit.
+        seconds: of CPU time, of all checks.
     """
 
     schema_version: Literal[1] = 1

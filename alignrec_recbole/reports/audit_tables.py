@@ -38,12 +38,12 @@ def title(report: AuditReport) -> str:
 
 
 def facts(report: AuditReport) -> str:
-    """Counts and the seconds of the audit, in one line."""
+    """Counts and the CPU time of the audit, in one line."""
     data = report.data
     rows = " / ".join(f"{count:,}" for count in data.get("interactions", []))
     return (
         f"{data.get('users', 0):,} users, {data.get('items', 0):,} items, {rows} interactions "
-        f"(training / validation / test); {len(report.checks)} checks in {report.seconds:.0f} s"
+        f"(training / validation / test); {len(report.checks)} checks in {report.seconds:.0f} s of CPU"
     )
 
 
@@ -119,7 +119,7 @@ def lines(check: Check) -> Iterable[tuple[str, str]]:
         yield "note", note
     if check.verdict != "clean":
         yield "remedy", check.remedy
-    yield "seconds", f"{check.seconds:.1f}"
+    yield "seconds of CPU", f"{check.seconds:.1f}"
 
 
 def _short(value: float | str) -> str:

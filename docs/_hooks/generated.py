@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from alignrec_recbole.audit.report import Check
     from alignrec_recbole.data.cards import DatasetCard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +172,52 @@ def audited(card: DatasetCard) -> str:
     return f"**{card.audit.verdict}**" + (f" ({', '.join(checks)})" if checks else "")
 
 
+def audit_checks() -> str:
+    """The declared checks of an audit, by group."""
+    from alignrec_recbole.audit.registry import CHECKS
+    from alignrec_recbole.audit.report import GROUPS
+
+    parts = []
+    for group in GROUPS:
+        checks = [check for check in CHECKS if check.group == group]
+        if not checks:
+            continue
+        parts.append(f"### {group.capitalize()}")
+        for check in checks:
+            lines = [
+                f"**`{check.name}`**: {check.question}",
+                f"- figure: {check.metric}. {check.method}",
+                f"- rule: {check.rule}",
+                f"- remedy: {check.remedy}",
+            ]
+            parts.append("\n".join([lines[0], "", *lines[1:]]))
+    return "\n\n".join(parts)
+
+
+def audits() -> str:
+    """The figures of the committed audits, figure and control, one column per data set."""
+    from alignrec_recbole.audit.report import read_audits
+
+    reports = [report for _, report in read_audits(ROOT / "results" / "shipped" / "audit")]
+    names = list(dict.fromkeys(c.name for report in reports for c in report.checks))
+    rows = ["| check | " + " | ".join(report.dataset for report in reports) + " |"]
+    rows.append("|---" * (len(reports) + 1) + "|")
+    for name in names:
+        cells = []
+        for report in reports:
+            found = next((check for check in report.checks if check.name == name), None)
+            cells.append("not checked" if found is None else _audit_cell(found))
+        rows.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n\nFigure, in brackets its control."
+
+
+def _audit_cell(check: Check) -> str:
+    control = "" if check.control is None else f" ({check.control:.4f})"
+    figure = "" if check.value is None else f"{check.value:.4f}"
+    verdict = "" if check.verdict == "clean" else f" **{check.verdict}**"
+    return f"{figure}{control}{verdict}"
+
+
 def encoders() -> str:
     """The registry of encoders."""
     from alignrec_recbole.encoders.registry import ENCODERS
@@ -196,6 +243,8 @@ def recbole_settings() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "audit-checks": audit_checks,
+    "audits": audits,
     "commands": commands,
     "datasets": datasets,
     "encoders": encoders,
