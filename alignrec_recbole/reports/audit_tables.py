@@ -21,7 +21,7 @@ TITLES = {
 
 def as_terminal(report: AuditReport) -> str:
     """A table of at most 100 columns, what is not clean in words, and what was skipped."""
-    parts = [escaping.plain(title(report)), escaping.plain(facts(report))]
+    parts = [_wrapped(title(report)), _wrapped(facts(report))]
     parts += [as_text([table]) for table in tables(report)]
     for check in report.not_clean():
         parts.append(_wrapped(f"{check.verdict}: {label(check)}. {check.question}", check.remedy))
@@ -43,7 +43,8 @@ def facts(report: AuditReport) -> str:
     rows = " / ".join(f"{count:,}" for count in data.get("interactions", []))
     return (
         f"{data.get('users', 0):,} users, {data.get('items', 0):,} items, {rows} interactions "
-        f"(training / validation / test); {len(report.checks)} checks in {report.seconds:.0f} s of CPU"
+        f"(training / validation / test); {len(report.checks)} checks in {report.seconds:.0f} s of "
+        "CPU"
     )
 
 
