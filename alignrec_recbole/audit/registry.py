@@ -7,14 +7,19 @@ from collections.abc import Iterator, Sequence
 
 from tqdm.auto import tqdm
 
-from alignrec_recbole.audit import models, numbering, split
+from alignrec_recbole.audit import features, models, numbering, split
 from alignrec_recbole.audit.definition import Definition, Finding, NotApplicable
 from alignrec_recbole.audit.report import AuditReport, Check, Skipped
 from alignrec_recbole.audit.subject import Subject, hash_of_split
 from alignrec_recbole.errors import AlignRecError, printable
 from alignrec_recbole.runs import provenance
 
-CHECKS: tuple[Definition, ...] = (*numbering.CHECKS, *split.CHECKS, *models.CHECKS)
+CHECKS: tuple[Definition, ...] = (
+    *numbering.CHECKS,
+    *split.CHECKS,
+    *features.CHECKS,
+    *models.CHECKS,
+)
 
 
 def audit(subject: Subject, checks: Sequence[Definition] = CHECKS) -> AuditReport:
