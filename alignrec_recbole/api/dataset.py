@@ -13,22 +13,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from alignrec_recbole.data.formats.table import from_frame
 from alignrec_recbole.data.interactions import LABEL_COLUMN, read_interactions
 from alignrec_recbole.data.items import read_item_table
+from alignrec_recbole.data.source import ITEM, RATING, SPLIT, TIME, USER
 from alignrec_recbole.errors import DataError, FeatureError, SettingError
 from alignrec_recbole.features.table import save_features
 from alignrec_recbole.io.files import atomic_write, inside
 from alignrec_recbole.io.html import facts_table
 from alignrec_recbole.io.names import check_name
 
-NAMES = {  # column of the file → accepted columns of a frame
-    "userID": ("user", "user_id", "userID"),
-    "itemID": ("item", "item_id", "itemID"),
-    "rating": ("rating",),
-    "timestamp": ("time", "timestamp"),
-    LABEL_COLUMN: ("split", LABEL_COLUMN),
+NAMES = {  # role → accepted columns of a frame
+    USER: ("user", "user_id", "userID"),
+    ITEM: ("item", "item_id", "itemID"),
+    RATING: ("rating",),
+    TIME: ("time", "timestamp"),
+    SPLIT: ("split", LABEL_COLUMN),
 }
-SPLIT_LABELS = {"train": 0, "valid": 1, "validation": 1, "test": 2}
+WRITTEN = {  # role → column of the file
+    USER: "userID", ITEM: "itemID", RATING: "rating", TIME: "timestamp", SPLIT: LABEL_COLUMN,
+}  # fmt: skip
 ITEM_NAMES = ("item", "item_id", "itemID")
 MODALITIES = ("text", "image", "audio", "fused")
 
@@ -65,7 +69,7 @@ class Dataset:
 
         Args:
             interactions: columns `user` and `item`, one row per pair; optionally `split` (train,
-                valid, test, or 0, 1, 2), `time` and `rating`. Names as in files (`user_id`,
+                valid, test, or 0, 1, 2), `time` (numbers or dates) and `rating`. Names as in files (`user_id`,
                 `userID`, `x_label`, …) are accepted too. Without `split`, runs split 8:1:1 per
                 user at random.
             items: a column `item` (or that name as index) and text columns, which are joined.
@@ -143,33 +147,36 @@ def _interactions(frame: pd.DataFrame) -> pd.DataFrame:
             found=type(frame).__name__,
             expected="a pandas DataFrame with columns user and item",
         )
-    out: dict[str, list[str]] = {}
-    used = set()
-    for column, accepted in NAMES.items():
+    roles: dict[str, str] = {}
+    for role, accepted in NAMES.items():
         found = [name for name in accepted if name in frame.columns]
-        if len(found) > 1 or (not found and column in ("userID", "itemID")):
+        if len(found) > 1 or (not found and role in (USER, ITEM)):
             raise DataError(
                 f"The interactions have {'several columns' if found else 'no column'} for "
                 f"{accepted[0]}.",
                 found=f"columns {', '.join(map(str, frame.columns))}",
                 expected=f"one of {', '.join(accepted)}",
             )
-        if not found:
-            continue
-        used.add(found[0])
-        values = frame[found[0]].tolist()
-        if column == LABEL_COLUMN:
-            out[column] = [str(SPLIT_LABELS.get(value, value)) for value in values]
-        else:
-            out[column] = [_token(value, found[0]) for value in values]
-    if unknown := [str(name) for name in frame.columns if name not in used]:
+        if found:
+            roles[role] = found[0]
+    if unknown := [str(name) for name in frame.columns if name not in roles.values()]:
         raise DataError(
             f"The interactions have a column {unknown[0]!r} that nothing reads.",
             found=f"columns {', '.join(map(str, frame.columns))}",
             expected="user, item, and optionally split, time and rating",
             hint="drop it: interactions.drop(columns=[…])",
         )
-    return pd.DataFrame(out)
+    for column in (roles[USER], roles[ITEM]):
+        odd = (v for v in frame[column].tolist() if isinstance(v, str) and _is_odd(v))
+        for value in odd:
+            raise _bad(value, column)
+    rows = from_frame(frame, roles).interactions
+    return pd.DataFrame({WRITTEN[role]: [str(v) for v in rows[role].tolist()] for role in roles})
+
+
+def _is_odd(text: str) -> bool:
+    """Whether a token would not be read back from a tab-separated file as it is."""
+    return not text or text != text.strip() or any(c in text for c in '\t\r\n"') or text == "nan"
 
 
 def _token(value: Any, column: str) -> str:
@@ -178,14 +185,14 @@ def _token(value: Any, column: str) -> str:
     Raises:
         DataError: it is empty, missing, a truth value, or has a tab or a line break in it.
     """
-    if isinstance(value, float) and column not in ("rating", "time", "timestamp"):
+    if isinstance(value, float):
         if not value.is_integer():
             raise _bad(value, column)
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float, np.number)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)):
         raise _bad(value, column)
-    text = repr(float(value)) if isinstance(value, (float, np.floating)) else str(value)
-    if not text or text != text.strip() or any(c in text for c in '\t\r\n"') or text == "nan":
+    text = str(value)
+    if _is_odd(text):
         raise _bad(value, column)
     return text
 

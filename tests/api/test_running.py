@@ -166,6 +166,16 @@ def test_a_temporary_data_set_goes_with_its_object() -> None:
     assert not folder.exists()
 
 
+def test_times_may_be_dates_and_ids_numbers(tmp_path: Path) -> None:
+    """Frames are read as `import` reads them."""
+    when = pd.to_datetime(["2020-01-01", "2020-01-02", "2020-01-03"])
+    rows = pd.DataFrame({"user": [1.0, 2.0, 2.0], "item": [np.int64(7), "07", "a b"], "time": when})
+    data = Dataset.from_frames(rows.astype({"item": object}), name="dates", folder=tmp_path)
+    assert (data.folder / "dates.inter").read_text("utf-8").splitlines() == [
+        "userID\titemID\ttimestamp", "1\t7\t1577836800", "2\t07\t1577923200", "2\ta b\t1578009600",
+    ]  # fmt: skip
+
+
 def _changed(change: Callable[[pd.DataFrame], Any]) -> dict[str, Any]:
     table = frames()["interactions"].astype(object)
     changed = change(table)

@@ -256,7 +256,8 @@ def _add_frame(
 def _ids(path: Path, places: Any, role: str, values: pd.Series) -> list[str]:
     out = []
     for i, value in enumerate(values.tolist()):
-        if type(value) is float and value.is_integer() and abs(value) < EXACT:
+        whole = type(value) is float and value.is_integer() and abs(value) < EXACT
+        if whole or isinstance(value, np.integer):
             value = int(value)
         if type(value) not in (str, int):
             raise bad_cell(
