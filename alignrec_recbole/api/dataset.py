@@ -69,9 +69,9 @@ class Dataset:
 
         Args:
             interactions: columns `user` and `item`, one row per pair; optionally `split` (train,
-                valid, test, or 0, 1, 2), `time` (numbers or dates) and `rating`. Names as in files (`user_id`,
-                `userID`, `x_label`, …) are accepted too. Without `split`, runs split 8:1:1 per
-                user at random.
+                valid, test, or 0, 1, 2), `time` (numbers or dates) and `rating`. Names as in files
+                (`user_id`, `userID`, `x_label`, …) are accepted too. Without `split`, runs split
+                8:1:1 per user at random.
             items: a column `item` (or that name as index) and text columns, which are joined.
             images: token → image file; the files are copied.
             features: name → vectors, indexed by item token. A name that is a modality (text,
