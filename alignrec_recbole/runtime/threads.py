@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ NUMBERS_PER_THREAD = 1 << 19  # 2 MiB in float32
 SHARE = "ALIGNREC_CORES"  # free cores of this process, where something else has divided them
 _LOOK_SECONDS = 0.2
 _IDLE = 0.1  # share in use
+_OWN_GROUP = Path("/proc/self/cgroup")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _QUOTA_V1 = (
     Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
@@ -112,33 +114,63 @@ def cores_of_affinity() -> list[int]:
 
 
 def cpu_quota() -> float | None:
-    """Cores' worth of time that the container may use; None without a limit."""
-    with suppress(OSError, ValueError):  # "max" is no number
-        quota, period = _QUOTA.read_text().split()
-        return int(quota) / int(period)
+    """Cores' worth of time that this process may use; None without a limit.
+
+    The smallest limit of its control group and of those around it: of a container, of a job or of a
+    service.
+    """
+    found = []
+    for file in _quota_files():
+        with suppress(OSError, ValueError):  # "max" is no number
+            quota, period = file.read_text().split()
+            found.append(int(quota) / int(period))
     with suppress(OSError, ValueError):
         quota_us, period_us = (int(path.read_text()) for path in _QUOTA_V1)
-        return quota_us / period_us if quota_us > 0 else None
-    return None
+        if quota_us > 0:
+            found.append(quota_us / period_us)
+    return min(found, default=None)
+
+
+def _quota_files() -> list[Path]:
+    """The limits of this process's control group, from the inside out; of version 2."""
+    root = _QUOTA.parent
+    with suppress(OSError, UnicodeError):
+        for line in _OWN_GROUP.read_text().splitlines():
+            number, _, path = line.partition("::")
+            if number == "0" and path.startswith("/") and ".." not in path:
+                inner = root / path.lstrip("/")
+                around = [inner, *inner.parents]
+                return [group / _QUOTA.name for group in around[: around.index(root) + 1]]
+    return [_QUOTA]
 
 
 def free_cores() -> int:
-    """Available cores that nothing else uses now, at least one; ALIGNREC_CORES where it is set."""
+    """Available cores that nothing else uses now, at least one; ALIGNREC_CORES where it is set.
+
+    A container's limit leaves out which cores it means: they are free while as many are idle.
+    """
     share = os.environ.get(SHARE, "")
     if share.isdecimal() and int(share):
         return min(int(share), available_cores())
-    cores = available_cores()
-    return max(1, round(cores * (1 - busy_share())))
+    cores = cores_of_affinity()
+    idle = round(len(cores) * (1 - busy_share(cores)))
+    return max(1, min(available_cores(), idle))
 
 
-def busy_share() -> float:
-    """The share of the machine that is in use, from 0 to 1: the smaller of two looks at it.
+def busy_share(cores: Sequence[int]) -> float:
+    """The share of these cores that is in use, from 0 to 1: the smaller of two looks at them.
 
     Not the load average: it still counts a run that has just ended, and not yet what has just
-    begun. The second look is left out where the machine is idle.
+    begun. The second look is left out where the cores are idle.
     """
-    first = psutil.cpu_percent(_LOOK_SECONDS) / 100
+    first = _look(cores)
     if first < _IDLE:
         return first
     time.sleep(_LOOK_SECONDS)  # some programs work for a moment only
-    return min(first, psutil.cpu_percent(_LOOK_SECONDS) / 100)
+    return min(first, _look(cores))
+
+
+def _look(cores: Sequence[int]) -> float:
+    percent = psutil.cpu_percent(_LOOK_SECONDS, percpu=True)
+    found = [percent[core] for core in cores if core < len(percent)] or percent
+    return sum(found) / len(found) / 100

@@ -28,8 +28,8 @@ def use(monkeypatch: pytest.MonkeyPatch, *percent: float) -> None:
     """The percentages of the cores that are in use, look by look; the last one from then on."""
     looks = list(percent)
 
-    def look(interval: float) -> float:
-        return looks.pop(0) if len(looks) > 1 else looks[0]
+    def look(interval: float, percpu: bool) -> list[float]:
+        return [looks.pop(0) if len(looks) > 1 else looks[0]] * 16
 
     monkeypatch.setattr(psutil, "cpu_percent", look)
 
@@ -111,8 +111,49 @@ def test_a_container_has_fewer_cores(
     monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(threads, "_QUOTA_V1", (tmp_path / "quota", tmp_path / "period"))
     (tmp_path / "cpu.max").write_text(text)
+    monkeypatch.setattr(threads, "_OWN_GROUP", tmp_path / "cgroup")
     assert threads.cpu_quota() == quota
     assert threads.available_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("group", "quota"),
+    [
+        ("0::/", 8.0),
+        ("0::/job/step", 1.5),
+        ("12:cpu:/docker/x\n0::/job", 3.0),
+        ("0::/../elsewhere", 8.0),
+        ("", 8.0),
+    ],
+)
+def test_the_smallest_limit_of_the_groups_around_counts(
+    group: str, quota: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(threads, "_QUOTA_V1", (tmp_path / "quota", tmp_path / "period"))
+    monkeypatch.setattr(threads, "_OWN_GROUP", tmp_path / "cgroup")
+    (tmp_path / "job" / "step").mkdir(parents=True)
+    (tmp_path / "cgroup").write_text(group)
+    for folder, text in (("", "800000 100000"), ("job", "300000 100000"), ("job/step", "150 100")):
+        (tmp_path / folder / "cpu.max").write_text(text)
+    assert threads.cpu_quota() == quota
+
+
+def test_the_cores_of_others_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job with four of sixteen cores, which it has to itself, on a busy machine."""
+    monkeypatch.setattr(threads, "cores_of_affinity", lambda: [4, 5, 6, 7])
+    busy = [100.0] * 4 + [0.0] * 4 + [100.0] * 8
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: busy)
+    assert threads.choose(None, LARGE).threads == 4
+
+
+def test_a_limit_is_free_while_as_many_cores_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cpu_quota", lambda: 2.0)
+    use(monkeypatch, 75.0)  # four of sixteen are idle
+    assert threads.choose(None, LARGE).threads == 2
+    use(monkeypatch, 95.0)
+    assert threads.choose(None, LARGE).threads == 1
 
 
 def test_reading_and_encoding_do_not_depend_on_what_else_runs(
