@@ -14,7 +14,7 @@ import pytest
 from alignrec_recbole.errors import RecordError
 from benchmarks import parity, speed
 from benchmarks.reference import epoch_timer, options
-from benchmarks.speed import baselines, electronics, paired_timing, report, scaling
+from benchmarks.speed import baselines, electronics, loaded, paired_timing, report, scaling
 
 
 def counting(start):
@@ -235,3 +235,33 @@ def test_every_script_describes_its_options(script, capsys):
         importlib.import_module(script).main(["--help"])
     assert ended.value.code == 0
     assert "usage: benchmarks." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_loaded_ends_with_an_object_of_the_fair_share(monkeypatch, capsys):
+    monkeypatch.setattr(loaded, "SETTLE_SECONDS", 0.0)
+    loaded.main(
+        ["--dataset", "ml-100k", "--models", "LightGCN", "--loads", "0", "--steps", "2",
+         "--rounds", "1"]
+    )  # fmt: skip
+    *rows, last = capsys.readouterr().out.splitlines()
+    assert any(row.startswith("LightGCN") for row in rows)
+    found = json.loads(last)
+    for figures in (found, found["before"]):
+        share = figures["quiet_seconds"] * (loaded.COUNTED + 1)
+        assert figures["over_fair_share"] == pytest.approx(figures["loaded_seconds"] / share)
+    quiet = found["models"]["LightGCN"][0]
+    assert quiet["busy_per_core"] == 0
+    ratio = quiet["now"]["seconds"] / quiet["before"]["seconds"]
+    assert found["quiet_over_before"]["LightGCN"] == pytest.approx(ratio)
+
+
+def test_features_of_the_loaded_run_are_those_of_the_folder(tmp_path):
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "toy.inter").write_text("userID\titemID\n0\t0\n")
+    assert loaded.features_of("toy", tmp_path, None, "AlignRec") == ("lsa",)
+    for name in ("text", "audio"):
+        np.save(tmp_path / "toy" / f"{name}.npy", np.zeros((1, 2)))
+    assert loaded.features_of("toy", tmp_path, None, "AlignRec") == ("audio", "text")
+    assert loaded.features_of("toy", tmp_path, "text", "AlignRec") == ("text",)
+    assert loaded.features_of("toy", tmp_path, "text", "LightGCN") == ()
