@@ -8,6 +8,7 @@ finished in the meantime are only read then.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -35,6 +36,7 @@ from alignrec_recbole.io.files import atomic_write, inside
 FIRST_SECONDS = 30.0  # for an answer of the scheduler
 AGAIN_SECONDS = 600.0  # for a scheduler that has ended
 TRY_SECONDS = 5.0
+LOOK_SECONDS = 1.0  # between looks for cells that wait for a worker, after a stop
 MEMORY = "memory"  # resource in bytes, where workers declare it
 
 Cluster = Callable[[], AbstractContextManager[str]]
@@ -68,7 +70,8 @@ def _of_this_machine(jobs: int) -> Iterator[str]:
         threads_per_worker=1,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
-        silence_logs="ERROR",
+        silence_logs=logging.CRITICAL,  # as it ends, each worker reports that others have ended
+        preload="alignrec_recbole.engines.own_worker",
     ) as cluster:
         yield cluster.scheduler_address
 
@@ -245,8 +248,12 @@ class DaskEngine:
 
     def _keep_connected(self) -> None:
         """Connect again when the scheduler is lost, and send what has no answer."""
+        waiting: set[int] = set()
         while True:
-            self._lost.wait()
+            if not self._lost.wait(LOOK_SECONDS):
+                if self._stops:
+                    waiting = self._end_what_waits(waiting)
+                continue
             if self._left:
                 return
             _say("the Dask scheduler has ended: cells without an answer are sent to the next one")
@@ -266,6 +273,17 @@ class DaskEngine:
                         self._end(number, Interrupted(STOPPED))
                     else:
                         self._send(number)
+
+    def _end_what_waits(self, before: set[int]) -> set[int]:
+        """After `stop`: end the cells that no worker has, now and when this was called before."""
+        with suppress(Exception):  # of a scheduler that has just ended
+            taken = {key for keys in self._client.processing().values() for key in keys}
+            with self._lock:
+                now = {n for n, sent in self._open.items() if sent.future.key not in taken}
+                for number in now & before:
+                    self._end(number, Interrupted(STOPPED))
+            return now - before
+        return set()
 
 
 def _failure(work: Work, error: BaseException | None) -> Exception:

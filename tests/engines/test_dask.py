@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -317,6 +319,22 @@ def test_stopped_cells_end_and_others_do_not_begin(address: str, tmp_path: Path)
             engine.submit(work(tmp_path / "out")).result(60)
 
 
+def test_a_stop_ends_cells_that_no_worker_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_dask, "LOOK_SECONDS", 0.05)
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as made,
+        open_engine(f"dask:{made.scheduler_address}", 1) as engine,
+    ):
+        future = engine.submit(work(tmp_path / "out"))
+        time.sleep(0.5)
+        assert not future.done()
+        engine.stop()
+        with pytest.raises(Interrupted):
+            future.result(60)
+
+
 def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_dask, "FIRST_SECONDS", 0.5)
     monkeypatch.setattr(on_dask, "TRY_SECONDS", 0.3)
@@ -347,3 +365,38 @@ def test_a_cell_waits_for_memory_and_the_largest_runs_alone() -> None:
     assert inside.wait(10)
     large.join()
     assert room.used == 0
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_cells_on_workers_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(
+        "cells:\n  - {models: [BPR], datasets: [ml-100k], seeds: [1, 2, 3], epochs: 100000,"
+        " set: {stopping_step: 100000}}\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run_benchmark.py"), "suite", "long.yaml", "--engine=dask",
+         "--jobs=2", "--output=out", "--quiet"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    logs = tmp_path / "out" / "suites" / "long"
+
+    def training() -> int:
+        return sum("epoch" in path.read_text() for path in logs.glob("*.log"))
+
+    try:
+        wait_until(lambda: training() == 2 or process.poll() is not None, "two runs train")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        said, _ = process.communicate(timeout=240)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, said
+    assert "stopping after the running epochs" in said
+    assert "3 missing" in said
+    assert "Traceback" not in said
+    assert len(list((tmp_path / "out" / "checkpoints").rglob("*.state.pt"))) == 2
