@@ -21,6 +21,9 @@ from alignrec_recbole.runs.record import Run
 REAL, TWIN, SHUFFLED, SAME_POPULARITY = "real", "ID-only", "shuffled", "popularity-shuffled"
 ORDER = (REAL, "only", "random", SHUFFLED, SAME_POPULARITY, "constant", "zero", TWIN)
 LISTS = ("overlap@20", "RBO@20", "same list")
+TABLES, GRAPHS = "features", "features and item graphs"  # what an intervention replaced
+OTHER = {TABLES: GRAPHS, GRAPHS: TABLES}
+EITHER = "features, whatever the graphs"
 
 Skip = Callable[[Path, RecordError], None]
 
@@ -199,8 +202,11 @@ def _shares(key: ComparisonKey, models: Sequence[KnockedOut]) -> Table:
 
 def _basis(models: Sequence[KnockedOut]) -> str:
     """What the intervals are of."""
-    without = [m.label for m in models if m.leads is not None and not m.over_users]
-    if len(without) == sum(m.leads is not None for m in models):
+    measured = [model for model in models if model.leads is not None]
+    without = [model.label for model in measured if not model.over_users]
+    if not measured:
+        return "Not measured yet: it takes runs with real features and of the twin."
+    if len(without) == len(measured):
         return "Intervals: over seeds; there are no values per user beside the records."
     rest = f", of {', '.join(without)} over seeds alone" if without else ""
     return f"Intervals: over users and seeds{rest}."
@@ -252,6 +258,8 @@ def _interventions(models: Sequence[KnockedOut]) -> list[Table]:
         )
         for record in runs:
             for what, group in (record.groups or {}).items():
+                if what not in OTHER:
+                    continue
                 for name, metrics in _without_draws(group).items():
                     line = found[name, what]
                     for metric, value in metrics.items():
@@ -260,9 +268,13 @@ def _interventions(models: Sequence[KnockedOut]) -> list[Table]:
                         change = metrics[PRIMARY_METRIC] - record.metrics[PRIMARY_METRIC]
                         line["change"].append(change)
         for (name, what), line in found.items():
+            if line == found.get((name, OTHER[what])):  # graphs change nothing, or there are none
+                if what != TABLES:
+                    continue
+                what = EITHER
             features, _, kind = name.partition(": ")
             cells = [text_cell(text) for text in (model.label, features, kind, what)]
-            cells += [mean_sd_cell(line[metric]) for metric in (PRIMARY_METRIC, "change", *LISTS)]
+            cells += [mean_sd_cell(line.get(m, [])) for m in (PRIMARY_METRIC, "change", *LISTS)]
             rows.append(cells)
     if not rows:
         return []

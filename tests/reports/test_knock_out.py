@@ -179,9 +179,28 @@ def test_interventions_are_averaged_over_permutations(tmp_path: Path) -> None:
     table = several[-1]
     rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
     assert [row["replaced by"].text for row in rows] == ["zero", "permutation"]
+    assert {row["what"].text for row in rows} == {"features"}
     assert rows[0]["change"].value == pytest.approx(-0.02)
     assert rows[1]["change"].value == pytest.approx(-0.04)
     assert rows[1]["overlap@20"].value == pytest.approx(0.3)
+
+
+def test_interventions_on_graphs_that_change_nothing_are_no_rows(tmp_path: Path) -> None:
+    zero = {"Recall@20": 0.08, "overlap@20": 0.5}
+    for seed in SEEDS:
+        groups = {
+            "features": {"text: zero": zero, "text: mean": zero},
+            "features and item graphs": {"text: zero": zero, "text: mean": {**zero, "RBO@20": 0.1}},
+        }
+        store(tmp_path, knocked("real", 0.1, seed, "", groups=groups, model="VBPR"))
+    (several,) = tables(read_runs(tmp_path / "runs")).values()
+    rows = [dict(zip(several[-1].header, row, strict=True)) for row in several[-1].rows]
+    assert [(row["replaced by"].text, row["what"].text) for row in rows] == [
+        ("zero", "features, whatever the graphs"),
+        ("mean", "features"),
+        ("mean", "features and item graphs"),
+    ]
+    assert "Not measured yet" in several[0].note
 
 
 def test_damaged_values_per_user_are_named_and_seeds_remain(tmp_path: Path) -> None:
