@@ -135,3 +135,7 @@ class RecordError(AlignRecError):
 
 class Interrupted(Exception):
     """A run was asked to stop; its state is saved."""
+
+
+class Pruned(Exception):
+    """A trial was ended early because others were better at the same epoch."""

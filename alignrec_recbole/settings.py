@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -164,3 +166,40 @@ def check_keys(given: dict[str, Any], known: set[str], owner: str) -> None:
                 found=f"{key}={shown(given[key])}",
                 expected=f"a key of {owner}, of the trainer or of RecBole",
             )
+
+
+def nested(
+    pairs: Iterable[tuple[str, Any]], before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`before` with the pairs set; `a.b=1` becomes {"a": {"b": 1}}.
+
+    A later value of the same key replaces an earlier one.
+
+    Raises:
+        SettingError: a key is given a value and, elsewhere, keys of its own.
+
+    >>> nested([("align.cca", 0.1), ("align.reg", 1), ("k", 3)])
+    {'align': {'cca': 0.1, 'reg': 1}, 'k': 3}
+    """
+    out = copy.deepcopy(dict(before or {}))
+    groups: set[str] = set()  # keys that were given keys of their own
+    for key, value in pairs:
+        *parents, last = key.split(".")
+        place: Any = out
+        for number, parent in enumerate(parents):
+            groups.add(".".join(parents[: number + 1]))
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise _set_twice(parent, f"{key}={value}")
+        if key in groups:
+            raise _set_twice(key, f"keys of {key}")
+        place[last] = value
+    return out
+
+
+def _set_twice(key: str, other: str) -> SettingError:
+    return SettingError(
+        f"Setting {key!r} is set twice.",
+        found=f"a value, and {other}",
+        expected=f"{key}=VALUE or {key}.KEY=VALUE, not both",
+    )

@@ -1,15 +1,14 @@
-"""`--set key=value` and `--grid key=v1,v2`: parsing, nesting, and which model reads which key."""
+"""`--set key=value` and `--grid key=v1,v2`: parsing, and which model reads which key."""
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
 
-from alignrec_recbole.errors import SettingError, UnknownNameError, printable
+from alignrec_recbole.errors import UnknownNameError, printable
 from alignrec_recbole.io.yaml_loader import parse_yaml
 
 Pair = tuple[str, Any]
@@ -60,41 +59,6 @@ def scalar(text: str) -> Any:
             return text.strip()
         reason = str(getattr(error, "problem", None) or error)
         raise ValueError(f"{printable(text, 120)!r} is not a YAML value: {reason}") from None
-
-
-def nested(pairs: Iterable[Pair], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """`before` with the pairs set; `a.b=1` becomes {"a": {"b": 1}}.
-
-    A later value of the same key replaces an earlier one.
-
-    Raises:
-        SettingError: a key is given a value and, elsewhere, keys of its own.
-
-    >>> nested([("align.cca", 0.1), ("align.reg", 1), ("k", 3)])
-    {'align': {'cca': 0.1, 'reg': 1}, 'k': 3}
-    """
-    out = copy.deepcopy(dict(before or {}))
-    groups: set[str] = set()  # keys that were given keys of their own
-    for key, value in pairs:
-        *parents, last = key.split(".")
-        place: Any = out
-        for number, parent in enumerate(parents):
-            groups.add(".".join(parents[: number + 1]))
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise _set_twice(parent, f"{key}={value}")
-        if key in groups:
-            raise _set_twice(key, f"keys of {key}")
-        place[last] = value
-    return out
-
-
-def _set_twice(key: str, other: str) -> SettingError:
-    return SettingError(
-        f"Setting {key!r} is set twice.",
-        found=f"a value, and {other}",
-        expected=f"{key}=VALUE or {key}.KEY=VALUE, not both",
-    )
 
 
 def for_model(pairs: Iterable[Pair], model: str, models: Sequence[str]) -> list[Pair]:

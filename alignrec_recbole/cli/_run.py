@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from alignrec_recbole.cli._command import as_typed, given_arguments, without_option
 from alignrec_recbole.cli._jobs import Job, make_jobs
-from alignrec_recbole.cli._overrides import nested
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.engines import DEFAULT, open_engine
 from alignrec_recbole.errors import Interrupted, RecordError, printable
@@ -28,6 +26,9 @@ from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime.sizes import file_size
 from alignrec_recbole.runtime.stop_signals import stop_on_signal
+from alignrec_recbole.search.space import of_choices
+from alignrec_recbole.search.trials import Trial, best_of, budget_of, outcome_of
+from alignrec_recbole.settings import nested
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
@@ -41,7 +42,7 @@ def run(options: RunOptions) -> int:
     for protocol in options.protocol:
         of_protocol = [job for job in jobs if job.protocol == protocol]
         if protocol == "full":
-            _show_models(options, _run_models(options, of_protocol))
+            show_models(options, _run_models(options, of_protocol))
             continue
         runs = OneByOne(options.overwrite)
         for job in of_protocol:
@@ -98,7 +99,7 @@ def _runs(options: RunOptions, jobs: Sequence[Job]) -> Iterator[Runs]:
 
 def _first_specs(options: RunOptions, job: Job) -> list[RunSpec]:
     """The runs that a job begins with: its grid's trials, else one per seed."""
-    base, overrides = _base_of_model(options, job), nested(job.pairs)
+    base, overrides = base_of_model(options, job), nested(job.pairs)
     if job.grid:
         return [spec for _, spec in _trials(options, job, base, overrides)]
     return [RunSpec(seed=seed, overrides=overrides, **base) for seed in job.seeds or SEEDS]
@@ -116,7 +117,7 @@ def _run_job(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
     return _run_protocol(options, job, runs)
 
 
-def _base_of_model(options: RunOptions, job: Job) -> dict[str, Any]:
+def base_of_model(options: RunOptions, job: Job) -> dict[str, Any]:
     """What all runs of a job of protocol full share."""
     entry = resolve(job.model)
     return {
@@ -132,19 +133,16 @@ def _run_model(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
     entry = resolve(job.model)
     if options.features and not entry.needs_features:
         print(f"note: {entry.name} does not use features", file=sys.stderr)
-    base = _base_of_model(options, job)
-    overrides, selected = _settings(options, job, base, runs)
-    specs = [
-        RunSpec(seed=seed, overrides=overrides, tuned_on=selected, **base)
-        for seed in job.seeds or SEEDS
-    ]
+    base = base_of_model(options, job)
+    chosen = _settings(options, job, base, runs)
+    specs = [RunSpec(seed=seed, **chosen, **base) for seed in job.seeds or SEEDS]
     for spec in specs:
         runs.ask(spec)
     records = []
     for spec in specs:
         record = runs.record(spec)
         records.append(record)
-        print(_line(record))
+        print(line(record))
     return records
 
 
@@ -157,12 +155,12 @@ def _run_protocol(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
         "features": options.features or (() if stored else _features_there(options)),
         "protocol": job.protocol,
     }
-    overrides, selected = _settings(options, job, base, runs)
-    spec = RunSpec(overrides=overrides, tuned_on=selected, **{**base, "model": ""})
+    chosen = _settings(options, job, base, runs)
+    spec = RunSpec(**chosen, **{**base, "model": ""})
     records = []
     for record in run_protocol(spec, job.models, job.seeds, options.overwrite):
         records.append(record)
-        print(_line(record))
+        print(line(record))
     return records
 
 
@@ -171,18 +169,13 @@ def _features_there(options: RunOptions) -> tuple[str, ...]:
     return default_features(folder, otherwise=DEFAULT_FEATURES)
 
 
-def _settings(
-    options: RunOptions, job: Job, base: dict[str, Any], runs: Runs
-) -> tuple[dict[str, Any], str | None]:
-    """The job's settings, with those that a grid selects, and how they were selected."""
+def _settings(options: RunOptions, job: Job, base: dict[str, Any], runs: Runs) -> dict[str, Any]:
+    """Fields of the job's runs: its settings, and if a grid selects some, how it did."""
     overrides = nested(job.pairs)
-    if not job.grid:
-        return overrides, None
-    chosen, selected = _choose(options, job, base, overrides, runs)
-    return nested(chosen.items(), overrides), selected
+    return _choose(options, job, base, overrides, runs) if job.grid else {"overrides": overrides}
 
 
-def _show_models(options: RunOptions, records: Sequence[RunRecord]) -> None:
+def show_models(options: RunOptions, records: Sequence[RunRecord]) -> None:
     """The data set's table, and how runs that ended at --epochs go on."""
     found = comparison(_runs_of(options), options.dataset, _say_skipped)
     print("\n" + as_text(found) + "\n")
@@ -216,7 +209,7 @@ def _say_skipped(path: Path, error: RecordError) -> None:
     print(skip_note(path, error), file=sys.stderr)
 
 
-def _line(record: RunRecord) -> str:
+def line(record: RunRecord) -> str:
     """A record for the terminal."""
     shown = {
         name: record.metrics[name] for name in ("Recall@20", "NDCG@20") if name in record.metrics
@@ -254,31 +247,45 @@ def _trials(
 ) -> Iterator[tuple[dict[str, Any], RunSpec]]:
     """The points of a job's grid, each with its run of the first seed."""
     seed = (options.seeds or SEEDS)[0]
-    keys = [key for key, _ in job.grid]
-    for point in itertools.product(*(values for _, values in job.grid)):
-        trial = dict(zip(keys, point, strict=True))
-        settings = nested(trial.items(), overrides)
-        yield trial, RunSpec(seed=seed, overrides=settings, validation_only=True, **base)
+    for point in of_choices(dict(job.grid)).points():
+        settings = nested(point.items(), overrides)
+        yield point, RunSpec(seed=seed, overrides=settings, validation_only=True, **base)
 
 
 def _choose(
     options: RunOptions, job: Job, base: dict[str, Any], overrides: dict[str, Any], runs: Runs
-) -> tuple[dict[str, Any], str]:
+) -> dict[str, Any]:
     """The grid point with the best validation score; the test split is not looked at.
 
     The winner's state stays, so that its run only has to be ranked; the others' are deleted.
     """
     trained = job.trained
     seed = (options.seeds or SEEDS)[0]
-    trials: list[tuple[float, dict[str, Any], RunSpec]] = []
-    for trial, spec in _trials(options, job, base, overrides):
+    specs, trials = [], []
+    for number, (values, spec) in enumerate(_trials(options, job, base, overrides)):
         record = runs.record(spec) if trained else rank_by_features(spec, options.overwrite)
-        score = record.selection["best_score"]
-        print(f"  {trial}: validation {record.selection['metric']} {score:.4f}")
-        trials.append((score, trial, spec))
-    best = max(trials, key=lambda entry: entry[0])  # the first of equals
-    for entry in trials:
-        if trained and entry is not best:
-            delete_checkpoint(entry[2])
+        trials.append(Trial(number, values, outcome_of(record)))
+        specs.append(spec)
+        metric = record.selection["metric"]
+        print(f"  {values}: validation {metric} {record.selection['best_score']:.4f}")
+    best = best_of(trials)
+    assert best is not None
+    for trial, spec in zip(trials, specs, strict=True):
+        if trained and trial is not best:
+            delete_checkpoint(spec)
     grid = "; ".join(f"{key} in {list(values)}" for key, values in job.grid)
-    return best[1], f"tuned on validation, seed {seed}: {grid}"
+    budget = budget_of(
+        trials,
+        best,
+        study="grid",
+        sampler="grid",
+        space_sha256=of_choices(dict(job.grid)).sha256,
+        chosen_on=f"{metric} on validation, seed {seed}",
+        limit={"trials": float(len(trials))},
+        patience=record.config.get("stopping_step"),
+    )
+    return {
+        "overrides": nested(best.parameters.items(), overrides),
+        "tuned_on": f"tuned on validation, seed {seed}: {grid}",
+        "budget": budget if trained else None,
+    }

@@ -30,6 +30,7 @@ from alignrec_recbole.cli.run import run
 from alignrec_recbole.cli.run_spec import run_spec
 from alignrec_recbole.cli.suite import suite
 from alignrec_recbole.cli.suite_cell import suite_cell
+from alignrec_recbole.cli.tune import tune
 from alignrec_recbole.errors import AlignRecError, Interrupted
 from alignrec_recbole.runtime import allocator
 
@@ -76,7 +77,7 @@ class Program(cloup.Group):
 @cloup.group(
     cls=Program,
     sections=[
-        cloup.Section("Experiments", [run, suite, report]),
+        cloup.Section("Experiments", [run, tune, suite, report]),
         cloup.Section("Trained models", [recommend, export]),
         cloup.Section(
             "Data and features",

@@ -27,6 +27,18 @@ def training_hash(run: PreparedRun) -> str:
     )[0]
 
 
+def lasting_hash(run: PreparedRun) -> str:
+    """Hash of the configuration that does not depend on the age of this package's records."""
+    return config_hashes(
+        model=run.spec.model,
+        dataset=run.spec.dataset,
+        protocol=run.spec.protocol,
+        config=run.effective_config,
+        data=run.data.data,
+        feature_files=run.feature_files,
+    )[-1]
+
+
 def of_training(run: PreparedRun) -> dict[str, Any]:
     """What a saved training must agree in: all that decides its weights, epoch by epoch."""
     return {

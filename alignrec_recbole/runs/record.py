@@ -22,6 +22,7 @@ from alignrec_recbole.io.names import is_safe_name
 from alignrec_recbole.io.opening import read_bytes
 from alignrec_recbole.runs.config_hash import config_hashes
 from alignrec_recbole.runs.record_fields import (
+    BudgetDict,
     CodeDict,
     Count,
     Curve,
@@ -75,6 +76,7 @@ class RunRecord(BaseModel):
     config: Values  # effective configuration
     config_sha256: Sha256  # of all that decides the result but the seed: config_hash.py
     tuned_on: Text | None  # how hyper-parameters were chosen, if they were
+    budget: BudgetDict | None = None  # the trials that they were chosen by
     data: DataDict  # counts, split, file hashes
     feature_files: FeatureFiles  # name → manifest summary
     selection: SelectionDict  # metric, split, best epoch, why training stopped

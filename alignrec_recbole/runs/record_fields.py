@@ -165,6 +165,37 @@ class Mask(Closed):
     fill: Label
 
 
+class Trial(Closed):
+    """A trial of a search, with the best score until then."""
+
+    trial: Count
+    state: Literal["complete", "pruned", "failed"]
+    score: Number | None  # validation; of a pruned trial its best until then
+    best: Number | None  # of the complete trials up to this one
+    epochs: Count
+    seconds: Duration
+    parameters: Values
+
+
+class Budget(Closed):
+    """What a choice of hyper-parameters cost, and how it was made."""
+
+    study: Label
+    sampler: Label
+    pruner: Label = "none"
+    space_sha256: Sha256
+    chosen_on: Label  # metric, split and seed
+    limit: dict[Literal["trials", "seconds"], Duration]
+    trials: Count
+    pruned: Count = 0
+    failed: Count = 0
+    epochs: Count
+    seconds: Duration  # of training and validation
+    patience: Count | None = None  # evaluations without improvement that end a trial
+    chosen: Count  # trial
+    curve: Annotated[list[Trial], Field(min_length=1, max_length=100_000)]
+
+
 class Energy(Closed):
     """Energy since the start of the last session of a run, and what it was measured with."""
 
@@ -230,6 +261,7 @@ DataDict = Annotated[dict[str, Any], _of(Data)]
 FeatureFiles = Annotated[dict[Label, Values], Field(max_length=1_000), _of(dict[str, FeatureFile])]
 History = Annotated[list[dict[str, Any]], _of(list[Epoch])]
 Curve = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=20_000), _of(list[Point])]
+BudgetDict = Annotated[dict[str, Any], _of(Budget)]
 EnergyDict = Annotated[dict[str, float | str], _of(Energy)]
 PerUserDict = Annotated[dict[str, str], _of(PerUser)]
 WeightsDict = Annotated[dict[str, Any], _of(Weights)]

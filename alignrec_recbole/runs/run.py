@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from recbole.utils import ModelType
 
-from alignrec_recbole.errors import DataError, Interrupted, RecordError, SettingError
+from alignrec_recbole.errors import DataError, Interrupted, Pruned, RecordError, SettingError
 from alignrec_recbole.evaluation.ranking import Ranking
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.runs import continuation, identity, keep_model, provenance
@@ -26,6 +26,7 @@ from alignrec_recbole.runtime.stop_signals import stop_on_signal
 from alignrec_recbole.tracking.base import RunFacts, RunResult, Trackers
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
+OnEpoch = Callable[[list[dict[str, Any]]], None]
 # From a run, its trained model and its test ranking to further fields of its record.
 Examine = Callable[[PreparedRun, MultimodalTrainer, Ranking], dict[str, Any]]
 
@@ -36,6 +37,7 @@ def run_one(
     overwrite: bool = False,
     command: str | None = None,
     examine: Examine | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> RunRecord:
     """Train and rank, or read the record if this run is finished.
 
@@ -45,16 +47,22 @@ def run_one(
 
     Args:
         examine: called once the test split is ranked.
+        on_epoch: called with the history after each epoch; it may raise Pruned.
 
     Raises:
         Interrupted: the run was stopped by a signal; calling again resumes it.
+        Pruned: raised by `on_epoch`; the run leaves no record and no state.
     """
     with progress.shown(spec.progress):
-        return _run_one(spec, overwrite, command, examine)
+        return _run_one(spec, overwrite, command, examine, on_epoch)
 
 
 def _run_one(
-    spec: RunSpec, overwrite: bool, command: str | None, examine: Examine | None
+    spec: RunSpec,
+    overwrite: bool,
+    command: str | None,
+    examine: Examine | None,
+    on_epoch: OnEpoch | None,
 ) -> RunRecord:
     stopwatch = Stopwatch()
     name = f"{spec.model} on {spec.dataset}, seed {spec.seed}"
@@ -67,7 +75,7 @@ def _run_one(
     with one_at_a_time(prepared.record_path) as waited:
         if waited and (record := identity.finished_record(prepared, overwrite=False)):
             return _same_modalities(record, prepared)
-        return _run_alone(prepared, stopwatch, name, overwrite, command, examine)
+        return _run_alone(prepared, stopwatch, name, overwrite, command, examine, on_epoch)
 
 
 def _run_alone(
@@ -77,6 +85,7 @@ def _run_alone(
     overwrite: bool,
     command: str | None,
     examine: Examine | None,
+    on_epoch: OnEpoch | None,
 ) -> RunRecord:
     """Make a run that no other process makes now."""
     spec = prepared.spec
@@ -88,7 +97,11 @@ def _run_alone(
     provenance.code()  # what the record says of it is known before anything is trained
     trackers = Trackers(spec.track)
     with trackers.watching(_facts(prepared)) if spec.track else nullcontext():
-        return _make(prepared, stopwatch, trackers, name, overwrite, command, examine)
+        try:
+            return _make(prepared, stopwatch, trackers, name, overwrite, command, examine, on_epoch)
+        except Pruned:
+            prepared.state_path.unlink(missing_ok=True)
+            raise
 
 
 def _facts(prepared: PreparedRun) -> RunFacts:
@@ -117,6 +130,7 @@ def _make(
     overwrite: bool,
     command: str | None,
     examine: Examine | None,
+    on_epoch: OnEpoch | None,
 ) -> RunRecord:
     """Train and rank, and write the record."""
     spec = prepared.spec
@@ -124,9 +138,15 @@ def _make(
     progress.announce(f"{name}: building the model")
     trainer = build_trainer(prepared, prepared.state_path)
     trainer.continued_from = None if overwrite else continuation.find(prepared)
-    if spec.track:
-        metric = prepared.config["valid_metric"]
-        trainer.on_epoch = lambda history: trackers.epochs(history, metric)
+    metric = prepared.config["valid_metric"]
+
+    def after_epoch(history: list[dict[str, Any]]) -> None:
+        if spec.track:
+            trackers.epochs(history, metric)
+        if on_epoch is not None:
+            on_epoch(history)
+
+    trainer.on_epoch = after_epoch
     seconds["build"] = stopwatch.seconds() - seconds["prepare"]
     with _stop_on_signal(trainer):
         trainer.fit(
@@ -179,6 +199,7 @@ def _make(
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         command=command,
         energy=trackers.energy(),
+        budget=spec.budget,
         **found,
     )
     write_record(prepared.record_path, record)
@@ -194,9 +215,9 @@ def _check_grid_point(prepared: PreparedRun) -> None:
     trained = prepared.components.model_class.type != ModelType.TRADITIONAL
     if trained and epochs < step and prepared.spec.validation_only:
         raise SettingError(
-            f"--grid needs a validation score; {epochs} epochs with eval_step={step} have none.",
+            f"A trial needs a validation score; {epochs} epochs with eval_step={step} have none.",
             found=f"{epochs} epochs, the first evaluation after {step}",
-            expected="at least one evaluation in every grid point",
+            expected="at least one evaluation in every trial",
             hint="raise --epochs, or lower eval_step",
         )
 

@@ -57,6 +57,7 @@ class RunSpec:
     device: str = "auto"
     validation_only: bool = False  # True: a grid point; the test split is not ranked
     tuned_on: str | None = None  # how hyper-parameters were chosen
+    budget: dict[str, Any] | None = None  # what the choice cost, for the record
     mask: FeatureMask | None = None  # a modality masked for a share of the items
     knock_out: KnockOut | None = None  # what the features stand for
     progress: bool = True

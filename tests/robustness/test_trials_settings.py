@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trials import trial
 
-from alignrec_recbole.cli._overrides import assignment, choices, nested, scalar
+from alignrec_recbole.cli._overrides import assignment, choices, scalar
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.errors import AlignRecError
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.prepare import prepare_run, run_settings
 from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.settings import nested
 from alignrec_recbole.testing.synthetic import make_blocks
 from alignrec_recbole.training.recbole_settings import HONOURED, REFUSED
 

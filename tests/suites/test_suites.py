@@ -16,7 +16,6 @@ import pandas as pd
 import psutil
 import pytest
 
-from alignrec_recbole.cli._overrides import nested
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.cli.run import parse
 from alignrec_recbole.engines import child
@@ -24,7 +23,7 @@ from alignrec_recbole.errors import RecordError, SettingError, UnknownNameError
 from alignrec_recbole.protocols import PROTOCOLS
 from alignrec_recbole.registry import models
 from alignrec_recbole.registry.components import components
-from alignrec_recbole.settings import check_keys, read_settings
+from alignrec_recbole.settings import check_keys, nested, read_settings
 from alignrec_recbole.suites import schema
 from alignrec_recbole.suites.status import CellStatus, read_cell, read_status, write_status
 from alignrec_recbole.testing.synthetic import make_blocks

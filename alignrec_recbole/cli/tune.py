@@ -1,0 +1,190 @@
+"""The verb `tune`: search hyper-parameters on validation, then test the choice once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import cloup
+from cloup.constraints import mutually_exclusive
+
+from alignrec_recbole.cli import _names, _options
+from alignrec_recbole.cli._option_values import RunOptions
+from alignrec_recbole.cli._options import Text, option
+from alignrec_recbole.cli._overrides import assignment
+
+SAMPLERS = ("tpe", "random", "grid", "cmaes")
+PRUNERS = ("hyperband", "median", "none")
+TRIALS = 30
+HEARTBEAT = 10
+
+
+@_options.verb(
+    examples=(
+        "tune --model LightGCN,AlignRec --dataset sports --features minilm --trials 30",
+        "tune --model MGCN --dataset sports --pruner median --storage postgresql+psycopg://…",
+    ),
+)
+@cloup.option_group(
+    "What to tune",
+    option(
+        "--model",
+        required=True,
+        type=Text("models", _options.names, _names.model_names),
+        metavar="M[,M…]",
+        help="Models (`list models`); each gets the same budget.",
+    ),
+    option(
+        "--dataset",
+        required=True,
+        type=Text("name", str, _names.dataset_names),
+        metavar="NAME",
+        help="Data set (`list datasets`), or a folder of your own in --data-path.",
+    ),
+    option(
+        "--features",
+        type=Text("names", _options.names, _names.feature_names),
+        default=(),
+        metavar="F[,F…]",
+        help="Feature sets, as for `run`.",
+    ),
+    option(
+        "--space",
+        type=_options.FILE,
+        metavar="FILE",
+        help="YAML file of the search space.  [default: properties/search/MODEL.yaml]",
+    ),
+    option(
+        "--set",
+        "overrides",
+        type=Text("setting", assignment),
+        multiple=True,
+        spread=True,
+        metavar="KEY=VALUE…",
+        help="Settings that are not searched. MODEL.KEY=VALUE sets one model's.",
+    ),
+    option(
+        "--seeds",
+        type=_options.SEEDS,
+        metavar="S[,S…]",
+        help="Training seeds: trials have the first, the chosen settings run with all.  "
+        "[default: 999]",
+    ),
+    option(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="Maximum number of epochs.  [default: the trainer's, 1000]",
+    ),
+    option(
+        "--eval-convention",
+        "setting",
+        type=click.Choice(["mmrec", "recbole"]),
+        help="Which items a test ranking excludes, as for `run`.  [default: the data set's]",
+    ),
+)
+@cloup.option_group(
+    "Budget of each model",
+    option(
+        "--trials",
+        type=_options.COUNT,
+        metavar="N",
+        help=f"Trials, pruned ones included.  [default: {TRIALS}]",
+    ),
+    option(
+        "--budget",
+        "seconds",
+        type=click.FloatRange(0, 1e9, min_open=True),
+        metavar="SECONDS",
+        help="Seconds of training and validation; no trial begins after them.",
+    ),
+    constraint=mutually_exclusive,
+)
+@cloup.option_group(
+    "Search",
+    option(
+        "--sampler",
+        type=click.Choice(SAMPLERS),
+        default="tpe",
+        help="How values are drawn.  [default: tpe]",
+    ),
+    option(
+        "--pruner",
+        type=click.Choice(PRUNERS),
+        default="none",
+        help="Whether trials end early that are worse than others at the same epoch.  "
+        "[default: none]",
+    ),
+    option(
+        "--sampler-seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="Of the sampler; one worker draws the same trials again.  [default: 0]",
+    ),
+    option(
+        "--study",
+        metavar="NAME",
+        help="Name in the storage; the model's is added.  [default: DATASET-FEATURES]",
+    ),
+    option(
+        "--storage",
+        metavar="URL",
+        help="Database that workers share: sqlite:///FILE, postgresql://… or mysql://…  "
+        "[default: OUTPUT/studies/STUDY.db]",
+    ),
+    option(
+        "--heartbeat",
+        type=click.IntRange(1, 3600),
+        default=HEARTBEAT,
+        metavar="SECONDS",
+        help="Between two signs of life of a worker; without six of them its trial is repeated.  "
+        f"[default: {HEARTBEAT}]",
+    ),
+)
+@cloup.option_group(
+    "Files and execution",
+    _options.data_path(),
+    _options.features_path(),
+    option(
+        "--output",
+        type=_options.FOLDER,
+        default=Path("results"),
+        metavar="DIR",
+        help="Folder of records, tables and models.  [default: results]",
+    ),
+    option(
+        "--no-save",
+        "save",
+        flag_value=False,
+        default=True,
+        help="Keep no trained models.",
+    ),
+    _options.device(),
+    _options.no_progress(),
+)
+def tune(**given: Any) -> int:
+    """Search hyper-parameters on validation, then test the chosen ones once per seed.
+
+    The same command in several processes or on several machines shares the trials; a command that
+    was stopped goes on where it was.
+    """
+    own = ("space", "trials", "seconds", "sampler", "pruner", "sampler_seed", "study", "storage")
+    search = {name: given.pop(name) for name in (*own, "heartbeat")}
+    if search["trials"] is None and search["seconds"] is None:
+        search["trials"] = TRIALS
+    options = RunOptions(
+        **given,
+        protocol=("full",),
+        grid=(),
+        resume=True,
+        overwrite=False,
+        jobs=1,
+        download=False,
+        mirror=None,
+    )
+    _names.check(options)
+    from alignrec_recbole.cli import _tune
+
+    return _tune.run(options, search)
