@@ -175,14 +175,16 @@ def _settings(options: RunOptions, job: Job, base: dict[str, Any], runs: Runs) -
     return _choose(options, job, base, overrides, runs) if job.grid else {"overrides": overrides}
 
 
-def show_models(options: RunOptions, records: Sequence[RunRecord]) -> None:
-    """The data set's table, and how runs that ended at --epochs go on."""
+def show_models(
+    options: RunOptions, records: Sequence[RunRecord], may_continue: bool = True
+) -> None:
+    """The data set's table, and how runs that ended at --epochs go on if they may."""
     found = comparison(_runs_of(options), options.dataset, _say_skipped)
     print("\n" + as_text(found) + "\n")
     for path in write_tables(found, options.output / "tables", options.dataset):
         print(path)
     bounded = [record.model for record in records if record.selection.get("stopped") == "epochs"]
-    if bounded and options.epochs is not None and not options.grid:
+    if may_continue and bounded and options.epochs is not None and not options.grid:
         longer = without_option(given_arguments(), "--epochs")
         print(
             f"\nA first look: {', '.join(dict.fromkeys(bounded))} ended after {options.epochs} "

@@ -30,7 +30,7 @@ def run(options: RunOptions, search: dict[str, Any]) -> int:
         for record in tune(order):
             records.append(record)
             print(line(record))
-    show_models(options, records)
+    show_models(options, records, may_continue=False)
     return 0
 
 

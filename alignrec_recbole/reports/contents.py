@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from alignrec_recbole.audit.report import read_audits
 from alignrec_recbole.errors import RecordError, UnknownNameError, printable
+from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.reports import list_tables, protocol_tables, site
+from alignrec_recbole.reports.budgets import as_csv, budgets_of
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
     SeedGroup,
@@ -22,6 +24,7 @@ from alignrec_recbole.reports.knock_out import knock_out_tables
 from alignrec_recbole.reports.significance import Side, UserMeans
 from alignrec_recbole.reports.tables import (
     Table,
+    budget_table,
     comparisons,
     leaderboard,
     significance,
@@ -43,12 +46,14 @@ class Figure(NamedTuple):
         draw: name of the function in plots.py.
         arguments: of that function.
         runs: the records it is made of.
+        data: what it shows, as CSV; empty where the records are as plain.
     """
 
     name: str
     draw: str
     arguments: tuple[Any, ...]
     runs: list[Run]
+    data: str = ""
 
 
 def write_report(
@@ -68,14 +73,15 @@ def write_report(
             hint="run a benchmark first, or pass --output with its folder",
         )
     check_target(runs, target)
-    pages = tables(runs, target, side, test, skipped)
+    tuning = read_runs(output / "tuning", skipped)
+    pages = tables(runs, target, side, test, skipped, tuning)
     paths = []
     for stem, several in pages.items():
         files = write_tables(several, output / "tables", stem)
         inputs.note(f"tables/{stem}", "", files)
         paths += files
     drawn: dict[str, str] = {}
-    for figure in figures(runs, read_runs(output / "tuning", skipped)):
+    for figure in figures(runs, tuning):
         files = _draw(figure, output, inputs)
         paths += files
         if files:
@@ -107,6 +113,8 @@ def _draw(figure: Figure, output: Path, inputs: Inputs) -> list[Path]:
     """The figure's files, drawn if its records changed; none if there is nothing to draw."""
     digest = digest_of(figure.name, (run.path for run in figure.runs))
     files = [output / "plots" / f"{figure.name}.{suffix}" for suffix in SUFFIXES]
+    if figure.data:
+        files.append(output / "plots" / f"{figure.name}.csv")
     inline = site.figure_path(output / "site", figure.name)
     before = inputs.before.get(figure.name)
     reason = before.not_drawn if before else ""
@@ -120,6 +128,9 @@ def _draw(figure: Figure, output: Path, inputs: Inputs) -> list[Path]:
             reason = error.problem.removeprefix("There is nothing to draw: ")
         else:
             plots.save(drawing, output / "plots", figure.name)
+            if figure.data:
+                with atomic_write(files[-1], "w") as handle:
+                    handle.write(figure.data)
             site.write_figure(plots.as_svg(drawing), output / "site", figure.name)
         inputs.note(figure.name, digest, [] if reason else [*files, inline], reason)
     if reason:
@@ -134,11 +145,13 @@ def tables(
     side: Side = "two-sided",
     test: str = "t",
     skipped: Skip | None = None,
+    tuning: Sequence[Run] = (),
 ) -> dict[str, list[Table]]:
     """File stem → its tables.
 
     Args:
         skipped: see `UserMeans`.
+        tuning: trials on validation.
     """
     out: dict[str, list[Table]] = defaultdict(list)
     found = comparable_groups(runs)
@@ -155,7 +168,9 @@ def tables(
             continue
         user_means = UserMeans(skipped)
         tests = comparisons(members, target, side, test, user_means)
-        out[stem].append(leaderboard(key, members, tests, target))
+        out[stem].append(leaderboard(key, members, tests, target, tuning))
+        if searches := budgets_of(members, tuning):
+            out[f"{stem}-budget"].append(budget_table(key, members, searches))
         if tests:
             out[f"{stem}-tests"].append(significance(key, tests, side, test))
         if variants := variant_comparisons(members, side, test, user_means):
@@ -198,6 +213,10 @@ def figures(runs: Sequence[Run], tuning: Sequence[Run]) -> Iterator[Figure]:
             yield Figure(f"{stem}-{kind}", draw, (members, *metric), _runs(members))
         yield Figure(f"{stem}-knock-out", "knock_out_leads", (knocked,), _runs(knocked))
         yield Figure(f"{stem}-sensitivity", "sensitivity", (points,), points)
+        searches = {name: b for name, b in budgets_of(full, points).items() if b.trials > 1}
+        if searches:
+            made_of = [*_runs(full), *points]
+            yield Figure(f"{stem}-budget", "search_curves", (searches,), made_of, as_csv(searches))
 
 
 def _runs(members: Sequence[SeedGroup]) -> list[Run]:

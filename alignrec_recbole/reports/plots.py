@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import io
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from alignrec_recbole.features.control_names import is_control
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.protocols.robustness import robustness
+from alignrec_recbole.reports.budgets import Budget, curve_values
 from alignrec_recbole.reports.escaping import as_label
 from alignrec_recbole.reports.grouping import (
     PRIMARY_METRIC,
@@ -61,6 +62,7 @@ STYLE: dict[Any, Any] = {
 CURVE = ["ranker", "features", "masked", "fill"]
 MAX_LINES = 300  # groups in one figure; a page has no more room
 MAX_PANELS = 40
+MAX_TICKS = 12  # values of a grid that are all named
 LEGEND_ROWS, LEGEND_ROW = 3, 0.19  # that a figure has room for; inches of each more
 RANKED = ("zero-shot", "item-cf", "cold-start", "full")
 
@@ -504,6 +506,31 @@ def pareto(cost: Sequence[float], quality: Sequence[float]) -> list[int]:
 
 
 @styled
+def search_curves(searches: Mapping[str, Budget]) -> Figure:
+    """The best validation score by the epochs of a search, and what to expect of fewer trials.
+
+    Left: in the order of the trials. Right: the expected best of so many trials in random order
+    (`expected_maximum`); a pruned trial counts with its score until then, a diverged one with 0.
+    """
+    _needs(searches, "no search", "records of runs with --grid or of tune")
+    _at_most(len(searches), MAX_LINES, "searches")
+    figure, axes = _figure(2, 4.8, 4.0)
+    for place, (name, budget) in enumerate(searches.items()):
+        table = pd.DataFrame(curve_values(budget))
+        style, label = _line(place), as_label(name)
+        found = table.dropna(subset=["best"])
+        axes[0].step(found["epochs"], found["best"], where="post", label=label, **style)
+        axes[1].plot(table["trials"], table["expected maximum"], **style)
+    chosen_on = as_label(next(iter(searches.values())).chosen_on.partition(" on ")[0])
+    axes[0].set_xlabel("epochs of all trials until then")
+    axes[0].set_ylabel(f"best {chosen_on} (validation)")
+    axes[1].set_xlabel("trials, in random order")
+    axes[1].set_ylabel(f"expected best {chosen_on} (validation)")
+    _legend(figure, axes)
+    return figure
+
+
+@styled
 def sensitivity(runs: Sequence[Run]) -> Figure:
     """Best validation score by every value that a grid tried, a panel a setting."""
     varied = _varied(runs)
@@ -527,7 +554,8 @@ def sensitivity(runs: Sequence[Run]) -> Figure:
             wide = min(tried) > 0 and max(tried) / min(tried) >= 10
             if wide:
                 axis.set_xscale("log")
-            axis.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
+            if len(tried) <= MAX_TICKS:
+                axis.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_xlabel(f"{as_label(key)} (log scale)" if wide else as_label(key))
         else:

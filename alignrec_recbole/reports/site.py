@@ -35,6 +35,7 @@ CAPTIONS = {
     "training": "Validation metric and loss by epoch, one line per seed; dots: the epoch ranked",
     "cost": "Test metric against time and memory of a run; dotted: the Pareto front",
     "sensitivity": "Best validation score by value in a grid",
+    "budget": "Best validation score by epochs of the search, and by trials in random order",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,14 @@ from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports import escaping
+from alignrec_recbole.reports.budgets import (
+    FACTOR,
+    MARK,
+    UNKNOWN,
+    Budget,
+    budgets_of,
+    differs,
+)
 from alignrec_recbole.reports.grouping import (
     COLUMNS,
     PRIMARY_METRIC,
@@ -198,8 +206,13 @@ def leaderboard(
     members: Sequence[SeedGroup],
     tests: Sequence[Comparison] = (),
     wanted: str | None = None,
+    tuning: Sequence[Run] = (),
 ) -> Table:
-    """One row per group, best first, reference rows below."""
+    """One row per group, best first, reference rows below.
+
+    Args:
+        tuning: trials that budgets are derived from where records do not have them.
+    """
     metric, columns = primary_metric(members), shown_metrics(members)
     order = sorted(members, key=lambda group: _descending(group.mean(metric)))
     ours = targets(members, wanted)
@@ -207,6 +220,8 @@ def leaderboard(
     means = {m: [group.mean(m) for group in order] for m in columns}
     rank = {name: column_ranks(column) for name, column in means.items()}
     chance = any(metric in (group.first.chance or {}) for group in order)
+    searches = budgets_of(members, tuning)
+    against = next((searches[group.name] for group in ours if group.name in searches), None)
     rows = []
     for place, group in enumerate(order):
         record = group.first
@@ -219,6 +234,7 @@ def leaderboard(
                 *([_chance(record.chance, metric)] if chance else []),
                 _improvement(group, members, ours, tests, metric),
                 text_cell(reproduction_status(group, anchors)),
+                _budget(searches, group, against),
                 text_cell("/".join(str(r.epochs) for r in group.records if r.epochs)),
                 _seconds(group),
                 _energy(group),
@@ -254,6 +270,7 @@ def leaderboard(
             ),
             "over best baseline",
             "reproduction",
+            "budget",
             "epochs",
             "s/epoch",
             "kJ/run",
@@ -262,6 +279,7 @@ def leaderboard(
         rows,
         "Test split, mean ± sd over seeds. Best bold, second underlined. "
         + _first_look(members)
+        + _budget_note(searches, members, against)
         + (f"No record has {PRIMARY_METRIC}: ordered by {metric}. " * (metric != PRIMARY_METRIC))
         + (
             f"Over best baseline: {metric} of {_names(ours)} against the best other row, "
@@ -269,6 +287,81 @@ def leaderboard(
             if ours
             else "No target: no row has a validation score and --target is not given."
         ),
+    ).without_empty()
+
+
+def _budget(searches: Mapping[str, Budget], group: SeedGroup, against: Budget | None) -> Cell:
+    """How many settings were tried on validation; marked where the target had another chance."""
+    if not searches:
+        return text_cell("")
+    budget = searches.get(group.name)
+    if budget is None:
+        return Cell(UNKNOWN)
+    mark = f" {MARK}" if differs(budget, against) else ""
+    return Cell(f"{budget.trials} trials{mark}", float(budget.trials))
+
+
+def _budget_note(
+    searches: Mapping[str, Budget], members: Sequence[SeedGroup], against: Budget | None
+) -> str:
+    """What the column says, as sentences; empty without the column."""
+    if not searches:
+        return ""
+    text = "Budget: settings tried on validation before the test. "
+    if against is None:
+        return text + "The target's is unknown, so none is marked. "
+    if any(differs(searches.get(group.name), against) for group in members):
+        return text + f"{MARK}: differs from the target's by more than a factor of {FACTOR:g}. "
+    return text
+
+
+def budget_table(
+    key: ComparisonKey, members: Sequence[SeedGroup], searches: Mapping[str, Budget]
+) -> Table:
+    """What the choice of each row's settings cost, most trials first."""
+    order = sorted(
+        members, key=lambda group: -searches[group.name].trials if group.name in searches else 1
+    )
+    rows = []
+    for group in order:
+        budget = searches.get(group.name)
+        cells = [text_cell(group.label), text_cell(group.first.features)]
+        if budget is None:
+            rows.append([*cells, Cell(UNKNOWN), *(text_cell("") for _ in range(9))])
+            continue
+        counts = (budget.trials, budget.pruned, budget.failed, budget.epochs)
+        rows.append(
+            [
+                *cells,
+                *(Cell(f"{count:,}", float(count)) for count in counts),
+                Cell(f"{budget.seconds:,.0f}", budget.seconds),
+                text_cell("" if budget.patience is None else budget.patience),
+                text_cell(budget.sampler),
+                text_cell(budget.pruner),
+                text_cell(budget.chosen_on),
+                mean_sd_cell([] if budget.best is None else [budget.best]),
+            ]
+        )
+    return Table(
+        f"{table_title(key)}: budgets",
+        [
+            "model",
+            "features",
+            "trials",
+            "pruned",
+            "diverged",
+            "epochs",
+            "seconds",
+            "patience",
+            "sampler",
+            "pruner",
+            "chosen on",
+            "best on validation",
+        ],
+        rows,
+        "What the search for each row's settings cost. Epochs and seconds are those of all trials; "
+        "seconds are of training and validation, on the machines and devices of the records. "
+        f"{UNKNOWN}: neither the records nor the stored trials tell.",
     ).without_empty()
 
 

@@ -193,7 +193,7 @@ class Budget(Closed):
     seconds: Duration  # of training and validation
     patience: Count | None = None  # evaluations without improvement that end a trial
     chosen: Count  # trial
-    curve: Annotated[list[Trial], Field(min_length=1, max_length=100_000)]
+    curve: Annotated[list[Trial], Field(min_length=1, max_length=5_000)]
 
 
 class Energy(Closed):

@@ -206,9 +206,9 @@ def start(order: Order) -> subprocess.Popen[str]:
 def test_two_workers_one_killed(order_of: Callable[..., Order]) -> None:
     import optuna
 
-    order = order_of(trials=8, epochs=400, seeds=(1, 2, 3), heartbeat=1)
+    order = order_of(trials=4, epochs=150, seeds=(1, 2, 3), heartbeat=1)
     order = replace(
-        order, spec=replace(order.spec, overrides={**order.spec.overrides, "stopping_step": 400})
+        order, spec=replace(order.spec, overrides={**order.spec.overrides, "stopping_step": 150})
     )
     url = order.storage
     victim = start(order)
@@ -240,7 +240,7 @@ def test_two_workers_one_killed(order_of: Callable[..., Order]) -> None:
     for trial in lost:
         same = [t for t in trials if t.params == trial.params and t.state.name == "COMPLETE"]
         assert len(same) == 1
-    assert sum(state == "COMPLETE" for state in states) == 8
+    assert sum(state == "COMPLETE" for state in states) == 4
     final = optuna.load_study(study_name=f"{order.study}: chosen", storage=url).trials
     assert [trial.state.name for trial in final] == ["COMPLETE"] * 3
     assert sorted(record.seed for record in records(order)) == [1, 2, 3]
