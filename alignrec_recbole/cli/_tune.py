@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignrec_recbole.cli._jobs import Job, make_jobs
@@ -48,19 +46,17 @@ def _order(options: RunOptions, job: Job, search: dict[str, Any]) -> Order:
             expected="one of the two",
             hint="pass --space with a file without it",
         )
-    study = search["study"] or "-".join([spec.dataset, "+".join(spec.features) or "none"])
-    study = check_name(study, "study")
-    storage = search["storage"] or _default_storage(options.output, study)
+    study = search["study"]
+    if study is None:
+        study = "-".join([spec.dataset, "+".join(spec.features) or "none"])
+    check_name(study, "study")
+    storage = search["storage"]
+    if storage is None:
+        storage = f"sqlite:///{(options.output / 'studies' / f'{study}.db').absolute()}"
     given = {key: value for key, value in search.items() if key not in ("space", "study")}
-    return dataclasses.replace(
-        Order(spec, seeds, space, f"{study}/{spec.model}", storage),
-        **{**given, "storage": storage},
-    )
+    given |= {"storage": storage, "study": f"{study}/{spec.model}"}
+    return Order(spec, seeds, space, **given)
 
 
 def _overlap(key: str, other: str) -> bool:
     return key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.")
-
-
-def _default_storage(output: Path, study: str) -> str:
-    return f"sqlite:///{(output / 'studies' / f'{study}.db').absolute()}"

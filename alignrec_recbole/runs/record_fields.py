@@ -17,6 +17,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 
 from alignrec_recbole.errors import printable
@@ -194,6 +195,18 @@ class Budget(Closed):
     patience: Count | None = None  # evaluations without improvement that end a trial
     chosen: Count  # trial
     curve: Annotated[list[Trial], Field(min_length=1, max_length=5_000)]
+
+    @model_validator(mode="after")
+    def _counts_are_of_the_curve(self) -> Budget:
+        states = [trial.state for trial in self.curve]
+        counts = len(states), states.count("pruned"), states.count("failed")
+        if (self.trials, self.pruned, self.failed) != counts:
+            raise ValueError("trials, pruned and failed are not those of curve")
+        if self.epochs != sum(trial.epochs for trial in self.curve):
+            raise ValueError("epochs are not those of curve")
+        if self.chosen not in {trial.trial for trial in self.curve}:
+            raise ValueError("chosen is no trial of curve")
+        return self
 
 
 class Energy(Closed):
