@@ -9,12 +9,13 @@ from pathlib import Path
 from alignrec_recbole.audit.registry import audit
 from alignrec_recbole.audit.report import VERDICTS, Verdict, report_path, write_audit
 from alignrec_recbole.audit.subject import open_subject
-from alignrec_recbole.cli._overrides import Pair, nested
+from alignrec_recbole.cli._overrides import Pair
 from alignrec_recbole.errors import printable
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.registry.models import resolve
 from alignrec_recbole.reports.audit_tables import as_markdown, as_terminal
 from alignrec_recbole.runs.spec import DataSpec
+from alignrec_recbole.settings import nested
 
 
 def run(

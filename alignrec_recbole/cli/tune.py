@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import cloup
 from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _names, _options
-from alignrec_recbole.cli._option_values import RunOptions
 from alignrec_recbole.cli._options import Text, option
 from alignrec_recbole.cli._overrides import assignment
+from alignrec_recbole.cli.run import parse
 
 SAMPLERS = ("tpe", "random", "grid", "cmaes")
 PRUNERS = ("hyperband", "median", "none")
@@ -147,6 +148,7 @@ HEARTBEAT = 10
     "Files and execution",
     _options.data_path(),
     _options.features_path(),
+    _options.rekey("Tune on"),
     option(
         "--output",
         type=_options.FOLDER,
@@ -174,17 +176,13 @@ def tune(**given: Any) -> int:
     search = {name: given.pop(name) for name in (*own, "heartbeat")}
     if search["trials"] is None and search["seconds"] is None:
         search["trials"] = TRIALS
-    options = RunOptions(
-        **given,
-        protocol=("full",),
-        grid=(),
-        resume=True,
-        overwrite=False,
-        jobs=1,
-        download=False,
-        mirror=None,
-    )
-    _names.check(options)
+    usual = parse([f"--dataset={given['dataset']}"])  # the options of `run` that are not here
+    options = replace(usual, **given, jobs=1).named()
+    _names.check_names(options)
+    from alignrec_recbole.cli import _provide
+
+    _provide.provide(options)
+    _names.check_data(options)
     from alignrec_recbole.cli import _tune
 
     return _tune.run(options, search)

@@ -108,7 +108,7 @@ def _of_trials(chosen: RunRecord, tuning: Sequence[Run]) -> Budget | None:
     if not keys or not same:
         return None
     same.sort(key=lambda record: record.started_utc)
-    curve = []
+    curve: list[dict[str, Any]] = []
     best: float | None = None
     for number, record in enumerate(same):
         score = record.selection.get("best_score")
