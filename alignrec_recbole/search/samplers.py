@@ -192,8 +192,8 @@ def place_of(parameter: Parameter, value: float) -> float:
 def value_at(parameter: Parameter, place: float) -> float:
     """The value at a place in a range, on its steps.
 
-    >>> value_at(Parameter(low=1, high=4), 0.5), value_at(Parameter(low=0.0, high=1.0, step=0.5), 1)
-    (2, 1.0)
+    >>> value_at(Parameter(low=1, high=5), 0.5), value_at(Parameter(low=0.0, high=1.0, step=0.5), 1)
+    (3, 1.0)
     """
     low, high = float(parameter.low or 0), float(parameter.high or 0)
     value = low * (high / low) ** place if parameter.log else low + place * (high - low)
