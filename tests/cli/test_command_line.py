@@ -112,7 +112,7 @@ def test_what_trains_nothing_answers_at_once(arguments: list[str]) -> None:
 def test_the_verbs() -> None:
     assert set(VERBS) == {
         "run", "suite", "report", "download", "import", "import-amazon", "prepare",
-        "merge-shards", "pretrain", "list", "doctor", "recommend", "export", "audit",
+        "merge-shards", "pretrain", "list", "doctor", "recommend", "export", "audit", "tune",
     }  # fmt: skip
 
 
