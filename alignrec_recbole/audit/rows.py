@@ -1,7 +1,7 @@
 """Interactions as the files have them: every row, in its order, with its split.
 
-Other readers refuse what an audit is to report: a pair in two splits, repeated pairs, parts without
-rows. Users and items are numbered here by their first appearance in the rows.
+Other readers refuse what an audit is to report: a pair in two splits, repeated pairs. Users and
+items are numbered here by their first appearance in the rows.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Rows:
         users, items: int64 [rows], numbers by first appearance.
         user_tokens, item_tokens: the id of each number, as written.
         labels: int64 [rows], 0 train, 1 validation, 2 test; None where the files have no split.
-        times: float64 [rows]; None where there is no column of times.
-        time_column: its name.
+        times: float64 [rows]; None where there is no column of times, or one with other values.
+        time_column: its name; empty where there is none.
     """
 
     users: np.ndarray
@@ -57,7 +57,7 @@ class Rows:
         items: Any,
         labels: Any = None,
         times: Any = None,
-        time_column: str = "timestamp",
+        time_column: str | None = None,
     ) -> Rows:
         """Build from the cells of the columns."""
         user, user_tokens = pd.factorize(np.asarray(users).astype(str).astype(object))
@@ -69,7 +69,7 @@ class Rows:
             np.asarray(item_tokens, dtype=object),
             None if labels is None else np.asarray(labels, dtype=np.int64),
             None if times is None else np.asarray(times, dtype=np.float64),
-            "" if times is None else time_column,
+            ("" if times is None else "timestamp") if time_column is None else time_column,
         )
 
     def __len__(self) -> int:

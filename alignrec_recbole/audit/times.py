@@ -16,6 +16,8 @@ def real_times(subject: Subject) -> np.ndarray:
         NotApplicable: there are none, or the column holds something else.
     """
     rows = subject.rows
+    if rows.times is None and rows.time_column:
+        raise NotApplicable(f"the column {rows.time_column} has values that are no finite numbers")
     if rows.times is None:
         raise NotApplicable("the interactions have no column of times")
     if reason := placeholder(rows):
