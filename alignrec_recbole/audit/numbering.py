@@ -26,6 +26,7 @@ from alignrec_recbole.audit.rows import TEST, VALID
 from alignrec_recbole.audit.subject import Subject
 
 METRIC = "Recall@20"
+CONTROL_STREAM = 28  # a data set that was renumbered from the same seed would be numbered back
 SAMPLE = 4000  # users that a control or a choice on validation ranks at most
 MOST_CHANCE = 0.5
 STANDARD_ERRORS = 3
@@ -148,7 +149,7 @@ def compare(
     recalls, gains = recall_and_ndcg(split, ranker(split))
     controls = []
     for seed in subject.seeds:
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng([CONTROL_STREAM, seed])
         users = generator.permutation(split.user_num) if renumber[0] else None
         items = generator.permutation(split.item_num) if renumber[1] else None
         controls.append(_recall(_sample(split.renumbered(users, items), seed), ranker))
