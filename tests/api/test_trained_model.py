@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from alignrec_recbole import RunRecord, TrainedModel, load_model, load_records, run
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.errors import DataError, RecordError, SettingError, UnknownNameError
+from alignrec_recbole.features.item_order import TIE_SEED
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.runs.lists import UserValues, read_user_values
 from alignrec_recbole.runs.record import Run
@@ -88,6 +89,27 @@ def test_longer_lists_begin_with_shorter_ones_and_end_in_all_items(
     assert sorted(whole["item"]) == sorted(model.items)
     assert whole["score"].is_monotonic_decreasing
     assert list(model.recommend(user, k=60, exclude=None)["item"]) == list(whole["item"][:60])
+
+
+def test_a_model_stored_before_ties_had_an_order_still_ranks(
+    records: Records, tmp_path: Path
+) -> None:
+    """Its lists are those of the search that its evaluation used; only equal scores differ."""
+    record = records["Pop", "mmrec"]
+    assert record.path
+    path, card_path = model_paths(record, record.path)
+    shutil.copy(path, tmp_path / path.name)
+    card = json.loads(card_path.read_text())
+    del card["tie_seed"]
+    (tmp_path / card_path.name).write_text(json.dumps(card))
+    old, new = load_model(tmp_path / path.name), load_model(record)
+    users = new.users[:30]
+    assert (old.card.tie_seed, new.card.tie_seed) == (None, TIE_SEED)
+    lists = [model.recommend(users, k=50) for model in (old, new)]
+    assert list(lists[0]["score"]) == list(lists[1]["score"])
+    assert list(lists[0]["item"]) != list(lists[1]["item"])
+    shorter = old.recommend(users, k=7)
+    assert rows(shorter) == [row for row in rows(lists[0]) if row[1] <= 7]
 
 
 def test_what_is_excluded(records: Records) -> None:
