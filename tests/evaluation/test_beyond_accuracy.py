@@ -210,3 +210,29 @@ def test_the_tail_is_what_the_head_leaves() -> None:
     assert np.flatnonzero(tail_of(counts, np.arange(6))).tolist() == [3, 4, 5]
     by_place = tail_of(np.array([0, 2, 2, 2]), np.array([3, 2, 1, 0]), 0.5)
     assert np.flatnonzero(by_place).tolist() == [1]  # of equals the last in the fixed order
+
+
+# Libraries that are not installed with the development extras ------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gini_equals_lenskits(seed: int) -> None:
+    lenskit = pytest.importorskip("lenskit.metrics", reason="needs the package lenskit")
+    from lenskit.data import ItemList
+
+    lists, _ = random_lists(seed, full=True)
+    metric = lenskit.ListGini(items=len(lists.counts) - 1)
+    parts = [
+        metric.compute_list_data(ItemList(item_ids=row, ordered=True), None) for row in lists.items
+    ]
+    found = beyond_accuracy(lists, [10])["Gini@10"]
+    assert found == pytest.approx(metric.global_aggregate(parts), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_distance_equals_rexmexs_similarity(seed: int) -> None:
+    ranking = pytest.importorskip("rexmex.metrics.ranking", reason="needs the package rexmex")
+    lists, _ = random_lists(seed, full=True)
+    lists.vectors[[2, 7]] = lists.vectors[[1, 3]]  # rexmex takes a zero row for an item
+    similar = ranking.intra_list_similarity(lists.items[:, :5].tolist(), lists.vectors)
+    assert beyond_accuracy(lists, [5])["ILD@5"] == pytest.approx(1 - similar, abs=1e-9)
