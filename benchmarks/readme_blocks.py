@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from tabulate import tabulate
 
 from alignrec_recbole.reports.grouping import (
@@ -337,6 +338,33 @@ def _github(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return tabulate(text, headers=list(header), tablefmt="github", disable_numparse=True)
 
 
+def geometry(results: Results) -> str:
+    """AlignRec's views before, early in and at the end of training, by data set and form."""
+    header = ["data set", "alignment terms", "epochs", "seeds", *GEOMETRY.values()]
+    rows = []
+    for dataset in ("lfm2k", "ml-100k"):
+        for form, title in FORMS.items():
+            paths = sorted((results.folder / "geometry").glob(f"{dataset}-{form}-s*.csv"))
+            if not paths:
+                continue
+            runs = pd.concat([pd.read_csv(path) for path in paths])
+            mean = runs.groupby("epoch").mean()
+            for epoch in (-1, 9, int(mean.index.max())):
+                figures = [mean.loc[epoch, list(names)] for names in GEOMETRY]
+                cells = [" / ".join(f"{value:.2f}" for value in each) for each in figures]
+                rows.append([dataset, title, epoch + 1, len(paths), *cells])
+    return _github(header, rows)
+
+
+FORMS = {"all": "CCA, UIA, REG", "no-reg": "without REG", "none": "none"}
+_VIEWS = ("id", "mm", "sum")
+GEOMETRY = {
+    tuple(f"{view} alignment" for view in _VIEWS): "alignment",
+    tuple(f"{view} uniformity items" for view in _VIEWS): "uniformity of items",
+    tuple(f"{view} rank items" for view in _VIEWS): "effective rank of items",
+    tuple(f"{view} neighbours@20" for view in _VIEWS): "neighbours@20 of the features",
+    ("id | sum neighbours@20", "mm | sum neighbours@20"): "h's neighbours@20 of h_id / h_mm",
+}
 TABLES: dict[str, Callable[[Results], str]] = {
     "results": best_on_sports,
     "leaderboards": leaderboards,
@@ -350,6 +378,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "trained": trained,
     "pretraining": pretraining("history"),
     "pretraining-teacher": pretraining("teacher_history"),
+    "geometry": geometry,
     "speed": speed_table,
     "speed-short": speed_short,
 }

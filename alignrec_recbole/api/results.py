@@ -11,7 +11,14 @@ import pandas as pd
 
 from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.evaluation.beyond_accuracy import ALL
-from alignrec_recbole.reports.list_tables import PROTOCOL, RANKED, Source, source_of, why_blank
+from alignrec_recbole.reports.list_tables import (
+    PROTOCOL,
+    RANKED,
+    Source,
+    source_of,
+    sources,
+    why_blank,
+)
 from alignrec_recbole.runs.lists import read_user_values
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
 
@@ -141,7 +148,7 @@ def _lists(run: Run, described: dict[Source, dict[str, float]]) -> dict[str, Any
         return {"why_blank": ""}  # its own row has them
     if record.protocol not in RANKED:
         return {"why_blank": f"protocol {record.protocol} leaves no lists of all items"}
-    found = described.get((record.config_sha256, record.seed))
+    found = next((described[name] for name in sources(record) if name in described), None)
     return {"why_blank": why_blank([run])} if found is None else {**found, "why_blank": ""}
 
 

@@ -173,6 +173,11 @@ def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
 
 def _ageless_hash(record: RunRecord) -> str:
     """Hash of the configuration that records of any age share."""
+    return possible_hashes(record)[-1]
+
+
+def possible_hashes(record: RunRecord) -> list[str]:
+    """The hashes that records of this configuration may have, by their age."""
     return config_hashes(
         model=record.model,
         dataset=record.dataset,
@@ -180,7 +185,7 @@ def _ageless_hash(record: RunRecord) -> str:
         config=record.config,
         data={"files": {}, "split": {}, **record.data},
         feature_files=record.feature_files,
-    )[-1]
+    )
 
 
 def _named(variants: list[list[Run]]) -> list[SeedGroup]:

@@ -6,7 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from alignrec_recbole.errors import printable
-from alignrec_recbole.reports.grouping import ComparisonKey, SeedGroup, primary_metric
+from alignrec_recbole.reports.grouping import (
+    ComparisonKey,
+    SeedGroup,
+    possible_hashes,
+    primary_metric,
+)
 from alignrec_recbole.reports.tables import Cell, Table, mean_sd_cell, table_title, text_cell
 from alignrec_recbole.runs.lists import user_values_path
 from alignrec_recbole.runs.record import Run, RunRecord
@@ -57,6 +62,11 @@ def source_of(record: RunRecord) -> Source:
     return str(record.config["protocol"]["of_sha256"]), record.seed
 
 
+def sources(record: RunRecord) -> list[Source]:
+    """What a record about this ranking may call it: records of other ages have other hashes."""
+    return [(digest, record.seed) for digest in possible_hashes(record)]
+
+
 def why_blank(runs: Sequence[Run]) -> str:
     """Why rankings have no figures here."""
     there = all(user_values_path(run) is not None for run in runs)
@@ -99,7 +109,7 @@ def _of_all(title: str, members: Sequence[SeedGroup], rankings: Sequence[SeedGro
     ]
     described = {source_of(record) for group in members for record in group.records}
     for group in rankings:
-        if not any((r.config_sha256, r.seed) in described for r in group.records):
+        if not any(source in described for r in group.records for source in sources(r)):
             blank = [text_cell("") for _ in range(2 + len(SHOWN))]
             names = [text_cell(group.label), text_cell(group.first.features)]
             rows.append([*names, *blank, text_cell(why_blank(group.runs))])

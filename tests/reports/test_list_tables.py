@@ -113,6 +113,18 @@ def test_results_get_columns_if_asked(output: Path) -> None:
         load_results(output, per_user=True, beyond_accuracy=True)
 
 
+def test_a_record_of_another_age_is_the_same_ranking(output: Path) -> None:
+    """Its hash is that of older code; the lists were made again today."""
+    described(output, "MGCN", 999, 0.3)
+    (today,) = (output / "runs" / "toy" / "MGCN").glob("*.json")
+    today.unlink()
+    store(output, record("MGCN", 999, age=-1))
+    table = contents.tables(read_runs(output / "runs"))["toy-beyond-accuracy"][0]
+    assert [row[0].text for row in table.rows].count("MGCN") == 1
+    frame = load_results(output, beyond_accuracy=True).query("protocol == 'full'")
+    assert frame.set_index("model").loc["MGCN", "coverage@20"] == pytest.approx(0.3)
+
+
 def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
     store(tmp_path, record())
     (members,) = comparable_groups(read_runs(tmp_path / "runs")).values()
