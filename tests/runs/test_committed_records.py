@@ -38,6 +38,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def features_at_hand(record: RunRecord) -> dict[str, Any]:
+    """The feature files that the record's command reads; beyond-accuracy names its own content."""
+    content = record.config.get("protocol", {}).get("content")
+    if content is None:
+        return record.feature_files
+    return {name: {"sha256": digest, "modality": "text"} for name, digest in content.items()}
+
+
 def world_of(record: RunRecord) -> Any:
     """Some data set with the record's feature sets; its values are not used."""
 
@@ -60,7 +68,7 @@ def world_of(record: RunRecord) -> Any:
         field2id_token={"item": np.array(["[PAD]", *map(str, range(ITEMS))])},
         features={
             name: features(name, file["modality"], file["sha256"])
-            for name, file in record.feature_files.items()
+            for name, file in features_at_hand(record).items()
         },
         open_features=open_features,
         pairs=lambda: (users, items),
@@ -81,7 +89,7 @@ def given_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             config,
             [world_of(record)] * 3,
             record.data,
-            record.feature_files,
+            features_at_hand(record),
             prepare.effective_config(config, given),
             [],
             0,
