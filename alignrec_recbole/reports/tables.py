@@ -252,7 +252,7 @@ def leaderboard(
                     text_cell(""),
                     *(mean_sd_cell([row.values[m]] if m in row.values else []) for m in columns),
                     *([text_cell("")] if chance else []),
-                    *(text_cell("") for _ in range(5)),
+                    *(text_cell("") for _ in range(6)),
                     text_cell(row.note(published)),
                 ]
             )
