@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from tabulate import tabulate
 
+from alignrec_recbole.reports.audit_marks import AuditMarks
+from alignrec_recbole.reports.escaping import as_markdown
 from alignrec_recbole.reports.grouping import (
     COLUMNS,
     PRIMARY_METRIC,
@@ -20,10 +22,12 @@ from alignrec_recbole.reports.grouping import (
 )
 from alignrec_recbole.reports.reference_results import reference_results, reproduction_status
 from alignrec_recbole.reports.tables import (
+    DATA_MARK,
     Table,
     comparisons,
     highlight,
     leaderboard,
+    marked,
     mean_sd_cell,
 )
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
@@ -72,14 +76,18 @@ def clean(runs: Iterable[Run]) -> list[Run]:
 
 def leaderboards(results: Results) -> str:
     """The leaderboard of every data set's trained models, in few columns."""
-    parts = []
+    parts, marks = [], AuditMarks.read(results.folder)
     for block, members in results.tested.items():
         if block.protocol == "full":
-            table = leaderboard(block, members, comparisons(members))
+            table = marked(leaderboard(block, members, comparisons(members)), members, marks)
             shown = [i for i, name in enumerate(table.header) if name in SHORT]
             rows = [[row[i] for i in shown] for row in table.rows]
             header = [table.header[i] for i in shown]
-            parts.append(f"**{table.title}**\n\n{_markdown(Table(table.title, header, rows))}")
+            mark = f" {DATA_MARK}" if table.footnote else ""
+            parts.append(f"**{table.title}**{mark}")
+            parts.append(_markdown(Table(table.title, header, rows)))
+            if table.footnote:
+                parts.append(f"{DATA_MARK} {as_markdown(table.footnote)}")
     return "\n\n".join(parts)
 
 

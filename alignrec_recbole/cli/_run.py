@@ -18,6 +18,7 @@ from alignrec_recbole.protocols import READ_LISTS
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
 from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
+from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.contents import tables
 from alignrec_recbole.reports.tables import as_text, comparison, write_tables
 from alignrec_recbole.runs.at_once import AtOnce, OneByOne, Runs, choose_jobs
@@ -71,7 +72,7 @@ def _run_models(options: RunOptions, jobs: Sequence[Job]) -> list[RunRecord]:
 
 def _show_so_far(options: RunOptions) -> None:
     """The data set's table while runs are still to come; nothing if none is finished."""
-    found = comparison(_runs_of(options), options.dataset, _say_skipped)
+    found = comparison(_runs_of(options), options.dataset, _say_skipped, _marks(options))
     if found:
         print(f"\nFinished so far:\n\n{as_text(found)}\n", file=sys.stderr)
 
@@ -179,7 +180,7 @@ def show_models(
     options: RunOptions, records: Sequence[RunRecord], may_continue: bool = True
 ) -> None:
     """The data set's table, and how runs that ended at --epochs go on if they may."""
-    found = comparison(_runs_of(options), options.dataset, _say_skipped)
+    found = comparison(_runs_of(options), options.dataset, _say_skipped, _marks(options))
     print("\n" + as_text(found) + "\n")
     for path in write_tables(found, options.output / "tables", options.dataset):
         print(path)
@@ -196,7 +197,7 @@ def show_models(
 def _show_protocol(options: RunOptions, protocol: str) -> None:
     """The data set's tables of this protocol."""
     runs = [run for run in _runs_of(options) if run.record.protocol == protocol]
-    pages = tables(runs, skipped=_say_skipped)
+    pages = tables(runs, skipped=_say_skipped, marks=_marks(options))
     for stem, several in pages.items():
         for path in write_tables(several, options.output / "tables", stem):
             print(path)
@@ -205,6 +206,11 @@ def _show_protocol(options: RunOptions, protocol: str) -> None:
 def _runs_of(options: RunOptions) -> list[Run]:
     """The usable records of the data set; the others are named, and no reason to fail."""
     return read_runs(options.output / "runs" / options.dataset, _say_skipped)
+
+
+def _marks(options: RunOptions) -> AuditMarks:
+    """Footnotes of data that was audited in this output folder."""
+    return AuditMarks.read(options.output, _say_skipped)
 
 
 def _say_skipped(path: Path, error: RecordError) -> None:

@@ -12,6 +12,7 @@ from alignrec_recbole.errors import RecordError, UnknownNameError, printable
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.reports import list_tables, protocol_tables, site
+from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.budgets import as_csv, budgets_of
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
@@ -27,6 +28,7 @@ from alignrec_recbole.reports.tables import (
     budget_table,
     comparisons,
     leaderboard,
+    marked,
     significance,
     variant_comparisons,
     write_tables,
@@ -74,7 +76,9 @@ def write_report(
         )
     check_target(runs, target)
     tuning = read_runs(output / "tuning", skipped)
-    pages = tables(runs, target, side, test, skipped, tuning)
+    audits = read_audits(output / "audit", skipped)
+    marks = AuditMarks.of(report for _, report in audits)
+    pages = tables(runs, target, side, test, skipped, tuning, marks)
     paths = []
     for stem, several in pages.items():
         files = write_tables(several, output / "tables", stem)
@@ -87,7 +91,6 @@ def write_report(
         if files:
             drawn[figure.name] = site.figure_path(output / "site", figure.name).read_text("utf-8")
     suites = read_status(output / "suites", skipped)
-    audits = read_audits(output / "audit", skipped)
     return [*paths, site.write(output / "site", runs, pages, drawn, suites, audits, inputs)]
 
 
@@ -146,37 +149,55 @@ def tables(
     test: str = "t",
     skipped: Skip | None = None,
     tuning: Sequence[Run] = (),
+    marks: AuditMarks | None = None,
 ) -> dict[str, list[Table]]:
     """File stem → its tables.
 
     Args:
         skipped: see `UserMeans`.
         tuning: trials on validation.
+        marks: footnotes by data.
     """
     out: dict[str, list[Table]] = defaultdict(list)
     found = comparable_groups(runs)
     for key, members in found.items():
         stem = key.dataset if key.protocol == "full" else f"{key.dataset}-{key.protocol}"
         if key.protocol == "knock-out":
-            out[stem] += knock_out_tables(key, members, skipped)
-            continue
-        if key.protocol in protocol_tables.TABLES:
-            out[stem] += protocol_tables.TABLES[key.protocol](key, members)
-            continue
-        if key.protocol == list_tables.PROTOCOL:
-            out[stem] += list_tables.tables(key, members, list_tables.ranked(found, key))
-            continue
-        user_means = UserMeans(skipped)
-        tests = comparisons(members, target, side, test, user_means)
-        out[stem].append(leaderboard(key, members, tests, target, tuning))
-        if searches := budgets_of(members, tuning):
-            out[f"{stem}-budget"].append(budget_table(key, members, searches))
-        if tests:
-            out[f"{stem}-tests"].append(significance(key, tests, side, test))
-        if variants := variant_comparisons(members, side, test, user_means):
-            what = "variants against the model with its usual settings"
-            out[f"{stem}-tests"].append(significance(key, variants, side, test, what))
+            made = {"": knock_out_tables(key, members, skipped)}
+        elif key.protocol in protocol_tables.TABLES:
+            made = {"": protocol_tables.TABLES[key.protocol](key, members)}
+        elif key.protocol == list_tables.PROTOCOL:
+            made = {"": list_tables.tables(key, members, list_tables.ranked(found, key))}
+        else:
+            user_means = UserMeans(skipped)
+            made = _ranked(key, members, target, side, test, user_means, tuning)
+        for suffix, several in made.items():
+            if several:
+                out[stem + suffix] += [marked(table, members, marks) for table in several]
     return out
+
+
+def _ranked(
+    key: ComparisonKey,
+    members: Sequence[SeedGroup],
+    target: str | None,
+    side: Side,
+    test: str,
+    user_means: UserMeans,
+    tuning: Sequence[Run],
+) -> dict[str, list[Table]]:
+    """The leaderboard, the budgets and the tests, by the end of their file's stem."""
+    tests = comparisons(members, target, side, test, user_means)
+    tested = [significance(key, tests, side, test)] if tests else []
+    if variants := variant_comparisons(members, side, test, user_means):
+        what = "variants against the model with its usual settings"
+        tested.append(significance(key, variants, side, test, what))
+    searches = budgets_of(members, tuning)
+    return {
+        "": [leaderboard(key, members, tests, target, tuning)],
+        "-budget": [budget_table(key, members, searches)] if searches else [],
+        "-tests": tested,
+    }
 
 
 def figures(runs: Sequence[Run], tuning: Sequence[Run]) -> Iterator[Figure]:

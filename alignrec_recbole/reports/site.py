@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.audit.report import AuditReport
+from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.errors import printable
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports import audit_tables
 from alignrec_recbole.reports.grouping import SeedGroup
 from alignrec_recbole.reports.inputs import Inputs, digest_of
-from alignrec_recbole.reports.tables import Cell, Table, as_html, mean_sd_cell, text_cell
+from alignrec_recbole.reports.tables import DATA_MARK, Cell, Table, as_html, mean_sd_cell, text_cell
 from alignrec_recbole.runs.record import Run, record_folder
 from alignrec_recbole.suites.status import CellStatus
 
@@ -167,10 +168,11 @@ def _sections(
     for dataset in names:
         yield {
             "id": _unique(dataset, "-"),
-            "name": dataset,
+            "name": shown_name(dataset),
             "tables": [
                 {
-                    "heading": table.title.partition(", ")[2],
+                    "heading": table.title.partition(", ")[2]
+                    + (f" {DATA_MARK}" if table.footnote else ""),
                     "note": table.note,
                     "html": as_html(table),
                     "folded": stem.endswith("-tests"),

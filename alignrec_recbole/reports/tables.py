@@ -15,6 +15,7 @@ from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports import escaping
+from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.budgets import (
     FACTOR,
     MARK,
@@ -44,6 +45,7 @@ from alignrec_recbole.runs.record import Run
 TESTED_METRICS = ("Recall@20", "NDCG@20")
 DEFAULT_TARGET = "AlignRec"
 MISSING = "—"
+DATA_MARK, LATEX_MARK = "\u2021", r"\textsuperscript{\textdaggerdbl}"  # of a table with a footnote
 PLACES = 4
 
 
@@ -60,12 +62,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table before it has a format."""
+    """A table before it has a format.
+
+    Attributes:
+        note: about its figures.
+        footnote: about its data; the title has a mark then.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    footnote: str = ""
 
     def without_empty(self) -> Table:
         """The table without columns that are empty in every row."""
@@ -507,7 +515,11 @@ def as_text(tables: Sequence[Table], style: str = "simple") -> str:
             highlight(table, style), headers=header, tablefmt=style, disable_numparse=True
         )
         head = f"## {escape(table.title)}" if style == "github" else escape(table.title)
-        parts.append("\n\n".join(part for part in (head, escape(table.note), body) if part))
+        mark = f" {DATA_MARK}" if table.footnote else ""
+        below = f"{DATA_MARK} {escape(table.footnote)}" if table.footnote else ""
+        parts.append(
+            "\n\n".join(part for part in (head + mark, escape(table.note), body, below) if part)
+        )
     return "\n\n".join(parts)
 
 
@@ -522,7 +534,7 @@ def as_latex(tables: Sequence[Table]) -> str:
         )
         lines = [
             "\\begin{table}",
-            f"\\caption{{{escaping.as_latex(table.title)}}}",
+            f"\\caption{{{escaping.as_latex(table.title)}{LATEX_MARK if table.footnote else ''}}}",
             f"\\begin{{tabular}}{{{columns}}}",
             "\\toprule",
             header,
@@ -530,10 +542,15 @@ def as_latex(tables: Sequence[Table]) -> str:
             *rows,
             "\\bottomrule",
             "\\end{tabular}",
+            *([_latex_footnote(table)] if table.footnote else []),
             "\\end{table}",
         ]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def _latex_footnote(table: Table) -> str:
+    return f"\\par{{\\footnotesize {LATEX_MARK} {escaping.as_latex(table.footnote)}}}"
 
 
 def _numeric(table: Table) -> list[bool]:
@@ -574,9 +591,13 @@ def as_html(table: Table) -> str:
         cells = [_html_cell(*entry) for entry in zip(row, shown, numeric, strict=True)]
         first = cells[0].replace("<td", '<th scope="row"', 1).replace("</td>", "</th>")
         body.append(f"<tr>{first}{''.join(cells[1:])}</tr>")
+    mark, below = "", ""
+    if table.footnote:
+        mark = f" {DATA_MARK}"
+        below = f'\n<p class="footnote">{DATA_MARK} {escaping.as_html(table.footnote)}</p>'
     return (
-        f"<table><caption>{escaping.as_html(table.title)}</caption>"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(body)}</tbody></table>"
+        f"<table><caption>{escaping.as_html(table.title)}{mark}</caption>"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(body)}</tbody></table>{below}"
     )
 
 
@@ -597,17 +618,31 @@ def comparison(
     runs: Iterable[Run],
     dataset: str,
     skipped: Callable[[Path, RecordError], None] | None = None,
+    marks: AuditMarks | None = None,
 ) -> list[Table]:
     """The leaderboards of a data set's trained models, one per evaluation convention.
 
     Args:
         skipped: see `UserMeans`.
+        marks: footnotes by data.
     """
     return [
-        leaderboard(key, members, comparisons(members, user_means=UserMeans(skipped)))
+        marked(
+            leaderboard(key, members, comparisons(members, user_means=UserMeans(skipped))),
+            members,
+            marks,
+        )
         for key, members in comparable_groups(runs).items()
         if (key.dataset, key.protocol) == (dataset, "full")
     ]
+
+
+def marked(table: Table, members: Sequence[SeedGroup], marks: AuditMarks | None) -> Table:
+    """The table with the footnote of the data of its records, if that has one."""
+    if marks is None:
+        return table
+    data = (record.data for group in members for record in group.records)
+    return replace(table, footnote=marks.footnote(data))
 
 
 def write_tables(tables: Sequence[Table], folder: Path, stem: str) -> list[Path]:

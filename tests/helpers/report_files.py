@@ -21,6 +21,7 @@ HREF = re.compile(r"#|\.\./index\.html$|runs/[\w.+-]+\.html$|data:,$")
 FORMULAS = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")
 COMMANDS = re.compile(
     r"\\(?:begin|end)\{(?:table|tabular)\}|\\(?:toprule|midrule|bottomrule|caption|textbf|underline)"
+    r"|\\par\{\\footnotesize (?=\\textsuperscript)|\\textsuperscript\{\\textdaggerdbl\}"
     r"|\\text(?:backslash|asciitilde|asciicircum|bar)\{\}|\\\\(?=\n)|\\[&%$#_{}]"
     r"|\$(?:\\pm|-|<|>|\\geq|\\leq)\$"
 )

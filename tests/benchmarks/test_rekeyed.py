@@ -1,0 +1,79 @@
+"""The comparison of runs on a released and on a re-keyed split."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trials import run_verb
+
+from alignrec_recbole.data.rekey import USERS
+from benchmarks import rekeyed
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EASE and two seeds of BPR on both splits."""
+    root, draw = tmp_path_factory.mktemp("both"), random.Random(0)
+    lines = ["userID\titemID\tx_label"]
+    for user in range(40):
+        items = [(user % 4 + 4 * n) % 24 for n in draw.sample(range(6), 5)]
+        lines += [f"{user}\t{i}\t{n}" for i, n in zip(items, [0, 0, 0, 1, 2], strict=True)]
+    (root / "data" / "shop").mkdir(parents=True)
+    (root / "data" / "shop" / "shop.inter").write_text("\n".join(lines) + "\n")
+    where = ("--data-path", root / "data", "--output", root / "out", "--quiet", "--epochs", "3")
+    for more in ((), ("--rekey", 1)):
+        answer = run_verb(
+            "--model", "EASE,BPR", "--dataset", "shop", "--eval-convention", "mmrec",
+            "--seeds", "1,2", *where, *more,
+        )  # fmt: skip
+        assert answer.status == 0, answer.errors
+    return root
+
+
+def test_users_are_joined_by_the_mapping(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--data-path", str(output / "data"), "--output", str(output / "out")]
+    given += ["--dataset", "shop", "--folder", str(output / "found")]
+    assert rekeyed.main(given) == 0
+    shown = capsys.readouterr().out
+    rows = json.loads((output / "found" / "shop-1.json").read_text())["rows"]
+    assert [(row["model"], row["metric"]) for row in rows] == [
+        (model, metric) for model in ("BPR", "EASE") for metric in rekeyed.METRICS
+    ]
+    bpr, ease = rows[0], rows[3]
+    assert ease["users"] == bpr["users"] == 40
+    assert ease["difference"] == pytest.approx(0, abs=0.01)  # ties
+    assert ease["users_that_differ"] < 10
+    assert bpr["p_seeds"] is not None
+    low, high = bpr["interval"]
+    assert low <= bpr["difference"] <= high
+    assert "users that differ" in shown
+    header, cells = rekeyed.table(rekeyed.read(output / "found")["shop-rekeyed-1"])
+    assert all(len(row) == len(header) for row in cells)
+
+
+def test_a_wrong_mapping_is_seen(output: Path) -> None:
+    """Users of each other's values: the same means, other users."""
+    folder = output / "data" / "shop-rekeyed-1"
+    path = folder / USERS
+    text = path.read_text()
+    try:
+        lines = text.splitlines()
+        olds = [line.split("\t")[0] for line in lines[1:]]
+        moved = [f"{old}\t{n}" for n, old in enumerate(np.roll(olds, 1))]
+        path.write_text("\n".join([lines[0], *moved]) + "\n")
+        found = rekeyed.pairs(output / "out", folder, "shop", 1)
+    finally:
+        path.write_text(text)
+    ease = next(p for p in found if (p.model, p.metric) == ("EASE", "NDCG@20"))
+    assert ease.difference == pytest.approx(0, abs=0.01)
+    assert ease.users_that_differ > 10
+
+
+def test_without_runs_on_both_it_says_so(output: Path, tmp_path: Path) -> None:
+    given = ["--data-path", str(output / "data"), "--output", str(tmp_path), "--dataset", "shop"]
+    with pytest.raises(rekeyed.RecordError, match="No model has runs"):
+        rekeyed.main(given)
