@@ -80,7 +80,7 @@ class Ranking:
 
     Attributes:
         users: internal ids [n].
-        items: internal item ids [n, K], best first, −1 where a list ends.
+        items: internal item ids [n, K], int32, best first, −1 where a list ends.
         hits: [n, K], True at targets.
         targets: number of targets [n].
     """
@@ -138,7 +138,7 @@ def rank(scores: Scores, task: EvalTask, k: int, device: torch.device | str) -> 
     n_items = task.masked.shape[1]
     width = min(k, n_items - 1)
     block = block_users(n_items, device)
-    top = np.full((len(task.users), k), -1, dtype=np.int64)
+    top = np.full((len(task.users), k), -1, dtype=np.int32)
     tie_rank = torch.from_numpy(task.place_among_equals()).to(device)
     for start in range(0, len(task.users), block):
         stop = min(start + block, len(task.users))

@@ -1,11 +1,12 @@
-"""Item–item graphs from features: exact k-nearest neighbours, normalised graphs.
+"""Item–item graphs from features: k-nearest neighbours, normalised graphs.
 
-No items × items matrix is formed; searches go block by block. Row 0 is RecBole's PAD and never gets
-an edge.
+No items × items matrix is formed; exact searches go block by block. Row 0 is RecBole's PAD and
+never gets an edge.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -13,32 +14,85 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from alignrec_recbole.graphs.knn_cache import get_or_compute
+from alignrec_recbole.graphs import hnsw, searches
+from alignrec_recbole.graphs.knn_cache import Found, get_or_compute
 from alignrec_recbole.graphs.user_item import inverse_root
 from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.ops.rows import row_blocks
 from alignrec_recbole.ops.topk import top_k
 
 MAX_EXPONENT = 50  # of a row's largest value: sums of 2^20 squares stay within float32
+AUTO_ROWS = 50_000  # from here on `auto` is approximate on a CPU; below, exact is about as fast
+LOW_RECALL = 0.95  # below this a warning
+
+logger = logging.getLogger(__name__)
 
 
 def nearest_neighbours(
-    features: Tensor, k: int, *, memory_bytes: int = 256 << 20
+    features: Tensor, k: int, *, method: searches.Method = "exact", memory_bytes: int = 256 << 20
 ) -> tuple[Tensor, Tensor]:
-    """Cosine k-nearest neighbours of every row, exact, in blocks of rows.
+    """Cosine k-nearest neighbours of every row.
 
     Zero rows (PAD, items without the modality) have no neighbours and are no one's neighbour. A row
-    may be its own neighbour. Inside `knn_cache.use_cache_folder` each search is made once.
+    may be its own neighbour. Inside `knn_cache.use_cache_folder` each search is made once; inside
+    `searches.searching_on` it is made on that device, and approximate ones are noted.
 
     Args:
         features: [n, f].
         k: neighbours per row; at most the number of non-zero rows.
+        method: exact, in blocks of rows; approximate (`hnsw`); or auto: approximate on a CPU from
+            AUTO_ROWS rows on, else exact.
         memory_bytes: bound on a block of similarities and the memory for ranking it.
 
     Returns:
         similarities [n, k] and indices [n, k]; index −1 where there is no neighbour.
+
+    Raises:
+        MissingDependencyError: the search is to be approximate, and FAISS is not installed.
     """
-    return get_or_compute(features, k, lambda: _search(features, k, memory_bytes))
+    device = searches.device_for(features)
+    if is_approximate(method, len(features), device):
+        return _approximate(features, k, memory_bytes)
+
+    def exact() -> Found:
+        values, indices = _search(features.to(device), k, memory_bytes)
+        return Found(values.to(features.device), indices.to(features.device))
+
+    found = get_or_compute(features, k, exact)
+    return found.values, found.indices
+
+
+def is_approximate(method: searches.Method, rows: int, device: torch.device | str) -> bool:
+    """Whether a search of so many rows on a device is approximate.
+
+    >>> [is_approximate(name, 60_000, "cpu") for name in ("exact", "auto", "approximate")]
+    [False, True, True]
+    """
+    if method == "auto":
+        return rows >= AUTO_ROWS and torch.device(device).type == "cpu"
+    return method == "approximate"
+
+
+def _approximate(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
+    """Approximate neighbours; their recall is noted."""
+    method = hnsw.description(k)
+
+    def compute() -> Found:
+        values, indices, recall = hnsw.search(_scaled_into_range(features), k, memory_bytes)
+        return Found(values.to(features.device), indices.to(features.device), recall)
+
+    found = get_or_compute(features, k, compute, method)
+    rows, recall = int(features.ne(0).any(1).sum()), float(found.recall or 0.0)
+    sample = min(rows, hnsw.SAMPLE)
+    searches.note(searches.ApproximateSearch(method, rows, k, round(recall, 4), sample))
+    if recall < LOW_RECALL:
+        logger.warning(
+            "The approximate item graph has %.1f %% of the exact one's neighbours, measured on "
+            "%d rows; knn=exact searches them all",
+            100 * recall,
+            sample,
+        )
+    return found.values, found.indices
 
 
 def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
@@ -92,7 +146,12 @@ def _merge_best(values: Tensor, indices: Tensor, similar: Tensor, first: int) ->
 
 
 def item_graph(
-    features: Tensor, k: int, *, weighted: bool = True, memory_bytes: int = 256 << 20
+    features: Tensor,
+    k: int,
+    *,
+    method: searches.Method = "exact",
+    weighted: bool = True,
+    memory_bytes: int = 256 << 20,
 ) -> sp.csr_matrix:
     """Normalised kNN graph S = D^-½ W D^-½ as scipy CSR [n, n].
 
@@ -104,7 +163,7 @@ def item_graph(
     Source: weighted, build_knn_normalized_graph of AlignRec's code; of ones, Zhou and Shen,
     FREEDOM, MM 2023, equations 1-3.
     """
-    values, indices = nearest_neighbours(features, k, memory_bytes=memory_bytes)
+    values, indices = nearest_neighbours(features, k, method=method, memory_bytes=memory_bytes)
     n, column = len(features), indices.cpu().numpy()
     is_edge: np.ndarray = column >= 0
     weight = values.clamp(min=0).cpu().numpy().astype(np.float64)[is_edge]

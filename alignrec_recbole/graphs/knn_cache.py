@@ -1,8 +1,8 @@
 """k-nearest-neighbour lists cached on disk, so that many runs on the same features search once.
 
-A file's name is the SHA-256 of the feature values, their shape and type, k and the search's
-version, and the file's header repeats it, so other features never get these lists. Nothing is
-cached outside `use_cache_folder`.
+A file's name is the SHA-256 of the feature values, their shape and type, k, the search's version
+and, of an approximate search, its index, parameters and library's version. The file's header
+repeats it, so other features never get these lists. Nothing is cached outside `use_cache_folder`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from typing import NamedTuple
 
 import safetensors
 import torch
@@ -26,11 +27,20 @@ from alignrec_recbole.io.opening import open_input
 
 VERSION = 3  # of the search in item_item.nearest_neighbours, and of the file
 MAX_BYTES = 64 << 30
+RECALL = "recall"  # in a file's header, of an approximate search
 
 logger = logging.getLogger(__name__)
 _folder: ContextVar[Path | None] = ContextVar("neighbour folder", default=None)
 
 Lists = tuple[Tensor, Tensor]
+
+
+class Found(NamedTuple):
+    """Similarities [n, k'], indices [n, k'] (−1 for none), and an approximate search's recall."""
+
+    values: Tensor
+    indices: Tensor
+    recall: float | None = None
 
 
 @contextlib.contextmanager
@@ -43,40 +53,46 @@ def use_cache_folder(folder: Path | None) -> Iterator[None]:
         _folder.reset(token)
 
 
-def get_or_compute(features: Tensor, k: int, compute: Callable[[], Lists]) -> Lists:
+def get_or_compute(
+    features: Tensor, k: int, compute: Callable[[], Found], method: str = ""
+) -> Found:
     """The cached lists of these features, or those of `compute`, which are then cached.
 
     Args:
         features: [n, f].
         k: neighbours per row.
-        compute: gives similarities [n, k'] and indices [n, k'], k' ≤ k, −1 for none.
+        compute: searches; k' ≤ k.
+        method: of an approximate search, with its parameters; empty: exact.
     """
     folder = _folder.get()
     if folder is None:
         return compute()
-    digest = _digest(features, k)
+    digest = _digest(features, k, method)
     path = folder / f"neighbours-{digest[:32]}.safetensors"
     if os.path.lexists(path):
-        lists = _read(path, digest, features, k)
-        if lists is not None:
-            return lists[0].to(features.device), lists[1].to(features.device)
-    values, indices = compute()
-    lists = values.cpu().contiguous(), indices.cpu().contiguous()
+        cached = _read(path, digest, features, k, bool(method))
+        if cached is not None:
+            device = features.device
+            return Found(cached.values.to(device), cached.indices.to(device), cached.recall)
+    found = compute()
+    lists = found.values.cpu().contiguous(), found.indices.cpu().contiguous()
+    recall = {} if found.recall is None else {RECALL: repr(found.recall)}
     lists_bytes = save(
         {"values": lists[0], "indices": lists[1]},
-        metadata={"digest": _with_lists(digest, lists)},
+        metadata={"digest": _with_lists(digest + recall.get(RECALL, ""), lists), **recall},
     )
     try:
         with atomic_write(path) as file:
             file.write(lists_bytes)
     except OSError as error:
         logger.warning("The neighbours are not cached: %s", printable(str(error)))
-    return values, indices
+    return found
 
 
-def _digest(features: Tensor, k: int) -> str:
+def _digest(features: Tensor, k: int, method: str = "") -> str:
     values = features.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{VERSION} {k} {tuple(values.shape)} {values.dtype}".encode())
+    text = f"{VERSION} {k} {tuple(values.shape)} {values.dtype}{method and ' '}{method}"
+    digest = hashlib.sha256(text.encode())
     digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -89,18 +105,23 @@ def _with_lists(digest: str, lists: Lists) -> str:
     return out.hexdigest()
 
 
-def _read(path: Path, digest: str, features: Tensor, k: int) -> Lists | None:
+def _read(
+    path: Path, digest: str, features: Tensor, k: int, approximate: bool = False
+) -> Found | None:
     """The lists of a file; None, with a warning, if it is damaged or of other features."""
     with contextlib.suppress(
-        AlignRecError, OSError, KeyError, RecursionError, safetensors.SafetensorError
+        AlignRecError, OSError, KeyError, RecursionError, safetensors.SafetensorError, ValueError
     ):
         with open_input(path, what="cache", max_bytes=MAX_BYTES):
             pass  # a regular file
         with safetensors.safe_open(path, "pt") as file:
-            noted = (file.metadata() or {}).get("digest")
+            metadata = file.metadata() or {}
+            noted = metadata.get("digest")
+            recall = metadata[RECALL] if approximate else ""
             values, indices = file.get_tensor("values"), file.get_tensor("indices")
-        if _fits(values, indices, features, k) and noted == _with_lists(digest, (values, indices)):
-            return values, indices
+        expected = _with_lists(digest + recall, (values, indices))
+        if _fits(values, indices, features, k) and noted == expected:
+            return Found(values, indices, float(recall) if approximate else None)
     logger.warning("%s is damaged; the neighbours are searched again", path)
     return None
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.graphs.item_item import item_graph
+from alignrec_recbole.graphs.searches import Method
 from alignrec_recbole.graphs.user_item import normalised_interactions
 from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding, pair_scores
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
@@ -32,6 +33,12 @@ class KnnSettings(Settings):
 
     knn_k: int = Field(gt=0, description="neighbours per item, itself included")
     knn_memory_mb: int = Field(gt=0, description="memory bound of a block of similarities, in MiB")
+
+
+class ItemGraphSettings(KnnSettings):
+    """Settings of models whose item graph is searched once, before the training."""
+
+    knn: Method = Field("exact", description="exact, auto or approximate")
 
 
 class ModalityFeatures(nn.Module):
@@ -171,11 +178,18 @@ class ModalityFeatures(nn.Module):
         each, other = (1 - non_text_weight) / sum(text), non_text_weight / (len(text) - sum(text))
         return [each if is_text else other for is_text in text]
 
-    def item_graph(self, non_text_weight: float, k: int, memory_mb: int) -> SparseOperator:
+    def item_graph(self, non_text_weight: float, keys: ItemGraphSettings) -> SparseOperator:
         """Mean of the tables' unweighted kNN graphs [item_num]², weighted by `modality_weights`."""
         return SparseOperator(
             sum(
-                weight * item_graph(table.detach(), k, weighted=False, memory_bytes=memory_mb << 20)
+                weight
+                * item_graph(
+                    table.detach(),
+                    keys.knn_k,
+                    method=keys.knn,
+                    weighted=False,
+                    memory_bytes=keys.knn_memory_mb << 20,
+                )
                 for weight, table in zip(self.modality_weights(non_text_weight), self, strict=True)
             )
         )

@@ -62,7 +62,7 @@ from alignrec_recbole import losses
 from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
-from alignrec_recbole.models._content import ContentRecommender, KnnSettings, ModalityFeatures
+from alignrec_recbole.models._content import ContentRecommender, ItemGraphSettings, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
@@ -86,7 +86,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class AlignRecSettings(GraphSettings, KnnSettings):
+class AlignRecSettings(GraphSettings, ItemGraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/AlignRec.yaml."""
 
     variant: Literal["paper", "official"] = Field(description="paper or official")
@@ -138,7 +138,12 @@ class AlignRec(ContentRecommender):
         self.user_item = SparseOperator(self.interactions)
         self.graph = bipartite_adjacency(self.interactions)
         self.item_item = SparseOperator(
-            item_graph(self.tables[0].detach(), keys.knn_k, memory_bytes=keys.knn_memory_mb << 20)
+            item_graph(
+                self.tables[0].detach(),
+                keys.knn_k,
+                method=keys.knn,
+                memory_bytes=keys.knn_memory_mb << 20,
+            )
         )
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:

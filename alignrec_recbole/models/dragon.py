@@ -44,7 +44,7 @@ from alignrec_recbole.graphs.user_item import (
 from alignrec_recbole.models._base import GraphSettings, padded, pair_scores
 from alignrec_recbole.models._content import (
     ContentRecommender,
-    KnnSettings,
+    ItemGraphSettings,
     ModalityFeatures,
     project,
 )
@@ -54,7 +54,7 @@ from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import MAX_LAYERS
 
 
-class DRAGONSettings(GraphSettings, KnnSettings):
+class DRAGONSettings(GraphSettings, ItemGraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/DRAGON.yaml."""
 
     n_mm_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graph n")
@@ -91,9 +91,7 @@ class DRAGON(ContentRecommender):
         self.user_user = SparseOperator(
             row_softmax(user_cooccurrence_graph(dataset.pairs(), shape, keys.user_k, place))
         )
-        self.item_item = self.tables.item_graph(
-            keys.mm_image_weight, keys.knn_k, keys.knn_memory_mb
-        )
+        self.item_item = self.tables.item_graph(keys.mm_image_weight, keys)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items."""

@@ -32,7 +32,7 @@ from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, sample_edges
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
 from alignrec_recbole.models._content import (
-    KnnSettings,
+    ItemGraphSettings,
     ModalityFeatures,
     TwoViewRecommender,
     TwoViewSettings,
@@ -44,7 +44,7 @@ from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import MAX_LAYERS
 
 
-class FREEDOMSettings(TwoViewSettings, GraphSettings, KnnSettings):
+class FREEDOMSettings(TwoViewSettings, GraphSettings, ItemGraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/FREEDOM.yaml."""
 
     n_mm_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graph n")
@@ -72,9 +72,7 @@ class FREEDOM(TwoViewRecommender):
         self.graph = bipartite_adjacency(self.interactions)
         self.epoch_graph = self.graph
         self.user_item = SparseOperator(self.interactions)
-        self.item_item = self.tables.item_graph(
-            keys.mm_image_weight, keys.knn_k, keys.knn_memory_mb
-        )
+        self.item_item = self.tables.item_graph(keys.mm_image_weight, keys)
 
     def begin_epoch(self, generator: torch.Generator) -> None:
         """Draw this epoch's edges."""

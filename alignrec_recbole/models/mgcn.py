@@ -36,7 +36,7 @@ from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding
 from alignrec_recbole.models._content import (
     GatedTwoView,
-    KnnSettings,
+    ItemGraphSettings,
     ModalityFeatures,
     TwoViewSettings,
 )
@@ -44,7 +44,7 @@ from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import MAX_LAYERS
 
 
-class MGCNSettings(TwoViewSettings, GraphSettings, KnnSettings):
+class MGCNSettings(TwoViewSettings, GraphSettings, ItemGraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/MGCN.yaml."""
 
     n_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graphs n")
@@ -75,7 +75,12 @@ class MGCN(GatedTwoView):
             self.preferences = nn.ModuleList(nn.Linear(size, size) for _ in self.tables)
         self.item_graphs = [
             SparseOperator(
-                item_graph(table.detach(), keys.knn_k, memory_bytes=keys.knn_memory_mb << 20)
+                item_graph(
+                    table.detach(),
+                    keys.knn_k,
+                    method=keys.knn,
+                    memory_bytes=keys.knn_memory_mb << 20,
+                )
             )
             for table in self.tables
         ]

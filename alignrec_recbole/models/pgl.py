@@ -33,13 +33,13 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, sample_edges
 from alignrec_recbole.models._base import GraphSettings, padded, pair_scores
-from alignrec_recbole.models._content import ContentRecommender, KnnSettings, ModalityFeatures
+from alignrec_recbole.models._content import ContentRecommender, ItemGraphSettings, ModalityFeatures
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.settings import MAX_LAYERS
 
 
-class PGLSettings(GraphSettings, KnnSettings):
+class PGLSettings(GraphSettings, ItemGraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/PGL.yaml."""
 
     n_mm_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graph n")
@@ -69,9 +69,7 @@ class PGL(ContentRecommender):
         )
         self.graph = bipartite_adjacency(self.interactions)
         self.epoch_graph = self.graph
-        self.item_item = self.tables.item_graph(
-            keys.mm_image_weight, keys.knn_k, keys.knn_memory_mb
-        )
+        self.item_item = self.tables.item_graph(keys.mm_image_weight, keys)
 
     def begin_epoch(self, generator: torch.Generator) -> None:
         """Draw this epoch's edges."""

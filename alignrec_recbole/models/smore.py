@@ -34,6 +34,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole.graphs.item_item import item_graph
+from alignrec_recbole.graphs.searches import Method
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding
 from alignrec_recbole.models._content import GatedTwoView, ModalityFeatures, TwoViewSettings
@@ -48,6 +49,7 @@ class SMORESettings(TwoViewSettings, GraphSettings):
     image_knn_k: int = Field(gt=0, description="neighbours by modalities that are not text")
     text_knn_k: int = Field(gt=0, description="neighbours by text")
     knn_memory_mb: int = Field(gt=0, description="memory bound of a block of similarities, in MiB")
+    knn: Method = Field("exact", description="exact, auto or approximate")
     dropout_rate: float = Field(ge=0, lt=1, description="of the preferences")
     reg_weight: float = Field(ge=0, description="weight of the vectors' squares")
     cl_loss: float = Field(ge=0, description="weight of the contrast of the two views")
@@ -83,6 +85,7 @@ class SMORE(GatedTwoView):
             item_graph(
                 table.detach(),
                 keys.text_knn_k if kind == "text" else keys.image_knn_k,
+                method=keys.knn,
                 memory_bytes=keys.knn_memory_mb << 20,
             )
             for table, kind in zip(self.tables, self.tables.modalities, strict=True)

@@ -13,7 +13,11 @@ import json
 from typing import Any
 
 NON_RESULT_KEYS = {"gpu_id", "show_progress", "threads", "seed"}  # cannot change a result
-ADDED_SETTINGS: dict[str, Any] = {"precision": "float32"}  # key → what runs did before it existed
+ADDED_SETTINGS: dict[str, Any] = {  # key → what runs did before it existed
+    "precision": "float32",
+    "knn": "exact",
+    "valid_users": None,
+}
 # Added before the rule above: records exist whose hash includes the value.
 HASHED_WITHOUT_RULE = ("precision",)
 INTERACTIONS = ".inter"  # the first records hashed these files only, not .item and .user
@@ -22,8 +26,8 @@ INTERACTIONS = ".inter"  # the first records hashed these files only, not .item 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration with the settings that were added after it was written.
 
-    >>> complete({"epochs": 5})
-    {'precision': 'float32', 'epochs': 5}
+    >>> complete({"epochs": 5, "knn": "auto"})
+    {'precision': 'float32', 'knn': 'auto', 'valid_users': None, 'epochs': 5}
     """
     return {**ADDED_SETTINGS, **config}
 
@@ -48,7 +52,7 @@ def config_hashes(
     """
     kept = {key: value for key, value in config.items() if key not in NON_RESULT_KEYS}
     for key, before in ADDED_SETTINGS.items():
-        if kept.get(key) == before:
+        if key in kept and kept[key] == before:
             del kept[key]
     if "feature_mask" in kept:  # its seed follows the run's
         kept["feature_mask"] = {k: v for k, v in kept["feature_mask"].items() if k != "seed"}

@@ -60,7 +60,7 @@ def write_user_values(
             handle,
             users=dataset.field2id_token[dataset.uid_field][ranking.users].astype(str),
             items=dataset.field2id_token[dataset.iid_field][columns].astype(str),
-            top=ranking.items.astype(np.int32),
+            top=ranking.items.astype(np.int32, copy=False),
             targets=ranking.targets.astype(np.int32),
             **values,  # type: ignore[arg-type]
         )

@@ -31,6 +31,7 @@ from alignrec_recbole.runs.record_fields import (
     FeatureFiles,
     Groups,
     History,
+    ItemSearches,
     Label,
     MachineDict,
     Mask,
@@ -90,6 +91,7 @@ class RunRecord(BaseModel):
     epochs: Count
     history: History
     parameters: Count
+    item_searches: ItemSearches | None = None  # of item graphs, where they were approximate
     seconds: SecondsDict
     energy: EnergyDict | None = None  # where it was measured (--track)
     peak_rss_bytes: Count

@@ -117,6 +117,8 @@ class Selection(Closed):
     best_epoch: Count | None = None
     best_score: Number | None = None
     stopped: Label | None = None
+    users: Count | None = None  # validated, where they are a sample (valid_users)
+    users_with_targets: Count | None = None
 
 
 class Epoch(Closed):
@@ -209,6 +211,16 @@ class Budget(Closed):
         return self
 
 
+class ItemSearch(Closed):
+    """An approximate search of an item graph, and its recall on a sample of rows."""
+
+    method: Label
+    rows: Count
+    k: Count
+    recall: Share
+    sample: Count
+
+
 class Energy(Closed):
     """Energy since the start of the last session of a run, and what it was measured with."""
 
@@ -275,6 +287,9 @@ FeatureFiles = Annotated[dict[Label, Values], Field(max_length=1_000), _of(dict[
 History = Annotated[list[dict[str, Any]], _of(list[Epoch])]
 Curve = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=20_000), _of(list[Point])]
 BudgetDict = Annotated[dict[str, Any], _of(Budget)]
+ItemSearches = Annotated[
+    list[dict[str, Any]], Field(min_length=1, max_length=100), _of(list[ItemSearch])
+]
 EnergyDict = Annotated[dict[str, float | str], _of(Energy)]
 PerUserDict = Annotated[dict[str, str], _of(PerUser)]
 WeightsDict = Annotated[dict[str, Any], _of(Weights)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.evaluation.ranking import EvalTask
-from alignrec_recbole.graphs import knn_cache
+from alignrec_recbole.graphs import knn_cache, searches
 from alignrec_recbole.runs import identity
 from alignrec_recbole.runs.prepare import PreparedData, PreparedRun
 from alignrec_recbole.runtime import allocator
@@ -27,14 +28,21 @@ def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalT
     kept, entry = prepared.config["features_cache"], prepared.components.entry
     named = contextlib.nullcontext() if entry.is_native else model_errors(entry.name, "be built")
     tables = memory_estimate.bounded_tables(entry.name)
-    with knn_cache.use_cache_folder(Path(kept) if kept else None), named, tables:
+    device = prepared.config["device"]
+    with (
+        knn_cache.use_cache_folder(Path(kept) if kept else None),
+        searches.searching_on(device) as made,
+        named,
+        tables,
+    ):
         model = prepared.components.model_class(prepared.config, prepared.splits[0])
     if isinstance(prepared.splits[0], MultimodalDataset):
         prepared.splits[0].release_features()  # the model has its own copy
-    model = model.to(prepared.config["device"])
+    model = model.to(device)
     allocator.phase("train")
     trainer = prepared.components.trainer_class(prepared.config, model, state_file)
     trainer.identity = identity.of_training(prepared)
+    trainer.item_searches = [asdict(search) for search in made.approximate]
     return trainer
 
 

@@ -89,7 +89,7 @@ _CONTAINER = (
 )
 
 
-RANKED_BYTES = 48  # per user and list place: item, hit, and the values of the metrics
+RANKED_BYTES = 44  # per user and list place: item, hit, and the values of the metrics
 
 
 class _BoundedTables(TorchFunctionMode):
@@ -170,6 +170,8 @@ def check(model: Any, learner: str, batch_size: int, device: torch.device | str)
         NotEnoughMemoryError: with the estimate by purpose and what is free.
     """
     parts = training_bytes(model, learner, batch_size)
+    if torch.device(device).type != "cpu":
+        del parts["best weights"]  # in the host's memory
     needed, free = sum(parts.values()), available_bytes(device)
     if needed > free:
         raise NotEnoughMemoryError(

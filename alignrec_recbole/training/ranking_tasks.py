@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.features.item_order import tie_ranks
 
+SAMPLE_STREAM = 1  # of a seed, for the users of `valid_users`
 EARLIER_SPLITS = "splits_before"  # attribute of RecBole's loaders of validation and test rows
 
 
@@ -24,6 +26,17 @@ def test_task(splits: Sequence[Any], setting: str) -> EvalTask:
     """Test: mmrec excludes the training items, recbole the validation items too."""
     train, valid, test = splits
     return _task(test, [train, valid] if setting == "recbole" else [train])
+
+
+def sampled(task: EvalTask, size: int, seed: int) -> EvalTask:
+    """The task of `size` of its users, drawn without replacement, always the same for a seed."""
+    if size >= len(task.users):
+        return task
+    drawn = np.random.Generator(np.random.PCG64([seed, SAMPLE_STREAM]))
+    chosen = np.sort(drawn.choice(len(task.users), size, replace=False))
+    return replace(
+        task, users=task.users[chosen], masked=task.masked[chosen], targets=task.targets[chosen]
+    )
 
 
 def remember_splits(train: Any, valid: Any, test: Any) -> None:

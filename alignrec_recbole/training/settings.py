@@ -70,6 +70,7 @@ class TrainingSettings(RankingSettings):
     )
     stopping_step: int = Field(ge=0, description="0 or more")
     eval_step: int = Field(gt=0, description="at least 1")
+    valid_users: Length | None = Field(description="at least 1, or null")
     metric_decimal_place: int = Field(ge=0, le=100, description="0 to 100")
     precision: Literal["float32", "bfloat16"] = Field(description="float32 or bfloat16")
     threads: Annotated[int, Field(gt=0, le=MAX_THREADS)] | None = Field(

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ from alignrec_recbole.training import memory_estimate
 from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.early_stopping import EarlyStopping
 from alignrec_recbole.training.progress import TrainingProgress
-from alignrec_recbole.training.ranking_tasks import as_task
+from alignrec_recbole.training.ranking_tasks import as_task, sampled
 from alignrec_recbole.training.saved_training import PairsState, SavedTraining
 
-SAVE_EVERY_SECONDS = 60.0
+SAVE_EVERY_SECONDS = 60.0  # at the end of an epoch; more if writing is slow:
+QUICK_SECONDS = 3.0  # a state that takes longer to write is saved proportionally less often
 RESUME_REMEDY = "start again with --overwrite, or delete {path}"
 FLOAT_DIGITS = 15  # decimal digits that every float64 holds
 
@@ -57,6 +58,8 @@ class MultimodalTrainer(Trainer):
         state_file: where the state is saved, and resumed from if it exists.
         continued_from: another state to resume from if that one does not exist; it is not changed.
         identity: what distinguishes the run from others; its saved state is resumed by no other.
+        item_searches: approximate searches of the model's item graphs, for the record.
+        valid_users: numbers of users in the sample that is validated (`valid_users: N`) and in all.
         on_epoch: called with the history after each epoch.
     """
 
@@ -86,6 +89,8 @@ class MultimodalTrainer(Trainer):
         self.state_file = state_file
         self.continued_from: Path | None = None
         self.identity: dict[str, Any] = {}
+        self.item_searches: list[dict[str, Any]] = []
+        self.valid_users: dict[str, int] = {}
         self.on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
         self.optimizer = self._build_optimizer()
         self.stopping = EarlyStopping(
@@ -103,6 +108,7 @@ class MultimodalTrainer(Trainer):
         self._loader_rng: torch.Generator | None = None  # of RecBole's loaders
         self.seconds_before = 0.0  # of earlier sessions of this run
         self._started = self._saved_at = time.monotonic()
+        self._writing_seconds = 0.0  # of the last saved state
         self._saved_epochs = -1  # epochs in the state that this object wrote last
         self.train_loss_dict: dict[int, float] = {}
 
@@ -134,6 +140,10 @@ class MultimodalTrainer(Trainer):
         rng = getattr(batches, "generator", None)
         self._loader_rng = rng if isinstance(rng, torch.Generator) else None
         task = as_task(valid_data, self.config["setting"])
+        if task is not None and self.config["valid_users"]:
+            whole = len(task.users)
+            task = sampled(task, self.config["valid_users"], self.config["split_seed"] or 0)
+            self.valid_users = {"users": len(task.users), "users_with_targets": whole}
         source = self._saved_state()
         if source is not None:
             self._resume(source, self._pair_batches)
@@ -197,7 +207,7 @@ class MultimodalTrainer(Trainer):
             progress.update(entry)
             if self.on_epoch is not None:
                 self.on_epoch(self.history)
-            if self.state_file and time.monotonic() - self._saved_at > SAVE_EVERY_SECONDS:
+            if self.state_file and time.monotonic() - self._saved_at > self._save_after():
                 self.save_state()
 
     def _fit_without_training(self, task: EvalTask | None) -> tuple[float, Any]:
@@ -306,9 +316,7 @@ class MultimodalTrainer(Trainer):
     def _update_best(self, epoch: int, result: dict[str, float]) -> None:
         if self.stopping.update(epoch, result):
             self._best_weights = None  # freed before the new ones: they can be hundreds of MB
-            self._best_weights = {
-                name: value.detach().clone() for name, value in self.model.state_dict().items()
-            }
+            self._best_weights = _on_host(self.model.state_dict())
 
     # Evaluation ---------------------------------------------------------------------------------
 
@@ -373,8 +381,14 @@ class MultimodalTrainer(Trainer):
                 "loader": random_state.as_hex(loader.get_state()) if loader else None,
             }
         )
+        started = time.monotonic()
         training_state.save_run(self.state_file, tensors, plain, self.identity)
+        self._writing_seconds = time.monotonic() - started
         self._saved_at, self._saved_epochs = time.monotonic(), len(self.history)
+
+    def _save_after(self) -> float:
+        """Seconds between two saved states: at least 20 times what writing the last one took."""
+        return SAVE_EVERY_SECONDS * max(1.0, self._writing_seconds / QUICK_SECONDS)
 
     def _saved_state(self) -> Path | None:
         """The state to resume from."""
@@ -428,7 +442,7 @@ class MultimodalTrainer(Trainer):
             self.model.load_state_dict(best)  # refuses other names and shapes
         self.model.load_state_dict(tensors["model"])
         self.optimizer.load_state_dict(tensors["optimizer"])
-        self._best_weights = best
+        self._best_weights = best and _on_host(best)
         if (plain.pairs is None) != (batches is None) or (plain.loader is None) != (
             self._loader_rng is None
         ):
@@ -439,6 +453,11 @@ class MultimodalTrainer(Trainer):
             self._loader_rng.set_state(random_state.from_hex(plain.loader))
         plain.random.restore(self.device)
         self.start_epoch, self.seconds_before = plain.next_epoch, plain.seconds
+
+
+def _on_host(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A copy in the host's memory: a GPU's is needed for the training."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
 
 
 def losses_by_name(losses: Any) -> dict[str, torch.Tensor]:

@@ -106,3 +106,10 @@ def test_lists_and_negatives_are_counted_by_all_their_sizes(monkeypatch):
         sizes = {"pairs": 10_000, "negatives": 10, "batch_size": 1000, "width": 64, **larger}
         with pytest.raises(NotEnoughMemoryError, match="negatives of each"):
             memory_estimate.check_negatives(**sizes)
+
+
+def test_best_weights_do_not_count_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda device: 1 << 40)
+    parts = memory_estimate.training_bytes(Tables(), "adam", 64)
+    on_gpu = memory_estimate.check(Tables(), "adam", 64, "cuda")
+    assert memory_estimate.check(Tables(), "adam", 64, "cpu") - on_gpu == parts["best weights"]

@@ -24,6 +24,7 @@ from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import hardware
 from alignrec_recbole.training import trainer
 from alignrec_recbole.training.batches import PairBatches, replace_loader
+from alignrec_recbole.training.ranking_tasks import sampled
 from alignrec_recbole.training.trainer import epoch_generator
 
 
@@ -529,3 +530,51 @@ def test_a_run_with_kept_neighbours_equals_the_first(world, tmp_path):
     again = run_one(spec(world, tmp_path, **given), overwrite=True)
     assert first.metrics == again.metrics
     assert [e["loss"] for e in first.history] == [e["loss"] for e in again.history]
+
+
+def test_validation_on_a_fixed_sample_of_users(world: Path, tmp_path: Path) -> None:
+    """The sample follows the split's seed and no other; the test split is ranked for all."""
+    overrides = spec(world, tmp_path).overrides
+    asked = {
+        n: spec(world, tmp_path, overrides={**overrides, "valid_users": n}) for n in (None, 7, 40)
+    }
+    whole, few, all_of_them = (run_one(asked[n]) for n in (None, 7, 40))
+    assert "users" not in whole.selection
+    assert (few.selection["users"], few.selection["users_with_targets"]) == (7, 40)
+    assert len({r.config_sha256 for r in (whole, few, all_of_them)}) == 3
+    assert whole.config_sha256 == run_one(spec(world, tmp_path / "other")).config_sha256
+    assert whole.history[0]["valid"] == all_of_them.history[0]["valid"]
+    assert whole.metrics == all_of_them.metrics
+    hits = few.history[0]["valid"] * 7  # one target per user
+    assert hits == pytest.approx(round(hits))
+
+    prepared = prepare.prepare_run(asked[7])
+    task = tasks.valid_task(prepared)
+    drawn = [sampled(task, 7, seed).users for seed in (0, 0, 1)]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+    part = sampled(task, 7, 0)
+    place = np.searchsorted(task.users, part.users)
+    assert (part.targets != task.targets[place]).nnz == 0
+    assert (part.masked != task.masked[place]).nnz == 0
+
+
+def test_slow_writing_is_rarer_writing(world: Path, tmp_path: Path, monkeypatch) -> None:
+    made = tasks.build_trainer(prepare.prepare_run(spec(world, tmp_path)), tmp_path / "s.pt")
+    assert made._save_after() == trainer.SAVE_EVERY_SECONDS
+    made._started = 0.0
+    clock = iter([100.0, 100.0, 130.0, 130.0])  # 30 s to write
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
+    made.save_state()
+    assert made._save_after() == 20 * 30.0
+
+
+def test_best_weights_are_copies_in_host_memory(world: Path, tmp_path: Path) -> None:
+    made = tasks.build_trainer(prepare.prepare_run(spec(world, tmp_path)), None)
+    made._update_best(0, {"Recall@2": 0.5})
+    before = {name: value.clone() for name, value in made.model.state_dict().items()}
+    for parameter in made.model.parameters():
+        parameter.data.add_(1)
+    for name, value in made._best_weights.items():
+        assert value.device.type == "cpu"
+        assert torch.equal(value, before[name])
