@@ -257,6 +257,51 @@ def masked_cosine_distance(left: Tensor, right: Tensor, rows: Tensor) -> Tensor:
     return distance.sum() / rows.sum().clamp(min=1)
 
 
+DIVERGENCE_BLOCK_BYTES = 16 << 20  # of the scores of a block of rows
+
+
+class _BernoulliDivergence(torch.autograd.Function):
+    """Both gradients of a block of rows are computed with its scores."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        grad_x, total = torch.empty_like(x), x.new_zeros(())
+        grad_left, grad_right = torch.zeros_like(left.T), torch.zeros_like(right.T)
+        budget = DIVERGENCE_BLOCK_BYTES if x.device.type == "cpu" else 16 * DIVERGENCE_BLOCK_BYTES
+        for rows in row_blocks(len(x), 4 * len(left) * x.element_size(), budget):
+            a, b = matmul_nt(x[rows], left), matmul_nt(x[rows], right)
+            p, q = torch.sigmoid(a), torch.sigmoid(b)
+            a.sub_(b)
+            torch.sub(p, q, out=b)  # p − q
+            total += (a * b).sum()
+            p.mul_(1 - p).mul_(a).add_(b)  # by a: p (1 − p) (a − b) + p − q
+            q.mul_(q - 1).mul_(a).sub_(b)  # by b: −q (1 − q) (a − b) − (p − q)
+            grad_x[rows] = matmul_nt(p, left.T) + matmul_nt(q, right.T)
+            grad_left += matmul_nt(x[rows].T, p.T)
+            grad_right += matmul_nt(x[rows].T, q.T)
+        scale = 1 / (len(x) * len(left))
+        ctx.save_for_backward(*(one.mul_(scale) for one in (grad_x, grad_left.T, grad_right.T)))
+        return total * scale
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return tuple(one * gradient for one in ctx.saved_tensors)
+
+
+def bernoulli_divergence(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Mean of KL(p‖q) + KL(q‖p) = (p − q)(a − b) over all pairs of rows, p = σ(a), q = σ(b).
+
+    Args:
+        x: [n, d].
+        left, right: [m, d]; a = x leftᵀ, b = x rightᵀ.
+
+    >>> one = torch.ones(1, 1)
+    >>> bernoulli_divergence(one, one, -one)  # 2 (σ(1) − σ(−1))
+    tensor(0.9242)
+    """
+    return _BernoulliDivergence.apply(x, left, right)
+
+
 CONTRAST_BLOCK_BYTES = 16 << 20  # of scores with a whole table; more does not fit into the cache
 
 

@@ -139,3 +139,21 @@ def test_a_distance_that_rounds_below_zero_is_zero():
         distance = losses.similarity_matrix_distance(same, same.detach())
         assert 0 <= distance < 0.05
         assert torch.autograd.grad(distance, same)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 1 << 20])
+def test_bernoulli_divergence_is_the_sum_of_both_divergences(bytes_at_once, monkeypatch):
+    monkeypatch.setattr(losses, "DIVERGENCE_BLOCK_BYTES", bytes_at_once)
+    left, right = WIDE[:, :4].clone().requires_grad_(), WIDE[:5, 3:].T[:4].T.clone()
+    right = torch.cat([right, A.detach()[:4]]).requires_grad_()
+    p = torch.distributions.Bernoulli(logits=A @ left.T)
+    q = torch.distributions.Bernoulli(logits=A @ right.T)
+    kl = torch.distributions.kl_divergence
+    textbook = (kl(p, q) + kl(q, p)).mean()
+    ours = losses.bernoulli_divergence(A, left, right)
+    torch.testing.assert_close(ours, textbook)
+    given = A, left, right
+    for mine, theirs in zip(
+        torch.autograd.grad(3 * ours, given), torch.autograd.grad(3 * textbook, given), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)

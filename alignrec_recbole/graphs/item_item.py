@@ -16,9 +16,9 @@ from torch import Tensor
 
 from alignrec_recbole.graphs import hnsw, searches
 from alignrec_recbole.graphs.knn_cache import Found, get_or_compute
-from alignrec_recbole.graphs.user_item import inverse_root
+from alignrec_recbole.graphs.user_item import inverse_root, user_cooccurrence_graph
 from alignrec_recbole.ops.matmul import matmul_nt
-from alignrec_recbole.ops.rows import row_blocks
+from alignrec_recbole.ops.rows import l2_normalize_rows, row_blocks
 from alignrec_recbole.ops.topk import top_k
 
 MAX_EXPONENT = 50  # of a row's largest value: sums of 2^20 squares stay within float32
@@ -171,11 +171,102 @@ def item_graph(
     graph = sp.csr_matrix(
         (weight if weighted else np.ones(len(row)), (row, column[is_edge])), shape=(n, n)
     )
+    return _normalised(graph)
+
+
+def _normalised(graph: sp.csr_matrix) -> sp.csr_matrix:
+    """D^-½ W D^-½ with the row sums D; an item without an edge, but PAD, gets a self edge first."""
     isolated = np.asarray(graph.sum(1)).ravel() <= 0
     isolated[0] = False
     graph = (graph + sp.diags(isolated.astype(np.float64))).tocsr()
     root = inverse_root(graph.sum(1))
     return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
+
+
+AGREEMENT_SLACK = 1e-6  # of a cosine: rounding must not decide where all are equal
+
+
+def agreed_item_graphs(
+    tables: list[Tensor], k: int, *, memory_bytes: int = 256 << 20
+) -> list[sp.csr_matrix]:
+    """Of each modality the normalised kNN graph among items that all modalities find similar.
+
+    Two items are similar in a modality if their cosine there is at least the mean over all pairs;
+    one that an item does not have (a zero row) is not asked. An item has its k nearest similar
+    ones in the modality, itself among them, with weight 1, or fewer if fewer are similar; without
+    the modality, a self edge. Exact, in blocks of rows.
+
+    Args:
+        tables: features [n, f_m] per modality.
+        k: neighbours per item.
+        memory_bytes: bound on the similarities of a block and the memory for ranking them.
+
+    Returns:
+        scipy CSR [n, n] per modality, D^-½ W D^-½ with the row sums D; PAD (row 0) has no edge.
+
+    Source: Xv et al., DA-MRS, KDD 2024.
+    """
+    units = [l2_normalize_rows(_scaled_into_range(table.detach())) for table in tables]
+    given = [table.detach().any(1) for table in tables]
+    means = [
+        unit.sum(0, dtype=torch.float64).square().sum().item() / max(int(has.sum()), 1) ** 2
+        for unit, has in zip(units, given, strict=True)
+    ]
+    n = len(units[0])
+    edges: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in units]
+    for block in row_blocks(n, n * units[0].element_size() * (2 * len(units) + 2), memory_bytes):
+        cosines = [matmul_nt(unit[block], unit) for unit in units]
+        differ = torch.zeros_like(cosines[0], dtype=torch.bool)
+        for cosine, mean, has in zip(cosines, means, given, strict=True):
+            differ |= (cosine < mean - AGREEMENT_SLACK) & has[block, None] & has
+        for cosine, has, found in zip(cosines, given, edges, strict=True):
+            cosine.masked_fill_(differ, -torch.inf)
+            cosine[:, ~has] = -torch.inf
+            cosine[~has[block]] = -torch.inf
+            best, column = top_k(cosine, min(k, n))
+            is_edge: np.ndarray = best.cpu().numpy() > -np.inf
+            row = np.repeat(np.arange(block.start, block.stop), is_edge.sum(1))
+            found.append((row, column.cpu().numpy()[is_edge]))
+    graphs = []
+    for found in edges:
+        ends = tuple(np.concatenate(part) for part in zip(*found, strict=True))
+        graphs.append(_normalised(sp.csr_matrix((np.ones(len(ends[0])), ends), shape=(n, n))))
+    return graphs
+
+
+def common_user_graph(
+    pairs: tuple[np.ndarray, np.ndarray],
+    shape: tuple[int, int],
+    k: int,
+    place: np.ndarray | None = None,
+    *,
+    least: int = 2,
+) -> sp.csr_matrix:
+    """Each item with the k others that most of its users share, normalised: CSR [I, I].
+
+    Edges have weight 1, the item's own included; D^-½ W D^-½ with the row sums D. PAD (row 0) has
+    no edge.
+
+    Args:
+        pairs: items and users of the interactions; a repeated pair counts once.
+        shape: (I, U).
+        k: neighbours per item.
+        place: of each item among equals [I], the smallest first; None: the ids.
+        least: common users of neighbours, at least.
+
+    Source: Xv et al., DA-MRS, KDD 2024.
+
+    >>> pairs = np.array([1, 1, 2, 2, 3]), np.array([1, 2, 1, 2, 2])
+    >>> common_user_graph(pairs, (4, 3), k=1).toarray()
+    array([[0. , 0. , 0. , 0. ],
+           [0. , 0.5, 0.5, 0. ],
+           [0. , 0.5, 0.5, 0. ],
+           [0. , 0. , 0. , 1. ]])
+    """
+    counts = user_cooccurrence_graph(pairs, shape, k, place)
+    own = np.ones(shape[0])
+    own[0] = 0
+    return _normalised(((counts >= least).astype(np.float64) + sp.diags(own)).tocsr())
 
 
 def item_knn(

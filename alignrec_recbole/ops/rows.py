@@ -19,6 +19,16 @@ def row_blocks(rows: int, row_bytes: int, budget: int) -> Iterator[slice]:
     return (slice(start, min(start + height, rows)) for start in range(0, rows, height))
 
 
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The different ids of [b] in ascending order [n], and where each of the b is among them.
+
+    >>> distinct(torch.tensor([7, 3, 7]))
+    (tensor([3, 7]), tensor([1, 0, 1]))
+    """
+    found, place = torch.unique(ids, return_inverse=True)
+    return found, place
+
+
 def l2_normalize_rows(x: Tensor) -> Tensor:
     """Rows [..., d] divided by their L2 norm; zero rows stay zero instead of turning into NaN.
 

@@ -375,6 +375,13 @@ PAIRS: dict[str, ParitySpec] = {
         features=(("image", "text"), ("text",), ("image",)),
         adjust=_mend_dualgnn,
     ),
+    "DAMRS": ParitySpec(
+        NODES,
+        _same("n_ui_layers", "n_mm_layers", "knn_k", "kl_weight", "neighbor_weight"),
+        settings={"knn_k": 25, "neighbor_weight": 0.1},  # some items have fewer neighbours
+        unused=(*_layers(image_trs="", text_trs=""),),
+        features=(("image", "text"),),  # MMRec's needs both
+    ),
 }  # fmt: skip
 
 
@@ -444,7 +451,7 @@ def our_settings(name: str) -> dict[str, Any]:
 
 
 def in_order_of_ids(count: int) -> list[str]:
-    """Tokens [count + 1] of users who are among equals in the order of their ids, PAD first."""
+    """Tokens [count + 1] of nodes that are among equals in the order of their ids, PAD first."""
     return ["[PAD]", *map(str, seeded_order(["[PAD]", *map(str, range(1, count + 1))], TIE_SEED))]
 
 
@@ -464,7 +471,8 @@ def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
         features=sets,
         pairs=lambda: (user + 1, item + 1),
         uid_field="u",
-        field2id_token={"u": in_order_of_ids(USERS)},
+        iid_field="i",
+        field2id_token={"u": in_order_of_ids(USERS), "i": in_order_of_ids(ITEMS)},
     )
     config = NoneDict(
         {

@@ -36,7 +36,8 @@ from alignrec_recbole.graphs.user_item import user_cooccurrence_graph
 from benchmarks.reference.epoch_timer import epoch_seconds
 
 FILES = {"text": "text_feat.npy", "image": "image_feat.npy"}
-USER_GRAPH = "user_graph_dict.npy"
+USER_GRAPH, ITEM_GRAPH = "user_graph_dict.npy", "item_graph_dict_2.npy"
+ITEM_NEIGHBOURS, COMMON_USERS = 2, 2  # at most and at least, of DA-MRS's script
 SOURCES = {
     "freedom": "github.com/enoche/MMRec",
     "alignrec": "github.com/sjtulyf123/AlignRec_CIKM24",
@@ -221,12 +222,13 @@ def given(
         (Path(folder) / "toy").mkdir()
         for kind, values in features.items():
             np.save(Path(folder) / "toy" / FILES[kind], values)
-        _save_user_graph(Path(folder) / "toy" / USER_GRAPH, interactions, np.arange(users))
+        _save_graph(Path(folder) / "toy" / USER_GRAPH, interactions, 200, np.arange(users))
+        _save_item_graph(Path(folder) / "toy" / ITEM_GRAPH, interactions, np.arange(items))
         config = NoneDict(
             USER_ID_FIELD="u", ITEM_ID_FIELD="i", NEG_PREFIX="neg_", device="cpu", end2end=False,
             is_multimodal_model=True, multimodal_data_dir="", data_path=f"{folder}/",
             dataset="toy", vision_feature_file=FILES["image"], text_feature_file=FILES["text"],
-            user_graph_dict_file=USER_GRAPH, **settings,
+            user_graph_dict_file=USER_GRAPH, item_graph_dict_file=ITEM_GRAPH, **settings,
         )  # fmt: skip
         loader = types.SimpleNamespace(
             inter_matrix=lambda form: interactions.tocoo(),
@@ -235,19 +237,25 @@ def given(
         yield config, loader
 
 
-def _save_user_graph(path: Path, interactions: Any, place: np.ndarray) -> None:
-    """What MMRec's preprocessing writes: user → [ids, numbers of common items], the 200 largest.
+def _save_graph(path: Path, interactions: Any, k: int, place: np.ndarray, least: int = 1) -> None:
+    """What preprocessing writes: user → [ids, numbers of common items], the k largest.
 
     Equal numbers stand there in an order that torch.topk leaves open; here in that of our graph,
-    `place` of each user.
+    `place` of each user. Numbers below `least` are not written.
     """
-    graph = user_cooccurrence_graph(interactions.nonzero(), interactions.shape, 200, place)
+    graph = user_cooccurrence_graph(interactions.nonzero(), interactions.shape, k, place)
     rows = {}
     for user, (start, stop) in enumerate(itertools.pairwise(graph.indptr)):
-        others = graph.indices[start:stop]
-        order = np.lexsort((place[others], -graph.data[start:stop]))
-        rows[user] = [part[start:stop][order].tolist() for part in (graph.indices, graph.data)]
+        others, common = graph.indices[start:stop], graph.data[start:stop]
+        order = np.lexsort((place[others], -common))
+        order = order[common[order] >= least]
+        rows[user] = [part[order].tolist() for part in (others, common)]
     np.save(path, rows, allow_pickle=True)  # type: ignore[arg-type]
+
+
+def _save_item_graph(path: Path, interactions: Any, place: np.ndarray) -> None:
+    """What DA-MRS's preprocessing writes: item → [ids, numbers of common users]."""
+    _save_graph(path, interactions.T.tocsr(), ITEM_NEIGHBOURS, place, COMMON_USERS)
 
 
 def _enter_copy(
@@ -267,15 +275,15 @@ def _enter_copy(
     frame = pd.read_csv(dataset_dir / f"{dataset}.inter", sep="\t")
     if "timestamp" not in frame:  # its loader insists on this column
         frame["timestamp"] = 0
-    if model.is_file() and "user_graph_dict_file" in model.read_text(encoding="utf-8"):
-        rows = frame[frame.x_label == 0]
-        shape = frame.userID.max() + 1, frame.itemID.max() + 1
-        ones = np.ones(len(rows))
-        _save_user_graph(
-            target / USER_GRAPH,
-            sp.csr_matrix((ones, (rows.userID, rows.itemID)), shape=shape),
-            tie_ranks(["[PAD]", *map(str, range(shape[0]))])[1:],
-        )
+    text = model.read_text(encoding="utf-8") if model.is_file() else ""
+    rows = frame[frame.x_label == 0]
+    shape = frame.userID.max() + 1, frame.itemID.max() + 1
+    matrix = sp.csr_matrix((np.ones(len(rows)), (rows.userID, rows.itemID)), shape=shape)
+    places = [tie_ranks(["[PAD]", *map(str, range(count))])[1:] for count in shape]
+    if "user_graph_dict_file" in text:
+        _save_graph(target / USER_GRAPH, matrix, 200, places[0])
+    if "item_graph_dict_file" in text:
+        _save_item_graph(target / ITEM_GRAPH, matrix, places[1])
     frame.to_csv(target / f"{dataset}.inter", sep="\t", index=False)
     for kind, path in features.items():
         shutil.copyfile(path, target / FILES[kind])

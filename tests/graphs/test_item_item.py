@@ -112,3 +112,58 @@ def test_shrunk_neighbours_equal_the_dense_twin(memory, shrink):
     dense[[0, 9]] = 0
     graph = item_item.item_knn(features, 4, shrink, memory_bytes=memory)
     np.testing.assert_allclose(graph.toarray(), dense)
+
+
+def dense_agreement(tables, k):
+    """The same on whole matrices, row by row."""
+    cosines = [torch.nn.functional.normalize(table, dim=1) for table in tables]
+    cosines = [rows @ rows.T for rows in cosines]
+    has = [table.any(1) for table in tables]
+    means = [c[h][:, h].mean() for c, h in zip(cosines, has, strict=True)]
+    out = []
+    for cosine, present in zip(cosines, has, strict=True):
+        n = len(cosine)
+        graph = np.zeros((n, n))
+        for i in range(1, n):
+            alike = [
+                j for j in range(n)
+                if present[i] and present[j] and all(
+                    not (h[i] and h[j]) or c[i, j] >= m
+                    for c, h, m in zip(cosines, has, means, strict=True)
+                )
+            ]  # fmt: skip
+            graph[i, sorted(alike, key=lambda j: -cosine[i, j])[:k] or [i]] = 1
+        root = np.divide(1, np.sqrt(graph.sum(1)), where=graph.sum(1) > 0, out=np.zeros(n))
+        out.append(root[:, None] * graph * root)
+    return out
+
+
+@pytest.mark.parametrize("memory", [1, 1 << 20])
+@pytest.mark.parametrize("k", [3, 12])
+def test_agreed_graphs_equal_the_dense_twin(memory, k):
+    generator = torch.Generator().manual_seed(k)
+    tables = [torch.randn(40, f, generator=generator) for f in (5, 7, 3)]
+    for number, table in enumerate(tables):
+        table[0] = table[3 * number + 1 : 3 * number + 6] = 0  # item 6 is without two, 7 and 8 too
+    ours = item_item.agreed_item_graphs(tables, k, memory_bytes=memory)
+    for mine, expected in zip(ours, dense_agreement(tables, k), strict=True):
+        np.testing.assert_allclose(mine.toarray(), expected, atol=1e-12)
+        assert np.diff(mine.indptr)[1:].min() == 1  # a self edge
+        assert np.diff(mine.indptr)[9:].max() <= k
+
+
+def test_items_that_are_all_alike_are_all_similar():
+    tables = [torch.full((30, 3), 0.1), torch.full((30, 2), 0.7)]
+    for table in tables:
+        table[0] = 0
+    for graph in item_item.agreed_item_graphs(tables, 40):
+        np.testing.assert_allclose(graph.toarray()[1:, 1:], 1 / 29)
+
+
+def test_items_with_equally_many_common_users_are_ordered_by_place():
+    pairs = np.array([1, 1, 2, 2, 3, 3]), np.array([1, 2, 1, 2, 1, 2])  # items, users
+    for place, other in (([3, 0, 1, 2], 2), ([3, 0, 2, 1], 3)):
+        graph = item_item.common_user_graph(pairs, (4, 3), 1, np.array(place)).toarray()
+        assert np.flatnonzero(graph[1]).tolist() == [1, other]
+    graph = item_item.common_user_graph(pairs, (4, 3), 2, least=3).toarray()
+    np.testing.assert_array_equal(graph[1:, 1:], np.eye(3))

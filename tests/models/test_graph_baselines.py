@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from alignrec_recbole.models.bm3 import BM3
+from alignrec_recbole.models.damrs import DAMRS
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.testing.testbed import Testbed
 from benchmarks.reference.checkout import NoneDict
@@ -142,3 +143,33 @@ def test_bm3_drops_a_row_out_once_a_step():
     assert torch.equal(target[0], target[4])
     assert not torch.equal(target[0], target[1])
     assert set(target.ravel().tolist()) == {0.0, 2.0}
+
+
+def test_damrs_weighs_rows_by_what_the_views_say_of_them():
+    """Two views, one user of ones; row weights by hand."""
+    views = [torch.tensor([[3.0, 4], [1, 0], [-2, 0]]), torch.tensor([[0.0, 2], [0, 1], [0, -9]])]
+    users = torch.tensor([[1.0, 1], [-1, -1]])
+    place = torch.tensor([0, 1, 2, 2])  # positives of both rows, then negatives
+    up, down = DAMRS._row_weights(None, users, views, place)
+    s = [1 / (1 + math.exp(-x)) for x in (1.4, 1, -1)]
+    first = (s[0] + s[1]) / 2 * math.exp(-2 * (s[0] - s[1]) ** 2 / 2)
+    negative = (s[2] * 2 + s[1] * 2) / 4
+    assert up.tolist() == pytest.approx([first, s[2]])
+    assert s[2] < negative
+    assert down.tolist() == [0, 0]
+    views[0][1] = torch.tensor([-1.0, 0])  # the views differ about the second positive
+    up, down = DAMRS._row_weights(None, users, views, torch.tensor([0, 1, 0, 1]))
+    negative = (s[0] + 2 * s[1] + s[2]) / 4
+    assert up.tolist() == pytest.approx([first, 0.5 * math.exp(-((s[1] - s[2]) ** 2))])
+    assert negative > 0.5
+    assert down.tolist() == pytest.approx([0, s[1] - negative])
+
+
+def test_damrs_takes_several_negatives_as_rows_of_their_own(tmp_path):
+    """With the same negative twice, all terms are those of one."""
+    model = Testbed("DAMRS", tmp_path).build().model
+    users, positives, negatives = torch.tensor([[1, 2, 2], [3, 4, 3], [5, 6, 6]])
+    once = model.loss_terms(users, positives, negatives)
+    twice = model.loss_terms(users, positives, negatives[:, None].expand(-1, 2))
+    for name, value in once.items():
+        torch.testing.assert_close(value, twice[name])
