@@ -29,10 +29,18 @@ def alternative(text: str) -> str:
     return name
 
 
+def figure_kinds() -> tuple[str, ...]:
+    """What --figures takes, without the names of data sets."""
+    from alignrec_recbole.reports.captions import KINDS
+
+    return KINDS
+
+
 @_options.verb(
     examples=(
         "report --output results",
         "report --target AlignRec --test wilcoxon --alternative greater",
+        "report --figures cost,training --figure-width column",
     ),
 )
 @cloup.option_group(
@@ -68,6 +76,24 @@ def alternative(text: str) -> str:
         help="Paired test.  [default: t]",
     ),
 )
+@cloup.option_group(
+    "Figures",
+    option(
+        "--figures",
+        type=_options.Text("names", _options.names, figure_kinds),
+        default=(),
+        metavar="NAME[,NAME…]",
+        help="Draw these figures alone: a kind (training, cost, sensitivity, protocols, long-tail, "
+        "robustness, beyond-accuracy, knock-out, budget) or a file's name such as baby-cost.  "
+        "[default: all figures, with tables and site]",
+    ),
+    option(
+        "--figure-width",
+        type=click.Choice(["column", "page"]),
+        default="page",
+        help="Width of figures: a column (3.3 in) or the page (7 in).  [default: page]",
+    ),
+)
 def report(output: Path, target: str | None, **given: Any) -> int:
     """Write tables, plots and a site from stored records.
 
@@ -83,6 +109,7 @@ def report(output: Path, target: str | None, **given: Any) -> int:
         print(notes[-1], file=sys.stderr)
 
     side = ALTERNATIVES[given["alternative"]]
-    for path in build(output, target, side, given["test"], skipped):
+    width, figures = given["figure_width"], given["figures"]
+    for path in build(output, target, side, given["test"], skipped, width, figures):
         print(printable(str(path)))
     return 1 if notes else 0

@@ -7,8 +7,6 @@ What cannot be found is unknown.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from alignrec_recbole.reports import escaping
 from alignrec_recbole.reports.grouping import SeedGroup, flatten
 from alignrec_recbole.runs.config_hash import complete
 from alignrec_recbole.runs.record import Run, RunRecord
@@ -209,17 +206,3 @@ def curve_values(budget: Budget) -> list[dict[str, float | int | str | None]]:
             }
         )
     return rows
-
-
-def as_csv(budgets: Mapping[str, Budget]) -> str:
-    """The curves as CSV, unrounded."""
-    rows = [
-        {"row": escaping.as_csv(name), **values}
-        for name, budget in budgets.items()
-        for values in curve_values(budget)
-    ]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, rows[0] if rows else ["row"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,8 @@ def build(
     side: Side = "two-sided",
     test: str = "t",
     skipped: Callable[[Path, RecordError], None] | None = None,
+    width: str = "page",
+    figures: Sequence[str] = (),
 ) -> list[Path]:
     """Write tables, plots and site; return the paths of the tables, the plots and the index.
 
@@ -28,17 +30,20 @@ def build(
     Args:
         skipped: called for every file that cannot be used; the report is then made of the others.
             Without it, the error is raised.
+        width: of the figures: column (3.3 in) or page (7 in).
+        figures: draw these alone, by kind (cost) or name (baby-cost); tables and site stay as
+            they are.
 
     Raises:
         RecordError: there is no record, or one cannot be used and `skipped` is not given.
-        UnknownNameError: no record has the target.
+        UnknownNameError: no record has the target, or none gives a figure.
     """
     inputs = Inputs(output)
-    digest = digest_of_folder(output, [target, side, test])
-    if paths := inputs.reported(digest):
+    digest = digest_of_folder(output, [target, side, test, width])
+    if not figures and (paths := inputs.reported(digest)):
         return paths
 
-    from alignrec_recbole.reports.contents import write_report  # what is needed only from here on
+    from alignrec_recbole.reports import contents  # what is needed only from here on
 
     unusable: list[Path] = []
 
@@ -48,6 +53,10 @@ def build(
         unusable.append(path)
         skipped(path, error)
 
-    paths = write_report(output, inputs, target, side, test, skip)
+    if figures:
+        paths = contents.write_figures(output, inputs, target, skip, figures, width)
+        inputs.update()
+        return paths
+    paths = contents.write_report(output, inputs, target, side, test, skip, width)
     inputs.finish("" if unusable else digest, paths)
     return paths

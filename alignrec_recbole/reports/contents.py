@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from alignrec_recbole.audit.report import read_audits
 from alignrec_recbole.errors import RecordError, UnknownNameError, printable
-from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.reports import list_tables, protocol_tables, site
 from alignrec_recbole.reports.audit_marks import AuditMarks
-from alignrec_recbole.reports.budgets import as_csv, budgets_of
+from alignrec_recbole.reports.budgets import budgets_of
+from alignrec_recbole.reports.captions import KINDS
+from alignrec_recbole.reports.colours import colours_of
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
     SeedGroup,
@@ -33,10 +34,11 @@ from alignrec_recbole.reports.tables import (
     variant_comparisons,
     write_tables,
 )
+from alignrec_recbole.runs.lists import user_values_path
 from alignrec_recbole.runs.record import Run, read_runs
 from alignrec_recbole.suites.status import read_status
 
-SUFFIXES = ("svg", "pdf", "png")
+SUFFIXES = ("svg", "pdf", "png", "csv")
 Skip = Callable[[Path, RecordError], None]
 
 
@@ -45,35 +47,35 @@ class Figure(NamedTuple):
 
     Attributes:
         name: stem of its files.
-        draw: name of the function in plots.py.
+        kind: what it shows.
+        draw: name of the function in plots/.
         arguments: of that function.
         runs: the records it is made of.
-        data: what it shows, as CSV; empty where the records are as plain.
     """
 
     name: str
+    kind: str
     draw: str
     arguments: tuple[Any, ...]
     runs: list[Run]
-    data: str = ""
 
 
 def write_report(
-    output: Path, inputs: Inputs, target: str | None, side: Side, test: str, skipped: Skip
+    output: Path,
+    inputs: Inputs,
+    target: str | None,
+    side: Side,
+    test: str,
+    skipped: Skip,
+    width: str = "page",
 ) -> list[Path]:
     """Write tables, plots and site; return the paths of the tables, the plots and the index.
 
     Args:
         skipped: called for every file that cannot be used.
+        width: of the figures, column or page.
     """
-    runs = read_runs(output / "runs", skipped)
-    if not runs:
-        raise RecordError(
-            f"{output / 'runs'} has no record, so there is nothing to report.",
-            found="no usable .json file",
-            expected="the output folder of earlier runs",
-            hint="run a benchmark first, or pass --output with its folder",
-        )
+    runs = _runs_of(output, skipped)
     check_target(runs, target)
     tuning = read_runs(output / "tuning", skipped)
     audits = read_audits(output / "audit", skipped)
@@ -85,8 +87,8 @@ def write_report(
         inputs.note(f"tables/{stem}", "", files)
         paths += files
     drawn: dict[str, str] = {}
-    for figure in figures(runs, tuning):
-        files = _draw(figure, output, inputs)
+    for figure in figures(runs, tuning, target, UserMeans(skipped)):
+        files = _draw(figure, output, inputs, width)
         paths += files
         if files:
             drawn[figure.name] = site.figure_path(output / "site", figure.name).read_text("utf-8")
@@ -112,12 +114,55 @@ def check_target(runs: Sequence[Run], target: str | None) -> None:
         )
 
 
-def _draw(figure: Figure, output: Path, inputs: Inputs) -> list[Path]:
+def write_figures(
+    output: Path,
+    inputs: Inputs,
+    target: str | None,
+    skipped: Skip,
+    names: Sequence[str],
+    width: str = "page",
+) -> list[Path]:
+    """Draw some figures alone; return their paths.
+
+    Args:
+        names: kinds such as cost, which every data set may have, or names such as baby-cost.
+
+    Raises:
+        UnknownNameError: no record gives such a figure.
+    """
+    runs = _runs_of(output, skipped)
+    check_target(runs, target)
+    tuning = read_runs(output / "tuning", skipped)
+    found = list(figures(runs, tuning, target, UserMeans(skipped)))
+    known = [*KINDS, *(figure.name for figure in found)]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(
+                f"There is no figure {name!r}.{suggest(name, known)}",
+                found=f"--figures {','.join(names)}",
+                expected=f"one of {', '.join(known)}",
+            )
+    wanted = [figure for figure in found if {figure.kind, figure.name} & set(names)]
+    return [path for figure in wanted for path in _draw(figure, output, inputs, width)]
+
+
+def _runs_of(output: Path, skipped: Skip) -> list[Run]:
+    runs = read_runs(output / "runs", skipped)
+    if not runs:
+        raise RecordError(
+            f"{output / 'runs'} has no record, so there is nothing to report.",
+            found="no usable .json file",
+            expected="the output folder of earlier runs",
+            hint="run a benchmark first, or pass --output with its folder",
+        )
+    return runs
+
+
+def _draw(figure: Figure, output: Path, inputs: Inputs, width: str) -> list[Path]:
     """The figure's files, drawn if its records changed; none if there is nothing to draw."""
-    digest = digest_of(figure.name, (run.path for run in figure.runs))
+    beside = [str(run.path) for run in figure.runs if user_values_path(run) is not None]
+    digest = digest_of(figure.name, (run.path for run in figure.runs), width, beside)
     files = [output / "plots" / f"{figure.name}.{suffix}" for suffix in SUFFIXES]
-    if figure.data:
-        files.append(output / "plots" / f"{figure.name}.csv")
     inline = site.figure_path(output / "site", figure.name)
     before = inputs.before.get(figure.name)
     reason = before.not_drawn if before else ""
@@ -126,14 +171,12 @@ def _draw(figure: Figure, output: Path, inputs: Inputs) -> list[Path]:
 
         reason = ""
         try:
-            drawing = getattr(plots, figure.draw)(*figure.arguments)
+            draw = getattr(plots, figure.draw)
+            drawing = draw(*figure.arguments, width=plots.WIDTHS[width])
         except plots.EmptyPlotError as error:
             reason = error.problem.removeprefix("There is nothing to draw: ")
         else:
             plots.save(drawing, output / "plots", figure.name)
-            if figure.data:
-                with atomic_write(files[-1], "w") as handle:
-                    handle.write(figure.data)
             site.write_figure(plots.as_svg(drawing), output / "site", figure.name)
         inputs.note(figure.name, digest, [] if reason else [*files, inline], reason)
     if reason:
@@ -200,7 +243,12 @@ def _ranked(
     }
 
 
-def figures(runs: Sequence[Run], tuning: Sequence[Run]) -> Iterator[Figure]:
+def figures(
+    runs: Sequence[Run],
+    tuning: Sequence[Run],
+    target: str | None = None,
+    user_means: UserMeans | None = None,
+) -> Iterator[Figure]:
     """Every figure that the records may give, by data set and evaluation convention."""
     found = comparable_groups(runs)
     for dataset, setting, data in sorted({(k.dataset, k.setting, k.data) for k in found}):
@@ -208,6 +256,7 @@ def figures(runs: Sequence[Run], tuning: Sequence[Run]) -> Iterator[Figure]:
         here = {k: g for k, g in found.items() if (k.dataset, k.setting, k.data) == same}
         several = len({k.setting for k in found if k.dataset == dataset}) > 1
         stem = "-".join([dataset, *([setting] if several else []), *([data] if data else [])])
+        colours = colours_of(here, target)
         full, masked, knocked, tail, lists = (
             here.get(ComparisonKey(dataset, protocol, setting, data), [])
             for protocol in (
@@ -221,23 +270,26 @@ def figures(runs: Sequence[Run], tuning: Sequence[Run]) -> Iterator[Figure]:
         points = [
             run for run in tuning if (run.record.dataset, run.record.setting) == (dataset, setting)
         ]
-        ranked = [group for members in here.values() for group in members]
-        yield Figure(f"{stem}-protocols", "protocol_bars", (here,), _runs(ranked))
-        for kind, draw, members in (
-            ("beyond-accuracy", "beyond_accuracy_panels", lists),
-            ("robustness", "robustness_curves", masked),
-            ("long-tail", "long_tail_bars", tail),
-            ("training", "training_curves", full),
-            ("cost", "quality_against_cost", full),
-        ):
-            metric = [] if kind == "training" else [primary_metric(members)]
-            yield Figure(f"{stem}-{kind}", draw, (members, *metric), _runs(members))
-        yield Figure(f"{stem}-knock-out", "knock_out_leads", (knocked,), _runs(knocked))
-        yield Figure(f"{stem}-sensitivity", "sensitivity", (points,), points)
         searches = {name: b for name, b in budgets_of(full, points).items() if b.trials > 1}
-        if searches:
-            made_of = [*_runs(full), *points]
-            yield Figure(f"{stem}-budget", "search_curves", (searches,), made_of, as_csv(searches))
+        ranked = _runs([group for members in here.values() for group in members])
+        for kind, draw, arguments, made_of in (
+            ("protocols", "protocol_bars", (here, colours, user_means), ranked),
+            *(
+                (kind, draw, (members, primary_metric(members), colours), _runs(members))
+                for kind, draw, members in (
+                    ("beyond-accuracy", "beyond_accuracy_panels", lists),
+                    ("robustness", "robustness_curves", masked),
+                    ("long-tail", "long_tail_dots", tail),
+                    ("cost", "quality_against_cost", full),
+                )
+            ),
+            ("training", "training_curves", (full, colours), _runs(full)),
+            ("knock-out", "knock_out_leads", (knocked, colours), _runs(knocked)),
+            ("sensitivity", "sensitivity", (points, colours), points),
+            ("budget", "search_curves", (searches, colours), [*_runs(full), *points]),
+        ):
+            if kind != "budget" or searches:
+                yield Figure(f"{stem}-{kind}", kind, draw, arguments, made_of)
 
 
 def _runs(members: Sequence[SeedGroup]) -> list[Run]:

@@ -89,6 +89,17 @@ class Inputs:
         files = {self._name(path): sha256_file(path) for path in sorted(self._files)}
         names = [self._name(path) for path in paths]
         self.now[REPORT] = Entry(inputs=digest, paths=names, files=files)
+        self._write()
+
+    def update(self) -> None:
+        """Write the hashes of some outputs beside those of the others; the next report is made."""
+        before = self.before.get(REPORT, Entry(inputs=""))
+        files = {self._name(path): sha256_file(path) for path in sorted(self._files)}
+        self.now = {**self.before, **self.now}
+        self.now[REPORT] = Entry(inputs="", paths=before.paths, files={**before.files, **files})
+        self._write()
+
+    def _write(self) -> None:
         with atomic_write(self.path, "w") as handle:
             text = TypeAdapter(dict[str, Entry]).dump_python(self.now, exclude_defaults=True)
             json.dump(text, handle, indent=0, sort_keys=True)

@@ -16,6 +16,7 @@ from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.errors import printable
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports import audit_tables
+from alignrec_recbole.reports.captions import CAPTIONS
 from alignrec_recbole.reports.grouping import SeedGroup
 from alignrec_recbole.reports.inputs import Inputs, digest_of
 from alignrec_recbole.reports.tables import DATA_MARK, Cell, Table, as_html, mean_sd_cell, text_cell
@@ -27,17 +28,6 @@ MAX_SHOWN = 20_000  # characters of one text on a page: a traceback
 MAX_SLUG_BYTES = 180  # of 255 that file systems allow
 RESERVED = {"content", "suites", "audits", "runs"}  # ids of the pages themselves
 INK = "#1b1e23"  # of plots; the site uses its own text colour instead
-CAPTIONS = {
-    "protocols": "Test metric by protocol and feature set; error bars: sd over seeds, dots: chance",
-    "robustness": "Test metric by the share of masked items; bands: 95 % t-interval, mask seeds",
-    "knock-out": "Test metric above the model's ID-only twin; error bars: 95 % interval",
-    "long-tail": "Test metric by the user's history and by the item's popularity; error bars: sd",
-    "beyond-accuracy": "Test metric against what the lists are like; each dot: a row of the table",
-    "training": "Validation metric and loss by epoch, one line per seed; dots: the epoch ranked",
-    "cost": "Test metric against time and memory of a run; dotted: the Pareto front",
-    "sensitivity": "Best validation score by value in a grid",
-    "budget": "Best validation score by epochs of the search, and by trials in random order",
-}
 
 
 def figure_path(folder: Path, name: str) -> Path:

@@ -12,11 +12,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.reports.plots import MARKERS, PALETTE, save, styled
+from alignrec_recbole.reports.colours import GREY, OTHERS, TARGET
+from alignrec_recbole.reports.plots import PAGE, Drawing, save
+from alignrec_recbole.reports.plots.style import marker, styled
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "shipped" / "speed"
 ROWS = {  # file → what was timed, against whom, what bounds ours
@@ -209,18 +212,19 @@ def machine(folder: Path = FOLDER) -> str:
 
 
 @styled
-def growth_plot(entry: dict[str, Any]) -> Figure:
+def growth_plot(entry: dict[str, Any]) -> Drawing:
     """Milliseconds a step and peak memory against the size of the graph, with the linear course."""
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(PAGE, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     models = list(dict.fromkeys(point["model"] for point in entry["points"]))
     for i, model in enumerate(models):
         points = [p for p in entry["points"] if p["model"] == model]
         scale = [p["scale"] for p in points]
         step = [1e3 * p["step_seconds"] for p in points]
-        look = {"color": PALETTE[i], "marker": MARKERS[i], "label": model}
+        colour = (TARGET, *OTHERS)[i % 5]
+        look = {"color": colour, "marker": marker(i), "label": model}
         left.plot(scale, step, **look)
-        left.plot(scale, [step[0] * s / scale[0] for s in scale], ":", color=PALETTE[i])
+        left.plot(scale, [step[0] * s / scale[0] for s in scale], ":", color=colour)
         right.plot(scale, [p["peak_bytes"] / 2**30 for p in points], **look)
     left.set(ylabel="a training step, ms (dotted: linear)", yscale="log")
     right.set(ylabel="peak memory, GiB")
@@ -230,22 +234,23 @@ def growth_plot(entry: dict[str, Any]) -> Figure:
         axes.set_xticks(scale, [f"{s}×" for s in scale])
         axes.minorticks_off()
         axes.legend()
-    return figure
+    return Drawing(figure, pd.DataFrame(entry["points"]))
 
 
 @styled
-def roofline_plot(entry: dict[str, Any]) -> Figure:
+def roofline_plot(entry: dict[str, Any]) -> Drawing:
     """Milliseconds of each part of a step beside the least that the machine allows."""
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(PAGE, 3), layout="constrained")
     axes = figure.subplots()
     names = list(entry["parts"])[::-1]
     taken = [1e3 * entry["parts"][name]["seconds"] for name in names]
     least = [1e3 * entry["parts"][n]["seconds"] * entry["parts"][n]["reached"] for n in names]
-    axes.barh(names, taken, color=PALETTE[4], label="measured")
-    axes.barh(names, least, height=0.4, color=PALETTE[0], label="bound by arithmetic or memory")
+    axes.barh(names, taken, color=GREY, label="measured")
+    axes.barh(names, least, height=0.4, color=TARGET, label="bound by arithmetic or memory")
     axes.set_xlabel("milliseconds")
     axes.legend()
-    return figure
+    data = pd.DataFrame({"part": names, "milliseconds": taken, "bound, milliseconds": least})
+    return Drawing(figure, data)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
     from alignrec_recbole.audit.report import Check
     from alignrec_recbole.data.cards import DatasetCard
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "alignrec_recbole"
+PLOTS = "results/shipped/plots"
 PLACE = re.compile(r"<!-- generated: ([\w-]+) -->")
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
@@ -257,4 +261,14 @@ PARTS: dict[str, Callable[[], str]] = {
 
 def on_page_markdown(text: str, **_: object) -> str:
     """mkdocs calls this with each page's Markdown."""
+    text = text.replace(f"../{PLOTS}/", "plots/")
     return PLACE.sub(lambda match: PARTS[match[1]](), text)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the committed figures, which are not among the pages."""
+    from mkdocs.structure.files import File
+
+    for path in sorted((ROOT / PLOTS).glob("*.png")):
+        files.append(File.generated(config, f"plots/{path.name}", abs_src_path=str(path)))
+    return files

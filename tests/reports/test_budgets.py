@@ -155,10 +155,10 @@ def test_curves_are_drawn_with_their_data_beside(tmp_path: Path) -> None:
     figures = contents.figures(read_runs(tmp_path / "runs"), [])
     (figure,) = [figure for figure in figures if figure.name == "toy-budget"]
     drawn = plots.search_curves(*figure.arguments)
-    left, right = drawn.axes
+    left, right = drawn.figure.axes
     assert left.get_xlabel() == "epochs of all trials until then"
     assert [len(line.get_xdata()) for line in right.lines] == [30, 4]
-    lines = figure.data.splitlines()
+    lines = plots.as_csv(drawn).splitlines()
     assert lines[0] == "row,trials,epochs,seconds,state,score,best,expected maximum"
     assert len(lines) == 1 + 34
     assert lines[-1].startswith("BPR,4,40,8.0,complete,")

@@ -285,7 +285,7 @@ def test_failed_runs_are_not_in_tables(tmp_path: Path) -> None:
 def test_a_plot_of_nothing_is_an_error() -> None:
     for draw in (
         plots.robustness_curves,
-        plots.long_tail_bars,
+        plots.long_tail_dots,
         plots.training_curves,
         plots.quality_against_cost,
         plots.sensitivity,
@@ -304,11 +304,13 @@ def test_seconds_of_another_device_are_named_and_not_compared(tmp_path: Path) ->
     table = leaderboard(ComparisonKey("toy", "full", "mmrec"), members, [])
     seconds = [row[table.header.index("s/epoch")].text for row in table.rows]
     assert sorted(seconds) == ["0.10", "0.50 (G9)"]
-    axis = plots.quality_against_cost(members).axes[0]
-    dotted = [line for line in axis.lines if line.get_linestyle() == ":"]
-    assert [len(line.get_xdata()) for line in dotted] == [1, 1]
-    labels = axis.get_legend_handles_labels()[1]
-    assert sorted(labels) == ["LightGCN (cpu)", "VBPR (G9)"]
+    drawing = plots.quality_against_cost(members)
+    titles = [axis.get_title(loc="left") for axis in drawing.figure.axes]
+    assert sorted(set(titles)) == ["G9", "a <fast> one, 1 thread"]
+    for axis in drawing.figure.axes:
+        (name,) = [text.get_text() for text in axis.texts]
+        assert name == ("VBPR" if axis.get_title(loc="left") == "G9" else "LightGCN")
+    assert drawing.data.groupby("machine")["row"].count().max() == 1
 
 
 def test_energy_is_a_column_where_it_was_measured(tmp_path: Path) -> None:
@@ -330,12 +332,13 @@ def test_plots_have_labelled_axes_and_equal_bytes(tmp_path: Path) -> None:
     found = contents.figures(read_runs(output / "runs"), read_runs(output / "tuning"))
     wanted = [each for each in found if each.runs]
     drawn = {each.name: getattr(plots, each.draw)(*each.arguments) for each in wanted}
-    kinds = ("protocols", "robustness", "long-tail", "training", "cost", "sensitivity")
+    kinds = ("protocols", "robustness", "long-tail", "cost", "training", "sensitivity")
     assert list(drawn) == [f"toy-{kind}" for kind in kinds]
-    for name, figure in drawn.items():
-        for axis in figure.axes:
+    for name, drawing in drawn.items():
+        for axis in drawing.figure.axes:
             assert axis.get_xlabel(), name
-            assert axis.get_ylabel() or name.endswith("protocols")  # bars are named one by one
+            if not name.endswith("protocols"):  # bars are named one by one
+                assert axis.get_ylabel() or drawing.figure.get_supylabel(), name
             assert axis.lines or axis.patches, name
     full = next(
         m for b, m in comparable_groups(read_runs(output / "runs")).items() if b.protocol == "full"
@@ -348,7 +351,12 @@ def test_plots_have_labelled_axes_and_equal_bytes(tmp_path: Path) -> None:
         for name in "ab"
     )
     assert first == again
-    assert [path.suffix for path in sorted((tmp_path / "a").iterdir())] == [".pdf", ".png", ".svg"]
+    assert [path.suffix for path in sorted((tmp_path / "a").iterdir())] == [
+        ".csv",
+        ".pdf",
+        ".png",
+        ".svg",
+    ]
 
 
 # Report and site ---------------------------------------------------------------------------------

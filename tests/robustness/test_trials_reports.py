@@ -135,7 +135,7 @@ def test_tables_and_pages_are_whole_whatever_records_say(
         for stem, several in pages.items():
             write_tables(several, output / "tables", stem)
             check_plain(as_text(several))
-        site.write(output / "site", found, pages, {}, {}, Inputs(output))
+        site.write(output / "site", found, pages, {}, {}, [], Inputs(output))
         written = [p for p in Path(folder).rglob("*") if p.is_file() and p not in before]
         assert all(path.is_relative_to(output) for path in written)
         assert {p.relative_to(output).parts[0] for p in written} <= {"tables", "site"}
@@ -189,7 +189,9 @@ def test_one_report_of_good_and_of_every_kind_of_bad_record(tmp_path: Path) -> N
     for kind in ("tables", "plots", "site"):
         check_files(output / kind)
     labels = (output / "plots" / "toy-cost.svg").read_text("utf-8")
-    assert all(text in labels for text in ("a^2~b", " _x", "$y$ {", "&lt;b&gt;", "@SUM(x)"))
+    assert all(text in labels for text in ("a^2~b", " _x", "$y$ {", "&lt;b&gt;"))
+    data = (output / "plots" / "toy-cost.csv").read_text("utf-8")
+    assert "'=cmd, @SUM(x)" in data
     again = run_verb("report", "--output", output)
     assert (again.status, again.errors) == (1, answer.errors)  # said every time
 
@@ -289,7 +291,7 @@ def test_per_user_values_that_are_no_file_are_refused(tmp_path: Path, make: Any)
 def test_only_files_of_an_earlier_report_are_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "figures", lambda runs, tuning: iter(()))  # seconds each
+    monkeypatch.setattr(contents, "figures", lambda *_: iter(()))  # seconds each
     output = tmp_path / "output"
     for model, value in (("AlignRec", 0.1), ("BPR", 0.2)):
         store(output, record(model, value=value, history=[]))
@@ -326,7 +328,7 @@ def test_only_files_of_an_earlier_report_are_deleted(
 def test_nothing_is_deleted_through_a_link_to_another_folder_of_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "figures", lambda runs, tuning: iter(()))
+    monkeypatch.setattr(contents, "figures", lambda *_: iter(()))
     store(tmp_path, record("AlignRec", history=[]))
     gone = store(tmp_path, record("BPR", history=[]))
     build.build(tmp_path)

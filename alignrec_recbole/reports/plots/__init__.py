@@ -1,0 +1,44 @@
+"""Figures of run records, one file per figure, in one style: SVG, PDF, PNG and their data as CSV.
+
+Every function returns a `Drawing` or raises EmptyPlotError.
+"""
+
+from alignrec_recbole.reports.plots.beyond_accuracy import beyond_accuracy_panels
+from alignrec_recbole.reports.plots.budget import search_curves
+from alignrec_recbole.reports.plots.cost import quality_against_cost
+from alignrec_recbole.reports.plots.knock_out import knock_out_leads
+from alignrec_recbole.reports.plots.long_tail import long_tail_dots
+from alignrec_recbole.reports.plots.protocols import protocol_bars
+from alignrec_recbole.reports.plots.robustness import robustness_curves
+from alignrec_recbole.reports.plots.sensitivity import sensitivity
+from alignrec_recbole.reports.plots.style import (
+    COLUMN,
+    PAGE,
+    WIDTHS,
+    Drawing,
+    EmptyPlotError,
+    as_csv,
+    as_svg,
+    save,
+)
+from alignrec_recbole.reports.plots.training import training_curves
+
+__all__ = [
+    "COLUMN",
+    "PAGE",
+    "WIDTHS",
+    "Drawing",
+    "EmptyPlotError",
+    "as_csv",
+    "as_svg",
+    "beyond_accuracy_panels",
+    "knock_out_leads",
+    "long_tail_dots",
+    "protocol_bars",
+    "quality_against_cost",
+    "robustness_curves",
+    "save",
+    "search_curves",
+    "sensitivity",
+    "training_curves",
+]

@@ -1,0 +1,97 @@
+"""The metric against what recommended lists are like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from alignrec_recbole.reports.colours import Colours
+from alignrec_recbole.reports.grouping import PRIMARY_METRIC, SeedGroup
+from alignrec_recbole.reports.plots import intervals
+from alignrec_recbole.reports.plots.labels import label_points
+from alignrec_recbole.reports.plots.style import (
+    INK,
+    MAX_LINES,
+    PAGE,
+    Drawing,
+    at_most,
+    fold,
+    freeze,
+    is_grey,
+    leading,
+    metric_label,
+    needs,
+    panels,
+    short_names,
+    styled,
+)
+
+AXES = {
+    "coverage@20": "coverage@20: share of items in any list",
+    "Gini@20": "Gini@20: 0 if items are listed evenly",
+    "lift@20": "lift@20: popularity above the users' own",
+    "ILD@20": "ILD@20: distance within lists",
+}
+
+
+@styled
+def beyond_accuracy_panels(
+    members: Sequence[SeedGroup],
+    metric: str = PRIMARY_METRIC,
+    colours: Colours | None = None,
+    width: float = PAGE,
+) -> Drawing:
+    """A dot per row with 95 % intervals over seeds, a panel per property; variants are small."""
+    shown = {name: label for name, label in AXES.items() if any(g.values(name) for g in members)}
+    groups = [group for group in members if group.values(metric)]
+    needs(groups if shown else [], "no described lists", "records of protocol beyond-accuracy")
+    at_most(len(groups), MAX_LINES, "groups")
+    colours = Colours() if colours is None else colours
+    names = short_names(groups)
+    named = {group.name for group in leading(groups)}
+    figure, axes = panels(len(shown), width, 2.4, 3.0)
+    rows, to_label = [], []
+    for axis, (name, label) in zip(axes, shown.items(), strict=True):
+        points = []
+        for group in groups:
+            across, up = group.mean(name), group.mean(metric)
+            if across is None or up is None:
+                continue
+            ends = intervals.over(group.values(metric).values())
+            sideways = intervals.over(group.values(name).values())
+            colour = colours.of_row(group)
+            axis.errorbar(
+                across,
+                up,
+                xerr=intervals.arms(across, sideways),
+                yerr=intervals.arms(up, ends),
+                fmt="o",
+                color=colour,
+                markersize=4.5 if group.name in named else 2.5,
+                elinewidth=0.7,
+            )
+            if group.name in named or not is_grey(colour):
+                text = INK if is_grey(colour) else colour
+                points.append((across, up, fold(names[group.name], 24), text))
+            rows.append(
+                {
+                    "row": group.name,
+                    "property": name,
+                    "value": across,
+                    "value low": sideways.low,
+                    "value high": sideways.high,
+                    metric: up,
+                    f"{metric} low": ends.low,
+                    f"{metric} high": ends.high,
+                    "seeds": len(group.values(metric)),
+                }
+            )
+        axis.set_xlabel(label)
+        axis.set_ylabel(metric_label(metric))
+        axis.margins(0.12)
+        to_label.append((axis, sorted(points, key=lambda point: (point[3] == INK, -point[1]))))
+    freeze(figure)
+    for axis, points in to_label:
+        label_points(axis, points)
+    return Drawing(figure, pd.DataFrame(rows))

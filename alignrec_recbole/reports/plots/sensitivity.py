@@ -1,0 +1,197 @@
+"""Best validation score by the values that a grid tried."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
+
+from alignrec_recbole.reports.colours import TARGET, Colours
+from alignrec_recbole.reports.escaping import as_label
+from alignrec_recbole.reports.grouping import SeedGroup, flatten
+from alignrec_recbole.reports.plots.style import (
+    COLUMN,
+    INK,
+    MAX_PANELS,
+    PAGE,
+    Drawing,
+    at_most,
+    fold,
+    freeze,
+    metric_label,
+    needs,
+    panels,
+    short,
+    short_names,
+    styled,
+    thin_ticks,
+)
+from alignrec_recbole.runs.record import Run
+from alignrec_recbole.runs.record_fields import LARGEST, SMALLEST
+
+MAX_TICKS = 5  # values that are named on an axis
+MAX_CELLS = 12  # rows or columns of a heat map whose cells have their figures
+FRAME = "#D55E00"
+SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", TARGET])
+
+
+@styled
+def sensitivity(
+    runs: Sequence[Run], colours: Colours | None = None, width: float = PAGE
+) -> Drawing:
+    """A panel per model and setting; of two settings that vary together, one heat map.
+
+    Where more settings vary, a point is the best over the others. Numbers are joined by lines on a
+    linear, logarithmic or symmetrical logarithmic axis; other values are points.
+    """
+    found = _panels(runs)
+    needs(found, "no setting was varied", "grid points under tuning/ (--grid)")
+    at_most(len(found), MAX_PANELS, "panels")
+    figure, axes = panels(len(found), width, 1.45, 1.6)
+    groups = {group.name: group for group in (SeedGroup(r.record.model, (r,)) for r in runs)}
+    names = short_names(list(groups.values()))
+    rows = []
+    for axis, (name, keys, table) in zip(axes, found, strict=True):
+        axis.set_title(fold(names[name], 18 if width > COLUMN else 16))
+        metric = str(table["metric"].iloc[0])
+        if len(keys) == 2:
+            best = table.groupby(keys, as_index=False)["score"].max()
+            _heat_map(axis, best, keys)
+        else:
+            best = table.groupby(keys[0], as_index=False)["score"].max()
+            _line(axis, best, keys[0])
+        for entry in best.to_dict("records"):
+            settings = {f"setting {i + 1}": key for i, key in enumerate(keys)}
+            values = {f"value {i + 1}": entry[key] for i, key in enumerate(keys)}
+            rows.append(
+                {"row": name, "metric": metric, **settings, **values, "best": entry["score"]}
+            )
+    metrics = dict.fromkeys(row["metric"] for row in rows)
+    text = f"best {metric_label(', '.join(metrics), 'validation')}"
+    figure.supylabel(text if figure.get_figheight() > 2 else text.replace(" (", "\n("))
+    freeze(figure)
+    for axis in axes:
+        thin_ticks(axis)
+    return Drawing(figure, pd.DataFrame(rows))
+
+
+def _panels(runs: Sequence[Run]) -> list[tuple[str, list[str], pd.DataFrame]]:
+    """(model and features, settings, their values and scores) of every panel.
+
+    Points whose configurations have other keys, as of a model with a part more, are apart.
+    """
+    by_model: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.record.selection.get("best_score") is not None:
+            name = SeedGroup(run.record.model, (run,)).name
+            by_model[(name, *sorted(flatten(run.record.config)))].append(run)
+    out = []
+    for (model, *_), points in sorted(by_model.items()):
+        configs = [flatten(point.record.config) for point in points]
+        table = pd.DataFrame(configs)
+        keys = [key for key in sorted(table) if table[key].nunique() > 1]
+        table["score"] = [point.record.selection["best_score"] for point in points]
+        table["metric"] = [point.record.selection["metric"] for point in points]
+        if len(keys) == 2 and _is_grid(table, keys):
+            out.append((model, keys, table))
+        else:
+            out += [(model, [key], table) for key in keys]
+    return out
+
+
+def _is_grid(table: pd.DataFrame, keys: list[str]) -> bool:
+    """Whether two settings were varied together, so that a heat map is mostly filled."""
+    first, second = (table[key].nunique() for key in keys)
+    return 2 * len(table[keys].drop_duplicates()) > first * second and min(first, second) > 1
+
+
+def numbers(values: Any) -> pd.Series:
+    """Values as numbers that have a place on an axis; NaN for others."""
+    numeric = pd.to_numeric(pd.Series(values), errors="coerce").astype(float)
+    size = numeric.abs()
+    return numeric.where((size == 0) | ((size >= SMALLEST) & (size <= LARGEST)))
+
+
+def _line(axis: Any, best: pd.DataFrame, key: str) -> None:
+    axis.set_xlabel(as_label(key))
+    numeric = numbers(best[key])
+    style = {"color": TARGET, "marker": "o", "markersize": 3.5}
+    axis.margins(x=0.08, y=0.15)
+    if numeric.isna().any():
+        order = _in_order(best[key])
+        scores = best.set_index(key)["score"][order]
+        axis.plot(range(len(order)), scores, linestyle="none", **style)
+        axis.set_xlim(-0.5, len(order) - 0.5)
+        shown = _thinned(list(range(len(order))))
+        axis.set_xticks(shown, [fold(_shown(order[place]), 12) for place in shown])
+        return
+    places = np.argsort(numeric.to_numpy())
+    at = numeric.to_numpy()[places]
+    axis.plot(at, best["score"].to_numpy()[places], **style)
+    sizes = np.abs(at[at != 0])
+    if sizes.max() / sizes.min() >= 10:
+        if at.min() > 0:
+            axis.set_xscale("log")
+        else:
+            axis.set_xscale("symlog", linthresh=sizes.min(), linscale=0.8)
+    ticks = _thinned(at.tolist())
+    axis.set_xticks(ticks, [short(value) for value in ticks])
+    axis.set_xticks([], minor=True)
+
+
+def _heat_map(axis: Any, best: pd.DataFrame, keys: list[str]) -> None:
+    """Shades from the worst to the best; the best cell has a frame."""
+    orders = [_in_order(best[key]) for key in keys]
+    grid = best.pivot(index=keys[0], columns=keys[1], values="score")
+    values = grid.loc[orders[0], orders[1]].to_numpy(dtype=float)
+    low, high = np.nanmin(values), np.nanmax(values)
+    axis.imshow(np.ma.masked_invalid(values), cmap=SHADES, aspect="auto", vmin=low, vmax=high)
+    axis.set_box_aspect(None)
+    if max(values.shape) <= MAX_CELLS:
+        small = values.shape[1] > 4
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                dark = value > low + 0.85 * (high - low)
+                text = f"{value:.2f}" if small else f"{value:.3f}"
+                axis.text(
+                    column,
+                    row,
+                    text.removeprefix("0"),
+                    ha="center",
+                    va="center",
+                    color="#ffffff" if dark else INK,
+                )
+    row, column = np.unravel_index(np.nanargmax(values), values.shape)
+    corner = (float(column) - 0.5, float(row) - 0.5)
+    axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=FRAME, linewidth=1.5))
+    for which, key, order in zip("yx", keys, orders, strict=True):
+        places = _thinned(list(range(len(order))))
+        getattr(axis, f"set_{which}ticks")(places, [_shown(order[place]) for place in places])
+        getattr(axis, f"set_{which}label")(as_label(key))
+    axis.grid(visible=False)
+
+
+def _in_order(values: pd.Series) -> list[str]:
+    """Numbers by size, then other values as they come."""
+    found = list(dict.fromkeys(values))
+    size = dict(zip(found, numbers(found), strict=True))
+    numeric = sorted((v for v in found if not np.isnan(size[v])), key=lambda v: size[v])
+    return numeric + [value for value in found if np.isnan(size[value])]
+
+
+def _shown(value: str) -> str:
+    (number,) = numbers([value])
+    return as_label(value) if np.isnan(number) else short(float(number))
+
+
+def _thinned(values: list[Any]) -> list[Any]:
+    """At most so many values that they can be named, the first and the last among them."""
+    if len(values) <= MAX_TICKS:
+        return values
+    step = -(-(len(values) - 1) // (MAX_TICKS - 1))
+    return values[::step]
