@@ -17,6 +17,7 @@ from alignrec_recbole.compat.patching import before_import
 if TYPE_CHECKING:
     from alignrec_recbole.api.dataset import Dataset
     from alignrec_recbole.api.export import export_features, export_model
+    from alignrec_recbole.api.leaderboards import load_leaderboard
     from alignrec_recbole.api.results import load_records, load_results
     from alignrec_recbole.api.running import run, run_protocol
     from alignrec_recbole.api.trained_model import TrainedModel, load_model
@@ -41,6 +42,7 @@ __all__ = [
     "export_model",
     "list_models",
     "load_features",
+    "load_leaderboard",
     "load_model",
     "load_records",
     "load_results",
@@ -61,6 +63,7 @@ _DEFINED_IN = {
     "export_model": "api.export",
     "list_models": "registry.models",
     "load_features": "features.table",
+    "load_leaderboard": "api.leaderboards",
     "load_model": "api.trained_model",
     "load_records": "api.results",
     "load_results": "api.results",

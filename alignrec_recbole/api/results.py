@@ -31,7 +31,7 @@ def load_records(folder: str | os.PathLike[str]) -> list[RunRecord]:
     Raises:
         RecordError: one of them is damaged.
     """
-    return [run.record for run in _runs(folder)]
+    return [run.record for run in load_runs(folder)]
 
 
 def load_results(
@@ -59,7 +59,7 @@ def load_results(
         DataError: there is no such folder.
         SettingError: both options.
     """
-    runs = _runs(folder)
+    runs = load_runs(folder)
     if per_user and beyond_accuracy:
         raise SettingError(
             "beyond_accuracy adds columns to the table of runs, not to that of users.",
@@ -86,7 +86,8 @@ def load_results(
     return pd.DataFrame(rows, columns=[*KEYS, *metrics, *valid, *fixed[len(KEYS) :], *lists])
 
 
-def _runs(folder: str | os.PathLike[str]) -> list[Run]:
+def load_runs(folder: str | os.PathLike[str]) -> list[Run]:
+    """The finished runs of an output folder, with their paths."""
     place = Path(folder)
     if not place.is_dir():
         raise DataError(

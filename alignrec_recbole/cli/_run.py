@@ -20,7 +20,8 @@ from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.contents import tables
-from alignrec_recbole.reports.tables import as_text, comparison, write_tables
+from alignrec_recbole.reports.table_files import write_tables
+from alignrec_recbole.reports.tables import as_text, comparison
 from alignrec_recbole.runs.at_once import AtOnce, OneByOne, Runs, choose_jobs
 from alignrec_recbole.runs.prepare import delete_checkpoint
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note

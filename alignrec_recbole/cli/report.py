@@ -38,7 +38,6 @@ def figure_kinds() -> tuple[str, ...]:
 
 @_options.verb(
     examples=(
-        "report --output results",
         "report --target AlignRec --test wilcoxon --alternative greater",
         "report --figures cost,training --figure-width column",
     ),
@@ -77,6 +76,17 @@ def figure_kinds() -> tuple[str, ...]:
     ),
 )
 @cloup.option_group(
+    "Tables",
+    option(
+        "--columns",
+        type=_options.Text("names", _options.names),
+        default=(),
+        metavar="NAME[,NAME…]",
+        help="Columns of the first LaTeX table, such as Recall@20,NDCG@20; the others follow in "
+        "further ones.  [default: the metrics]",
+    ),
+)
+@cloup.option_group(
     "Figures",
     option(
         "--figures",
@@ -109,7 +119,7 @@ def report(output: Path, target: str | None, **given: Any) -> int:
         print(notes[-1], file=sys.stderr)
 
     side = ALTERNATIVES[given["alternative"]]
-    width, figures = given["figure_width"], given["figures"]
-    for path in build(output, target, side, given["test"], skipped, width, figures):
+    shape = (given["figure_width"], given["figures"], given["columns"])
+    for path in build(output, target, side, given["test"], skipped, *shape):
         print(printable(str(path)))
     return 1 if notes else 0

@@ -20,6 +20,7 @@ def build(
     skipped: Callable[[Path, RecordError], None] | None = None,
     width: str = "page",
     figures: Sequence[str] = (),
+    columns: Sequence[str] = (),
 ) -> list[Path]:
     """Write tables, plots and site; return the paths of the tables, the plots and the index.
 
@@ -33,13 +34,14 @@ def build(
         width: of the figures: column (3.3 in) or page (7 in).
         figures: draw these alone, by kind (cost) or name (baby-cost); tables and site stay as
             they are.
+        columns: of the first LaTeX table of ranked rows; without them, the usual metrics.
 
     Raises:
         RecordError: there is no record, or one cannot be used and `skipped` is not given.
-        UnknownNameError: no record has the target, or none gives a figure.
+        UnknownNameError: no record has the target, none gives a figure, or no table has a column.
     """
     inputs = Inputs(output)
-    digest = digest_of_folder(output, [target, side, test, width])
+    digest = digest_of_folder(output, [target, side, test, width, *columns])
     if not figures and (paths := inputs.reported(digest)):
         return paths
 
@@ -57,6 +59,6 @@ def build(
         paths = contents.write_figures(output, inputs, target, skip, figures, width)
         inputs.update()
         return paths
-    paths = contents.write_report(output, inputs, target, side, test, skip, width)
+    paths = contents.write_report(output, inputs, target, side, test, skip, width, columns)
     inputs.finish("" if unusable else digest, paths)
     return paths

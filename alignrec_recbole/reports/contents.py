@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from alignrec_recbole.reports.grouping import (
 from alignrec_recbole.reports.inputs import Inputs, digest_of
 from alignrec_recbole.reports.knock_out import knock_out_tables
 from alignrec_recbole.reports.significance import Side, UserMeans
+from alignrec_recbole.reports.table_files import write_tables
 from alignrec_recbole.reports.tables import (
     Table,
     budget_table,
@@ -32,7 +33,6 @@ from alignrec_recbole.reports.tables import (
     marked,
     significance,
     variant_comparisons,
-    write_tables,
 )
 from alignrec_recbole.runs.lists import user_values_path
 from alignrec_recbole.runs.record import Run, read_runs
@@ -68,12 +68,14 @@ def write_report(
     test: str,
     skipped: Skip,
     width: str = "page",
+    columns: Sequence[str] = (),
 ) -> list[Path]:
     """Write tables, plots and site; return the paths of the tables, the plots and the index.
 
     Args:
         skipped: called for every file that cannot be used.
         width: of the figures, column or page.
+        columns: of the first LaTeX table of each page of ranked rows.
     """
     runs = _runs_of(output, skipped)
     check_target(runs, target)
@@ -82,8 +84,9 @@ def write_report(
     marks = AuditMarks.of(report for _, report in audits)
     pages = tables(runs, target, side, test, skipped, tuning, marks)
     paths = []
+    check_columns(pages, columns)
     for stem, several in pages.items():
-        files = write_tables(several, output / "tables", stem)
+        files = write_tables(several, output / "tables", stem, columns)
         inputs.note(f"tables/{stem}", "", files)
         paths += files
     drawn: dict[str, str] = {}
@@ -112,6 +115,22 @@ def check_target(runs: Sequence[Run], target: str | None) -> None:
             found=f"--target {target}",
             expected=f"one of {', '.join(known)}",
         )
+
+
+def check_columns(pages: Mapping[str, Sequence[Table]], columns: Sequence[str]) -> None:
+    """Refuse columns that no table has.
+
+    Raises:
+        UnknownNameError: with the nearest column.
+    """
+    known = list(dict.fromkeys(n for tables in pages.values() for t in tables for n in t.header))
+    for name in columns:
+        if name not in known:
+            raise UnknownNameError(
+                f"No table has a column {name!r}.{suggest(name, known)}",
+                found=f"--columns {','.join(columns)}",
+                expected=f"some of {', '.join(known)}",
+            )
 
 
 def write_figures(

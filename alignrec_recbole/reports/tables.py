@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import textwrap
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +16,6 @@ from tabulate import tabulate
 
 from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports import escaping
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.budgets import (
@@ -45,19 +47,31 @@ from alignrec_recbole.runs.record import Run
 TESTED_METRICS = ("Recall@20", "NDCG@20")
 DEFAULT_TARGET = "AlignRec"
 MISSING = "—"
-DATA_MARK, LATEX_MARK = "\u2021", r"\textsuperscript{\textdaggerdbl}"  # of a table with a footnote
+DATA_MARK = "\u2021"  # of a table with a footnote
 PLACES = 4
+SIGNIFICANT, LEVEL = "*", 0.05
+OTHER_FEATURES = "not the paper's features"
+TERMINAL, BETWEEN = 100, 2  # columns of a terminal, and between those of a table
+FOLDS, CELL = (21, 17), 30  # letters of a line of a cell, in the first columns and the others
+BEST = "Best bold, second underlined."  # as notes say it
+BEST_IN_TERMINAL = "Best marked *, second '."
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell; `rank` is 1 for the best of its column, 2 for the second."""
+    """One cell.
+
+    Attributes:
+        rank: 1 for the best of its column, 2 for the second.
+        mark: of a significant difference, where a format has room for it.
+    """
 
     text: str
     value: float | None = None
     spread: float | None = None
     rank: int = 0
     link: str = ""  # on the site
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,7 @@ class Table:
     Attributes:
         note: about its figures.
         footnote: about its data; the title has a mark then.
+        marks: what the marks of cells mean.
     """
 
     title: str
@@ -74,6 +89,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     footnote: str = ""
+    marks: str = ""
 
     def without_empty(self) -> Table:
         """The table without columns that are empty in every row."""
@@ -228,6 +244,9 @@ def leaderboard(
     means = {m: [group.mean(m) for group in order] for m in columns}
     rank = {name: column_ranks(column) for name, column in means.items()}
     chance = any(metric in (group.first.chance or {}) for group in order)
+    over, significant = _significant(ours, tests)
+    models = {group.first.model for group in members}
+    beside = any(row.model in models for row in anchors)
     searches = budgets_of(members, tuning)
     against = next((searches[group.name] for group in ours if group.name in searches), None)
     rows = []
@@ -238,7 +257,13 @@ def leaderboard(
                 text_cell(group.label),
                 text_cell(record.features),
                 Cell(str(len(group.runs)), float(len(group.runs))),
-                *(mean_sd_cell(group.values(m).values(), rank[m][place]) for m in columns),
+                *(
+                    replace(
+                        mean_sd_cell(group.values(m).values(), rank[m][place]),
+                        mark=SIGNIFICANT if (group.name, m) in significant else "",
+                    )
+                    for m in columns
+                ),
                 *([_chance(record.chance, metric)] if chance else []),
                 _improvement(group, members, ours, tests, metric),
                 text_cell(reproduction_status(group, anchors)),
@@ -246,10 +271,11 @@ def leaderboard(
                 text_cell("/".join(str(r.epochs) for r in group.records if r.epochs)),
                 _seconds(group),
                 _energy(group),
-                text_cell("; ".join(group.notes)),
+                text_cell(
+                    "; ".join(n for n in group.notes if beside or not n.startswith(OTHER_FEATURES))
+                ),
             ]
         )
-    models = {group.first.model for group in members}
     published = {features_of(group.first) for group in members}
     for row in anchors:
         if row.model in models:
@@ -295,7 +321,27 @@ def leaderboard(
             if ours
             else "No target: no row has a validation score and --target is not given."
         ),
+        marks=f"{SIGNIFICANT}: differs from {_names(ours)} with p < {LEVEL} over {over} after Holm",
     ).without_empty()
+
+
+def _notes(group: SeedGroup, beside: bool) -> list[str]:
+    """The notes of a row; that features are not the paper's only beside published rows."""
+    return [note for note in group.notes if beside or not note.startswith(OTHER_FEATURES)]
+
+
+def _significant(
+    ours: Sequence[SeedGroup], tests: Sequence[Comparison]
+) -> tuple[str, set[tuple[str, str]]]:
+    """What was tested over, users where there are values of them, and (row, metric) that differ."""
+    names = {group.name for group in ours}
+    of_ours = [test for test in tests if test.target in names and test.p_holm is not None]
+    over = "users" if any(test.over == "users" for test in of_ours) else "seeds"
+    return over, {
+        (test.baseline, test.metric)
+        for test in of_ours
+        if test.over == over and (test.p_holm or 0.0) < LEVEL
+    }
 
 
 def _budget(searches: Mapping[str, Budget], group: SeedGroup, against: Budget | None) -> Cell:
@@ -493,7 +539,6 @@ def _p(value: float | None, why: str, name: str = "") -> Cell:
 MARKS: dict[str, tuple[Callable[[str], str], str, str]] = {
     "simple": (escaping.plain, "{}*", "{}'"),
     "github": (escaping.as_markdown, "**{}**", "<u>{}</u>"),
-    "latex": (escaping.as_latex, r"\textbf{{{}}}", r"\underline{{{}}}"),
     "html": (escaping.as_html, "<strong>{}</strong>", "<u>{}</u>"),
 }
 
@@ -506,51 +551,104 @@ def highlight(table: Table, style: str) -> list[list[str]]:
 
 
 def as_text(tables: Sequence[Table], style: str = "simple") -> str:
-    """Tables for the terminal or for Markdown (github)."""
+    """Tables for the terminal, at most 100 columns wide, or for Markdown (github).
+
+    For the terminal, columns that do not fit follow below, with the names of the rows once more.
+    """
     escape = MARKS[style][0]
     parts = []
     for table in tables:
-        header = [escape(name) for name in table.header]
-        body = tabulate(
-            highlight(table, style), headers=header, tablefmt=style, disable_numparse=True
-        )
         head = f"## {escape(table.title)}" if style == "github" else escape(table.title)
         mark = f" {DATA_MARK}" if table.footnote else ""
         below = f"{DATA_MARK} {escape(table.footnote)}" if table.footnote else ""
-        parts.append(
-            "\n\n".join(part for part in (head + mark, escape(table.note), body, below) if part)
-        )
+        texts = [head + mark, escape(_note(table, style))]
+        if style == "simple":
+            texts = [textwrap.fill(text, TERMINAL) for text in texts]
+            below = textwrap.fill(below, TERMINAL)
+            bodies = _for_terminal(table)
+        else:
+            header = [escape(name) for name in table.header]
+            rows = highlight(table, style)
+            bodies = [tabulate(rows, headers=header, tablefmt=style, disable_numparse=True)]
+        parts.append("\n\n".join(part for part in (*texts, *bodies, below) if part))
     return "\n\n".join(parts)
 
 
-def as_latex(tables: Sequence[Table]) -> str:
-    """Tables with booktabs rules."""
-    parts = []
-    for table in tables:
-        columns = "".join("r" if flag else "l" for flag in _numeric(table))
-        header, *rows = (
-            " & ".join(cells) + " \\\\"
-            for cells in ([escaping.as_latex(h) for h in table.header], *highlight(table, "latex"))
-        )
-        lines = [
-            "\\begin{table}",
-            f"\\caption{{{escaping.as_latex(table.title)}{LATEX_MARK if table.footnote else ''}}}",
-            f"\\begin{{tabular}}{{{columns}}}",
-            "\\toprule",
-            header,
-            "\\midrule",
-            *rows,
-            "\\bottomrule",
-            "\\end{tabular}",
-            *([_latex_footnote(table)] if table.footnote else []),
-            "\\end{table}",
+def _note(table: Table, style: str) -> str:
+    """The note, which names the marks of the format, if there are any."""
+    if not any(cell.rank for row in table.rows for cell in row):
+        return table.note.replace(f"{BEST} ", "")
+    return table.note.replace(BEST, BEST_IN_TERMINAL) if style == "simple" else table.note
+
+
+def _for_terminal(table: Table) -> list[str]:
+    """The table, in parts if it does not fit; long words are then folded in their cells."""
+    header = [escaping.plain(name) for name in table.header]
+    rows = highlight(table, "simple")
+    columns = [[header[i], *(row[i] for row in rows)] for i in range(len(header))]
+    parts = [list(range(len(header)))]
+    if sum(map(_width_of, columns)) > TERMINAL + BETWEEN:
+        limits = [*FOLDS, *([CELL] * len(header))]
+        columns = [
+            [_folded(text.replace(" ± 0.", "±."), limit) for text in column]
+            for column, limit in zip(columns, limits, strict=False)
         ]
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+        metrics = [i for i, name in enumerate(table.header) if name in COLUMNS]
+        rest = [i for i in range(2, len(header)) if i not in metrics]
+        widths = [_width_of(column) for column in columns]
+        parts = _parts(range(2, len(header)), widths)
+        if not set(metrics) <= set(parts[0]):  # the metrics are what a table is read for
+            parts = _parts([*metrics, *rest], widths)
+    return [
+        tabulate(
+            [[columns[i][row + 1] for i in part] for row in range(len(rows))],
+            headers=[columns[i][0] for i in part],
+            tablefmt="simple",
+            disable_numparse=True,
+        )
+        for part in parts
+    ]
 
 
-def _latex_footnote(table: Table) -> str:
-    return f"\\par{{\\footnotesize {LATEX_MARK} {escaping.as_latex(table.footnote)}}}"
+def _parts(places: Iterable[int], widths: Sequence[int]) -> list[list[int]]:
+    """Columns of each part: the first two, and those that fit beside them."""
+    names = list(range(min(2, len(widths))))
+    parts: list[list[int]] = [[*names]]
+    for place in places:
+        used = sum(widths[i] for i in parts[-1])
+        if used + widths[place] > TERMINAL + BETWEEN and len(parts[-1]) > len(names):
+            parts.append([*names])
+        parts[-1].append(place)
+    return parts
+
+
+def _width_of(column: Sequence[str]) -> int:
+    """Columns of a terminal that a column takes, with tabulate's space beside the heading."""
+    heading, *lines = (line for text in column for line in text.split("\n"))
+    return max([_display_width(heading) + 2, *map(_display_width, lines)]) + BETWEEN
+
+
+def _folded(text: str, limit: int) -> str:
+    """Lines of a cell, broken at spaces and after a plus."""
+    lines: list[str] = []
+    for line in textwrap.wrap(text.replace("+", "+\0"), limit + 99, break_on_hyphens=False):
+        current = ""
+        for piece in re.split(r"(?<=[\0 ])", line):
+            shown = piece.replace("\0", "")
+            if current and _display_width((current + shown).rstrip()) > limit:
+                lines.append(current.rstrip())
+                current = ""
+            current += shown
+            while _display_width(current.rstrip()) > limit:
+                lines.append(current[:limit])
+                current = current[limit:]
+        lines.append(current.rstrip())
+    return "\n".join(lines) or text
+
+
+def _display_width(text: str) -> int:
+    """Columns of a terminal that a text takes; wide letters take two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _numeric(table: Table) -> list[bool]:
@@ -566,7 +664,7 @@ def as_csv(tables: Sequence[Table]) -> str:
             line: dict[str, object] = {"table": escaping.as_csv(table.title)}
             for heading, cell in zip(table.header, row, strict=True):
                 name = escaping.as_csv(heading)
-                line[name] = escaping.as_csv(cell.text) if cell.value is None else cell.value
+                line[name] = _plain_value(cell)
                 if cell.spread is not None or name in COLUMNS:
                     line[f"{name} sd"] = cell.spread
             rows.append(line)
@@ -577,6 +675,14 @@ def as_csv(tables: Sequence[Table]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def _plain_value(cell: Cell) -> str | float | int | None:
+    """A number as a number, words as words; blank if there is nothing."""
+    if cell.value is None:
+        return None if cell.text == MISSING else escaping.as_csv(cell.text)
+    whole = float(cell.value).is_integer() and "." not in cell.text
+    return int(cell.value) if whole else cell.value
 
 
 def as_html(table: Table) -> str:
@@ -643,22 +749,3 @@ def marked(table: Table, members: Sequence[SeedGroup], marks: AuditMarks | None)
         return table
     data = (record.data for group in members for record in group.records)
     return replace(table, footnote=marks.footnote(data))
-
-
-def write_tables(tables: Sequence[Table], folder: Path, stem: str) -> list[Path]:
-    """Write `<stem>.md`, `.tex`, `.csv` and `.html` into a folder and return their paths."""
-    page = "\n".join(as_html(table) for table in tables)
-    texts = {
-        "md": f"# {escaping.as_markdown(stem)}\n\n{as_text(tables, 'github')}\n",
-        "tex": as_latex(tables),
-        "csv": as_csv(tables),
-        "html": '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>{escaping.as_html(stem)}</title>\n{page}</html>\n",
-    }
-    paths = []
-    for suffix, content in texts.items():
-        path = folder / f"{stem}.{suffix}"
-        with atomic_write(path, "w") as handle:
-            handle.write(content)
-        paths.append(path)
-    return paths

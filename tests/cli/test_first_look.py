@@ -44,8 +44,9 @@ def test_the_table_says_what_it_is_and_the_next_command_continues(
 ) -> None:
     assert main([*arguments, "--epochs", "2"]) == 0
     out, err = capsys.readouterr()
-    assert "A first look: at most 2 epochs, which ended before early stopping." in out
-    assert out.count("at most 2 epochs") == 3, "the caption and both rows"
+    words = " ".join(out.split())
+    assert "A first look: at most 2 epochs, which ended before early stopping." in words
+    assert words.count("at most 2 epochs") == 3, "the caption and both rows"
     assert "BPR, LightGCN ended after 2 epochs, before early stopping" in out
     assert "BPR on two, seed 999: reading the data\n" in err
     assert "\r" not in err, "no bar in a pipe"
@@ -54,7 +55,7 @@ def test_the_table_says_what_it_is_and_the_next_command_continues(
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert err.count("continuing after epoch 2\n") == 2
-    assert 'Rows noted "at most N epochs" ended there' in out
+    assert 'Rows noted "at most N epochs" ended there' in " ".join(out.split())
     assert re.search(r"BPR \(epochs=2\).*at most 2 epochs", out)
     assert not re.search(r"BPR  .*at most", out)
     assert "A first look" not in out

@@ -20,10 +20,14 @@ OF_MATPLOTLIB = "metadata rdf work type date format creator agent"
 HREF = re.compile(r"#|\.\./index\.html$|runs/[\w.+-]+\.html$|data:,$")
 FORMULAS = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")
 COMMANDS = re.compile(
-    r"\\(?:begin|end)\{(?:table|tabular)\}|\\(?:toprule|midrule|bottomrule|caption|textbf|underline)"
+    r"^% needs .*$|\\label\{tab:[a-z0-9-]+\}|\\footnotesize\\setlength\{\\tabcolsep\}\{2pt\}"
+    r"|\\begin\{tabularx\}\{\\textwidth\}\{@\{\}(?:r|>\{\\raggedright\\arraybackslash\}X)+@\{\}\}"
+    r"|\\end\{tabularx\}|\\allowbreak\{\}|\\textsuperscript\{\*\}|\\,|\{\\tiny\$\\pm\$\\,[\d.]+\}"
+    r"|\\(?:begin|end)\{(?:table|tabular)\}|\\(?:toprule|midrule|bottomrule|caption|textbf|underline)"
     r"|\\par\{\\footnotesize (?=\\textsuperscript)|\\textsuperscript\{\\textdaggerdbl\}"
     r"|\\text(?:backslash|asciitilde|asciicircum|bar)\{\}|\\\\(?=\n)|\\[&%$#_{}]"
-    r"|\$(?:\\pm|-|<|>|\\geq|\\leq)\$"
+    r"|\$(?:\\pm|-|<|>|\\geq|\\leq)\$",
+    re.MULTILINE,
 )
 
 

@@ -13,7 +13,8 @@ from alignrec_recbole.audit.report import AuditReport, Check, report_path, write
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.build import build
-from alignrec_recbole.reports.tables import as_csv, as_html, as_latex, as_text, comparison
+from alignrec_recbole.reports.latex import as_latex
+from alignrec_recbole.reports.tables import as_csv, as_html, as_text, comparison
 from alignrec_recbole.runs.record import Run, record_folder, record_stem, write_record
 
 SHA, OTHER = "a" * 64, "b" * 64
@@ -59,11 +60,11 @@ def test_a_leak_is_stated_with_its_control_in_every_form() -> None:
     tables = table(AuditMarks.of([report(check())]), data())
     for text in (as_text(tables), as_text(tables, "github")):
         assert text.count("\u2021") == 2
-        assert text.rstrip().endswith(f"\u2021 {LEAK}")
+        assert " ".join(text.split()).endswith(f"\u2021 {LEAK}")
         assert "excluded) \u2021" in text
     latex = as_latex(tables)
     mark = r"\textsuperscript{\textdaggerdbl}"
-    assert f"excluded){mark}}}" in latex
+    assert f"excluded){mark}" in latex
     assert f"\\par{{\\footnotesize {mark} {LEAK}}}\n\\end{{table}}" in latex
     page = as_html(tables[0])
     assert "excluded) \u2021</caption>" in page

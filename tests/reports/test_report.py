@@ -25,9 +25,9 @@ from alignrec_recbole.reports.grouping import (
     default_variants,
     seed_groups,
 )
+from alignrec_recbole.reports.latex import as_latex
 from alignrec_recbole.reports.tables import (
     as_csv,
-    as_latex,
     as_text,
     column_ranks,
     comparison,

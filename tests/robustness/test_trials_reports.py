@@ -24,14 +24,14 @@ from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.io.names import is_safe_name
 from alignrec_recbole.reports import build, contents, site
 from alignrec_recbole.reports.inputs import Inputs
+from alignrec_recbole.reports.latex import as_latex
+from alignrec_recbole.reports.table_files import write_tables
 from alignrec_recbole.reports.tables import (
     Cell,
     Table,
     as_csv,
     as_html,
-    as_latex,
     as_text,
-    write_tables,
 )
 from alignrec_recbole.runs.record import RunRecord, read_runs
 
