@@ -1,4 +1,8 @@
-"""Losses as pure functions of tensors, without the large matrices of their formulas."""
+"""Losses as pure functions of tensors, without the large matrices of their formulas.
+
+Where columns are divided among processes (`ops.columns`), vectors are given by their own columns,
+and every process returns the whole loss.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.matmul import column_major_is_fast, matmul_nt, product_dtype
 from alignrec_recbole.ops.rows import gather_rows, row_blocks
 
@@ -54,7 +59,7 @@ def l2_norm_penalty(*embeddings: Tensor) -> Tensor:
     >>> l2_norm_penalty(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 1.0]]))
     tensor(6.)
     """
-    return torch.stack([e.norm() for e in embeddings]).sum() / embeddings[-1].shape[0]
+    return columns.norms(*embeddings).sum() / embeddings[-1].shape[0]
 
 
 def l2_squared_penalty(*embeddings: Tensor, divisor: float) -> Tensor:
@@ -63,7 +68,8 @@ def l2_squared_penalty(*embeddings: Tensor, divisor: float) -> Tensor:
     >>> l2_squared_penalty(torch.tensor([[3.0, 4.0]]), divisor=5)
     tensor(2.5000)
     """
-    return torch.stack([e.square().sum() for e in embeddings]).sum() / (2 * divisor)
+    squares = torch.stack([e.square().sum() for e in embeddings]).sum()
+    return columns.total(squares) / (2 * divisor)
 
 
 def mean_squared_penalty(*embeddings: Tensor) -> Tensor:
@@ -81,7 +87,17 @@ def cosine_distance(left: Tensor, right: Tensor) -> Tensor:
     >>> cosine_distance(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
     tensor(1.)
     """
-    return (1 - F.cosine_similarity(left, right, dim=-1)).mean()
+    return (1 - _cosine(left, right)).mean()
+
+
+def _cosine(left: Tensor, right: Tensor) -> Tensor:
+    """Cosine of rows [b, d] and [b, d], as torch's cosine_similarity."""
+    if columns.division() is None:
+        return F.cosine_similarity(left, right, dim=-1)
+    parts = torch.stack([left * right, left.square(), right.square()]).sum(-1)
+    product, left_square, right_square = columns.total(parts)
+    norm = left_square.clamp(min=1e-16).sqrt() * right_square.clamp(min=1e-16).sqrt()
+    return product / norm
 
 
 DISTINCT_BLOCK_ROWS = 64
@@ -127,13 +143,16 @@ class _Contrast(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, count: Tensor, temperature: float, bounded: bool
     ) -> Tensor:
+        within = columns.division()
         dtype = product_dtype(x)
         scaled, y_low = (x / temperature).to(dtype), y.to(dtype)
         counted = (y * count[:, None]).to(dtype).T
         grad_x, grad_y = torch.empty_like(x), torch.zeros_like(x.T)
         log_total = x.new_empty(len(x))
+        mine = columns.own_slice(len(x))  # the rows are divided, too: all of them in one process
         height = CONTRAST_BLOCK_ROWS if x.device.type == "cpu" else len(x)
-        for rows in row_blocks(len(x), 1, height):
+        for block in row_blocks(mine.stop - mine.start, 1, height):
+            rows = slice(mine.start + block.start, mine.start + block.stop)
             share = matmul_nt(scaled[rows], y_low)  # [height, b]
             if bounded:  # unit rows: |score| ≤ 1/τ, exp cannot overflow
                 top = None
@@ -145,6 +164,11 @@ class _Contrast(torch.autograd.Function):
             grad_x[rows] = matmul_nt(share, counted) / total[:, None]
             weighted = (x[rows] * (count[rows] / total)[:, None]).to(dtype)
             grad_y += matmul_nt(weighted.T, share.T)
+        if within is not None:
+            log_total, grad_x = (
+                columns.joined(v[mine], 0, len(x), within) for v in (log_total, grad_x)
+            )
+            grad_y = columns.summed(grad_y, within)
         diagonal = (x * y).sum(1) / temperature
         batch = count.sum()
         scale = (count / (batch * temperature))[:, None]
@@ -164,6 +188,7 @@ def info_nce(
     *,
     normalise: bool = True,
     ids: Tensor | None = None,
+    whole: bool = False,
 ) -> Tensor:
     """In-batch InfoNCE from x to y: mean of −ln softmax_j(x_i·y_j/τ) at j = i.
 
@@ -174,6 +199,7 @@ def info_nce(
         temperature: τ > 0.
         normalise: L2-normalise the rows first (AlignRec's code); False: inner products (its paper).
         ids: [b]; rows of one id are equal, so they are computed once and counted.
+        whole: x and y have all columns in every process.
 
     >>> one = torch.eye(2)
     >>> info_nce(one, one, 1.0)
@@ -184,6 +210,8 @@ def info_nce(
     else:
         first, count = unique_with_counts(ids)
         x, y, count = gather_rows(x, first), gather_rows(y, first), count.to(x.dtype)
+    if not whole:
+        x, y = columns.gather(x), columns.gather(y)
     if normalise:
         x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
     return _Contrast.apply(x, y, count, temperature, normalise and temperature >= 0.02)
@@ -196,7 +224,8 @@ def similarity_matrix_distance(left: Tensor, right: Tensor, count: Tensor | None
 
     Args:
         left: [b, d].
-        right: [b, f], no gradient flows into it; may be in a lower type already.
+        right: [b, f], no gradient flows into it; may be in a lower type already. It is whole in
+            every process.
         count: [b]: row i counts c_i times, and b is Σ c; None: every row once. The distance is 0 if
             all are 0.
 
@@ -214,28 +243,39 @@ class _GramDistance(torch.autograd.Function):
     def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
         low = right.to(product_dtype(right))
         right_t = low.T if column_major_is_fast(low.dtype) else low.T.contiguous()
-        own, cross = left.T @ left, matmul_nt(right_t, left.to(low.dtype).T)  # [f, d]
+        within, whole = columns.division(), left
+        if within is not None:
+            whole = columns.joined(left, 1, columns.whole_width(left), within)
+        own, cross = whole.T @ left, matmul_nt(right_t, left.to(low.dtype).T)  # [d, d], [f, d]
         squared = _square_sum(own) - 2 * _square_sum(cross.to(left.dtype)) + _gram_squares(right_t)
+        if within is not None:
+            squared = columns.summed(squared, within)
         norm = squared.clamp(min=0).sqrt()
-        ctx.save_for_backward(left, low, own, cross, norm)
+        ctx.save_for_backward(whole, low, own, cross, norm)
         return norm.to(left.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        left, low, own, cross, norm = ctx.saved_tensors
+        whole, low, own, cross, norm = ctx.saved_tensors
         inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
-        scale = (gradient * 2 * inverse).to(left.dtype)
-        return (left @ own).sub_(matmul_nt(low, cross.T)).mul_(scale), None
+        scale = (gradient * 2 * inverse).to(whole.dtype)
+        return (whole @ own).sub_(matmul_nt(low, cross.T)).mul_(scale), None
 
 
 SIMILARITY_BLOCK_COLUMNS = 192
 
 
 def _gram_squares(matrix: Tensor) -> Tensor:
-    """‖M Mᵀ‖² of M [f, b] from its upper triangle, in strips of SIMILARITY_BLOCK_COLUMNS."""
+    """‖M Mᵀ‖² of M [f, b] from its upper triangle, in strips of SIMILARITY_BLOCK_COLUMNS.
+
+    Where columns are divided, the strips are too: the results of all processes add up to it.
+    """
+    within = columns.division()
     total = torch.zeros((), dtype=torch.float64, device=matrix.device)
     width = SIMILARITY_BLOCK_COLUMNS if matrix.device.type == "cpu" else len(matrix)
-    for rows in row_blocks(len(matrix), 1, width):
+    for number, rows in enumerate(row_blocks(len(matrix), 1, width)):
+        if within is not None and number % within.size != within.rank:
+            continue
         strip = matmul_nt(matrix[rows], matrix[rows.start :])
         strip = strip.to(torch.promote_types(strip.dtype, torch.float32))
         total += 2 * _square_sum(strip) - _square_sum(strip[:, :width])
@@ -253,7 +293,7 @@ def masked_cosine_distance(left: Tensor, right: Tensor, rows: Tensor) -> Tensor:
     >>> masked_cosine_distance(ones, ones.flip(0), mask)
     tensor(1.)
     """
-    distance = (1 - F.cosine_similarity(left, right, dim=-1)) * rows
+    distance = (1 - _cosine(left, right)) * rows
     return distance.sum() / rows.sum().clamp(min=1)
 
 
@@ -344,4 +384,5 @@ def info_nce_all_negatives(x: Tensor, table: Tensor, rows: Tensor, temperature: 
     >>> info_nce_all_negatives(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), 1.0)
     tensor(0.6265)
     """
-    return _TableContrast.apply(F.normalize(x, dim=1), F.normalize(table, dim=1), rows, temperature)
+    x, table = F.normalize(columns.gather(x), dim=1), F.normalize(columns.gather(table), dim=1)
+    return _TableContrast.apply(x, table, rows, temperature)

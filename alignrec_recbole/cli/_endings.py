@@ -6,9 +6,11 @@ import contextlib
 import errno
 import os
 import sys
+import time
 import traceback
 
 from alignrec_recbole.errors import printable
+from alignrec_recbole.runtime import processes
 
 DONE, FAILED, REFUSED = 0, 1, 2
 SHOW_TRACEBACK = "ALIGNREC_TRACEBACK"  # environment variable
@@ -39,6 +41,9 @@ def end(error: Exception) -> int:
     2: the machine or the input cannot serve (memory, disk, nesting); 1: the output was closed, or
     the error is a defect. With ALIGNREC_TRACEBACK set, the traceback is printed first.
     """
+    if processes.is_lost_connection(error):
+        time.sleep(processes.NOTICED_SECONDS)  # the launcher ends this process before
+        return FAILED
     if isinstance(error, BrokenPipeError):  # `| head`: the reader has had enough
         _discard_output()
         return FAILED
@@ -57,7 +62,12 @@ def end(error: Exception) -> int:
 
 
 def say(text: str) -> None:
-    """Print to the standard error, if it is open; the text is printable."""
+    """Print to the standard error, if it is open; the text is printable.
+
+    One of several processes of a run leaves it to their launcher, which prints one of them.
+    """
+    if processes.report_failure(text):
+        return
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 

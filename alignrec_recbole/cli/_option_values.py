@@ -40,6 +40,7 @@ class RunOptions:
     track: tuple[str, ...] = ()
     engine: str = DEFAULT
     rekey: int | None = None
+    nproc: int = 1
 
     def named(self) -> RunOptions:
         """The same with --rekey as the name of the data set that it stands for."""

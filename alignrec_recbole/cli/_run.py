@@ -113,6 +113,11 @@ def run_cell(options: RunOptions) -> list[RunRecord]:
     return [record for job in make_jobs(options) for record in _run_job(options, job, runs)]
 
 
+def run_job_alone(options: RunOptions, job: Job) -> list[RunRecord]:
+    """The records of one job, one run after the other."""
+    return _run_job(options, job, OneByOne(options.overwrite))
+
+
 def _run_job(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
     if job.protocol == "full":
         return _run_model(options, job, runs)

@@ -15,6 +15,7 @@ from alignrec_recbole.cli._option_values import RunOptions
 from alignrec_recbole.cli._options import Text, option
 from alignrec_recbole.cli._overrides import assignment, choices
 from alignrec_recbole.protocols import PROTOCOLS
+from alignrec_recbole.runtime import processes
 from alignrec_recbole.runtime.sizes import SAVE_LIMIT, bytes_of
 from alignrec_recbole.tracking import TRACKERS
 
@@ -154,6 +155,14 @@ from alignrec_recbole.tracking import TRACKERS
     _options.jobs("Runs at a time: 1 to N processes, or auto."),
     _options.engine(),
     option(
+        "--nproc",
+        type=click.IntRange(1, 1024),
+        default=1,
+        metavar="N",
+        help="Processes, or GPUs, that make each run together, each with a part of the columns of "
+        "the users' and items' tables.  [default: 1]",
+    ),
+    option(
         "--track",
         type=Text("names", _options.names, lambda: TRACKERS),
         default=(),
@@ -174,8 +183,16 @@ def run(**given: Any) -> int:
     _names.check_names(options)
     from alignrec_recbole.cli import _provide
 
+    if processes.count() > 1:
+        from alignrec_recbole.cli import _together
+
+        return _together.run(options)
     _provide.provide(options)
     _names.check_data(options)
+    if options.nproc > 1:
+        from alignrec_recbole.cli import _together
+
+        return _together.start(options)
     from alignrec_recbole.cli import _run
 
     return _run.run(options)

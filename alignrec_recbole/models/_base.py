@@ -21,6 +21,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from alignrec_recbole.features.content_map import ContentMap
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.settings import MAX_LAYERS, Settings, read_settings
 
@@ -37,6 +38,8 @@ class PairwiseRecommender(GeneralRecommender):
     settings_class: type[Settings]
     settings: Any  # of settings_class
     new_items_refused = "it knows items by their ids alone"  # why `new_items` gives nothing
+    # why columns cannot be divided among processes (`ops.columns`); "": they can
+    columns_refused = "its computations are not divided by columns"
     weights: dict[str, float]
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -96,8 +99,12 @@ class PairwiseRecommender(GeneralRecommender):
         return None
 
     def train(self, mode: bool = True) -> PairwiseRecommender:
-        """Switch the mode and drop the vectors cached for scoring."""
-        self._clear_cache()
+        """Switch the mode and drop the vectors cached for scoring.
+
+        Where columns are divided they stay if the mode does: the first process alone stores them.
+        """
+        if columns.division() is None or mode != self.training:
+            self._clear_cache()
         return super().train(mode)
 
     def _clear_cache(self) -> None:
@@ -106,10 +113,15 @@ class PairwiseRecommender(GeneralRecommender):
     @torch.no_grad()
     def _scoring_embeddings(self) -> tuple[Tensor, Tensor]:
         if self.training:
-            return self.embeddings()
+            return self._whole_embeddings()
         if self._scoring_cache is None:
-            self._scoring_cache = self.embeddings()
+            self._scoring_cache = self._whole_embeddings()
         return self._scoring_cache
+
+    def _whole_embeddings(self) -> tuple[Tensor, Tensor]:
+        """`embeddings` with the columns of all processes."""
+        users, items = self.embeddings()
+        return columns.gather(users), columns.gather(items)
 
 
 @functools.cache
@@ -134,7 +146,7 @@ class UserItemEmbedding(nn.Module):
     def __init__(self, n_users: int, n_items: int, size: int, initialise: Any) -> None:
         super().__init__()
         self.n_users = n_users
-        self.weight = nn.Parameter(torch.zeros(n_users + n_items, size))
+        self.weight = columns.mark(nn.Parameter(torch.zeros(n_users + n_items, size)))
         with torch.no_grad():
             initialise(self.users[1:])
             initialise(self.items[1:])
@@ -150,11 +162,14 @@ class UserItemEmbedding(nn.Module):
         return self.weight[self.n_users :]
 
 
-def padded(rows: int, size: int, initialise: Any) -> nn.Parameter:
-    """A parameter [rows, size] filled by `initialise`, except for the PAD row, which is zero."""
+def padded(rows: int, size: int, initialise: Any, parts: int = 1) -> nn.Parameter:
+    """A parameter [rows, size] filled by `initialise`, except for the PAD row, which is zero.
+
+    `parts`: vectors side by side in a row, see `ops.columns.mark`.
+    """
     table = torch.zeros(rows, size)
     initialise(table[1:])
-    return nn.Parameter(table)
+    return columns.mark(nn.Parameter(table), parts)
 
 
 def pair_scores(user: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +180,10 @@ def pair_scores(user: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tenso
     """
     right = (user * positive).sum(-1, keepdim=True)
     wrong = (user[:, None] * negative.view(len(user), -1, user.shape[1])).sum(-1)
-    return right, wrong
+    if columns.division() is None:
+        return right, wrong
+    scores = columns.total(torch.cat([right, wrong], 1))
+    return scores[:, :1], scores[:, 1:]
 
 
 def xavier_normal_as_one(rows: int) -> Callable[[Tensor], Tensor]:

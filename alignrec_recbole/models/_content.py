@@ -20,6 +20,7 @@ from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.searches import Method
 from alignrec_recbole.graphs.user_item import normalised_interactions
 from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding, pair_scores
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.ops.linear import linear
 from alignrec_recbole.ops.propagation import layer_mean
@@ -74,7 +75,8 @@ class ModalityFeatures(nn.Module):
             values = _side_by_side(group).to(torch.get_default_dtype())
             values = l2_normalize_rows(values) if unit else values
             if train:
-                self.register_parameter(f"set{number}", nn.Parameter(values.clone()))
+                table = columns.mark(nn.Parameter(values.clone()))
+                self.register_parameter(f"set{number}", table)
             else:
                 self.register_buffer(f"set{number}", values, persistent=False)
             present = torch.from_numpy(np.any([one.present for one in group], axis=0))
@@ -111,16 +113,16 @@ class ModalityFeatures(nn.Module):
         """Zero what an optimizer's step may have moved: modalities that items do not have."""
         for table, blocks in zip(self, self._missing, strict=True):
             if table.requires_grad:
-                for name, columns in blocks:
-                    table[:, columns].index_fill_(0, getattr(self, name), 0.0)
+                for name, part in blocks:
+                    table[:, columns.own_part(part, table)].index_fill_(0, getattr(self, name), 0.0)
 
     def blocks(self) -> list[tuple[int, slice, Tensor]]:
         """Of each feature set: its table, its columns there, and which items have it [item_num]."""
         out = []
         for number, blocks in enumerate(self._missing):
-            for name, columns in blocks:
+            for name, part in blocks:
                 has = torch.ones(len(self[number]), dtype=torch.bool, device=self[number].device)
-                out.append((number, columns, has.index_fill_(0, getattr(self, name), False)))
+                out.append((number, part, has.index_fill_(0, getattr(self, name), False)))
         return out
 
     @torch.no_grad()
@@ -143,8 +145,18 @@ class ModalityFeatures(nn.Module):
         bias: Tensor | None = None,
         items: Tensor | None = None,
     ) -> Tensor:
-        """Table `number` times Wᵀ, plus b: [item_num, d], or [m, d] for `items` [m]."""
-        return self._frozen[number].linear(self[number], weight, bias, items)
+        """Table `number` times Wᵀ, plus b: [item_num, d], or [m, d] for `items` [m].
+
+        Where columns are divided among processes, W and b are whole and the result is divided.
+        """
+        table, product = self[number], self._frozen[number].linear
+        if columns.division() is None:
+            return product(table, weight, bias, items)
+        bias = None if bias is None else columns.own(bias)
+        if not columns.is_divided(table):
+            return product(table, columns.own(weight, 0), bias, items)
+        out = columns.scatter_total(product(table, columns.own(weight, 1), None, items))
+        return out if bias is None else out + bias
 
     def project(
         self, number: int, layer: Any, then: Any = None, items: Tensor | None = None
@@ -159,7 +171,8 @@ class ModalityFeatures(nn.Module):
         """Rows of `items` [m, f_m] divided by their norm, as a constant; zero rows stay zero."""
         table = self[number]
         if table.requires_grad:
-            return l2_normalize_rows(table.detach().index_select(0, items))
+            rows = columns.gather(table.detach().index_select(0, items), self.dims[number])
+            return l2_normalize_rows(rows)
         if self._inverse_norms.get(number, (None,))[0] is not table:  # else: of this table
             norms = table.norm(dim=1, keepdim=True)
             inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
@@ -205,7 +218,10 @@ def _side_by_side(group: list[Any]) -> Tensor:
 
 def project(table: Tensor, layer: Any) -> Tensor:
     """A large matrix [n, f] that differs from step to step, through an affine layer f → d."""
-    return linear(table, layer.weight, layer.bias)
+    if columns.division() is None:
+        return linear(table, layer.weight, layer.bias)
+    out = columns.scatter_total(linear(table, columns.own(layer.weight, 1)))
+    return out + columns.own(layer.bias)
 
 
 class ContentRecommender(PairwiseRecommender):
@@ -321,7 +337,7 @@ class TwoViewRecommender(ContentRecommender):
         if keys.reg:
             target = self.given_features[0][positives]
             present = self.given_features.present(0)[positives].to(target.dtype)
-            own = l2_normalize_rows(views.item_content)
+            own = columns.normalize_rows(views.item_content)
             distance = losses.similarity_matrix_distance(own, target, present)
             out["align_reg"] = keys.reg * distance
         return out
@@ -377,7 +393,7 @@ class GatedTwoView(TwoViewRecommender):
     def _fused(self, ids: Tensor, content: Tensor) -> Tensor:
         """Both views added, in blocks of rows, which bounds the memory of `_content_view`."""
         blocks = zip(ids.split(self.ROWS), content.split(self.ROWS), strict=True)
-        return torch.cat([rows + self._content_view(rows, own) for rows, own in blocks])
+        return torch.cat([rows + self._joint_view(rows, own) for rows, own in blocks])
 
     def terms_and_views(
         self, users: Tensor, positives: Tensor, negatives: Tensor
@@ -400,7 +416,7 @@ class GatedTwoView(TwoViewRecommender):
             user_rows = self.user_item.rows(users, content)
         else:
             user_rows = gather_rows(user_content, users)
-        content_view = self._content_view(ids, torch.cat([user_rows, gather_rows(content, items)]))
+        content_view = self._joint_view(ids, torch.cat([user_rows, gather_rows(content, items)]))
         return GatedPass(ids, content_view, content, user_content)
 
     def _gated_terms(
@@ -422,6 +438,14 @@ class GatedTwoView(TwoViewRecommender):
             tau = self.settings.temperature
             terms["contrast"] = self._contrast(views, users, positives, tau)
         return terms, views
+
+    def _joint_view(self, ids: Tensor, content: Tensor) -> Tensor:
+        """`_content_view`, which may combine columns of vectors."""
+        if columns.division() is None:
+            return self._content_view(ids, content)
+        views = content.view(len(content), -1, ids.shape[1])
+        whole = columns.gather(views).flatten(1)
+        return columns.own(self._content_view(columns.gather(ids), whole))
 
     def _content_items(self, ids: Tensor) -> Tensor:
         raise NotImplementedError

@@ -63,8 +63,9 @@ from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
 from alignrec_recbole.models._content import ContentRecommender, ItemGraphSettings, ModalityFeatures
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
+from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import MAX_LAYERS
 
@@ -112,6 +113,7 @@ class AlignRec(ContentRecommender):
     """AlignRec in its published and its official form."""
 
     settings_class = AlignRecSettings
+    columns_refused = ""
     paper_features = "BEiT-3 with inter-content pre-training"
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -202,7 +204,7 @@ class AlignRec(ContentRecommender):
             first, count = losses.unique_with_counts(positives)
             own = gather_rows(mm_positive, first)
             if keys.reg_left == "cosine":
-                own = l2_normalize_rows(own)
+                own = columns.normalize_rows(own)
             items = positives.index_select(0, first)
             target = self.tables.unit_rows(0, items)
             count = count * self.tables.present(0).index_select(0, items).to(own.dtype)
@@ -221,8 +223,8 @@ class AlignRec(ContentRecommender):
     def _fuse(self, ids: Tensor, content: Tensor) -> Tensor:
         if self.settings.fuser == "sum":
             return ids + content
-        views = torch.stack([ids, content], 1)  # [n, 2, d]
-        return (torch.softmax(self.attention(views), 1) * views).sum(1)
+        views = torch.stack([columns.gather(ids), columns.gather(content)], 1)  # [n, 2, d]
+        return columns.own((torch.softmax(self.attention(views), 1) * views).sum(1))
 
     def _objective(self, user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         right, wrong = pair_scores(user, positive, negative)

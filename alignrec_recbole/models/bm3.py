@@ -34,6 +34,7 @@ from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import UserItemEmbedding
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.settings import MAX_LAYERS, Settings
@@ -54,6 +55,7 @@ class BM3(ContentRecommender):
     """BM3 on any number of modalities."""
 
     settings_class = BM3Settings
+    columns_refused = ""
     scores_cold_items = False  # features teach ID vectors, they do not score
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -73,7 +75,7 @@ class BM3(ContentRecommender):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Predicted vectors of all users and items."""
         users, items = self._propagated()
-        return self.predictor(users), self.predictor(items)
+        return self._predicted(users), self._predicted(items)
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """ui, norms and mm; negatives play no part."""
@@ -81,8 +83,8 @@ class BM3(ContentRecommender):
         user, item = gather_rows(all_users, users), gather_rows(all_items, positives)
         user_target, item_target = self._target(user, users), self._target(item, positives)
         terms = {
-            "ui": losses.cosine_distance(self.predictor(user), item_target)
-            + losses.cosine_distance(self.predictor(item), user_target)
+            "ui": losses.cosine_distance(self._predicted(user), item_target)
+            + losses.cosine_distance(self._predicted(item), user_target)
         }
         if self.weights["norms"]:
             terms["norms"] = losses.l2_norm_penalty(all_users[1:], all_items[1:])
@@ -94,7 +96,7 @@ class BM3(ContentRecommender):
 
     def _content_loss(self, number: int, items: Tensor, item_target: Tensor) -> Tensor:
         content = self.tables.project(number, self.projections[number], items=items)
-        predicted, rows = self.predictor(content), self.tables.present(number)[items]
+        predicted, rows = self._predicted(content), self.tables.present(number)[items]
         return losses.masked_cosine_distance(
             predicted, item_target, rows
         ) + losses.masked_cosine_distance(predicted, self._target(content, items), rows)
@@ -102,8 +104,13 @@ class BM3(ContentRecommender):
     def _target(self, vectors: Tensor, rows: Tensor) -> Tensor:
         """`vectors` [b, d] as constants, dropped out; rows that are the same have one mask."""
         distinct, place = rows.unique(return_inverse=True)
-        ones = vectors.new_ones(len(distinct), vectors.shape[1])
-        return vectors.detach() * F.dropout(ones, self.settings.dropout)[place]
+        ones = vectors.new_ones(len(distinct), columns.whole_width(vectors))
+        mask = F.dropout(ones, self.settings.dropout)[:, columns.own_slice(ones.shape[1])]
+        return vectors.detach() * mask[place]
+
+    def _predicted(self, vectors: Tensor) -> Tensor:
+        """P of vectors [n, d]; it combines their columns."""
+        return columns.own(self.predictor(columns.gather(vectors)))
 
     def _propagated(self) -> tuple[Tensor, Tensor]:
         nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_layers)

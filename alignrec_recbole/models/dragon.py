@@ -48,8 +48,9 @@ from alignrec_recbole.models._content import (
     ModalityFeatures,
     project,
 )
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_sum
-from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
+from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import MAX_LAYERS
 
@@ -67,6 +68,7 @@ class DRAGON(ContentRecommender):
     """DRAGON on any number of modalities."""
 
     settings_class = DRAGONSettings
+    columns_refused = ""
     id_only_features = "random"  # items have no ID vectors: features in their place tell them apart
     id_only_settings: ClassVar[dict[str, Any]] = {"n_mm_layers": 0}  # and no graph of them
 
@@ -110,7 +112,9 @@ class DRAGON(ContentRecommender):
         positive, negative = item.split([len(users), len(items) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["squares"]:
-            squares = [gather_rows(table, users).square().mean() for table in self.preferences]
+            squares = [
+                columns.mean(gather_rows(table, users).square()) for table in self.preferences
+            ]
             if len(self.tables) > 1:
                 squares.append(self.attention[1:].square().mean())
             terms["squares"] = torch.stack(squares).sum()
@@ -122,12 +126,12 @@ class DRAGON(ContentRecommender):
         for number in range(len(self.tables)):
             hidden = F.leaky_relu(self.tables.project(number, self.projections[number]))
             items = project(hidden, self.outer[number]) * self.tables.present(number)[:, None]
-            start.append(l2_normalize_rows(torch.cat([self.preferences[number], items])))
+            start.append(columns.normalize_rows(torch.cat([self.preferences[number], items])))
         nodes = layer_sum(self.graph, torch.cat(start, 1), self.settings.n_ui_layers)
         users, items = nodes.split([self.n_users, self.n_items])
         if len(self.tables) > 1:
             views = users.view(self.n_users, len(self.tables), -1)
-            users = (self.attention * views).view(self.n_users, -1)
+            users = (columns.spread(self.attention) * views).view(self.n_users, -1)
         return users, items
 
     def _content_rows(self, rows: Tensor, items: Tensor) -> Tensor:

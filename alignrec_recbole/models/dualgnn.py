@@ -49,8 +49,9 @@ from alignrec_recbole.graphs.user_item import (
 )
 from alignrec_recbole.models._base import padded, pair_scores
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures, project
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_sum
-from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
+from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import MAX_LAYERS, Settings
 
@@ -68,6 +69,7 @@ class DualGNN(ContentRecommender):
     """DualGNN on any number of modalities."""
 
     settings_class = DualGNNSettings
+    columns_refused = ""
     id_only_features = "random"  # items have no ID vectors: features in their place tell them apart
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -110,10 +112,10 @@ class DualGNN(ContentRecommender):
         positive, negative = item.split([len(users), len(items) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
-            tables = [gather_rows(table, users) for table in self.users]
+            squares = [columns.mean(gather_rows(table, users).square()) for table in self.users]
             if len(self.tables) > 1:
-                tables.append(self.shares[1:])
-            terms["l2"] = losses.mean_squared_penalty(*tables)
+                squares.append(self.shares[1:].square().mean())
+            terms["l2"] = torch.stack(squares).sum()
         return terms
 
     def _sum_of_layers(self, rows: Tensor | None = None) -> Tensor:
@@ -121,16 +123,16 @@ class DualGNN(ContentRecommender):
         items = []
         for number in range(len(self.tables)):
             inner = F.leaky_relu(self.tables.project(number, self.hidden[number]))
-            content = l2_normalize_rows(project(inner, self.projections[number]))
+            content = columns.normalize_rows(project(inner, self.projections[number]))
             items.append(content * self.tables.present(number)[:, None])
-        users = [l2_normalize_rows(table) for table in self.users]
+        users = [columns.normalize_rows(table) for table in self.users]
         start = torch.cat([torch.cat(users, 1), torch.cat(items, 1)])
         return layer_sum(self.graph, start, self.settings.n_layers, rows)
 
     def _tastes(self, nodes: Tensor) -> Tensor:
         """r of all users."""
         views = self._by_set(nodes)
-        return (views * self.shares).sum(1) if len(self.tables) > 1 else views[:, 0]
+        return (views * columns.spread(self.shares)).sum(1) if len(self.tables) > 1 else views[:, 0]
 
     def _by_set(self, nodes: Tensor) -> Tensor:
         """[n, M d] as [n, M, d]."""

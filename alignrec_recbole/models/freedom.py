@@ -58,6 +58,7 @@ class FREEDOM(TwoViewRecommender):
     """FREEDOM on any number of modalities."""
 
     settings_class = FREEDOMSettings
+    columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

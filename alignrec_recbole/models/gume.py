@@ -46,6 +46,7 @@ from alignrec_recbole.graphs.user_item import extended_adjacency
 from alignrec_recbole.models._base import padded
 from alignrec_recbole.models._content import Views
 from alignrec_recbole.models.mgcn import MGCN, MGCNSettings
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.sparse import SparseOperator
 
@@ -63,6 +64,7 @@ class GUME(MGCN):
     """GUME on any number of modalities."""
 
     settings_class = GUMESettings
+    columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -110,7 +112,7 @@ class GUME(MGCN):
     def _moments(self, content: Tensor) -> Tensor:
         """VT of rows [n, M d]."""
         views = content.view(len(content), len(self.tables), -1)
-        moments = torch.stack([views.var((0, 2)), views.mean((0, 2))])  # [2, M]
+        moments = _moments(views)
         pairs = itertools.combinations(moments.unbind(1), 2)
         return torch.stack([(one - other).abs().sum() for one, other in pairs]).sum()
 
@@ -124,5 +126,17 @@ class GUME(MGCN):
         )
 
 
+def _moments(views: Tensor) -> Tensor:
+    """Variance and mean of every modality [2, M] over rows and columns of [n, M, d]."""
+    within = columns.division()
+    if within is None:
+        return torch.stack([views.var((0, 2)), views.mean((0, 2))])
+    count = len(views) * columns.whole_width(views)
+    mean = columns.total(views.sum((0, 2))) / count
+    squares = (views - columns.spread(mean)[:, None]).square().sum((0, 2))
+    return torch.stack([columns.total(squares) / (count - 1), mean])
+
+
 def _perturbed(x: Tensor) -> Tensor:
-    return x + 0.1 * torch.sign(x) * F.normalize(torch.rand_like(x), dim=1)
+    x = columns.gather(x)
+    return columns.own(x + 0.1 * torch.sign(x) * F.normalize(torch.rand_like(x), dim=1))

@@ -47,6 +47,7 @@ from alignrec_recbole.models._content import (
     TwoViewSettings,
     Views,
 )
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.neighbours import neighbour_products, neighbour_sums
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
@@ -67,6 +68,7 @@ class LATTICE(TwoViewRecommender):
     """LATTICE on any number of modalities."""
 
     settings_class = LATTICESettings
+    columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -97,7 +99,7 @@ class LATTICE(TwoViewRecommender):
         """Vectors of all users and items; the item graph is that of the present weights."""
         nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
         content = self._through(self._learn(), self.nodes.items)
-        return nodes[: self.n_users], nodes[self.n_users :] + l2_normalize_rows(content)
+        return nodes[: self.n_users], nodes[self.n_users :] + columns.normalize_rows(content)
 
     def terms_and_views(
         self, users: Tensor, positives: Tensor, negatives: Tensor
@@ -120,7 +122,7 @@ class LATTICE(TwoViewRecommender):
             for _ in range(self.settings.n_layers):
                 content = self._epoch_graph @ content
         user, id_item = ids.split([batch, len(items)])
-        content_item = l2_normalize_rows(gather_rows(content, items))
+        content_item = columns.normalize_rows(gather_rows(content, items))
         positive, negative = (id_item + content_item).split([batch, len(drawn)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["l2"]:
@@ -131,7 +133,7 @@ class LATTICE(TwoViewRecommender):
             return terms, None
         return terms, Views(
             user_id=user,
-            user_content=self.user_item.rows(users, l2_normalize_rows(content)),
+            user_content=self.user_item.rows(users, columns.normalize_rows(content)),
             item_id=id_item[:batch],
             item_content=content_item[:batch],
             user=user,
@@ -145,7 +147,8 @@ class LATTICE(TwoViewRecommender):
         shares = torch.softmax(self.set_weights, 0) if len(self.tables) > 1 else one
         weights, neighbours = [], []
         for number in range(len(self.tables)):
-            unit = l2_normalize_rows(self.tables.project(number, self.projections[number]))
+            content = columns.gather(self.tables.project(number, self.projections[number]))
+            unit = l2_normalize_rows(content)
             unit = unit * self.tables.present(number)[:, None]
             with torch.no_grad():
                 _, nearest = nearest_neighbours(unit, keys.knn_k, memory_bytes=self._memory)
@@ -160,7 +163,7 @@ class LATTICE(TwoViewRecommender):
 
     def _through(self, learnt: tuple[Tensor, Tensor, Tensor], content: Tensor) -> Tensor:
         """Sⁿ X, differentiable in the learnt weights."""
-        weight, neighbour, shares = learnt
+        weight, neighbour, shares = columns.spread(learnt[0]), learnt[1], columns.spread(learnt[2])
         for _ in range(self.settings.n_layers):
             fixed = [
                 share * (graph @ content)

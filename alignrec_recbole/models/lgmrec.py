@@ -41,8 +41,9 @@ from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
+from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import MAX_LAYERS
 
@@ -71,6 +72,7 @@ class LGMRec(ContentRecommender):
     """LGMRec on any number of modalities."""
 
     settings_class = LGMRecSettings
+    columns_refused = ""
     scores_cold_items = False  # beside hyperedges such an item has a random ID vector, and no edges
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -129,8 +131,8 @@ class LGMRec(ContentRecommender):
         out = []
         for number, weights in enumerate(zip(self.projections, self.hyperedges, strict=True)):
             both = self.tables.linear(number, torch.cat(weights, 1).T)
-            content, logits = both.split(sizes, 1)
-            out.append((content, logits))
+            content, logits = columns.gather(both, sum(sizes)).split(sizes, 1)
+            out.append((columns.own(content), logits))
         return out
 
     def _before_last_layer(self, content: list[Tensor]) -> Tensor:
@@ -148,7 +150,9 @@ class LGMRec(ContentRecommender):
         out = []
         for logits in logits_of_sets:
             of_items = F.dropout(self._membership(logits) * real, drop, self.training)
+            of_items = columns.spread(of_items)
             of_users = F.dropout(self._membership(self.user_counts @ logits), drop, self.training)
+            of_users = columns.spread(of_users)
             vectors = items
             for _ in range(self.settings.n_hyper_layer):
                 edge_vectors = of_items.T @ vectors  # [hyper_num, d]
@@ -165,8 +169,8 @@ class LGMRec(ContentRecommender):
         return torch.stack([vectors[side] for vectors in hyper]).sum(0)
 
     def _fuse(self, ids: Tensor, modal: Tensor, spread: Tensor) -> Tensor:
-        views = l2_normalize_rows(modal.view(len(ids), -1, ids.shape[1]))
-        return ids + views.sum(1) + self.settings.alpha * l2_normalize_rows(spread)
+        views = columns.normalize_rows(modal.view(len(ids), -1, ids.shape[1]))
+        return ids + views.sum(1) + self.settings.alpha * columns.normalize_rows(spread)
 
     def _contrast(self, hyper: list[_Global], users: Tensor, items: Tensor) -> Tensor:
         """HCL; PAD is no negative."""

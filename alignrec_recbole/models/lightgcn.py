@@ -37,6 +37,7 @@ class LightGCN(PairwiseRecommender):
     """LightGCN on the shared graph code."""
 
     settings_class = LightGCNSettings
+    columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -67,6 +67,9 @@ class MMGCN(ContentRecommender):
     """MMGCN on any number of modalities."""
 
     settings_class = MMGCNSettings
+    columns_refused = (
+        "the dense layers of its graph convolutions combine the columns of whole tables"
+    )
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -34,8 +34,9 @@ from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, sample_edges
 from alignrec_recbole.models._base import GraphSettings, padded, pair_scores
 from alignrec_recbole.models._content import ContentRecommender, ItemGraphSettings, ModalityFeatures
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
+from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.settings import MAX_LAYERS
 
 
@@ -55,6 +56,7 @@ class PGL(ContentRecommender):
     """PGL, local form, on any number of modalities."""
 
     settings_class = PGLSettings
+    columns_refused = ""
     id_only_features = "random"  # items have no ID vectors: features in their place tell them apart
     id_only_settings: ClassVar[dict[str, Any]] = {"n_mm_layers": 0}  # and no graph of them
 
@@ -100,13 +102,14 @@ class PGL(ContentRecommender):
         return terms
 
     def _contrast(self, vectors: Tensor) -> Tensor:
-        one, other = (F.dropout(vectors, self.settings.dropout, self.training) for _ in range(2))
-        return losses.info_nce(one, other, self.settings.temperature)
+        whole = columns.gather(vectors.view(len(vectors), len(self.tables), -1)).flatten(1)
+        one, other = (F.dropout(whole, self.settings.dropout, self.training) for _ in range(2))
+        return losses.info_nce(one, other, self.settings.temperature, whole=True)
 
     def _start(self) -> tuple[Tensor, Tensor]:
         """x of users [user_num, M d] and items [item_num, M d]."""
         items = [
-            l2_normalize_rows(self.tables.project(number, layer))
+            columns.normalize_rows(self.tables.project(number, layer))
             * self.tables.present(number)[:, None]
             for number, layer in enumerate(self.projections)
         ]

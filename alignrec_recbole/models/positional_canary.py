@@ -27,6 +27,7 @@ from alignrec_recbole.models.lightgcn import LightGCN
 class PositionalCanary(LightGCN):
     """LightGCN with sinusoidal positions of user and item numbers."""
 
+    columns_refused = "it is there for checks"
     positions: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -39,6 +39,7 @@ from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import UserItemEmbedding
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.settings import MAX_LAYERS, Settings
 
@@ -57,6 +58,7 @@ class SLMRec(ContentRecommender):
     """SLMRec with the FAC task on any number of modalities."""
 
     settings_class = SLMRecSettings
+    columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -83,17 +85,18 @@ class SLMRec(ContentRecommender):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Fused vectors of all users and items."""
         nodes = layer_mean(self.graph, self._start(), self.settings.n_layers)
-        return self.fuse_users(nodes[: self.n_users]), self.fuse_items(nodes[self.n_users :])
+        users, items = self._whole(nodes).split([self.n_users, self.n_items])
+        return columns.own(self.fuse_users(users)), columns.own(self.fuse_items(items))
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """contrast and fac; negatives play no part."""
         keys = self.settings
         rows = torch.cat([users, positives + self.n_users])
         nodes = layer_mean(self.graph, self._start(), keys.n_layers, rows)
-        user, item = nodes.split(len(users))
+        user, item = self._whole(nodes).split(len(users))
         terms = {
             "contrast": losses.info_nce(
-                self.fuse_users(user), self.fuse_items(item), keys.temperature
+                self.fuse_users(user), self.fuse_items(item), keys.temperature, whole=True
             )
         }
         if self.weights["fac"]:
@@ -108,10 +111,18 @@ class SLMRec(ContentRecommender):
             own = fine if number == 0 else self.coarse[number - 1](fine)
             total.append(
                 losses.info_nce(
-                    own, self.contents[number](view), self.settings.ssl_temperature, normalise=False
+                    own,
+                    self.contents[number](view),
+                    self.settings.ssl_temperature,
+                    normalise=False,
+                    whole=True,
                 )
             )
         return torch.stack(total).sum()
+
+    def _whole(self, nodes: Tensor) -> Tensor:
+        """Nodes [n, (M + 1) d] with all columns, which the dense layers combine."""
+        return columns.gather(nodes.view(len(nodes), len(self.tables) + 1, -1)).flatten(1)
 
     def _start(self) -> Tensor:
         """The views side by side [user_num + item_num, (M + 1) d]; users are the same in all."""

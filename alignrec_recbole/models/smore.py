@@ -38,6 +38,7 @@ from alignrec_recbole.graphs.searches import Method
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding
 from alignrec_recbole.models._content import GatedTwoView, ModalityFeatures, TwoViewSettings
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import MAX_LAYERS
 
@@ -61,6 +62,7 @@ class SMORE(GatedTwoView):
     """SMORE on any number of modalities."""
 
     settings_class = SMORESettings
+    columns_refused = ""
     resamples_dropout_per_row = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -96,7 +98,7 @@ class SMORE(GatedTwoView):
     def _content_items(self, ids: Tensor) -> Tensor:
         """h_v of all items side by side [item_num, (M + 1) d], from their ID vectors."""
         spectra = [
-            torch.fft.rfft(self.tables.project(number, layer), dim=1, norm="ortho")
+            torch.fft.rfft(columns.gather(self.tables.project(number, layer)), dim=1, norm="ortho")
             for number, layer in enumerate(self.projections)
         ]
         spectra.append(functools.reduce(torch.mul, spectra))
@@ -105,9 +107,12 @@ class SMORE(GatedTwoView):
             spectra, self.filters, self.gates, self.item_graphs, strict=True
         ):
             filtered = torch.fft.irfft(
-                spectrum * torch.view_as_complex(weight), n=ids.shape[1], dim=1, norm="ortho"
+                spectrum * torch.view_as_complex(weight),
+                n=self.settings.embedding_size,
+                dim=1,
+                norm="ortho",
             )
-            content = ids * torch.sigmoid(gate(filtered))
+            content = ids * columns.own(torch.sigmoid(gate(filtered)))
             for _ in range(self.settings.n_layers):
                 content = graph @ content
             out.append(content)

@@ -42,12 +42,13 @@ class VBPR(ContentRecommender):
     """Visual BPR on any number of modalities."""
 
     settings_class = VBPRSettings
+    columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         size = self.settings.embedding_size
         self.weights = {"bpr": 1.0, "norms": self.settings.reg_weight}
-        self.users = padded(self.n_users, 2 * size, nn.init.xavier_uniform_)
+        self.users = padded(self.n_users, 2 * size, nn.init.xavier_uniform_, parts=2)
         self.items = padded(self.n_items, size, nn.init.xavier_uniform_)
         self.tables = ModalityFeatures(dataset, train=False)
         self.projection = nn.Linear(sum(self.tables.dims), size)

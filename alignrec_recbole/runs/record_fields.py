@@ -260,6 +260,7 @@ class Machine(Closed):
     cores: Count = 0
     threads: Count = 0
     threads_by: Label = ""  # what decided the number of threads
+    processes: Count = 1  # that made the run together
     device: Label = ""
     system: Label = ""
     python: Label = ""

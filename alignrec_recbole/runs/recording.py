@@ -9,7 +9,7 @@ from typing import Any
 from alignrec_recbole.runs import provenance
 from alignrec_recbole.runs.prepare import PreparedRun
 from alignrec_recbole.runs.record import RunRecord
-from alignrec_recbole.runtime import memory_usage
+from alignrec_recbole.runtime import memory_usage, processes
 
 NOTHING_TRAINED = {"metric": None, "split": None, "stopped": "nothing to train"}
 
@@ -81,6 +81,7 @@ def record_of(
         machine={
             **provenance.machine(str(prepared.config["device"])),
             "threads_by": prepared.data.threads.reason,
+            **({"processes": processes.count()} if processes.count() > 1 else {}),
         },
         command=command or provenance.command(),
         started_utc=stopwatch.started_utc,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,19 @@ from recbole.utils import ModelType
 from alignrec_recbole.errors import DataError, Interrupted, Pruned, RecordError, SettingError
 from alignrec_recbole.evaluation.ranking import Ranking
 from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.ops import columns
 from alignrec_recbole.runs import continuation, identity, keep_model, provenance
 from alignrec_recbole.runs.exclusive import one_at_a_time
 from alignrec_recbole.runs.lists import LIST_LENGTH, write_user_values
 from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
-from alignrec_recbole.runs.record import RunRecord, write_record
+from alignrec_recbole.runs.record import RunRecord, read_record, write_record
 from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
-from alignrec_recbole.runtime import progress
+from alignrec_recbole.runtime import processes, progress
 from alignrec_recbole.runtime.stop_signals import stop_on_signal
 from alignrec_recbole.tracking.base import RunFacts, RunResult, Trackers
+from alignrec_recbole.training import divided
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
@@ -45,6 +48,9 @@ def run_one(
     from where that one ended (`continuation`). Another configuration, feature file or data file has
     another record path, so no record of other content is overwritten.
 
+    Where several processes make a run together (`runtime.processes`), each of them calls this; the
+    first one writes, the others return its record.
+
     Args:
         examine: called once the test split is ranked.
         on_epoch: called with the history after each epoch; it may raise Pruned.
@@ -53,6 +59,8 @@ def run_one(
         Interrupted: the run was stopped by a signal; calling again resumes it.
         Pruned: raised by `on_epoch`; the run leaves no record and no state.
     """
+    if not processes.is_first():
+        spec = replace(spec, progress=False, track=())
     with progress.shown(spec.progress):
         return _run_one(spec, overwrite, command, examine, on_epoch)
 
@@ -67,12 +75,16 @@ def _run_one(
     stopwatch = Stopwatch()
     name = f"{spec.model} on {spec.dataset}, seed {spec.seed}"
     progress.announce(f"{name}: reading the data")
-    prepared = prepare_run(spec)
+    with processes.first_alone():
+        prepared = prepare_run(spec)
     if record := identity.finished_record(prepared, overwrite):
         return _same_modalities(record, prepared)
     _check_grid_point(prepared)
-    _check_writable(prepared.record_path.parent)
-    with one_at_a_time(prepared.record_path) as waited:
+    first = processes.is_first()
+    if first:
+        _check_writable(prepared.record_path.parent)
+    with one_at_a_time(prepared.record_path) if first else nullcontext(False) as waited:
+        (waited,) = divided.any_of(waited)
         if waited and (record := identity.finished_record(prepared, overwrite=False)):
             return _same_modalities(record, prepared)
         return _run_alone(prepared, stopwatch, name, overwrite, command, examine, on_epoch)
@@ -89,9 +101,10 @@ def _run_alone(
 ) -> RunRecord:
     """Make a run that no other process makes now."""
     spec = prepared.spec
-    if overwrite:
+    if processes.is_first() and overwrite:
         prepared.state_path.unlink(missing_ok=True)
-    if spec.save:
+    processes.wait()
+    if spec.save and processes.is_first():
         keep_model.check_place(prepared)
 
     provenance.code()  # what the record says of it is known before anything is trained
@@ -166,6 +179,8 @@ def _make(
         begun = stopwatch.seconds()
         ranking = trainer.rank(test_task(prepared), max(LIST_LENGTH, *trainer.cutoffs))
         seconds["evaluate"] = stopwatch.seconds() - begun
+        if not processes.is_first():
+            return _of_the_first(prepared)
         names = prepared.config["metrics"], trainer.cutoffs
         metrics = ranking.means(*names)
         per_user = write_user_values(prepared, ranking, ranking.per_user(*names))
@@ -175,6 +190,8 @@ def _make(
                 keep_model.forget(prepared)
         if examine is not None:
             found = examine(prepared, trainer, ranking)
+    elif not processes.is_first():
+        return _of_the_first(prepared)
     history = trainer.history
     epochs = [entry["seconds"] for entry in history]
     seconds["train_epoch"] = float(np.median(epochs)) if epochs else 0.0
@@ -197,7 +214,7 @@ def _make(
         per_user=per_user,
         weights=weights,
         history=history,
-        parameters=sum(p.numel() for p in trainer.model.parameters()),
+        parameters=sum(map(columns.numel, trainer.model.parameters())),
         item_searches=trainer.item_searches or None,
         command=command,
         energy=trackers.energy(),
@@ -208,7 +225,14 @@ def _make(
     trackers.finish(RunResult(metrics, trainer.stopping.best_result or {}, prepared.record_path))
     if not spec.validation_only:  # the state of a grid point stays: if chosen, it is only ranked
         continuation.keep_or_delete(prepared, trainer.stop_reason)
+    processes.wait()
     return record
+
+
+def _of_the_first(prepared: PreparedRun) -> RunRecord:
+    """The record that the first of several processes writes."""
+    processes.wait()
+    return read_record(prepared.record_path)
 
 
 def _check_grid_point(prepared: PreparedRun) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.graphs import knn_cache, searches
+from alignrec_recbole.ops import columns
 from alignrec_recbole.runs import identity
 from alignrec_recbole.runs.prepare import PreparedData, PreparedRun
-from alignrec_recbole.runtime import allocator
-from alignrec_recbole.training import memory_estimate, ranking_tasks
+from alignrec_recbole.runtime import allocator, processes
+from alignrec_recbole.training import divided, memory_estimate, ranking_tasks
 from alignrec_recbole.training.batches import train_loader
 from alignrec_recbole.training.recbole_trainers import model_errors
 from alignrec_recbole.training.trainer import MultimodalTrainer
@@ -23,6 +24,7 @@ def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalT
     """Model and trainer of a prepared run, seeded."""
     from recbole.utils import init_seed
 
+    divided.check(prepared.components.model_class, prepared.config)
     init_seed(prepared.spec.seed, True)
     allocator.phase("load")  # encoders, or the training of an earlier run, have left it
     kept, entry = prepared.config["features_cache"], prepared.components.entry
@@ -30,6 +32,7 @@ def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalT
     tables = memory_estimate.bounded_tables(entry.name)
     device = prepared.config["device"]
     with (
+        processes.first_alone(),  # its item graphs are those of all: a search may be approximate
         knn_cache.use_cache_folder(Path(kept) if kept else None),
         searches.searching_on(device) as made,
         named,
@@ -38,6 +41,7 @@ def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalT
         model = prepared.components.model_class(prepared.config, prepared.splits[0])
     if isinstance(prepared.splits[0], MultimodalDataset):
         prepared.splits[0].release_features()  # the model has its own copy
+    columns.divide(model)
     model = model.to(device)
     allocator.phase("train")
     trainer = prepared.components.trainer_class(prepared.config, model, state_file)

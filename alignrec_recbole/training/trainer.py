@@ -22,14 +22,15 @@ from recbole.utils import ModelType
 
 from alignrec_recbole.errors import DivergedError, RecordError, SettingError
 from alignrec_recbole.evaluation.metrics import METRICS
-from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, Scores, rank
+from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, Scores
 from alignrec_recbole.io import training_state
+from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.matmul import precision
 from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredAdamW
 from alignrec_recbole.runtime import hardware, random_state, waiting
 from alignrec_recbole.runtime.progress import announce
 from alignrec_recbole.runtime.slow_epochs import SlowEpochs
-from alignrec_recbole.training import memory_estimate
+from alignrec_recbole.training import divided, memory_estimate
 from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.early_stopping import EarlyStopping
 from alignrec_recbole.training.progress import TrainingProgress
@@ -87,6 +88,8 @@ class MultimodalTrainer(Trainer):
             Path(self.checkpoint_dir) / f"{config['model']}-{time.time_ns():x}.pth"
         )
         self.state_file = state_file
+        within = columns.division()
+        self.writes = within is None or within.rank == 0  # the others' files would be the same
         self.continued_from: Path | None = None
         self.identity: dict[str, Any] = {}
         self.item_searches: list[dict[str, Any]] = []
@@ -172,7 +175,7 @@ class MultimodalTrainer(Trainer):
             self.stopping.best_epoch = self.epochs - 1
         if self._best_weights is not None and self.stop_reason != "interrupted":
             self.model.load_state_dict(self._best_weights)
-        if saved and not self.state_file:
+        if saved and not self.state_file and self.writes:
             self._save_checkpoint(self.stopping.best_epoch, verbose=False)
         return self.stopping.best_score, _recbole_names(self.stopping.best_result)
 
@@ -207,7 +210,9 @@ class MultimodalTrainer(Trainer):
             progress.update(entry)
             if self.on_epoch is not None:
                 self.on_epoch(self.history)
-            if self.state_file and time.monotonic() - self._saved_at > self._save_after():
+            due = self.writes and time.monotonic() - self._saved_at > self._save_after()
+            self.stop_requested, due = divided.any_of(self.stop_requested, due)
+            if self.state_file and due:
                 self.save_state()
 
     def _fit_without_training(self, task: EvalTask | None) -> tuple[float, Any]:
@@ -239,6 +244,7 @@ class MultimodalTrainer(Trainer):
             total = values if total is None else total + values  # no sync with the device here
             count += 1
         assert total is not None
+        divided.align(self.optimizer)
         means = (value / count for value in total.tolist())
         losses = dict(zip(parts, means, strict=True))
         if not all(map(math.isfinite, losses.values())):
@@ -322,7 +328,10 @@ class MultimodalTrainer(Trainer):
 
     def rank(self, task: EvalTask, k: int) -> Ranking:
         """Top-k lists of a task under the model's present weights."""
-        return rank(self.scorer(task.masked.shape[1]), task, k, self.device)
+        scores = self.scorer(task.masked.shape[1])
+        if columns.division() is not None:
+            self.model.scoring_vectors()  # by all processes, also by those that rank nobody
+        return divided.rank_by_users(scores, task, k, self.device)
 
     def scorer(self, n_items: int) -> Scores:
         """The model's scores as `rank` asks for them; `n_items` counts PAD."""
@@ -366,10 +375,13 @@ class MultimodalTrainer(Trainer):
         assert self.state_file is not None
         batches, loader = self._pair_batches, self._loader_rng
         tensors = {
-            "model": self.model.state_dict(),
-            "best": self._best_weights,
-            "optimizer": self.optimizer.state_dict(),
+            "model": divided.whole_state(self.model),
+            "best": self._best_weights and divided.whole_state(self.model, self._best_weights),
+            "optimizer": divided.whole_optimizer(self.optimizer),
         }
+        self._saved_at, self._saved_epochs = time.monotonic(), len(self.history)
+        if not self.writes:
+            return
         plain = SavedTraining.model_validate(
             {
                 "next_epoch": len(self.history),
@@ -383,8 +395,8 @@ class MultimodalTrainer(Trainer):
         )
         started = time.monotonic()
         training_state.save_run(self.state_file, tensors, plain, self.identity)
-        self._writing_seconds = time.monotonic() - started
-        self._saved_at, self._saved_epochs = time.monotonic(), len(self.history)
+        self._saved_at = time.monotonic()
+        self._writing_seconds = self._saved_at - started
 
     def _save_after(self) -> float:
         """Seconds between two saved states: at least 20 times what writing the last one took."""
@@ -430,7 +442,7 @@ class MultimodalTrainer(Trainer):
         for entry in self.history:
             if "valid" in entry:
                 stopping.update(entry["epoch"], {self.valid_metric: entry["valid"]})
-        best = tensors["best"]
+        best = tensors["best"] and divided.part_of_state(self.model, tensors["best"])
         if (plain.best_result is None) != (stopping.best_epoch is None) or (best is None) != (
             stopping.best_epoch is None
         ):
@@ -440,8 +452,9 @@ class MultimodalTrainer(Trainer):
         stopping.best_result = plain.best_result
         if best is not None:
             self.model.load_state_dict(best)  # refuses other names and shapes
-        self.model.load_state_dict(tensors["model"])
-        self.optimizer.load_state_dict(tensors["optimizer"])
+        self.model.load_state_dict(divided.part_of_state(self.model, tensors["model"]))
+        moments = divided.part_of_optimizer(self.optimizer, tensors["optimizer"])
+        self.optimizer.load_state_dict(moments)
         self._best_weights = best and _on_host(best)
         if (plain.pairs is None) != (batches is None) or (plain.loader is None) != (
             self._loader_rng is None

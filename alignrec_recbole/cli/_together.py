@@ -1,0 +1,72 @@
+"""`run --nproc N`, or `run` under torchrun: several processes make each run together."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import replace
+
+from alignrec_recbole.cli import _names, _provide, _run
+from alignrec_recbole.cli._command import given_arguments
+from alignrec_recbole.cli._jobs import make_jobs
+from alignrec_recbole.cli._option_values import RunOptions
+from alignrec_recbole.engines import DEFAULT
+from alignrec_recbole.errors import SettingError
+from alignrec_recbole.ops import columns
+from alignrec_recbole.registry.components import components
+from alignrec_recbole.runtime import processes
+from alignrec_recbole.runtime.hardware import choose_device
+
+
+def start(options: RunOptions) -> int:
+    """Start --nproc processes of this command; returns their exit status."""
+    _check(options, options.nproc)
+    return processes.start(options.nproc, given_arguments())
+
+
+def run(options: RunOptions) -> int:
+    """The part of one of the processes."""
+    _check(options, processes.count())
+    device = processes.own_device(choose_device(options.device))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(processes.joined(device))
+        stack.enter_context(columns.divided())
+        if not processes.is_first():
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        options = replace(options, device=device, jobs=1)
+        with processes.first_alone():
+            _provide.provide(options)
+        _names.check_data(options)
+        records = [
+            record for job in make_jobs(options) for record in _run.run_job_alone(options, job)
+        ]
+        if processes.is_first():
+            _run.show_models(options, records)
+    return 0
+
+
+def _check(options: RunOptions, number: int) -> None:
+    """Refuse what several processes cannot make together.
+
+    Raises:
+        SettingError: another protocol, engine or number of runs at a time; a model that cannot be
+            divided by columns.
+    """
+    found = ""
+    if options.protocol != ("full",):
+        found = f"--protocol {','.join(options.protocol)}"
+    elif options.engine != DEFAULT:
+        found = f"--engine {options.engine}"
+    elif options.jobs not in (None, 1):
+        found = f"--jobs {options.jobs}"
+    elif options.nproc not in (1, number):
+        found = f"--nproc {options.nproc} in {number} processes of torchrun"
+    if found:
+        raise SettingError(
+            "Several processes make one run of protocol full at a time, on this machine.",
+            found=found,
+            expected="--nproc without other protocols, engines and --jobs",
+        )
+    for name in options.model:
+        columns.check_model(components(name).model_class, number)
