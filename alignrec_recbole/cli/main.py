@@ -32,7 +32,7 @@ from alignrec_recbole.cli.suite import suite
 from alignrec_recbole.cli.suite_cell import suite_cell
 from alignrec_recbole.cli.tune import tune
 from alignrec_recbole.errors import AlignRecError, Interrupted
-from alignrec_recbole.runtime import allocator
+from alignrec_recbole.runtime import allocator, processes
 
 EXAMPLES = (
     "--model AlignRec,LightGCN,BPR --dataset ml-100k --epochs 20",
@@ -123,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _endings.say(f"{type(error).__name__}: {error}")
         return 2
     except Interrupted as stopped:
-        print(f"{stopped}\n  {as_typed(given)}", file=sys.stderr)
+        if processes.is_first():  # each of several processes of the run comes here
+            print(f"{stopped}\n  {as_typed(given)}", file=sys.stderr)
         return 130
     except (click.Abort, KeyboardInterrupt):
         print(

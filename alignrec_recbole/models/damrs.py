@@ -73,6 +73,7 @@ class DAMRS(ContentRecommender):
     """DA-MRS on LightGCN with any number of modalities."""
 
     settings_class = DAMRSSettings
+    columns_refused = "its contrast compares the vectors of all items, with all their columns"
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

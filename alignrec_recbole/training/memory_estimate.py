@@ -12,6 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from alignrec_recbole.errors import NotEnoughMemoryError
+from alignrec_recbole.runtime import processes
 from alignrec_recbole.settings import shown
 
 MOMENTS = {"adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 1, "sgd": 0, "sparse_adam": 2}
@@ -173,6 +174,8 @@ def check(model: Any, learner: str, batch_size: int, device: torch.device | str)
     if torch.device(device).type != "cpu":
         del parts["best weights"]  # in the host's memory
     needed, free = sum(parts.values()), available_bytes(device)
+    if torch.device(device).type == "cpu":
+        free //= processes.on_this_machine()  # they make the run together, and need as much each
     if needed > free:
         raise NotEnoughMemoryError(
             f"Training {type(model).__name__} would need {needed / 2**30:.1f} GiB more.",

@@ -191,7 +191,8 @@ class MultimodalTrainer(Trainer):
         for epoch in progress.steps():
             if self.stopping.exhausted:
                 break
-            if self.stop_requested:
+            (stop,) = divided.any_of(self.stop_requested)  # a signal reaches them one by one
+            if stop:
                 self.stop_reason = "interrupted"
                 break
             self._set_learning_rate(epoch)
@@ -211,7 +212,7 @@ class MultimodalTrainer(Trainer):
             if self.on_epoch is not None:
                 self.on_epoch(self.history)
             due = self.writes and time.monotonic() - self._saved_at > self._save_after()
-            self.stop_requested, due = divided.any_of(self.stop_requested, due)
+            (due,) = divided.any_of(due)
             if self.state_file and due:
                 self.save_state()
 
@@ -379,7 +380,7 @@ class MultimodalTrainer(Trainer):
             "best": self._best_weights and divided.whole_state(self.model, self._best_weights),
             "optimizer": divided.whole_optimizer(self.optimizer),
         }
-        self._saved_at, self._saved_epochs = time.monotonic(), len(self.history)
+        self._saved_epochs = len(self.history)
         if not self.writes:
             return
         plain = SavedTraining.model_validate(
@@ -395,8 +396,8 @@ class MultimodalTrainer(Trainer):
         )
         started = time.monotonic()
         training_state.save_run(self.state_file, tensors, plain, self.identity)
+        self._writing_seconds = time.monotonic() - started
         self._saved_at = time.monotonic()
-        self._writing_seconds = self._saved_at - started
 
     def _save_after(self) -> float:
         """Seconds between two saved states: at least 20 times what writing the last one took."""

@@ -1,11 +1,15 @@
 """Columns divided among processes: the same losses, gradients, weights and records as in one."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -48,7 +52,7 @@ CASES = (
     f"LGMRec:{BOTH}",
     f"DualGNN:{BOTH}",
 )
-REFUSED = {"MMGCN", "GRCN"}
+REFUSED = {"MMGCN", "GRCN", "DAMRS"}
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +271,53 @@ def test_records_are_equal_and_states_change_between_one_and_two_processes(
                 [entry["loss"] for entry in one.history],
                 rtol=1e-6,
             )
+
+
+@contextlib.contextmanager
+def long_run(world: Path, output: Path) -> Iterator[tuple[subprocess.Popen, list[psutil.Process]]]:
+    """A run in two processes without an end, after its first epochs, and these processes."""
+    command = [
+        sys.executable, "-m", "alignrec_recbole", "run", "--model", "BPR", "--dataset", "two",
+        "--data-path", str(world), "--output", str(output), "--nproc", "2",
+        "--set", "train_batch_size=64", "stopping_step=1000000", "epochs=1000000",
+    ]  # fmt: skip
+    started = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert started.stderr is not None
+        line = next((line for line in started.stderr if "epoch 2 of" in line), None)
+        assert line, "it ended before its second epoch"
+        yield started, psutil.Process(started.pid).children(recursive=True)
+    finally:
+        if started.poll() is None:
+            for process in psutil.Process(started.pid).children(recursive=True):
+                process.kill()
+            started.kill()
+        started.wait()
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_with_one_sentence(world: Path, tmp_path: Path) -> None:
+    with long_run(world, tmp_path) as (started, parts):
+        several = [part for part in parts if "run" in part.cmdline()]
+        assert len(several) == 2
+        several[1].kill()
+        _, said = started.communicate(timeout=90)
+        assert started.returncode == 2
+        errors = [line for line in said.splitlines() if not line.startswith(("BPR", " "))]
+        assert len(errors) == 1
+        assert errors[0].startswith("ProcessFailed: Process")
+        assert "SIGKILL" in said
+        assert not any(part.is_running() for part in parts)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_saves_its_state(world: Path, tmp_path: Path) -> None:
+    with long_run(world, tmp_path) as (started, _):
+        started.send_signal(signal.SIGTERM)
+        _, said = started.communicate(timeout=90)
+    assert started.returncode == 130
+    assert said.count("Interrupted after epoch") == 1
+    (state,) = (tmp_path / "checkpoints").rglob("*.state.pt")
+    assert state.stat().st_size > 1000
