@@ -79,12 +79,16 @@ class PrepareOptions(ItemOptions):
     merge: bool
     weights: str | None
     random_init: bool
-    size: str
+    size: str | None
     image_size: int | None
     tokenizer: str | None
     max_tokens: int | None
-    pooling: Literal["cls", "text-cls", "mean", "concat"]
-    precision: Literal["auto", "float32", "bfloat16"]
+    pooling: Literal["cls", "text-cls", "mean", "concat", "pooled"] | None
+    precision: Literal["auto", "float32", "bfloat16"] | None
+    prompt: str | None
+    truncate_dim: int | None
+    caption: str | None
+    max_new_tokens: int
     mask: Literal["image", "text"] | None
     mask_ratio: float
     mask_seed: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -13,8 +13,7 @@ from tabulate import tabulate
 
 from alignrec_recbole.data.dataset_paths import data_folders, find_dataset
 from alignrec_recbole.data.items import ItemTable, find_item_table, read_item_table
-from alignrec_recbole.encoders.base import ItemEncoder
-from alignrec_recbole.encoders.beit3.opening import Beit3Options
+from alignrec_recbole.encoders.base import EncoderRequest, ItemEncoder
 from alignrec_recbole.encoders.extraction import (
     ExtractionSpec,
     extract,
@@ -23,7 +22,12 @@ from alignrec_recbole.encoders.extraction import (
     mix_masked_rows,
     readable_images,
 )
-from alignrec_recbole.encoders.registry import ENCODER_SYNTAX, find_encoder
+from alignrec_recbole.encoders.registry import (
+    ENCODER_OPTIONS,
+    ENCODER_SYNTAX,
+    find_encoder,
+    missing_extra,
+)
 from alignrec_recbole.errors import DataError, SettingError, printable
 from alignrec_recbole.features import mmrec
 from alignrec_recbole.features.masking import masked_name
@@ -35,6 +39,9 @@ from alignrec_recbole.runtime.threads import available_cores
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import ItemOptions, PrepareOptions
+
+
+CAPTION_OPTIONS = ("prompt", "precision")  # with --caption they are those of its model
 
 
 class ItemSource(Protocol):
@@ -62,24 +69,35 @@ def run(options: PrepareOptions) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.merge:
         return merge(options)
-    if options.encoder is None:
-        raise SettingError("Option --encoder is missing.", expected=f"--encoder {ENCODER_SYNTAX}")
+    if options.encoder is None and options.caption is None:
+        raise SettingError(
+            "Option --encoder is missing.",
+            expected=f"--encoder {ENCODER_SYNTAX}, or --caption MODEL",
+        )
     hardware.set_threads(options.threads)
-    folder, items = _output(options), find_items(options)
-    name = _feature_name(options)
+    items = find_items(options)
+    if options.caption is not None:
+        items = _captioned(options, options.caption, items)
+    if options.encoder is None:
+        return 0
+    folder, name = _output(options), _feature_name(options)
     job = ExtractionSpec(
         folder=folder,
         name=name,
         batch_size=options.batch_size,
         dtype=options.dtype,
-        workers=max(0, available_cores() - 1) if options.workers is None else options.workers,
+        workers=_workers(options),
         shard=options.shard,
         overwrite=options.overwrite,
         progress=options.progress,
     )
     inside(folder, f"{name}.npy")
+    entry = find_encoder(options.encoder)
+    entry.check_options(_encoder_options(options))
+    if missing := entry.missing_packages():
+        raise missing_extra(entry.name, f"no package {', '.join(missing)}")
     start = time.perf_counter()
-    if find_encoder(options.encoder).kind == "whole_table":
+    if entry.kind == "whole_table":
         table = _whole(options, options.encoder, items, job)
     else:
         encoder = _encoder(options, options.encoder, items, job)
@@ -109,7 +127,9 @@ def _feature_name(options: ItemOptions) -> str:
         return check_name(options.name, "feature set")
     if options.encoder is None:
         raise SettingError("The feature set is not named.", expected="--name or --encoder")
-    return _stem(options.encoder)
+    stem = _stem(options.encoder)
+    caption = getattr(options, "caption", None)
+    return stem if caption is None else f"{_stem(f'caption:{caption}')}-{stem}"
 
 
 def _export(options: ItemOptions, table: FeatureTable) -> None:
@@ -148,22 +168,74 @@ def _output(options: ItemOptions) -> Path:
 def _encoder(
     options: PrepareOptions, name: str, items: ItemTable, job: ExtractionSpec
 ) -> ItemEncoder:
-    device = hardware.choose_device(options.device)
     entry = find_encoder(name)
-    if not entry.by_name:
-        given = {field.name: getattr(options, field.name) for field in fields(Beit3Options)}
-        chosen = Beit3Options(**{key: value for key, value in given.items() if value is not None})
-        tokenizer = job.folder / f"{job.name}.spm"
-        return entry.load().open_encoder(
-            chosen, items.texts, tokenizer, device, progress=job.progress
-        )
-    if options.weights or options.random_init:
+    request = EncoderRequest(
+        name=name,
+        device=hardware.choose_device(options.device),
+        options=_encoder_options(options),
+        items=items,
+        fitted=job.folder / job.name,
+        progress=job.progress,
+    )
+    return entry.load().open_encoder(request)
+
+
+def _encoder_options(options: PrepareOptions) -> dict[str, Any]:
+    """The options of encoders that were given."""
+    names = [n for n in ENCODER_OPTIONS if options.caption is None or n not in CAPTION_OPTIONS]
+    found = {name: getattr(options, name) for name in names}
+    return {
+        name: value for name, value in found.items() if value is not None and value is not False
+    }
+
+
+def _workers(options: PrepareOptions) -> int:
+    return max(0, available_cores() - 1) if options.workers is None else options.workers
+
+
+def _captioned(options: PrepareOptions, model: str, items: ItemTable) -> ItemTable:
+    """The items with captions of their images as texts; prints a summary."""
+    from alignrec_recbole.encoders.captioner import Captioner
+    from alignrec_recbole.encoders.captions import CaptionSpec, write_captions
+
+    if options.shard != (1, 1) or options.mask:
         raise SettingError(
-            f"The encoder {name!r} has weights of its own.",
-            found="--weights or --random-init",
-            expected="these with --encoder beit3",
+            "Captions are made of all images at once.",
+            found="--caption with --shard or --mask",
+            expected="--caption alone; then --items CAPTIONS.tsv with the other option",
         )
-    return entry.load().open_encoder(name, device)
+    name = _stem(f"caption:{model}")
+    if options.encoder is None and options.name is not None:
+        name = check_name(options.name, "captions")
+    spec = CaptionSpec(
+        folder=options.output or _output(options).with_name("captions"),
+        name=name,
+        batch_size=options.batch_size,
+        workers=_workers(options),
+        overwrite=options.overwrite,
+        progress=options.progress,
+    )
+    inside(spec.folder, f"{name}.tsv")
+    start = time.perf_counter()
+    captioner = Captioner(
+        model,
+        hardware.choose_device(options.device),
+        options.prompt,
+        options.max_new_tokens,
+        options.precision == "bfloat16",
+    )
+    table, manifest = write_captions(captioner, items, spec)
+    seconds = time.perf_counter() - start
+    rows: list[list[Any]] = [
+        ["captions", len(table.ids) - len(manifest.missing)],
+        ["without caption", len(manifest.missing)],
+        *([f"images {what}", count] for what, count in manifest.images.items()),
+        ["seconds", f"{seconds:.1f} ({len(table.ids) / seconds:.1f} items/s)"],
+        ["peak memory", f"{memory_usage.peak_rss_bytes() / 2**20:.0f} MiB"],
+    ]
+    print(tabulate(rows, tablefmt="plain"))
+    print(printable(str(spec.path)))
+    return table
 
 
 def _masked(
@@ -202,13 +274,14 @@ def _whole(
 def _report(table: FeatureTable, seconds: float) -> None:
     manifest = table.manifest
     n = manifest.shape[0]
+    files = "audio files" if manifest.modality == "audio" else "images"
     rows: list[list[Any]] = [
         ["items", n],
         ["width", f"{manifest.shape[1]} {manifest.dtype}"],
         ["without image", len(manifest.without_image)],
         ["without text", len(manifest.without_text)],
         ["without both" if manifest.modality == "fused" else "absent", len(manifest.missing)],
-        *([f"images {what}", count] for what, count in manifest.settings.get("images", {}).items()),
+        *([f"{files} {what}", n] for what, n in manifest.settings.get("images", {}).items()),
         *(["note", printable(note)] for note in manifest.notes),
         ["seconds", f"{seconds:.1f} ({n / seconds:.1f} items/s)"],
         ["peak memory", f"{memory_usage.peak_rss_bytes() / 2**20:.0f} MiB"],

@@ -153,7 +153,7 @@ def _not_pinned(dataset: str, sources: dict[str, PublishedSource], folder: Path)
 def _reads_images(options: RunOptions) -> bool:
     """Whether an encoder that is named reads images."""
     kinds = {_without_controls(name).partition(":")[0] for name in options.features}
-    return any(ENCODERS[kind].reads_images for kind in kinds & set(ENCODERS))
+    return any(ENCODERS[kind].needs_images for kind in kinds & set(ENCODERS))
 
 
 def _lacks_images(folder: Path) -> bool:

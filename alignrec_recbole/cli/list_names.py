@@ -122,12 +122,17 @@ def encoders(data_path: Path | None) -> Table:
         [
             entry.syntax,
             entry.modality,
+            entry.width,
+            entry.licence,
+            entry.downloads,
             "" if not entry.missing_packages() else entry.install,
             entry.description,
         ]
         for entry in ENCODERS.values()
     ]
-    return ["encoder", "modality", "to install", "description"], rows
+    return [
+        "encoder", "modality", "width", "licence", "downloads", "to install", "description",
+    ], rows  # fmt: skip
 
 
 def protocols(data_path: Path | None) -> Table:

@@ -117,12 +117,53 @@ def hidden_import_options() -> Callable[[Any], Any]:
     constraint=mutually_exclusive.hidden(),
 )
 @cloup.option_group(
+    "Models",
+    option(
+        "--prompt",
+        metavar="NAME|TEXT",
+        help="st:MODEL: a prompt of the model, or a text before each item's; --caption: the "
+        "request.  [default: the model's own for documents]",
+    ),
+    option(
+        "--truncate-dim",
+        type=_options.COUNT,
+        metavar="N",
+        help="st:MODEL: the first N columns alone.  [default: all]",
+    ),
+    option(
+        "--pooling",
+        type=click.Choice(["cls", "text-cls", "mean", "concat", "pooled"]),
+        help="How token vectors become one.  [default: beit3: cls; vision:MODEL: pooled, where "
+        "the model has trained that, else cls or mean]",
+    ),
+    option(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        help="Number format of the computation.  [default: auto]",
+    ),
+)
+@cloup.option_group(
+    "Captions",
+    option(
+        "--caption",
+        metavar="MODEL",
+        help="Describe the images by a generative model first; the captions are the texts that "
+        "--encoder then encodes.",
+    ),
+    option(
+        "--max-new-tokens",
+        type=_options.COUNT,
+        default=64,
+        metavar="N",
+        help="Longest caption.  [default: 64]",
+    ),
+)
+@cloup.option_group(
     "BEiT-3",
     _options.weights(),
     option("--random-init", is_flag=True, help="Untrained weights, for tests; tables say so."),
     option(
         "--size",
-        default="base",
         metavar="NAME",
         help="Size of random weights: base, large or toy.  [default: base]",
     ),
@@ -134,18 +175,6 @@ def hidden_import_options() -> Callable[[Any], Any]:
     ),
     _options.tokenizer(),
     _options.max_tokens(),
-    option(
-        "--pooling",
-        type=click.Choice(["cls", "text-cls", "mean", "concat"]),
-        default="cls",
-        help="How token vectors become one.  [default: cls]",
-    ),
-    option(
-        "--precision",
-        type=click.Choice(["auto", "float32", "bfloat16"]),
-        default="auto",
-        help="Number format of the computation.  [default: auto]",
-    ),
 )
 @cloup.option_group(
     "Masked variants",

@@ -16,21 +16,29 @@ from PIL import Image, ImageOps
 from alignrec_recbole.io.opening import is_regular_file
 
 MAX_PIXELS = 64 << 20  # a larger image is refused before it is decoded
+LONGEST = 2048  # pixels of a side that a model's own processor is given
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 REASONS = ("missing", "not a file", "empty", "not an image", "too large", "damaged")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as an encoder reads it; neither attribute is set where no image was named.
+    """A file as an encoder reads it; no attribute is set where no file was named.
 
     Attributes:
-        pixels: uint8 [side, side, 3].
-        reason: one of REASONS, why the file has no pixels.
+        pixels: of an image, uint8 [height, width, 3].
+        reason: why the file has neither pixels nor samples; of an image one of REASONS.
+        samples: of an audio file, float32 [t].
     """
 
     pixels: np.ndarray | None = None
     reason: str | None = None
+    samples: np.ndarray | None = None
+
+    @property
+    def content(self) -> np.ndarray | None:
+        """The pixels or the samples."""
+        return self.samples if self.pixels is None else self.pixels
 
 
 class UnreadableImage(Exception):
@@ -55,6 +63,16 @@ def stretched(path: Path, side: int) -> Decoded:
     except UnreadableImage as error:
         return Decoded(reason=str(error))
     return _resized(image, side, (0, 0, image.width, image.height))
+
+
+def whole(path: Path, longest: int = LONGEST) -> Decoded:
+    """The whole image in its own proportions; a longer side than `longest` is scaled to it."""
+    try:
+        image = open_image(path)
+    except UnreadableImage as error:
+        return Decoded(reason=str(error))
+    image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+    return Decoded(np.array(image, dtype=np.uint8))
 
 
 def _resized(image: Image.Image, side: int, box: tuple[int, int, int, int]) -> Decoded:

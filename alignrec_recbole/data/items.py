@@ -11,7 +11,7 @@ import io
 import os
 import stat
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ID_COLUMNS = ("item_id", "itemID", "id")
 IMAGE_COLUMN = "image"
+AUDIO_COLUMN = "audio"
 ORIGINAL_ID = "original_id"  # in tables whose items are numbered
 OTHER_IDS = ("asin", "artistID", ORIGINAL_ID)  # identifiers, not content
 NUMBER_TYPES = ("float", "float_seq")  # of RecBole's typed headers: measures, not words
@@ -44,6 +45,7 @@ class ItemTable:
         source: name of the table.
         text_columns: the columns that make the text.
         image_names: the images as the table names them, with their folders; default: file names.
+        audio: audio files; None where the table names none; empty: of no item.
     """
 
     ids: list[str]
@@ -52,6 +54,20 @@ class ItemTable:
     source: str
     text_columns: list[str]
     image_names: list[str] | None = None
+    audio: list[Path | None] = field(default_factory=list)
+
+    def with_files(self, media: str) -> ItemTable:
+        """The items with the files that an encoder reads, image or audio, in place of the images.
+
+        >>> from pathlib import Path
+        >>> table = ItemTable(["a"], ["one"], [None], "t", ["title"], audio=[Path("a.wav")])
+        >>> table.with_files("audio").images[0].name, table.with_files("image").images
+        ('a.wav', [None])
+        """
+        if media == "image":
+            return self
+        files = self.audio or [None] * len(self.ids)
+        return replace(self, images=files, image_names=None, audio=[])
 
     def content_hash(self, images: bool = True) -> str:
         """SHA-256 of ids, texts and, with `images`, the bytes of the image files.
@@ -123,18 +139,19 @@ def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
 
 
 def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
-    """Read an item table; columns besides ids, the image and typed numbers are text.
+    """Read an item table; columns besides ids, files and typed numbers are text.
 
     A cell without a value (empty, nan) adds nothing to the text; an item that names no image has
     None. Image files are not opened: the image encoder reports those that it cannot read.
 
     Args:
         path: .tsv (or RecBole's .item, with typed headers) or .parquet.
-        image_dir: folder of the images; default `images/` beside the table.
+        image_dir: folder of the images; default `images/` beside the table. Audio files are in
+            `audio/` beside the table.
 
     Raises:
         DataError: the file is missing, not UTF-8, not tab-separated, ragged, without an id column,
-            empty, names an item twice, or names an image outside its folder.
+            empty, names an item twice, or names a file outside its folder.
     """
     path = Path(path)
     header, rows = _read_parquet(path) if path.suffix == ".parquet" else read_tabs(path)
@@ -157,28 +174,39 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
     if not rows:
         raise DataError(f"{path.name} has a header but no items.", found=str(path))
     image_column = columns.index(IMAGE_COLUMN) if IMAGE_COLUMN in columns else None
+    audio_column = _audio_column(path, columns)
     text_columns = [
         i
         for i, column in enumerate(columns)
-        if i != image_column
+        if i not in (image_column, audio_column)
         and column not in (*ID_COLUMNS, *OTHER_IDS)
         and header[i].partition(":")[2] not in NUMBER_TYPES
     ]
     folder = image_dir or path.parent / "images"
-    ids, texts, images, names = [], [], [], []
+    ids, texts, images, names, audio = [], [], [], [], []
     for row in rows:
         cells = ["" if cell.strip() in NOT_A_VALUE else cell.strip() for cell in row]
         ids.append(row[id_column].strip())
         texts.append(". ".join(cells[i] for i in text_columns if cells[i]))
         file = cells[image_column] if image_column is not None else ""
-        images.append(_image_path(folder, file) if file else None)
+        images.append(_file_path(folder, file) if file else None)
         names.append(file)
+        if audio_column is not None:
+            sound = cells[audio_column]
+            audio.append(_file_path(path.parent / "audio", sound) if sound else None)
     _check_ids(path, ids)
-    return ItemTable(ids, texts, images, path.name, [columns[i] for i in text_columns], names)
+    named = [columns[i] for i in text_columns]
+    return ItemTable(ids, texts, images, path.name, named, names, audio)
 
 
-def _image_path(folder: Path, file: str) -> Path:
-    """The image of a cell, which may be missing or be no file, but never outside its folder.
+def _audio_column(path: Path, columns: list[str]) -> int | None:
+    """The column of audio files: called audio, and the folder audio/ is beside the table."""
+    there = AUDIO_COLUMN in columns and (path.parent / "audio").is_dir()
+    return columns.index(AUDIO_COLUMN) if there else None
+
+
+def _file_path(folder: Path, file: str) -> Path:
+    """The file of a cell, which may be missing or be no file, but never outside its folder.
 
     Raises:
         DataError: the cell leads out of the folder, or no file can have its name.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from alignrec_recbole.data.images import Decoded
 from alignrec_recbole.features.table import Modality
+
+if TYPE_CHECKING:
+    from alignrec_recbole.data.items import ItemTable
 
 
 class Masked(Enum):
@@ -22,7 +25,29 @@ class Masked(Enum):
 
 
 MASKED_IMAGE = Masked.IMAGE
-ImageInput = np.ndarray | Masked | None  # pixels uint8 [S, S, 3], a masked image, or no image
+# pixels uint8 [H, W, 3] or samples float32 [t]; a masked image; or no file
+ImageInput = np.ndarray | Masked | None
+
+
+@dataclass(frozen=True)
+class EncoderRequest:
+    """What an encoder of single items is opened for.
+
+    Attributes:
+        name: the full name, such as st:MODEL.
+        device: where it runs.
+        options: of `prepare`, those that were given and that the encoder takes (EncoderEntry).
+        items: that it will encode, for encoders that fit something to them.
+        fitted: where such a thing is stored, without its extension.
+        progress: whether downloads show a bar.
+    """
+
+    name: str
+    device: str = "cpu"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    items: ItemTable | None = None
+    fitted: Path | None = None
+    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,10 +78,12 @@ class ItemEncoder(ABC):
         width: f.
         settings: enough to make the rows again; a hash or revision of the weights included.
         reads_text: whether texts matter.
-        decode: image file → pixels uint8 [S, S, 3] or the reason why there are none; None: images
-            do not matter.
+        media: which files of the items it reads, if it has `decode`.
+        decode: image file → pixels uint8 [H, W, 3], or audio file → samples float32 [t], or the
+            reason why there are none; None: files do not matter.
         masks_images: whether MASKED_IMAGE means more to it than no image.
         notes: what a reader must know next to numbers computed from the rows.
+        earlier_name: the name under which earlier versions computed other rows with the same model.
     """
 
     name: str
@@ -65,8 +92,10 @@ class ItemEncoder(ABC):
     settings: dict[str, Any]
     reads_text: ClassVar[bool] = True
     masks_images: ClassVar[bool] = False
+    media: ClassVar[Literal["image", "audio"]] = "image"
     decode: Callable[[Path], Decoded] | None = None
     notes: Sequence[str] = ()
+    earlier_name: str | None = None
 
     def text_lengths(self, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
         """Length of each text, 0 where there is nothing to read; and statistics for the manifest.

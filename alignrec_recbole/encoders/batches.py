@@ -138,7 +138,7 @@ def run_batches(
     for number, found in zip(numbers, decoded, strict=True):
         batch = plan.batches[number]
         reasons = {int(i): d.reason for i, d in zip(batch, found, strict=True) if d.reason}
-        images: list[ImageInput] = [d.pixels for d in found]
+        images: list[ImageInput] = [d.content for d in found]
         has_image = np.array([image is not None for image in images])
         has_text = plan.has_text[batch] & (mask_modality != "text")
         encodable = has_text | has_image
@@ -184,9 +184,10 @@ def _encoded(
 def encode_table(
     encoder: ItemEncoder, items: ItemTable, *, batch_size: int, progress: bool
 ) -> tuple[EncodedItems, Counter[str]]:
-    """Encode a table in memory; also returns the reasons why images were not used."""
+    """Encode a table in memory; also returns the reasons why files were not used."""
     from tqdm.auto import tqdm
 
+    items = items.with_files(encoder.media)
     plan = make_plan(encoder, items, batch_size)
     matrix = np.zeros((len(items.ids), encoder.width), dtype=np.float32)
     present = np.zeros(len(items.ids), dtype=bool)

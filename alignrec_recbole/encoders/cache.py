@@ -46,7 +46,7 @@ def find_or_encode(
         return load_features(source)
     items = find_item_table(dataset_dir, dataset)
     folder = Path(cache) if cache else dataset_dir / "features"
-    path, mark = _cached_path(name, source, items, folder)
+    path, mark = _cached_path(name, source, items.with_files(source.media), folder)
     if cached := _read_cached(path, name, items, mark):
         return cached
     progress.announce(f"encoding {len(items.ids)} items with {name}; the result is cached")
@@ -89,15 +89,19 @@ def _cached_path(
     """
     identity = json.dumps(encoder_identity(name, items), sort_keys=True, default=str)
     digest = hashlib.sha256(identity.encode()).hexdigest()
-    now, before = items.content_hash(images=entry.reads_images), items.name_and_size_hash()
+    reads_files = entry.modality == "audio" or entry.reads_images(name)
+    now, before = items.content_hash(images=reads_files), items.name_and_size_hash()
     path, earlier = (
         folder / f"{_file_stem(name)}-{items_hash[:12]}-{digest[:8]}.npy"
         for items_hash in (now, before)
     )
     mark = f"{now} {digest}"
+    may_be_earlier = entry.name == "hf" and not is_regular_file(path)
+    if may_be_earlier and (found := _cached_as_mean(name, entry, items, folder)):
+        return found
     if is_regular_file(path) or not is_regular_file(earlier.with_suffix(".json")):
         return path, mark
-    if not entry.reads_images and is_regular_file(earlier):
+    if not reads_files and is_regular_file(earlier):
         return earlier, mark
     logger.warning(
         "%s was cached by an earlier version, which did not check the images' content; "
@@ -105,6 +109,28 @@ def _cached_path(
         earlier,
     )
     return path, mark
+
+
+def _cached_as_mean(
+    name: str, entry: EncoderEntry, items: ItemTable, folder: Path
+) -> tuple[Path, str] | None:
+    """The rows that an earlier version cached for hf:MODEL and their mark, if they are today's."""
+    identity, same = entry.load().earlier_identity(name)
+    text = json.dumps(identity, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    now = items.content_hash(images=False)
+    for items_hash in (now, items.name_and_size_hash()):
+        path = folder / f"{_file_stem(name)}-{items_hash[:12]}-{digest[:8]}.npy"
+        if not is_regular_file(path):
+            continue
+        if same:
+            return path, f"{now} {digest}"
+        logger.warning(
+            "%s was cached by an earlier version, which took the mean over the tokens whatever "
+            "the model's files say; the items are encoded again",
+            path,
+        )
+    return None
 
 
 def _file_stem(name: str) -> str:

@@ -17,11 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from alignrec_recbole.data.images import centre_square
-from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
-from alignrec_recbole.encoders.model_folders import check_model, quiet_transformers
-from alignrec_recbole.encoders.sentence import folder_identity
+from alignrec_recbole.data.images import centre_square, whole
+from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncoder
+from alignrec_recbole.encoders.model_folders import (
+    check_model,
+    folder_identity,
+    quiet_transformers,
+)
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.table import Modality
 from alignrec_recbole.ops.matmul import prepack_linears
@@ -49,18 +53,21 @@ class DualEncoder(ItemEncoder):
         self.limit, self.block, side = _sizes(place, model.config)
         self.width = self.block * (2 if self.modality == "fused" else 1)
         self.uses_text = self.modality != "image"
+        # NaFlex models read images of any proportions; their own processor makes the patches
+        self.processor = processor if side is None else None
         if self.modality != "text":
-            self.decode = partial(centre_square, side=side)
+            self.decode = whole if side is None else partial(centre_square, side=side)
         # SigLIP was trained on texts padded to full length, and reads their padding
         self.pad_fully = model.config.model_type.startswith("siglip")
-        self.mean, self.deviation = _colours(place, processor)
+        if side is not None:
+            self.mean, self.deviation = _colours(place, processor)
         self.name = f"{kind}:{_shown(place)}"
         self.settings = {
             **identity(name),
             "side": side,
             "max_tokens": self.limit,
             "normalise": True,
-            "crop": "centre square",
+            "crop": "centre square" if side else "none: the model's own patches",
         }
 
     def text_lengths(self, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -88,6 +95,9 @@ class DualEncoder(ItemEncoder):
         return out
 
     def _images(self, images: list[np.ndarray]) -> Any:
+        if self.processor is not None:
+            found = self.processor([Image.fromarray(i) for i in images], return_tensors="pt")
+            return self.model.get_image_features(**found.to(self.device))
         pixels = (np.stack(images).astype(np.float32) / 255 - self.mean) / self.deviation
         batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
         return self.model.get_image_features(pixel_values=batch.to(self.device))
@@ -103,9 +113,9 @@ class DualEncoder(ItemEncoder):
         return self.model.get_text_features(**tokens)
 
 
-def open_encoder(name: str, device: str) -> DualEncoder:
+def open_encoder(request: EncoderRequest) -> DualEncoder:
     """A dual encoder by its full name, such as clip:openai/clip-vit-base-patch32."""
-    return DualEncoder(name, device)
+    return DualEncoder(request.name, request.device)
 
 
 def identity(name: str) -> dict[str, Any]:
@@ -144,8 +154,11 @@ def _load(place: str) -> tuple[Any, Any, Any]:
     return tokenizer, processor, model
 
 
-def _sizes(place: str, config: Any) -> tuple[int, int, int]:
-    """Tokens of a text at most, width of a projected vector, pixels per side of an image."""
+def _sizes(place: str, config: Any) -> tuple[int, int, int | None]:
+    """Tokens of a text at most, width of a projected vector, pixels per side of an image.
+
+    The side is None where the model takes images of any proportions, as NaFlex models do.
+    """
     try:
         text, vision = config.text_config, config.vision_config
         block = (
@@ -153,12 +166,16 @@ def _sizes(place: str, config: Any) -> tuple[int, int, int]:
             or getattr(text, "projection_size", None)
             or text.hidden_size
         )
-        found = int(text.max_position_embeddings), int(block), int(vision.image_size)
+        tokens, width = int(text.max_position_embeddings), int(block)
+        flexible = not hasattr(vision, "image_size") and hasattr(vision, "num_patches")
+        side = None if flexible else int(vision.image_size)
     except (AttributeError, TypeError, ValueError) as error:
         raise _cannot_be_loaded(place, error) from error
-    if min(found) < 1:
-        raise _cannot_be_loaded(place, ValueError(f"tokens, width and image size {found}"))
-    return found
+    if min(tokens, width, 1 if side is None else side) < 1:
+        raise _cannot_be_loaded(
+            place, ValueError(f"tokens, width and image size {(tokens, width, side)}")
+        )
+    return tokens, width, side
 
 
 def _colours(place: str, processor: Any) -> tuple[np.ndarray, np.ndarray]:

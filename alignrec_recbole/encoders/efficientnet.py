@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from alignrec_recbole.data.images import centre_square
-from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
+from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncoder
 from alignrec_recbole.encoders.registry import missing_extra
 from alignrec_recbole.features.table import Modality
 
@@ -51,13 +51,13 @@ class EfficientNetLite0Encoder(ItemEncoder):
         return maps.mean((2, 3)).float().cpu().numpy()
 
 
-def open_encoder(name: str, device: str) -> EfficientNetLite0Encoder:
+def open_encoder(request: EncoderRequest) -> EfficientNetLite0Encoder:
     """The network with its weights.
 
     Raises:
         MissingDependencyError: the extra is not installed.
     """
-    return EfficientNetLite0Encoder(device)
+    return EfficientNetLite0Encoder(request.device)
 
 
 def identity(name: str = "efficientnet") -> dict[str, Any]:

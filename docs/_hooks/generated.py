@@ -226,10 +226,11 @@ def encoders() -> str:
     """The registry of encoders."""
     from alignrec_recbole.encoders.registry import ENCODERS
 
-    rows = ["| encoder | modality | extra | rows |", "|---|---|---|---|"]
+    rows = ["| encoder | modality | width | extra | licence | downloads | rows |", "|---" * 7 + "|"]
     for entry in ENCODERS.values():
         extra = f"`{entry.extra}`" if entry.extra else "none"
-        rows.append(f"| `{entry.syntax}` | {entry.modality} | {extra} | {entry.description} |")
+        about = [entry.modality, entry.width, extra, entry.licence, entry.downloads]
+        rows.append(f"| `{entry.syntax}` | {' | '.join(about)} | {entry.description} |")
     return "\n".join(rows)
 
 

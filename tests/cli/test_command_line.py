@@ -22,6 +22,7 @@ from alignrec_recbole.cli.pretrain import PretrainOptions
 from alignrec_recbole.cli.report import ALTERNATIVES
 from alignrec_recbole.cli.run import RunOptions, parse
 from alignrec_recbole.cli.run import run as run_verb
+from alignrec_recbole.encoders import vision
 from alignrec_recbole.encoders.beit3 import checkpoints
 from alignrec_recbole.encoders.beit3.encoder import POOLINGS
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings
@@ -226,7 +227,7 @@ def test_options_and_their_types_agree() -> None:
 
 def test_what_help_says_is_so() -> None:
     choices = {p.name: p for p in VERBS["prepare"].params if isinstance(p, Option)}
-    assert tuple(choices["pooling"].type.choices) == POOLINGS
+    assert set(choices["pooling"].type.choices) == {*POOLINGS, *vision.POOLINGS}
     assert f"[default: {MAX_TOKENS}]" in str(choices["max_tokens"].help)
     for name in checkpoints.NAMES:
         assert name in str(choices["weights"].help)
@@ -303,7 +304,18 @@ def test_the_module_is_the_program() -> None:
     [
         ("models", ["AlignRec", "EASE", "RecBole", "required"]),
         ("datasets", ["ml-100k", "dataset_example", "baby", "MovieLens-100K"]),
-        ("encoders", ["lsa", "hf:MODEL", "beit3", "image"]),
+        (
+            "encoders",
+            [
+                "lsa",
+                "st:MODEL",
+                "vision:MODEL",
+                "audio:MODEL",
+                "beit3",
+                "Apache-2.0",
+                "768 or 1024",
+            ],
+        ),
         ("protocols", list(PROTOCOLS)),
         ("suites", ["smoke", "paper-main"]),
         ("metrics", ["Recall@K", "NDCG@K", "log2"]),

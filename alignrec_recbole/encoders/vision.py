@@ -1,0 +1,139 @@
+"""Vectors of image models from transformers: DINOv2, DINOv3, ViT, ConvNeXt and others.
+
+MODEL is a hub id or a folder. Images go through the model's own processor.
+
+Source: Oquab et al., "DINOv2", TMLR 2024; Siméoni et al., "DINOv3", 2025; Dosovitskiy et al., "An
+Image is Worth 16x16 Words", ICLR 2021; Liu et al., "A ConvNet for the 2020s", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from alignrec_recbole.data.images import whole
+from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncoder
+from alignrec_recbole.encoders.model_folders import (
+    cannot_be_loaded,
+    check_model,
+    find_model,
+    incomplete,
+    model_identity,
+    quiet_transformers,
+)
+from alignrec_recbole.errors import FeatureError, SettingError
+from alignrec_recbole.features.table import Modality
+from alignrec_recbole.ops.matmul import prepack_linears
+
+WHAT = "image encoder"
+POOLINGS = ("pooled", "cls", "mean")
+
+
+class VisionEncoder(ItemEncoder):
+    """Pooled output, CLS token or mean of patches of an image model, in float32.
+
+    pooled is the model's `pooler_output`: of DINOv2 the normalised CLS token, of ConvNeXt the
+    normalised mean of its maps. A ViT whose files have no trained pooler gives its CLS token unless
+    `pooling` says otherwise. mean is taken over the patches, without CLS and register tokens.
+
+    Args:
+        model: a hub id or a folder. Code that a model brings along is never run.
+        pooling: one of POOLINGS; None: pooled where the model has it trained, else cls, else mean.
+
+    Raises:
+        FeatureError: the model cannot be loaded, is incomplete or is no image model.
+        SettingError: the model has no such pooling.
+    """
+
+    modality: Modality = "image"
+    reads_text: ClassVar[bool] = False
+    decode = staticmethod(whole)
+
+    def __init__(self, name: str, device: str, pooling: str | None) -> None:
+        given = name.partition(":")[2]
+        identity = model_identity(given, WHAT)
+        self.processor, model, trained_pooler = _load(given)
+        self.model, self.device = model.float().to(device).eval(), device
+        prepack_linears(self.model)
+        config = model.config
+        self.first_patch = 1 + getattr(config, "num_register_tokens", 0)
+        probe = self._output([Image.new("RGB", (64, 64))])
+        hidden = probe.last_hidden_state
+        pooled = getattr(probe, "pooler_output", None) is not None and trained_pooler
+        has_cls = hidden.ndim == 3 and any(k.endswith("cls_token") for k in model.state_dict())
+        there = [p for p, has in zip(POOLINGS, (pooled, has_cls, True), strict=True) if has]
+        self.pooling = pooling or there[0]
+        self.has_cls = has_cls
+        if self.pooling not in there:
+            raise SettingError(
+                f"The {WHAT} {given!r} has no pooling {self.pooling!r}.",
+                found=f"{type(model).__name__}"
+                + ("" if trained_pooler else ", whose files have no weights of a pooler"),
+                expected=", ".join(there),
+            )
+        self.width = self._pool(probe).shape[1]
+        self.name = f"vision:{identity['model']}"
+        self.settings = {**identity, "pooling": self.pooling, "architecture": type(model).__name__}
+
+    @torch.inference_mode()
+    def rows(self, texts: Sequence[str], images: Sequence[ImageInput]) -> np.ndarray:
+        """All images in one call of the model."""
+        pictures = [Image.fromarray(image) for image in images if isinstance(image, np.ndarray)]
+        return self._pool(self._output(pictures)).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def _output(self, pictures: list[Image.Image]) -> Any:
+        found = self.processor(pictures, return_tensors="pt").to(self.device)
+        return self.model(pixel_values=found["pixel_values"])
+
+    def _pool(self, output: Any) -> torch.Tensor:
+        hidden = output.last_hidden_state  # [b, tokens, f] or maps [b, f, h, w]
+        if self.pooling == "pooled":
+            return output.pooler_output.flatten(1)
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        if hidden.ndim == 4:
+            return hidden.mean((2, 3))
+        return hidden[:, self.first_patch if self.has_cls else 0 :].mean(1)
+
+
+def open_encoder(request: EncoderRequest) -> VisionEncoder:
+    """The encoder `vision:MODEL`."""
+    return VisionEncoder(request.name, request.device, request.options.get("pooling"))
+
+
+def identity(name: str) -> dict[str, Any]:
+    """The model's name and the hash of all its files."""
+    return model_identity(name.partition(":")[2], WHAT)
+
+
+def _load(given: str) -> tuple[Any, Any, bool]:
+    """Processor and model, and whether the weights of the pooler are in the files."""
+    from transformers import AutoImageProcessor, AutoModel
+
+    folder = str(find_model(given, WHAT))
+    check_model(folder)
+    try:
+        with quiet_transformers():
+            processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+            model, loading = AutoModel.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+            )
+    except Exception as error:  # each file format has errors of its own
+        raise cannot_be_loaded(WHAT, given, error) from error
+    missing = sorted(loading["missing_keys"])
+    without_pooler = [key for key in missing if not key.startswith("pooler.")]
+    if without_pooler:
+        raise incomplete(WHAT, given, without_pooler)
+    if model.main_input_name != "pixel_values":
+        raise FeatureError(
+            f"{given!r} is no {WHAT}.",
+            found=type(model).__name__,
+            expected="a model of images alone, such as DINOv2, ViT or ConvNeXt",
+            hint="name models of images and texts as clip:MODEL or st:MODEL",
+        )
+    return processor, model, not missing
