@@ -85,8 +85,8 @@ def ease_weights(gram: np.ndarray, reg_weight: float) -> np.ndarray:
         SettingError: G + λI is not positive definite in float32.
 
     >>> ease_weights(np.array([[2.0, 1.0], [1.0, 1.0]], dtype=np.float32), 1.0).round(4)
-    array([[0.    , 0.5   ],
-           [0.3333, 0.    ]], dtype=float32)
+    array([[0.    , 0.3333],
+           [0.5   , 0.    ]], dtype=float32)
     """
     n = len(gram)
     gram[np.arange(n), np.arange(n)] += reg_weight

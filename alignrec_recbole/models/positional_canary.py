@@ -44,9 +44,9 @@ def sinusoids(count: int, size: int) -> Tensor:
     """Unit rows of sines and cosines of 0 … count−1 [count, size]; row 0 is zero.
 
     >>> sinusoids(3, 2)
-    tensor([[0.0000, 0.0000],
-            [0.8415, 0.5403],
-            [0.9093, -0.4161]])
+    tensor([[ 0.0000,  0.0000],
+            [ 0.8415,  0.5403],
+            [ 0.9093, -0.4161]])
     """
     half = (size + 1) // 2
     rates = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)

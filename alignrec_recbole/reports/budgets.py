@@ -1,7 +1,8 @@
 """What the settings of each row of a table cost to choose, and whether rows had the same chance.
 
 A record says so itself (`budget`). For records from before, the trials are found among those under
-tuning/: the ones that differ from the record in nothing but the keys that its `tuned_on` names.
+tuning/: the ones that differ from the record in nothing but the keys that its `tuned_on` names,
+and have one of the values there.
 What cannot be found is unknown.
 """
 
@@ -22,7 +23,8 @@ from alignrec_recbole.runs.record import Run, RunRecord
 FACTOR = 1.5  # budgets that differ by more are marked
 MARK = "†"
 UNKNOWN = "unknown"
-KEYS = re.compile(r"(?:: |; )([\w.]+) in \[")
+GRIDS = re.compile(r"(?:: |; )([\w.]+) in \[(.*?)\](?=; |$)")
+AS_JSON = {"None": "null", "True": "true", "False": "false"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def _of_record(stored: Mapping[str, Any]) -> Budget:
 
 
 def _of_trials(chosen: RunRecord, tuning: Sequence[Run]) -> Budget | None:
-    keys = set(KEYS.findall(chosen.tuned_on or ""))
+    grids = {key: _values(text) for key, text in GRIDS.findall(chosen.tuned_on or "")}
+    keys = set(grids)
     fixed = _fixed(chosen, keys)
     same = [
         run.record
@@ -101,6 +104,7 @@ def _of_trials(chosen: RunRecord, tuning: Sequence[Run]) -> Budget | None:
         == (chosen.model, chosen.features, chosen.dataset, chosen.setting)
         and run.record.data.get("files") == chosen.data.get("files")
         and _fixed(run.record, keys) == fixed
+        and _is_point(run.record, grids)
     ]
     if not keys or not same:
         return None
@@ -137,6 +141,22 @@ def _of_trials(chosen: RunRecord, tuning: Sequence[Run]) -> Budget | None:
         curve=tuple(curve),
         source="tuning",
     )
+
+
+def _values(text: str) -> set[str]:
+    """The values of a grid, as `flatten` writes them.
+
+    >>> sorted(_values("0.1, None, 'sum'"))
+    ['0.1', 'null', 'sum']
+    """
+    values = (value.strip().strip("'\"") for value in text.split(","))
+    return {AS_JSON.get(value, value) for value in values}
+
+
+def _is_point(record: RunRecord, grids: Mapping[str, set[str]]) -> bool:
+    """Whether a trial has values of these grids; another grid of the same keys may be stored."""
+    config = flatten(complete(record.config))
+    return all(config.get(key) in values for key, values in grids.items())
 
 
 def _fixed(record: RunRecord, keys: set[str]) -> dict[str, str]:

@@ -32,6 +32,5 @@ def one_at_a_time(record: Path) -> Iterator[bool]:
     try:
         yield waited
     finally:
-        if record.is_file():  # who waits for this lock, or makes a new one, reads the record
-            Path(lock.lock_file).unlink(missing_ok=True)
+        Path(lock.lock_file).unlink(missing_ok=True)  # who waits for it tries again with a new one
         lock.release()

@@ -41,6 +41,8 @@ def settled(folder: Path) -> dict[str, Any]:
     for path, record in read_runs(folder / "runs"):
         losses = [(entry["loss"], entry.get("valid")) for entry in record.history]
         kept = record.model_dump(exclude=OF_THE_MOMENT)
+        for spent in [kept["budget"], *kept["budget"]["curve"]] if kept["budget"] else []:
+            del spent["seconds"]
         found[path.name] = {**kept, "losses": losses}
     return found
 
