@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from alignrec_recbole.compat.frames import RowLengthFrame
@@ -23,6 +24,7 @@ from alignrec_recbole.data.interactions import (
     is_typed,
     read_interactions,
     split_labels,
+    stripped,
 )
 from alignrec_recbole.data.split_manifest import SUFFIX, read_split_manifest
 from alignrec_recbole.encoders.cache import find_or_encode
@@ -208,7 +210,7 @@ class MultimodalDataset(Dataset):
                 )
         else:
             labels = self._load_untyped(path)
-        self.file_items = pd.unique(self.inter_feat[self.iid_field])
+        self.file_items = np.asarray(pd.unique(self.inter_feat[self.iid_field]), dtype=object)
         if labels is not None:
             self._use_labels(labels)
 
@@ -218,7 +220,10 @@ class MultimodalDataset(Dataset):
         ids = {self.uid_field, self.iid_field, *DEFAULT_IDS}
         extra = sorted((wanted or set()) - ids - {LABEL_COLUMN})
         table = read_interactions(path, extra)
-        columns = {self.uid_field: table.users, self.iid_field: table.items}
+        columns: dict[str, Any] = {
+            self.uid_field: table.user_ids,
+            self.iid_field: table.item_ids,
+        }
         for column in (self.uid_field, self.iid_field):
             self.set_field_property(column, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
         measures = {self.time_field, self.config["RATING_FIELD"], *(self.config["threshold"] or {})}
@@ -229,7 +234,7 @@ class MultimodalDataset(Dataset):
                 columns[name] = cells
             kind = FeatureType.FLOAT if name in measures else FeatureType.TOKEN
             self.set_field_property(name, kind, FeatureSource.INTERACTION, 1)
-        self.inter_feat = pd.DataFrame(columns)
+        self.inter_feat = pd.DataFrame(columns, copy=False)
         return table.labels
 
     def _labels(self, path: Path) -> np.ndarray | None:
@@ -237,9 +242,10 @@ class MultimodalDataset(Dataset):
         types = read_types(path, (), self.config["field_separator"])
         if LABEL_COLUMN not in types:
             return None
-        cells = read_cells(path, list(types), [LABEL_COLUMN], self.config["field_separator"])
+        separator, name = self.config["field_separator"], LABEL_COLUMN
+        cells = read_cells(path, list(types), [name], separator, coded=[name])[name]
         return split_labels(
-            path, cells[LABEL_COLUMN].str.strip(), as_numbers=types[LABEL_COLUMN] == "float"
+            path, pd.Series(stripped(cells.array)), as_numbers=types[name] == "float"
         )
 
     def _use_labels(self, labels: np.ndarray) -> None:
@@ -317,6 +323,55 @@ class MultimodalDataset(Dataset):
                 self.field2seqlen[name] = length
         return RowLengthFrame(frame)
 
+    def _remap(self, remap_list: Any) -> None:
+        """As RecBole's, which numbers tokens in order of first appearance; by categories' codes."""
+        if not remap_list or not _are_tokens(remap_list):
+            for feat, field, _ in remap_list:
+                if isinstance(feat[field].dtype, pd.CategoricalDtype):
+                    feat[field] = feat[field].astype(object)
+            return super()._remap(remap_list)
+        (first, name, _), *others = remap_list
+        codes, used = pd.factorize(np.asarray(first[name].cat.codes))
+        names = np.asarray(first[name].cat.categories[used], dtype=object)
+        first[name] = codes + 1
+        for feat, field, _ in others:
+            tokens = np.asarray(feat[field], dtype=object)
+            places = pd.Index(names, dtype=object).get_indexer(tokens)
+            new = np.flatnonzero(places < 0)
+            codes, more = pd.factorize(tokens[new])
+            places[new] = np.where(codes < 0, -1, len(names) + codes)
+            names = np.concatenate([names, more])
+            feat[field] = places + 1
+        tokens = np.array(["[PAD]", *names])
+        numbers_of = TokenNumbers(tokens)
+        for field in {field for _, field, _ in remap_list} - self.field2id_token.keys():
+            self.field2id_token[field] = tokens
+            self.field2token_id[field] = numbers_of
+        return None
+
+    def split_by_ratio(self, ratios: Any, group_by: str | None = None) -> list[Any]:
+        """As RecBole's, row by row the same, without a list of numbers per group."""
+        if group_by is None:
+            return super().split_by_ratio(ratios, group_by)
+        shares = [ratio / sum(ratios) for ratio in ratios]
+        group, _ = pd.factorize(self.inter_feat[group_by].numpy())
+        order = np.argsort(group, kind="stable")
+        sizes = np.bincount(group)
+        ends = {
+            size: self._calcu_split_ids(tot=size, ratios=shares) for size in set(sizes.tolist())
+        }
+        bounds = np.array([ends[size] for size in sizes.tolist()])  # [groups, parts − 1]
+        of_row = group[order]
+        rank = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[of_row]
+        part = (rank[:, None] >= bounds[of_row]).sum(1)
+        self._drop_unused_col()
+        columns = self.inter_feat.interaction
+        chosen = [torch.from_numpy(order[part == number]) for number in range(len(ratios))]
+        return [
+            self.copy(Interaction({name: values[rows] for name, values in columns.items()}))
+            for rows in chosen
+        ]
+
     def _dataframe_to_interaction(self, data: Any) -> Any:
         """RecBole's, whose floats are float32, with the times as they were read."""
         name = self.time_field
@@ -341,6 +396,37 @@ class MultimodalDataset(Dataset):
             changed = {key: asked[key] for key, usual in SPLIT_BY_US.items() if asked[key] != usual}
             refuse_splitting(self, changed)
         super()._data_processing()
+
+
+class TokenNumbers(Mapping[str, int]):
+    """Token → internal id; the index is made at first use, since few runs need one."""
+
+    def __init__(self, tokens: np.ndarray) -> None:
+        self._tokens = tokens
+        self._numbers: dict[str, int] | None = None
+
+    @property
+    def _index(self) -> dict[str, int]:
+        if self._numbers is None:
+            self._numbers = {token: number for number, token in enumerate(self._tokens.tolist())}
+        return self._numbers
+
+    def __getitem__(self, token: str) -> int:
+        return self._index[token]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+
+def _are_tokens(remap_list: Any) -> bool:
+    """Whether all columns are of tokens, the first of them coded."""
+    feat, field, _ = remap_list[0]
+    return isinstance(feat[field].dtype, pd.CategoricalDtype) and all(
+        kind == FeatureType.TOKEN for _, _, kind in remap_list
+    )
 
 
 def refuse_splitting(dataset: Any, given: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from alignrec_recbole.data.interactions import id_tokens
+from alignrec_recbole.data.interactions import coded_ids
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.io.tsv import check_lines, line_of, read_cells, read_header
 
@@ -82,8 +82,8 @@ def read_atomic_file(
 ) -> pd.DataFrame:
     """Columns of a file in RecBole's layout, as RecBole holds them.
 
-    Tokens are str (None where a cell is empty), floats float64 (int64 in a column of whole numbers
-    beyond 2**53), sequences NumPy arrays.
+    Ids are categories of str, other tokens str (None where a cell is empty), floats float64 (int64
+    in a column of whole numbers beyond 2**53), sequences NumPy arrays.
 
     Args:
         path: the file.
@@ -99,12 +99,13 @@ def read_atomic_file(
             with the line and the column.
     """
     check_lines(path, len(types), separator)
-    cells = read_cells(path, list(types), columns, separator)
+    coded = [column for column in columns if column in ids]
+    cells = read_cells(path, list(types), columns, separator, coded=coded)
     out: dict[str, Any] = {}
     for column in columns:
         text, kind = cells[column], types[column]
         if column in ids:
-            out[column] = id_tokens(path, column, text)
+            out[column] = coded_ids(path, column, text.array)
         elif kind == "token":
             values = text.to_numpy(dtype=object)
             out[column] = np.where(values == "", None, values)

@@ -20,19 +20,30 @@ from alignrec_recbole.io.tsv import check_lines, line_of, read_cells, read_heade
 USER_COLUMNS = ("userID", "user_id")
 ITEM_COLUMNS = ("itemID", "item_id")
 LABEL_COLUMN = "x_label"
+LABELS = ("0", "1", "2")
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """Users and items as string tokens, and the split label of each row or None.
+    """Users and items as categories of tokens, and the split label of each row or None.
 
     `extra` has the cells of the other columns that were asked for, by name.
     """
 
-    users: np.ndarray
-    items: np.ndarray
+    user_ids: pd.Categorical
+    item_ids: pd.Categorical
     labels: np.ndarray | None
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def users(self) -> np.ndarray:
+        """The user's token of each row, as an array of str."""
+        return np.asarray(self.user_ids, dtype=object)
+
+    @property
+    def items(self) -> np.ndarray:
+        """The item's token of each row, as an array of str."""
+        return np.asarray(self.item_ids, dtype=object)
 
 
 def is_typed(path: Path) -> bool:
@@ -57,14 +68,15 @@ def read_interactions(path: Path, extra: Collection[str] = ()) -> Interactions:
     check_columns(path, header, extra)
     columns = [user, item] + ([LABEL_COLUMN] if LABEL_COLUMN in header else [])
     check_lines(path, len(header))
-    frame = read_cells(path, header, [*columns, *(name for name in extra if name not in columns)])
+    others = [name for name in extra if name not in columns]
+    frame = read_cells(path, header, [*columns, *others], coded=columns)
     for column in (user, item):
-        frame[column] = id_tokens(path, column, frame[column])
+        frame[column] = coded_ids(path, column, frame[column].array)
     check_pairs(path, frame, user, item)
     labels = split_labels(path, frame[LABEL_COLUMN]) if LABEL_COLUMN in header else None
     return Interactions(
-        frame[user].to_numpy(dtype=object),
-        frame[item].to_numpy(dtype=object),
+        frame[user].array,
+        frame[item].array,
         labels,
         {name: frame[name].to_numpy(dtype=object) for name in extra},
     )
@@ -92,17 +104,37 @@ def id_tokens(path: Path, column: str, cells: pd.Series) -> np.ndarray:
         DataError: a cell has no id.
     """
     codes, names = pd.factorize(cells)
-    tokens = np.array([str(name).strip() for name in names], dtype=object)
-    without = np.flatnonzero(tokens == "")
+    ids = pd.Categorical.from_codes(codes, pd.Index(names, dtype=object))
+    return np.asarray(coded_ids(path, column, ids), dtype=object)
+
+
+def coded_ids(path: Path, column: str, cells: pd.Categorical) -> pd.Categorical:
+    """As `id_tokens`, of categories."""
+    ids = stripped(cells)
+    without = np.flatnonzero(ids.categories == "")
     if len(without):
-        empty = np.flatnonzero(np.isin(codes, without))
+        empty = np.flatnonzero(ids.codes == without[0])
         raise DataError(
             f"{path.name} has empty cells in column {column!r}.",
             found=f"{len(empty)} of them, first in row {empty[0] + 1} below the header, "
             f"line {line_of(path, int(empty[0]))}",
             expected="a value in every line",
         )
-    return tokens[codes]
+    return ids
+
+
+def stripped(cells: pd.Categorical) -> pd.Categorical:
+    """Categories without white space around them; those that are equal then are one.
+
+    >>> list(stripped(pd.Categorical(["a ", "b", "a"])))
+    ['a', 'b', 'a']
+    """
+    texts = cells.categories.tolist()
+    names = [text.strip() for text in texts]
+    if names == texts:
+        return cells
+    codes, unique = pd.factorize(np.array(names, dtype=object))
+    return pd.Categorical.from_codes(codes[cells.codes], pd.Index(unique, dtype=object))
 
 
 def check_pairs(
@@ -152,19 +184,21 @@ def split_labels(path: Path, cells: pd.Series, *, as_numbers: bool = False) -> n
     Raises:
         DataError: a cell has another value, or a split has no rows.
     """
+    codes, names = pd.factorize(cells)
+    texts = [str(name) for name in names]
     if as_numbers:
-        cells = pd.Series(cells.astype(object)).replace({f"{i}.0": str(i) for i in range(3)})
-    known = cells.isin(["0", "1", "2"]).to_numpy()
+        texts = [text.removesuffix(".0") if text[:-2] in LABELS else text for text in texts]
+    known = np.array([text in LABELS for text in texts], dtype=bool)
     if not known.all():
-        first = int(np.flatnonzero(~known)[0])
+        wrong = np.flatnonzero(~known[codes])
+        first = int(wrong[0])
         raise DataError(
             f"{path.name} has unknown split labels.",
-            found=f"{int((~known).sum())} rows, first {cells.iloc[first]!r} in line "
-            f"{line_of(path, first)}",
+            found=f"{len(wrong)} rows, first {cells.iloc[first]!r} in line {line_of(path, first)}",
             expected="0 (train), 1 (validation) or 2 (test)",
             hint=f"rename the column {LABEL_COLUMN} if it is no split",
         )
-    labels = cells.to_numpy(dtype=object).astype(np.int64)
+    labels = np.array([int(text) for text in texts], dtype=np.int64)[codes]
     for label, part in enumerate(("training", "validation", "test")):
         if not (labels == label).any():
             raise DataError(

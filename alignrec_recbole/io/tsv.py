@@ -6,10 +6,11 @@ import contextlib
 import csv
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from alignrec_recbole.errors import DataError
@@ -19,6 +20,7 @@ from alignrec_recbole.io.opening import open_input
 AS_WRITTEN: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "keep_default_na": False}
 
 BLOCK = 1 << 20  # bytes read together
+CHUNK_ROWS = 1 << 18  # rows of coded columns that are in memory as text at once
 LONGEST_HEADER = 1 << 20  # bytes
 LONGEST_LINE = 16 << 20  # bytes
 MAX_COLUMNS = 10_000
@@ -90,12 +92,16 @@ def check_lines(
     with open_input(path) as handle:
         for block in whole_lines(path, handle):
             check_text(path, block, number)
-            lines = block.split(b"\n")
-            odd = [i for i, line in enumerate(lines) if line.count(mark) != wanted and _full(line)]
-            if odd and not wrong:
-                first, cells = number + odd[0], lines[odd[0]].count(mark) + 1
-            wrong += len(odd)
-            number += len(lines) - 1
+            ends = block.count(b"\n")
+            if not _all_regular(block, mark, wanted):
+                lines = block.split(b"\n")
+                odd = [
+                    i for i, line in enumerate(lines) if line.count(mark) != wanted and _full(line)
+                ]
+                if odd and not wrong:
+                    first, cells = number + odd[0], lines[odd[0]].count(mark) + 1
+                wrong += len(odd)
+            number += ends
     if wrong:
         raise DataError(
             f"{path.name} is not a regular table.",
@@ -104,6 +110,18 @@ def check_lines(
             expected=f"{width} cells in every line, {as_in}",
             hint="complete these lines, or convert the file to tabs if it uses another delimiter",
         )
+
+
+def _all_regular(block: bytes, mark: bytes, wanted: int) -> bool:
+    """Whether surely every line of a block has `wanted` separators; a quick look."""
+    if len(mark) != 1:
+        return False
+    letters = np.frombuffer(block, dtype=np.uint8)
+    ends = np.flatnonzero(letters == 10)
+    if not block.endswith(b"\n"):
+        ends = np.append(ends, len(block))
+    marks = np.flatnonzero(letters == mark[0])
+    return bool((np.diff(np.searchsorted(marks, ends), prepend=0) == wanted).all())
 
 
 def whole_lines(path: Path, handle: Readable) -> Iterator[bytes]:
@@ -154,9 +172,23 @@ def _full(line: bytes) -> bool:
 
 
 def read_cells(
-    path: Path, header: Sequence[str], columns: Collection[str], separator: str = "\t"
+    path: Path,
+    header: Sequence[str],
+    columns: Collection[str],
+    separator: str = "\t",
+    *,
+    coded: Collection[str] = (),
 ) -> pd.DataFrame:
     """The columns of a file that `check_lines` accepts, every cell as its text.
+
+    Args:
+        path: the file.
+        header: names of all its columns.
+        columns: to read.
+        separator: of the cells.
+        coded: those that become categories: one integer per row and each different text once, in
+            order of first appearance. They are read some rows at a time, so a file of many rows
+            with few texts takes little memory.
 
     Raises:
         DataError: there are no rows.
@@ -172,13 +204,53 @@ def read_cells(
             dtype=str,
             encoding="utf-8-sig",
             index_col=False,
+            chunksize=CHUNK_ROWS if coded else None,
             **AS_WRITTEN,
         )
+        if coded:
+            frame = _coded(frame, columns, coded)
     if frame.empty:
         raise DataError(
             f"{path.name} has a header but no rows.", found=str(path), expected="rows below it"
         )
     return frame
+
+
+def _coded(
+    chunks: Iterable[pd.DataFrame], columns: Collection[str], coded: Collection[str]
+) -> pd.DataFrame:
+    """The chunks as one frame, columns `coded` as categories."""
+    parts: dict[str, list[Any]] = {name: [] for name in columns}
+    texts: dict[str, list[pd.Series]] = {name: [] for name in coded}
+    for chunk in chunks:
+        for name in columns:
+            if name not in texts:
+                parts[name].append(chunk[name])
+                continue
+            codes, different = pd.factorize(chunk[name])
+            parts[name].append(codes.astype(np.int32))
+            texts[name].append(pd.Series(different))
+    out: dict[str, Any] = {}
+    for name in list(columns):
+        part = parts.pop(name)
+        if not part:
+            out[name] = pd.Series([], dtype=object)
+        elif name in texts:
+            out[name] = _one_numbering(part, texts.pop(name))
+        else:
+            out[name] = pd.concat(part, ignore_index=True)
+    return pd.DataFrame(out, copy=False)
+
+
+def _one_numbering(codes: list[np.ndarray], texts: list[pd.Series]) -> pd.Categorical:
+    """Chunks that are numbered each for itself, with one numbering by first appearance."""
+    starts = np.cumsum([0, *map(len, texts)])
+    places, names = pd.factorize(pd.concat(texts, ignore_index=True))
+    texts.clear()
+    places = places.astype(np.int32)
+    for number, start in enumerate(starts[:-1]):
+        codes[number] = places[start + codes[number]]
+    return pd.Categorical.from_codes(np.concatenate(codes), pd.Index(names))
 
 
 def line_of(path: Path, row: int, header: int = 1) -> int:

@@ -248,6 +248,8 @@ def _read(
     allocator.phase("load")
     logging.getLogger("recbole").setLevel(logging.WARNING)
 
+    parts = config["benchmark_filename"]
+    memory_estimate.check_reading(interaction_files(folder, spec.dataset, parts))
     with _recbole_errors(spec):
         dataset = dataset_class(config)
     refuse_splitting(dataset, spec.overrides.get("eval_args") or {})  # usual values, too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from alignrec_recbole.errors import NotEnoughMemoryError
+from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.runtime import processes
 from alignrec_recbole.settings import shown
 
@@ -90,6 +92,7 @@ _CONTAINER = (
 )
 
 
+READ_COPIES = 3  # of the interactions' file: the least that was measured, rounded down
 RANKED_BYTES = 44  # per user and list place: item, hit, and the values of the metrics
 
 
@@ -128,7 +131,19 @@ def bounded_tables(what: str) -> TorchFunctionMode:
     return _BoundedTables(what)
 
 
-def check_bytes(what: str, needed: int, parts: str, device: torch.device | str = "cpu") -> None:
+SIZES_FROM = (
+    "lower the settings that the size comes from: embedding_size, topk, "
+    "train_batch_size, train_neg_sample_args.sample_num"
+)
+
+
+def check_bytes(
+    what: str,
+    needed: int,
+    parts: str,
+    device: torch.device | str = "cpu",
+    hint: str = SIZES_FROM,
+) -> None:
     """Refuse work that does not fit in memory.
 
     Raises:
@@ -140,9 +155,22 @@ def check_bytes(what: str, needed: int, parts: str, device: torch.device | str =
             f"{what} would need {needed / 2**30:,.1f} GiB.",
             found=f"{free / 2**30:.1f} GiB free on {torch.device(device).type}",
             expected=f"room for {parts}",
-            hint="lower the settings that the size comes from: embedding_size, topk, "
-            "train_batch_size, train_neg_sample_args.sample_num",
+            hint=hint,
         )
+
+
+def check_reading(files: Iterable[Path]) -> None:
+    """Refuse interactions that cannot be read in the memory that is free; see `check_bytes`.
+
+    The size of the files alone tells: reading takes at least READ_COPIES times as much.
+    """
+    size = sum(path.stat().st_size for path in files if is_regular_file(path))
+    check_bytes(
+        "Reading the interactions",
+        READ_COPIES * size,
+        f"{READ_COPIES} times the {size / 2**30:,.1f} GiB of the files",
+        hint="use a machine with more memory, or a part of the interactions",
+    )
 
 
 def check_lists(users: int, longest: int) -> None:

@@ -10,11 +10,21 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from alignrec_recbole.errors import RecordError
 from benchmarks import parity, speed
 from benchmarks.reference import epoch_timer, options
-from benchmarks.speed import baselines, electronics, loaded, paired_timing, report, scaling
+from benchmarks.speed import (
+    baselines,
+    electronics,
+    growth,
+    knn,
+    loaded,
+    paired_timing,
+    report,
+    scaling,
+)
 
 
 def counting(start):
@@ -265,3 +275,33 @@ def test_features_of_the_loaded_run_are_those_of_the_folder(tmp_path):
     assert loaded.features_of("toy", tmp_path, None, "AlignRec") == ("audio", "text")
     assert loaded.features_of("toy", tmp_path, "text", "AlignRec") == ("text",)
     assert loaded.features_of("toy", tmp_path, "text", "LightGCN") == ()
+
+
+def test_kin_of_features_are_near_their_rows():
+    rows = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    made = knn.kin_of(rows, 200)
+    assert torch.equal(made[:40], rows)
+    assert torch.equal(made, knn.kin_of(rows, 200))
+    assert torch.equal(knn.kin_of(rows, 30), rows[:30])
+    reach = torch.cdist(made[40:], rows).min(1).values
+    assert reach.max() < torch.cdist(rows, rows).max() / 2
+    assert len(torch.unique(made, dim=0)) == 200
+
+
+@pytest.mark.slow
+def test_growth_measures_every_stage_and_names_the_wall(tmp_path, capsys):
+    arguments = ["--dataset", "ml-100k", "--scales", "1,2"]
+    assert growth.main([*arguments, "--limit", "300"]) == 0
+    said = capsys.readouterr().out
+    found = json.loads(said.splitlines()[-1])
+    assert found["first_wall"] is None
+    for point in found["points"]:
+        assert [stage["stage"] for stage in point["stages"]] == [
+            "read", "sampler", "LightGCN step", "LightGCN ranking",
+            "graph", "AlignRec step", "AlignRec ranking",
+        ]  # fmt: skip
+        assert all(stage["seconds"] > 0 for stage in point["stages"])
+    assert growth.main([*arguments, "--limit", "0.05"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["first_wall"] == "scale 1, read: longer than 0.05 s"
+    assert len(found["points"]) == 1

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from alignrec_recbole.errors import NotEnoughMemoryError
+from alignrec_recbole.runs.prepare import prepare_data
+from alignrec_recbole.runs.spec import DataSpec
 from alignrec_recbole.training import memory_estimate
 
 
@@ -113,3 +115,15 @@ def test_best_weights_do_not_count_on_a_gpu(monkeypatch):
     parts = memory_estimate.training_bytes(Tables(), "adam", 64)
     on_gpu = memory_estimate.check(Tables(), "adam", 64, "cuda")
     assert memory_estimate.check(Tables(), "adam", 64, "cpu") - on_gpu == parts["best weights"]
+
+
+def test_interactions_that_cannot_fit_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    (tmp_path / "x.inter").write_bytes(b"?" * (10 << 20))
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda device: 30 << 20)
+    memory_estimate.check_reading([tmp_path / "x.inter", tmp_path / "absent.inter"])
+    (tmp_path / "y.inter").write_bytes(b"?")
+    with pytest.raises(NotEnoughMemoryError, match="Reading the interactions would need"):
+        memory_estimate.check_reading([tmp_path / "x.inter", tmp_path / "y.inter"])
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda device: 0)
+    with pytest.raises(NotEnoughMemoryError, match="a part of the interactions"):
+        prepare_data(DataSpec("ml-100k", output=tmp_path, device="cpu"))
