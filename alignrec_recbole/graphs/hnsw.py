@@ -42,8 +42,8 @@ def search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor,
     Args:
         features: [n, f], on any device; the index is made on the CPU.
         k: neighbours per row.
-        memory_bytes: bound on the blocks that are added, searched and scored; the index itself
-            has a copy of the features and some 140 bytes per row.
+        memory_bytes: bound on the blocks that are searched and scored; the index has a copy of the
+            features and some 140 bytes per row, and while it is made there is a second copy.
 
     Raises:
         MissingDependencyError: FAISS is not installed.
@@ -61,8 +61,9 @@ def search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor,
     index = faiss.IndexHNSWFlat(table.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction, index.hnsw.efSearch = BUILD_WIDTH, _search_width(k)
     row_bytes = table.shape[1] * (k + 4) * table.element_size()
-    for block in row_blocks(len(rows), row_bytes, memory_bytes):
-        index.add((table[rows[block]] * inverse[rows[block], None]).float().numpy())
+    unit = table[rows].mul_(inverse[rows, None]).float()
+    index.add(unit.numpy())  # all at once: FAISS then inserts them in a random order
+    del unit
     for block in row_blocks(len(rows), row_bytes, memory_bytes):
         own = rows[block]
         unit = table[own] * inverse[own, None]

@@ -7,12 +7,13 @@ A scale of s has s times the users, items and interactions of D, as in `benchmar
 features are the rows of FILE and kin of them (`benchmarks.speed.knn`), else random ones. Each scale
 runs in a process of its own. A stage that does not end within --limit seconds, is refused for lack
 of memory, or ends its process is the wall of that scale; larger scales are not tried any more.
-Steps and rankings are measured on a part and multiplied.
+A step is the mean of ten; a ranking of all users is extrapolated from two smaller numbers of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -49,25 +50,45 @@ class _Stages:
         self._base = memory_usage.peak_rss_bytes()
 
     def run(
-        self, stage: str, work: Callable[..., Any], *given: Any, times: float = 1.0, **more: Any
+        self, stage: str, work: Callable[..., Any], *given: Any, units: int = 1, **more: Any
     ) -> Any:
-        """The result of the work on what is given; its seconds are multiplied by `times`."""
+        """The result of the work on what is given; its time is divided by `units`."""
         self._memory.reset_peak_rss()
-        cpu, wall = time.process_time(), time.perf_counter()
-        out = work(*given, **more)
+        out, taken = _timed(work, *given, **more)
+        self._report(stage, np.array(taken) / units)
+        return out
+
+    def run_part(
+        self, stage: str, work: Callable[[int], Any], parts: tuple[int, int], whole: int
+    ) -> None:
+        """The time of `whole` units of work, by that of two smaller numbers of them.
+
+        What the work takes once is counted once.
+        """
+        self._memory.reset_peak_rss()
+        few, many = (np.array(_timed(work, units)[1]) for units in parts)
+        each = np.maximum(many - few, 0) / max(parts[1] - parts[0], 1)
+        self._report(stage, few + (whole - parts[0]) * each)
+
+    def _report(self, stage: str, taken: Any) -> None:
         found = {
             "stage": stage,
-            "cpu_seconds": (time.process_time() - cpu) * times,
-            "seconds": (time.perf_counter() - wall) * times,
+            "cpu_seconds": float(taken[0]),
+            "seconds": float(taken[1]),
             "bytes": self._memory.peak_rss_bytes() - self._base,
         }
         print(json.dumps(found), flush=True)
-        return out
+
+
+def _timed(work: Callable[..., Any], *given: Any, **more: Any) -> tuple[Any, tuple[float, float]]:
+    """What the work returns, and its seconds of CPU and of time."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    out = work(*given, **more)
+    return out, (time.process_time() - cpu, time.perf_counter() - wall)
 
 
 def stages(folder: Path, knn: str) -> None:
     """All stages on the simulated data of a folder."""
-    from alignrec_recbole.evaluation.ranking import EvalTask
     from alignrec_recbole.graphs import knn_cache
     from alignrec_recbole.graphs.item_item import item_graph
     from alignrec_recbole.runs import prepare, tasks
@@ -101,14 +122,22 @@ def stages(folder: Path, knn: str) -> None:
             del table
         trainer = tasks.build_trainer(prepared, None)
         trainer._run_epoch(batches[:1], 0)
-        measured.run(f"{model} step", trainer._run_epoch, batches, 1, times=1 / len(batches))
+        measured.run(f"{model} step", trainer._run_epoch, batches, 1, units=len(batches))
         train = prepared.splits[0]
-        users, items = train.pairs()
-        first = np.unique(users, return_index=True)[1][:RANKED]
-        shape = (train.user_num, train.item_num)
-        task = EvalTask.from_pairs((users[first], items[first]), [], shape)
-        times = (train.user_num - 1) / len(task.users)
-        measured.run(f"{model} ranking", trainer.rank, task, 50, times=times)
+        ranking = functools.partial(_rank, trainer, train)
+        users = train.user_num - 1
+        part = min(RANKED, users // 2)
+        measured.run_part(f"{model} ranking", ranking, (part, 2 * part), users)
+
+
+def _rank(trainer: Any, train: Any, number: int) -> None:
+    """Rank all items for some of the users."""
+    from alignrec_recbole.evaluation.ranking import EvalTask
+
+    users, items = train.pairs()
+    first = np.unique(users, return_index=True)[1][:number]
+    shape = (train.user_num, train.item_num)
+    trainer.rank(EvalTask.from_pairs((users[first], items[first]), [], shape), 50)
 
 
 def _first(prepared: Any) -> list[Any]:

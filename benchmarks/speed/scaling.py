@@ -42,8 +42,8 @@ def simulate(source: Path, folder: Path, scale: int, seed: int) -> Path:
     user, item = draw_pairs(of_user, of_item, n_users, n_items, rng)
     target = folder / "simulated"
     target.mkdir()
-    held = pd.DataFrame({"userID": [0, 0], "itemID": [0, 1], "x_label": [1, 2]})
-    held = held[~(held.userID * n_items + held.itemID).isin(user * n_items + item)]
+    free = np.setdiff1d(np.arange(n_items), item[user == 0])[:2]
+    held = pd.DataFrame({"userID": 0, "itemID": free, "x_label": [1, 2]})
     whole = pd.DataFrame({"userID": user, "itemID": item, "x_label": 0})
     pd.concat([whole, held]).to_csv(target / "simulated.inter", sep="\t", index=False)
     features = rng.standard_normal((n_items, WIDTH), dtype=np.float32)
