@@ -39,7 +39,7 @@ class KnnSettings(Settings):
 class ItemGraphSettings(KnnSettings):
     """Settings of models whose item graph is searched once, before the training."""
 
-    knn: Method = Field("exact", description="exact, auto or approximate")
+    knn: Method = Field(description="exact, auto or approximate")
 
 
 class ModalityFeatures(nn.Module):

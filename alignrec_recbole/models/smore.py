@@ -50,7 +50,7 @@ class SMORESettings(TwoViewSettings, GraphSettings):
     image_knn_k: int = Field(gt=0, description="neighbours by modalities that are not text")
     text_knn_k: int = Field(gt=0, description="neighbours by text")
     knn_memory_mb: int = Field(gt=0, description="memory bound of a block of similarities, in MiB")
-    knn: Method = Field("exact", description="exact, auto or approximate")
+    knn: Method = Field(description="exact, auto or approximate")
     dropout_rate: float = Field(ge=0, lt=1, description="of the preferences")
     reg_weight: float = Field(ge=0, description="weight of the vectors' squares")
     cl_loss: float = Field(ge=0, description="weight of the contrast of the two views")
