@@ -88,7 +88,7 @@ class PrepareOptions(ItemOptions):
     prompt: str | None
     truncate_dim: int | None
     caption: str | None
-    max_new_tokens: int
+    max_new_tokens: int | None
     mask: Literal["image", "text"] | None
     mask_ratio: float
     mask_seed: int

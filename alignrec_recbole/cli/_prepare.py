@@ -74,6 +74,12 @@ def run(options: PrepareOptions) -> int:
             "Option --encoder is missing.",
             expected=f"--encoder {ENCODER_SYNTAX}, or --caption MODEL",
         )
+    if options.max_new_tokens is not None and options.caption is None:
+        raise SettingError(
+            "--max-new-tokens is given without --caption.",
+            found="no captioning model",
+            expected="--max-new-tokens with --caption MODEL",
+        )
     hardware.set_threads(options.threads)
     items = find_items(options)
     if options.caption is not None:
@@ -195,7 +201,7 @@ def _workers(options: PrepareOptions) -> int:
 
 def _captioned(options: PrepareOptions, model: str, items: ItemTable) -> ItemTable:
     """The items with captions of their images as texts; prints a summary."""
-    from alignrec_recbole.encoders.captioner import Captioner
+    from alignrec_recbole.encoders.captioner import MAX_NEW_TOKENS, Captioner
     from alignrec_recbole.encoders.captions import CaptionSpec, write_captions
 
     if options.shard != (1, 1) or options.mask:
@@ -221,7 +227,7 @@ def _captioned(options: PrepareOptions, model: str, items: ItemTable) -> ItemTab
         model,
         hardware.choose_device(options.device),
         options.prompt,
-        options.max_new_tokens,
+        options.max_new_tokens or MAX_NEW_TOKENS,
         options.precision == "bfloat16",
     )
     table, manifest = write_captions(captioner, items, spec)

@@ -153,7 +153,6 @@ def hidden_import_options() -> Callable[[Any], Any]:
     option(
         "--max-new-tokens",
         type=_options.COUNT,
-        default=64,
         metavar="N",
         help="Longest caption.  [default: 64]",
     ),

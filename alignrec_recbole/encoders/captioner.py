@@ -23,6 +23,7 @@ from alignrec_recbole.encoders.model_folders import (
 )
 
 WHAT = "captioning model"
+MAX_NEW_TOKENS = 64  # of a caption, where no other number is given
 REQUEST = "Describe this image in one sentence."  # asked of models that take a conversation
 
 

@@ -136,7 +136,7 @@ class SentenceEncoder(ItemEncoder):
         if picture is None:
             return text
         if self.uses_text and (text or "image" not in self.inputs):
-            return {"text": text, "image": picture}
+            return {"image": picture, "text": text}  # a text that is too long loses its end alone
         return picture
 
     def _encode(self, contents: list[Any]) -> np.ndarray:

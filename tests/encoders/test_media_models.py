@@ -493,10 +493,14 @@ def test_all_films_killed_and_resumed(door: str, models, shared_data: Path, tmp_
         from tiny_encoders import write_multimodal
 
         model = write_multimodal(tmp_path / "st", models["bert"])
-    chosen = ["--caption", str(model)] if kind == "caption" else ["--encoder", f"{kind}:{model}"]
+    chosen = (
+        ["--caption", str(model), "--max-new-tokens", "3"]
+        if kind == "caption"
+        else ["--encoder", f"{kind}:{model}"]
+    )
     command = [sys.executable, "run_benchmark.py", "prepare", "--dataset", "d", "--items",
                str(shared_data / "ml-100k-posters" / "items.tsv"), "--name", "f", *chosen,
-               "--workers", "0", "--threads", "1", "--max-new-tokens", "3"]  # fmt: skip
+               "--workers", "0", "--threads", "1"]  # fmt: skip
     first = subprocess.Popen(
         [*command, "--output", str(tmp_path / "cut")],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -101,8 +101,16 @@ def test_images_pairs_and_texts_equal_the_library(models, items: ItemTable) -> N
     model = loaded(models["llava"])
     for i, (text, path) in enumerate(zip(items.texts, items.images, strict=True)):
         picture = None if path is None else Image.open(path).convert("RGB")
-        content = {"text": text, "image": picture} if text and picture else text or picture
+        content = {"image": picture, "text": text} if text and picture else text or picture
         assert np.abs(rows.matrix[i] - model.encode([content])[0]).max() < 1e-6, i
+
+
+def test_a_long_text_leaves_its_image_in_the_pair(models, items: ItemTable) -> None:
+    path = items.images[0]
+    long = "abc def " * 200
+    rows = quiet(f"st:{models['llava']}", table(long, long + "more", images=[path, path]))
+    assert np.isfinite(rows.matrix).all()
+    assert np.allclose(rows.matrix[0], rows.matrix[1], atol=1e-5), "what is cut is the end"
 
 
 def test_a_model_without_pairs_gives_both_side_by_side(models, items: ItemTable) -> None:
@@ -136,6 +144,7 @@ def test_options_of_prepare(models, tmp_path: Path) -> None:
     [
         ("st", ["--truncate-dim", "99"], "fewer than 99 columns"),
         ("st", ["--weights", "base"], "has no option --weights"),
+        ("st", ["--max-new-tokens", "4"], "given without --caption"),
         ("lsa", ["--prompt", "query"], "has no option --prompt"),
         ("lsa", ["--pooling", "mean"], "has no option --pooling"),
         ("beit3", ["--prompt", "query"], "has no option --prompt"),
