@@ -213,7 +213,7 @@ def test_a_report_needs_neither_recbole_nor_torch(tmp_path: Path) -> None:
         shutil.copy(record, target)
     printed = output(_command(WITHOUT_BOTH, ["report", "--output", str(tmp_path)]))
     assert printed.splitlines()[-1] == "status 0 False"
-    assert "LightGCN" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert "LightGCN" in (tmp_path / "site" / "data" / "baby.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "models"], ["list", "datasets"]])

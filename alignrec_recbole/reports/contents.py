@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from alignrec_recbole.audit.report import read_audits
 from alignrec_recbole.errors import RecordError, UnknownNameError, printable
 from alignrec_recbole.io.suggest import suggest
-from alignrec_recbole.reports import list_tables, protocol_tables, site
+from alignrec_recbole.reports import list_tables, protocol_tables
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.budgets import budgets_of
 from alignrec_recbole.reports.captions import KINDS
@@ -24,6 +24,8 @@ from alignrec_recbole.reports.grouping import (
 from alignrec_recbole.reports.inputs import Inputs, digest_of
 from alignrec_recbole.reports.knock_out import knock_out_tables
 from alignrec_recbole.reports.significance import Side, UserMeans
+from alignrec_recbole.reports.site import build as site
+from alignrec_recbole.reports.site.figures import figure_path, write_figure
 from alignrec_recbole.reports.table_files import write_tables
 from alignrec_recbole.reports.tables import (
     Table,
@@ -89,14 +91,14 @@ def write_report(
         files = write_tables(several, output / "tables", stem, columns)
         inputs.note(f"tables/{stem}", "", files)
         paths += files
-    drawn: dict[str, str] = {}
+    drawn = []
     for figure in figures(runs, tuning, target, UserMeans(skipped)):
         files = _draw(figure, output, inputs, width)
         paths += files
         if files:
-            drawn[figure.name] = site.figure_path(output / "site", figure.name).read_text("utf-8")
+            drawn.append(figure.name)
     suites = read_status(output / "suites", skipped)
-    return [*paths, site.write(output / "site", runs, pages, drawn, suites, audits, inputs)]
+    return [*paths, site.write(output, runs, pages, drawn, suites, audits, inputs)]
 
 
 def check_target(runs: Sequence[Run], target: str | None) -> None:
@@ -182,7 +184,7 @@ def _draw(figure: Figure, output: Path, inputs: Inputs, width: str) -> list[Path
     beside = [str(run.path) for run in figure.runs if user_values_path(run) is not None]
     digest = digest_of(figure.name, (run.path for run in figure.runs), width, beside)
     files = [output / "plots" / f"{figure.name}.{suffix}" for suffix in SUFFIXES]
-    inline = site.figure_path(output / "site", figure.name)
+    inline = figure_path(output / "site", figure.name)
     before = inputs.before.get(figure.name)
     reason = before.not_drawn if before else ""
     if not inputs.unchanged(figure.name, digest, [] if reason else [*files, inline]):
@@ -196,7 +198,7 @@ def _draw(figure: Figure, output: Path, inputs: Inputs, width: str) -> list[Path
             reason = error.problem.removeprefix("There is nothing to draw: ")
         else:
             plots.save(drawing, output / "plots", figure.name)
-            site.write_figure(plots.as_svg(drawing), output / "site", figure.name)
+            write_figure(files[0].read_text("utf-8"), output / "site", figure.name)
         inputs.note(figure.name, digest, [] if reason else [*files, inline], reason)
     if reason:
         print(printable(f"not drawn: {figure.name} ({reason})"))

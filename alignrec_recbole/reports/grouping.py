@@ -6,12 +6,14 @@ have the same targets and candidates and exclude the same items.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignrec_recbole.data.dataset_paths import dataset_defaults
@@ -229,10 +231,19 @@ def _usual(configs: list[dict[str, str]], defaults: dict[str, str]) -> dict[str,
 
 def _defaults(model: str, dataset: str) -> dict[str, str]:
     """The values of this package's YAML files; of a model from elsewhere only what all share."""
-    files = ("overall", f"model/{model}")
-    layers = [read_yaml(inside(properties_dir(), f"{file}.yaml")) for file in files]
+    files = [inside(properties_dir(), f"{name}.yaml") for name in ("overall", f"model/{model}")]
+    layers = [_layer(path, _changed(path)) for path in files]
     layers.append(dataset_defaults(dataset))
     return flatten({key: value for layer in layers for key, value in layer.items()})
+
+
+@functools.lru_cache(maxsize=512)  # every group asks for the same files
+def _layer(path: Path, changed: int) -> dict[str, Any]:
+    return read_yaml(path)
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def default_variants(members: Iterable[SeedGroup]) -> dict[tuple[str, str], SeedGroup]:

@@ -83,7 +83,7 @@ def test_every_format_and_the_plot_have_them(output: Path) -> None:
         assert "4-7" in text
         assert "8-15" not in text  # nobody is in that group
     assert "toy-beyond-accuracy.png" in paths
-    page = (output / "site" / "index.html").read_text("utf-8")
+    page = (output / "site" / "data" / "toy.html").read_text("utf-8")
     assert "what the lists are like" in page
     assert "content lsa" in page
 

@@ -22,10 +22,14 @@ from trials import run_verb, trial
 from alignrec_recbole.errors import RecordError, printable
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.io.names import is_safe_name
-from alignrec_recbole.reports import build, contents, site
+from alignrec_recbole.reports import build, contents
 from alignrec_recbole.reports.inputs import Inputs
+<<<<<<< HEAD
 from alignrec_recbole.reports.latex import as_latex
 from alignrec_recbole.reports.table_files import write_tables
+=======
+from alignrec_recbole.reports.site import build as build_site
+>>>>>>> 0bc665e (site: a start page with cards, a page per data set with filters, named runs with curves; a strict policy, small pages, no script needed)
 from alignrec_recbole.reports.tables import (
     Cell,
     Table,
@@ -135,11 +139,11 @@ def test_tables_and_pages_are_whole_whatever_records_say(
         for stem, several in pages.items():
             write_tables(several, output / "tables", stem)
             check_plain(as_text(several))
-        site.write(output / "site", found, pages, {}, {}, [], Inputs(output))
+        build_site.write(output, found, pages, [], {}, [], Inputs(output))
         written = [p for p in Path(folder).rglob("*") if p.is_file() and p not in before]
         assert all(path.is_relative_to(output) for path in written)
         assert {p.relative_to(output).parts[0] for p in written} <= {"tables", "site"}
-        assert len(list((output / "site" / "runs").iterdir())) == len(found)
+        assert len(list((output / "site" / "runs").glob("*.html"))) == len(found)
         assert check_files(output / "tables") + check_files(output / "site") == len(written)
 
 
@@ -185,7 +189,7 @@ def test_one_report_of_good_and_of_every_kind_of_bad_record(tmp_path: Path) -> N
     check_plain(answer.output + answer.errors)
     new = {path for path in tmp_path.rglob("*") if not path.is_dir()} - before
     assert {path.relative_to(output).parts[0] for path in new} == {"tables", "plots", "site"}
-    assert len(list((output / "site" / "runs").iterdir())) == 7
+    assert len(list((output / "site" / "runs").glob("*.html"))) == 7
     for kind in ("tables", "plots", "site"):
         check_files(output / kind)
     labels = (output / "plots" / "toy-cost.svg").read_text("utf-8")
@@ -314,7 +318,7 @@ def test_only_files_of_an_earlier_report_are_deleted(
         assert all(path.read_text() == "mine" for path in foreign)
         assert (tables / "other.csv").read_text() == "edited"
         assert not (tables / "other.md").exists()
-        assert len(list((output / "site" / "runs").iterdir())) == 3
+        assert len(list((output / "site" / "runs").glob("*.html"))) == 3
     victim = tmp_path / "victim"
     (output / "site" / "runs").rename(victim)
     (output / "site" / "runs").symlink_to(victim)
