@@ -24,12 +24,9 @@ from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.io.names import is_safe_name
 from alignrec_recbole.reports import build, contents
 from alignrec_recbole.reports.inputs import Inputs
-<<<<<<< HEAD
 from alignrec_recbole.reports.latex import as_latex
-from alignrec_recbole.reports.table_files import write_tables
-=======
 from alignrec_recbole.reports.site import build as build_site
->>>>>>> 0bc665e (site: a start page with cards, a page per data set with filters, named runs with curves; a strict policy, small pages, no script needed)
+from alignrec_recbole.reports.table_files import write_tables
 from alignrec_recbole.reports.tables import (
     Cell,
     Table,

@@ -9,7 +9,7 @@ from typing import Any
 from alignrec_recbole.features.control_names import is_control
 from alignrec_recbole.reports.grouping import PRIMARY_METRIC, SeedGroup
 from alignrec_recbole.reports.site.names import run_page, unique
-from alignrec_recbole.reports.tables import MISSING, Table
+from alignrec_recbole.reports.tables import BEST, MISSING, Table
 
 MAX_ELEMENTS = 2200  # of the tables of one page; with the rest it has less than 3,000
 MAX_BYTES = 200_000
@@ -103,6 +103,7 @@ def block(
                 "value": "" if row[i].value is None else repr(row[i].value),
                 "kind": "number" if numeric[i] else "words" if len(row[i].text) > 24 else "",
                 "rank": row[i].rank,
+                "mark": row[i].mark,
                 "link": row[i].link,
                 "label": header[i],
                 "main": i == main,
@@ -127,7 +128,7 @@ def block(
         heading=table.title.partition(", ")[2] or table.title,
         id=anchor,
         caption=table.title,
-        note=table.note,
+        note=_note(table),
         footnote=table.footnote,
         header=[(header[i], numeric[i]) for i in shown],
         rows=rows,
@@ -177,6 +178,13 @@ def _pages(whole: Block) -> Iterator[Block]:
         part.folded = False
         yield part
         first = last
+
+
+def _note(table: Table) -> str:
+    """The note with what the marks of cells mean, if there are any."""
+    cells = [cell for row in table.rows for cell in row]
+    note = table.note if any(cell.rank for cell in cells) else table.note.replace(f"{BEST} ", "")
+    return f"{note} {table.marks}." if any(cell.mark for cell in cells) else note
 
 
 def _main_column(header: Sequence[str], numeric: Sequence[bool]) -> int:
