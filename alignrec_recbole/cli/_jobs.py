@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from alignrec_recbole.cli._names import model_names, models_to_train
 from alignrec_recbole.cli._overrides import Pair, check_owners, for_model
+from alignrec_recbole.errors import SettingError
 from alignrec_recbole.protocols import RANKER_NAMES, USE_MODELS, USE_SEEDS
 from alignrec_recbole.protocols.run import setting_names
 from alignrec_recbole.registry.components import components
+from alignrec_recbole.registry.models import resolve
+from alignrec_recbole.registry.published import published_settings
 from alignrec_recbole.runs.prepare import data_keys
 from alignrec_recbole.settings import check_keys
 from alignrec_recbole.training.recbole_settings import check_refused
@@ -33,6 +36,7 @@ class Job:
         seeds: training seeds, None for the protocol's own.
         pairs: `--set` as this job reads it.
         grid: `--grid` as this job reads it.
+        source: where published settings among `pairs` are from; None: there are none.
     """
 
     protocol: str
@@ -41,6 +45,7 @@ class Job:
     seeds: tuple[int, ...] | None
     pairs: tuple[Pair, ...]
     grid: tuple[Choices, ...]
+    source: str | None = None
 
     @property
     def model(self) -> str:
@@ -61,7 +66,8 @@ def make_jobs(options: RunOptions) -> list[Job]:
     A setting that only some jobs read is passed to those, with a note on standard error.
 
     Raises:
-        UnknownNameError: MODEL.KEY=VALUE for a model that is not run.
+        UnknownNameError: MODEL.KEY=VALUE for a model that is not run; --config published for one
+            that has no published settings.
         SettingError: a setting that nothing reads.
     """
     models = models_to_train(options)
@@ -76,11 +82,29 @@ def make_jobs(options: RunOptions) -> list[Job]:
         for job in _of_protocol(options, protocol)
     ]
     given = [*options.overrides, *options.grid]
-    if not given:
-        return jobs
-    known = [_known(job, options.dataset) for job in jobs]
-    _check_unread(jobs, known, given)
-    return _distribute(jobs, known)
+    if given:
+        known = [_known(job, options.dataset) for job in jobs]
+        _check_unread(jobs, known, given)
+        jobs = _distribute(jobs, known)
+    return jobs if options.config is None else _with_published(jobs, options.dataset)
+
+
+def _with_published(jobs: Sequence[Job], dataset: str) -> list[Job]:
+    """The jobs that train with the published settings of their model, which `--set` overrides."""
+    if not any(job.trained for job in jobs):
+        raise SettingError(
+            "--config has no effect on protocols that train no model.",
+            found=f"the protocols {', '.join(dict.fromkeys(job.protocol for job in jobs))}",
+            expected="a protocol that trains a model, such as full",
+        )
+    out = []
+    for job in jobs:
+        if job.trained:
+            found = published_settings(resolve(job.model).name, dataset)
+            pairs = (*found.settings.items(), *job.pairs)
+            job = replace(job, pairs=pairs, source=f"published settings: {found.source}")
+        out.append(job)
+    return out
 
 
 def _of_protocol(options: RunOptions, protocol: str) -> list[Job]:

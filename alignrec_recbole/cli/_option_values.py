@@ -41,6 +41,7 @@ class RunOptions:
     engine: str = DEFAULT
     rekey: int | None = None
     nproc: int = 1
+    config: str | None = None
 
     def named(self) -> RunOptions:
         """The same with --rekey as the name of the data set that it stands for."""

@@ -104,7 +104,10 @@ def _first_specs(options: RunOptions, job: Job) -> list[RunSpec]:
     base, overrides = base_of_model(options, job), nested(job.pairs)
     if job.grid:
         return [spec for _, spec in _trials(options, job, base, overrides)]
-    return [RunSpec(seed=seed, overrides=overrides, **base) for seed in job.seeds or SEEDS]
+    return [
+        RunSpec(seed=seed, overrides=overrides, tuned_on=job.source, **base)
+        for seed in job.seeds or SEEDS
+    ]
 
 
 def run_cell(options: RunOptions) -> list[RunRecord]:
@@ -179,7 +182,9 @@ def _features_there(options: RunOptions) -> tuple[str, ...]:
 def _settings(options: RunOptions, job: Job, base: dict[str, Any], runs: Runs) -> dict[str, Any]:
     """Fields of the job's runs: its settings, and if a grid selects some, how it did."""
     overrides = nested(job.pairs)
-    return _choose(options, job, base, overrides, runs) if job.grid else {"overrides": overrides}
+    if job.grid:
+        return _choose(options, job, base, overrides, runs)
+    return {"overrides": overrides, "tuned_on": job.source}
 
 
 def show_models(
@@ -288,6 +293,7 @@ def _choose(
         if trained and trial is not best:
             delete_checkpoint(spec)
     grid = "; ".join(f"{key} in {list(values)}" for key, values in job.grid)
+    tuned = f"tuned on validation, seed {seed}: {grid}"
     budget = budget_of(
         trials,
         best,
@@ -300,6 +306,6 @@ def _choose(
     )
     return {
         "overrides": nested(best.parameters.items(), overrides),
-        "tuned_on": f"tuned on validation, seed {seed}: {grid}",
+        "tuned_on": "; ".join(filter(None, [job.source, tuned])),
         "budget": budget if trained else None,
     }

@@ -176,9 +176,26 @@ def trackers(data_path: Path | None) -> Table:
     ]
 
 
+def published(data_path: Path | None) -> Table:
+    """Published settings of models on data sets."""
+    from alignrec_recbole.registry.published import published_models, published_of
+
+    rows: list[list[object]] = [
+        [
+            model,
+            dataset,
+            " ".join(f"{key}={value}" for key, value in found.settings.items()),
+            found.source,
+        ]
+        for model in published_models()
+        for dataset, found in published_of(model).items()
+    ]
+    return ["model", "data set", "settings", "source"], rows
+
+
 KINDS: dict[str, Callable[[Path | None], Table]] = {
     function.__name__: function
-    for function in (models, datasets, encoders, protocols, suites, metrics, trackers)
+    for function in (models, datasets, encoders, protocols, suites, metrics, trackers, published)
 }
 
 

@@ -85,6 +85,12 @@ from alignrec_recbole.tracking import TRACKERS
 @cloup.option_group(
     "Hyper-parameters and other settings",
     option(
+        "--config",
+        type=click.Choice(["published"]),
+        help="Settings that the model's authors published for the data set (`list published`) in "
+        "place of the defaults; --set overrides them.  [default: the model's defaults]",
+    ),
+    option(
         "--set",
         "overrides",
         type=Text("setting", assignment),
