@@ -65,6 +65,7 @@ class ParitySpec:
         non_parameters: tensors of MMRec's that get gradients but are not parameters.
         code: whose model it is, one of `checkout.SOURCES`.
         adjust: changes on a built model of MMRec, by our settings, what its settings cannot.
+        model: whose name differs from that of the comparison, which has other settings.
     """
 
     tensors: dict[str, str]
@@ -78,6 +79,7 @@ class ParitySpec:
     non_parameters: tuple[str, ...] = ()
     code: str = mmrec.MARK
     adjust: Callable[[Any, dict[str, Any]], None] = lambda model, ours: None
+    model: str = ""
 
     def names(self, kinds: tuple[str, ...]) -> dict[str, str]:
         """`tensors` of a case: `{n}` in ours is the number of the set, `image` and `text` the set.
@@ -163,6 +165,29 @@ def _mend_dualgnn(model: Any, ours: dict[str, Any]) -> None:
             return vectors.as_subclass(_OutOfPlace), preference
 
         model.v_gcn.forward = apart
+
+
+def _mmgcf(
+    weighting: str,
+    fusion: str,
+    tensors: dict[str, str] | None = None,
+    features: tuple[tuple[str, ...], ...] = (("image", "text"),),
+) -> ParitySpec:
+    """MMGCF with one of its ways to fuse; biases that cancel have no partner."""
+    biased = weighting == "normalized"
+    used = {k: v for k, v in PROJECTIONS.items() if biased or not k.endswith("bias")}
+    used |= tensors or {}
+    built = _layers(all_concat_layer="", mm_concat_layer="", id_mm_concat_layer="")
+    return ParitySpec(
+        {**NODES, **used},
+        _same("n_ui_layers", "reg_weight", "fusion_mode", "weighting", "dropout",
+              embedding_size="feat_embed_dim"),
+        settings={"n_ui_layers": 2, "reg_weight": 0.1, "dropout": 0.8, "weighting": weighting,
+                  "fusion_mode": fusion},
+        unused=tuple(name for name in (*PROJECTIONS, *built) if name not in used),
+        features=features,
+        model="MMGCF",
+    )  # fmt: skip
 
 
 PAIRS: dict[str, ParitySpec] = {
@@ -382,6 +407,13 @@ PAIRS: dict[str, ParitySpec] = {
         unused=(*_layers(image_trs="", text_trs=""),),
         features=(("image", "text"),),  # MMRec's needs both
     ),
+    "MMGCF": _mmgcf("equal", "mean", features=(("image", "text"), ("text",), ("image",))),
+    "MMGCF-alpha": _mmgcf("alpha", "sum", {"mm_alpha": "balance"}),
+    "MMGCF-normalized": _mmgcf("normalized", "sum"),
+    "MMGCF-concat": _mmgcf("equal", "concat", {
+        "mm_concat_layer.weight": "join_content.weight", "id_mm_concat_layer.weight": "join.weight",
+    }),
+    "MMGCF-joined": _mmgcf("normalized", "concat", {"all_concat_layer.weight": "join.weight"}),
 }  # fmt: skip
 
 
@@ -406,7 +438,7 @@ def inputs(kinds: tuple[str, ...]) -> dict[str, Any]:
 
 def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The value of a parameter, drawn from its name."""
-    return np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape) * 0.2
+    return np.asarray(np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape) * 0.2)
 
 
 @contextlib.contextmanager
@@ -445,9 +477,14 @@ def fixed_chance() -> Iterator[None]:
 # Ours -------------------------------------------------------------------------------------------
 
 
+def model_of(name: str) -> str:
+    """The model of a comparison."""
+    return PAIRS[name].model or name
+
+
 def our_settings(name: str) -> dict[str, Any]:
     """A model's defaults with the pair's own."""
-    return {**components(name).defaults, **PAIRS[name].settings}
+    return {**components(model_of(name)).defaults, **PAIRS[name].settings}
 
 
 def in_order_of_ids(count: int) -> list[str]:
@@ -485,7 +522,7 @@ def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
         }
     )
     with default_dtype(torch.float64 if double else torch.float32):
-        model = components(name).model_class(config, dataset)
+        model = components(model_of(name)).model_class(config, dataset)
     own = dict(model.named_parameters())
     names = PAIRS[name].names(kinds)
     covered = {ours.partition("[")[0] for ours in names.values()}
@@ -507,7 +544,7 @@ def _place(tensors: dict[str, torch.Tensor], address: str) -> tuple[torch.Tensor
     users, items = slice(1, USERS + 1), slice(USERS + 2, None)
     every = torch.arange(USERS + ITEMS + 2)
     cut = {
-        "": slice(None),
+        "": ...,
         "1:]": slice(1, None),
         "users]": users,
         "items]": items,
@@ -558,7 +595,7 @@ def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, n
     with (
         fixed_chance(),
         mmrec.built(
-            reference, name, settings, given["features"], given["matrix"], pair.code
+            reference, model_of(name), settings, given["features"], given["matrix"], pair.code
         ) as model,
     ):
         pair.adjust(model, our_settings(name))
@@ -687,7 +724,7 @@ def train_each(options: argparse.Namespace) -> dict[str, Any]:
     """Train each chosen model, seed by seed; results in the cache are not repeated."""
     cache: Path | None = options.cache
     trained = json.loads(cache.read_text()) if cache and cache.exists() else {}
-    for name in options.model:
+    for name in [name for name in options.model if model_of(name) == name]:
         for seed in options.seeds:
             if seed in trained.get(name, {}).get("seeds", []):
                 continue

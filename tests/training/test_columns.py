@@ -52,7 +52,7 @@ CASES = (
     f"LGMRec:{BOTH}",
     f"DualGNN:{BOTH}",
 )
-REFUSED = {"MMGCN", "GRCN", "DAMRS"}
+REFUSED = {"MMGCN", "GRCN", "DAMRS", "MMGCF"}
 
 
 @pytest.fixture(scope="module")
