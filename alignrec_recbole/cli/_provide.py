@@ -151,9 +151,13 @@ def _not_pinned(dataset: str, sources: dict[str, PublishedSource], folder: Path)
 
 
 def _reads_images(options: RunOptions) -> bool:
-    """Whether an encoder that is named reads images."""
-    kinds = {_without_controls(name).partition(":")[0] for name in options.features}
-    return any(ENCODERS[kind].needs_images for kind in kinds & set(ENCODERS))
+    """Whether an encoder that is named reads images, by its model's files where these decide."""
+    for name in map(_without_controls, options.features):
+        kind, _, model = name.partition(":")
+        entry = ENCODERS.get(kind)
+        if entry and entry.takes_model == bool(model) and entry.reads_images(name):
+            return True
+    return False
 
 
 def _lacks_images(folder: Path) -> bool:

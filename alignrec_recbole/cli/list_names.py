@@ -123,6 +123,7 @@ def encoders(data_path: Path | None) -> Table:
             entry.syntax,
             entry.modality,
             entry.width,
+            entry.extra or "",
             entry.licence,
             entry.downloads,
             "" if not entry.missing_packages() else entry.install,
@@ -131,7 +132,8 @@ def encoders(data_path: Path | None) -> Table:
         for entry in ENCODERS.values()
     ]
     return [
-        "encoder", "modality", "width", "licence", "downloads", "to install", "description",
+        "encoder", "modality", "width", "extra", "licence", "downloads", "to install",
+        "description",
     ], rows  # fmt: skip
 
 

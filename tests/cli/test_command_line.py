@@ -314,6 +314,7 @@ def test_the_module_is_the_program() -> None:
                 "beit3",
                 "Apache-2.0",
                 "768 or 1024",
+                "extra",
             ],
         ),
         ("protocols", list(PROTOCOLS)),

@@ -113,17 +113,20 @@ def test_images_and_texts_by_beit3_from_an_empty_folder(
     assert len(server.asked) == asked, "nothing is fetched twice"
 
 
+@pytest.mark.parametrize("door", ["clip", "st"])
 def test_images_and_texts_by_clip_in_one_command(
-    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], door: str
 ) -> None:
+    if door == "st":
+        pytest.importorskip("sentence_transformers", reason="extra 'st' is not installed")
     server.serves({**FILES, **WORLD.images()})
     clip = write_tiny_clip(tmp_path / "tiny-clip", write_tiny_bert(tmp_path / "tiny-bert"))
-    assert from_nothing(tmp_path, server, "sports", "--features", f"clip:{clip}") == 0
+    assert from_nothing(tmp_path, server, "sports", "--features", f"{door}:{clip}") == 0
     out, err = capsys.readouterr()
     assert "Recall@20" in out
     assert "the image addresses in the metadata" in err
     assert len(server.asked) == 3 + ITEMS
-    assert main(arguments(tmp_path, "sports", "--features", f"clip:{clip}")) == 0
+    assert main(arguments(tmp_path, "sports", "--features", f"{door}:{clip}")) == 0
     assert len(server.asked) == 3 + ITEMS
 
 
