@@ -15,6 +15,7 @@ from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.registry.models import resolve
 from alignrec_recbole.reports.audit_tables import as_markdown, as_terminal
 from alignrec_recbole.runs.spec import DataSpec
+from alignrec_recbole.runtime.progress import shown
 from alignrec_recbole.settings import nested
 
 
@@ -45,13 +46,14 @@ def run(
         overrides=nested(overrides),
         device=device,
     )
-    subject = open_subject(
-        spec,
-        model=model,
-        seeds=tuple(range(controls)),
-        progress=progress and sys.stderr.isatty(),
-    )
-    report = audit(subject)
+    with shown(progress):
+        subject = open_subject(
+            spec,
+            model=model,
+            seeds=tuple(range(controls)),
+            progress=progress and sys.stderr.isatty(),
+        )
+        report = audit(subject)
     path = report_path(output, report)
     write_audit(path, report)
     with atomic_write(path.with_suffix(".md"), "w") as handle:

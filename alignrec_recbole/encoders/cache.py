@@ -50,7 +50,7 @@ def find_or_encode(
     if cached := _read_cached(path, name, items, mark):
         return cached
     progress.announce(f"encoding {len(items.ids)} items with {name}; the result is cached")
-    encoded = encode_items(name, items)
+    encoded = encode_items(name, items, progress=progress.bars_wanted())
     if not encoded.present.any():
         raise FeatureError(
             f"Encoder {name!r} found nothing to encode in data set {dataset!r}.",

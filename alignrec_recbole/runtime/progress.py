@@ -14,17 +14,29 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TextIO
 
 from alignrec_recbole.errors import printable
 
 _log = logging.getLogger(__name__)
 _log.propagate = False  # RecBole configures the root logger
+_bars: ContextVar[bool] = ContextVar("bars", default=True)
 
 
 def announce(step: str) -> None:
     """Say what begins now; nothing is printed outside `shown`."""
     _log.info(printable(step))
+
+
+def bars_wanted() -> bool:
+    """Whether bars are shown: not inside `shown(False)`.
+
+    >>> with shown(False):
+    ...     bars_wanted()
+    False
+    """
+    return _bars.get()
 
 
 def in_notebook() -> bool:
@@ -37,8 +49,10 @@ def in_notebook() -> bool:
 def shown(wanted: bool = True, stream: TextIO | None = None) -> Iterator[None]:
     """Print what is announced inside, by default on standard error.
 
-    Nothing is printed if it is not `wanted`, nor in a notebook, unless `stream` is given.
+    Nothing is printed if it is not `wanted`, nor in a notebook, unless `stream` is given. Where it
+    is not wanted there are no bars either.
     """
+    bars = _bars.set(wanted)
     wanted = wanted and (stream is not None or not in_notebook())
     handler = logging.StreamHandler(stream or sys.stderr) if wanted else logging.NullHandler()
     level = _log.level
@@ -47,6 +61,7 @@ def shown(wanted: bool = True, stream: TextIO | None = None) -> Iterator[None]:
     try:
         yield
     finally:
+        _bars.reset(bars)
         _log.removeHandler(handler)
         _log.setLevel(level)
 

@@ -52,6 +52,13 @@ ROWS = {  # file → what was timed, against whom, what bounds ours
         "arithmetic, the top-K search",
     ),
 }
+ENCODERS = {  # case of speed.encoders → what was timed, against whom
+    "st": ("texts by st:all-MiniLM-L6-v2", "sentence-transformers"),
+    "vision": ("images by vision:, DINOv2 small's size", "transformers"),
+    "clip": ("images and texts by clip:, two towers of that size", "transformers"),
+    "audio": ("sounds of 10 s by audio:, Whisper tiny's size", "transformers"),
+    "caption": ("captions of 16 tokens, BLIP with 6 layers", "transformers"),
+}
 SHOWN = 0.15  # shares of a step from here on
 
 
@@ -127,6 +134,18 @@ def table(folder: Path = FOLDER) -> str:
              f"{entry['ratio']:.1f}× ({entry['ratio_float32']:.1f}× in float32, "
              f"{autocast}{', '.join(real)})",
              f"{entry['ours_peak_bytes'] / 2**30:.2f} / {entry['peer_peak_bytes'] / 2**30:.2f} GiB",
+             "arithmetic"])
+        )  # fmt: skip
+    entry = found.get("encoders", {})
+    for case, timed in entry.get("encoders", {}).items():
+        what, peer = ENCODERS[case]
+        rows.append(
+            ("encoders", [f"{entry['items']} {what}",
+             f"{timed['ours_seconds']:.1f} s ({timed['items_per_second']:.1f} items/s)",
+             f"{timed['peer_seconds']:.1f} s, {peer}",
+             f"{timed['peer_seconds'] / timed['ours_seconds']:.1f}×",
+             f"{timed['ours_peak_bytes'] / 2**30:.2f} / "
+             f"{timed['peer_peak_bytes'] / 2**30:.2f} GiB",
              "arithmetic"])
         )  # fmt: skip
     for name in [n for n in ("alignrec", "alignrec_avx2") if n in found]:

@@ -199,20 +199,34 @@ def audit_checks() -> str:
 
 
 def audits() -> str:
-    """The figures of the committed audits, figure and control, one column per data set."""
+    """The figures of the committed audits, figure and control, one column per data set.
+
+    Audits of features have a table of their own with the checks of features alone.
+    """
     from alignrec_recbole.audit.report import read_audits
 
     reports = [report for _, report in read_audits(ROOT / "results" / "shipped" / "audit")]
-    names = list(dict.fromkeys(c.name for report in reports for c in report.checks))
-    rows = ["| check | " + " | ".join(report.dataset for report in reports) + " |"]
-    rows.append("|---" * (len(reports) + 1) + "|")
+    data = {report.dataset: report.checks for report in reports if not report.features}
+    features = {
+        f"{report.dataset}, {name}": [c for c in report.checks if c.subject == name]
+        for report in reports
+        for name in report.features
+    }
+    tables = [_audit_table(columns) for columns in (data, features) if columns]
+    return "\n\n".join(tables) + "\n\nFigure, in brackets its control."
+
+
+def _audit_table(columns: dict[str, list[Check]]) -> str:
+    """A row per check."""
+    names = list(dict.fromkeys(check.name for checks in columns.values() for check in checks))
+    rows = ["| check | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name in names:
         cells = []
-        for report in reports:
-            found = next((check for check in report.checks if check.name == name), None)
+        for checks in columns.values():
+            found = next((check for check in checks if check.name == name), None)
             cells.append("not checked" if found is None else _audit_cell(found))
         rows.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    return "\n".join(rows) + "\n\nFigure, in brackets its control."
+    return "\n".join(rows)
 
 
 def _audit_cell(check: Check) -> str:

@@ -23,7 +23,9 @@ NAMES = ("baby", "lfm2k", "ml-100k", "sports")
 
 
 def shipped() -> dict[str, tuple[Path, AuditReport]]:
-    return {report.dataset: (path, report) for path, report in read_audits(SHIPPED / "audit")}
+    """The audits of data alone, by data set."""
+    audits = read_audits(SHIPPED / "audit")
+    return {report.dataset: (path, report) for path, report in audits if not report.features}
 
 
 def figure(report: AuditReport, name: str) -> float | None:
@@ -31,7 +33,7 @@ def figure(report: AuditReport, name: str) -> float | None:
 
 
 def test_each_file_is_where_its_content_says_and_its_markdown_is_made_of_it() -> None:
-    for path, report in shipped().values():
+    for path, report in read_audits(SHIPPED / "audit"):
         assert path == report_path(SHIPPED, report)
         assert path.with_suffix(".md").read_text("utf-8") == as_markdown(report)
 
@@ -47,6 +49,18 @@ def test_figures_of_the_released_splits() -> None:
     for name in ("baby", "sports"):
         found = {check.name: check.verdict for check in reports[name].checks}
         assert found["numbering-users"] == "leak"
+
+
+@pytest.mark.parametrize("name", ["ml-100k"])
+def test_features_of_minilm_know_nothing_of_held_out_rows(name: str) -> None:
+    """Beside them the checks of the data have the figures of the audit without features."""
+    audits = [report for _, report in read_audits(SHIPPED / "audit") if report.dataset == name]
+    (alone,) = (report for report in audits if not report.features)
+    (found,) = (report for report in audits if report.features == ["minilm"])
+    checks = [check for check in found.checks if check.group == "features"]
+    assert len(checks) == 7
+    assert {check.verdict for check in checks} == {"clean"}
+    assert [c.value for c in found.checks if c.group in OF_DATA] == [c.value for c in alone.checks]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -206,7 +206,17 @@ def test_the_table_shows_the_encoder_and_what_fits(tmp_path):
     (tmp_path / "electronics.json").write_text(
         json.dumps({"models": models, "worst_peak_bytes": 5 << 30, "machine": MACHINE})
     )
+    timed = {
+        "items_per_second": 32.0, "ours_seconds": 2.0, "peer_seconds": 3.0,
+        "ours_peak_bytes": 1 << 29, "peer_peak_bytes": 1 << 30,
+    }  # fmt: skip
+    (tmp_path / "encoders.json").write_text(
+        json.dumps({"items": 64, "encoders": {"st": timed}, "machine": MACHINE})
+    )
     text = report.table(tmp_path)
+    assert "64 texts by st:all-MiniLM-L6-v2" in text
+    assert "2.0 s (32.0 items/s)" in text
+    assert "3.0 s, sentence-transformers | 1.5× " in text
     assert (
         "4.0× (1.2× in float32, 2.1× its autocast, 6.3× on texts of shop, 5.2× on texts of films)"
         in text

@@ -125,6 +125,7 @@ def test_images_and_texts_by_clip_in_one_command(
     out, err = capsys.readouterr()
     assert "Recall@20" in out
     assert "the image addresses in the metadata" in err
+    assert "item/s" not in err, "--quiet shows no bars"
     assert len(server.asked) == 3 + ITEMS
     assert main(arguments(tmp_path, "sports", "--features", f"{door}:{clip}")) == 0
     assert len(server.asked) == 3 + ITEMS
