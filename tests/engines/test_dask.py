@@ -22,6 +22,7 @@ import pytest
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 
 from distributed import LocalCluster
+from two_blocks import write_two_blocks
 
 from alignrec_recbole.engines import child, on_dask, on_worker, open_engine
 from alignrec_recbole.engines.base import CellDied, EngineError, Work
@@ -30,7 +31,7 @@ from alignrec_recbole.suites.status import read_status
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTED = """
-import os, wrapt
+import os, time, wrapt
 
 @wrapt.when_imported("alignrec_recbole.runs.run")
 def count(module):
@@ -38,6 +39,7 @@ def count(module):
 
     def counted(prepared, *rest):
         note(prepared, "begun")
+        time.sleep(0.5)  # a moment in which it can be killed
         record = make(prepared, *rest)
         note(prepared, "ended")
         return record
@@ -47,7 +49,20 @@ def count(module):
 def note(prepared, what):
     name = prepared.record_path.name
     with open(os.environ["ALIGNREC_TEST_COUNT"], "a") as handle:
-        handle.write(f"{name} {what}\\n")
+        handle.write(f"{name} {what} {os.getppid()}\\n")
+"""
+SAID = """
+import sys, wrapt
+
+@wrapt.when_imported("alignrec_recbole.training.trainer")
+def say(module):
+    train = module.MultimodalTrainer._run_epoch
+
+    def said(self, *rest):
+        print("epoch", len(self.history), "begins", file=sys.stderr, flush=True)
+        return train(self, *rest)
+
+    module.MultimodalTrainer._run_epoch = said
 """
 
 
@@ -131,25 +146,31 @@ def settled(output: Path) -> dict[str, object]:
     return found
 
 
+def customize(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every Python process that is started from here run some code first."""
+    (folder / "first").mkdir()
+    (folder / "first" / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", f"{folder / 'first'}{os.pathsep}{ROOT}")
+
+
 @pytest.mark.slow
 def test_killed_late_and_restarted_processes_lose_no_cell(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """12 cells and one that fails; equal to the local engine; what lives is not made twice."""
-    (tmp_path / "count").mkdir()
-    (tmp_path / "count" / "sitecustomize.py").write_text(COUNTED)
+    customize(tmp_path, COUNTED, monkeypatch)
+    write_two_blocks(tmp_path)
     (tmp_path / "twelve.yaml").write_text(
         "cells:\n"
-        "  - {models: [BPR, LightGCN], datasets: [ml-100k], seeds: [1, 2, 3, 4, 5, 6], epochs: 3}\n"
+        "  - {models: [BPR, LightGCN], datasets: [two], seeds: [1, 2, 3, 4, 5, 6], epochs: 3}\n"
         "  - {models: [BPR], datasets: [nowhere], seeds: [1]}\n"
     )
     counts = tmp_path / "counts.txt"
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'count'}{os.pathsep}{ROOT}")
 
     def start(output: str, engine: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, str(ROOT / "run_benchmark.py"), "suite", "twelve.yaml",
-             f"--output={output}", f"--engine={engine}", "--quiet"],
+             f"--output={output}", f"--engine={engine}", "--data-path=.", "--quiet"],
             cwd=tmp_path,
             env={**os.environ, "ALIGNREC_TEST_COUNT": str(counts)},
             stdout=subprocess.PIPE,
@@ -157,21 +178,25 @@ def test_killed_late_and_restarted_processes_lose_no_cell(
             text=True,
         )  # fmt: skip
 
-    def counted(what: str) -> Counter[str]:
+    def counted(what: str, process: int | None = None) -> Counter[str]:
+        """The runs that have begun or ended, in children of one process or of all."""
         lines = counts.read_text().splitlines() if counts.is_file() else []
-        return Counter(name for name, kind in map(str.split, lines) if kind == what)
+        found = [line.split() for line in lines if line.count(" ") == 2]
+        parents = {str(process)} if process else {parent for *_, parent in found}
+        return Counter(name for name, kind, parent in found if kind == what and parent in parents)
 
     def ended() -> int:
         return counted("ended").total()
 
-    def running() -> int:
-        return counted("begun").total() - ended()
+    def running(process: subprocess.Popen[bytes] | None = None) -> int:
+        pid = process.pid if process else None
+        return counted("begun", pid).total() - counted("ended", pid).total()
 
     scheduler = cluster.scheduler()
     victim, second = cluster.worker(), cluster.worker()
     process = start("by_dask", f"dask:{cluster.address}")
     try:
-        wait_until(lambda: ended() >= 2 and running(), "two runs, and one that is in the middle")
+        wait_until(lambda: ended() >= 2 and running(victim), "two runs, and one in the middle")
         victim.kill()  # SIGKILL
         late = cluster.worker()
         before = ended()
@@ -190,6 +215,7 @@ def test_killed_late_and_restarted_processes_lose_no_cell(
     assert "1 failed, 12 finished" in said
     assert "are sent to the next one" in said
     begun, finished = counted("begun"), counted("ended")
+    assert counted("begun", victim.pid).total() > counted("ended", victim.pid).total()
     assert len(finished) == 12
     assert set(finished.values()) == {1}  # nothing is made twice
     died = {name: begun[name] - 1 for name in begun if begun[name] > 1}
@@ -368,16 +394,19 @@ def test_a_cell_waits_for_memory_and_the_largest_runs_alone() -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cells_on_workers_of_this_machine(tmp_path: Path) -> None:
+def test_ctrl_c_stops_cells_on_workers_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customize(tmp_path, SAID, monkeypatch)
+    write_two_blocks(tmp_path)
     (tmp_path / "long.yaml").write_text(
-        "cells:\n  - {models: [BPR], datasets: [ml-100k], seeds: [1, 2, 3], epochs: 100000,"
+        "cells:\n  - {models: [BPR], datasets: [two], seeds: [1, 2, 3], epochs: 100000,"
         " set: {stopping_step: 100000}}\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "run_benchmark.py"), "suite", "long.yaml", "--engine=dask",
-         "--jobs=2", "--output=out", "--quiet"],
+         "--jobs=2", "--output=out", "--data-path=.", "--quiet"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -386,12 +415,12 @@ def test_ctrl_c_stops_cells_on_workers_of_this_machine(tmp_path: Path) -> None:
     logs = tmp_path / "out" / "suites" / "long"
 
     def training() -> int:
-        return sum("epoch" in path.read_text() for path in logs.glob("*.log"))
+        return sum("epoch 1 begins" in path.read_text() for path in logs.glob("*.log"))
 
     try:
-        wait_until(lambda: training() == 2 or process.poll() is not None, "two runs train")
+        wait_until(lambda: training() == 2 or process.poll() is not None, "two runs train", 120)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        said, _ = process.communicate(timeout=240)
+        said, _ = process.communicate(timeout=60)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
