@@ -23,8 +23,8 @@ id-only
 What is drawn is drawn anew for each training seed (`features/controls.py`); a permutation is the
 same for all feature sets. The twin of a model is the model itself with the features `zero`: what it
 computes from features is then absent or the same for all items; its ID vectors and the user-item
-graph stay. Models that have no ID vectors of items (PGL, DRAGON, DualGNN) get `random` features in
-their place and no item graph. A model declares its twin by `id_only_features` and
+graph stay. Models that have no ID vectors of items (DRAGON, MENTOR, PGL, DualGNN) get `random`
+features in their place and no item graph. A model declares its twin by `id_only_features` and
 `id_only_settings`; one that is nothing without content (ItemKNNCBF) has none, and no lead.
 
 Metric (our definition), with R the mean of Recall@20 over users and seeds:

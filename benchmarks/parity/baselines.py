@@ -190,6 +190,24 @@ def _mmgcf(
     )  # fmt: skip
 
 
+def _mend_mentor(model: Any, ours: dict[str, Any]) -> None:
+    """Noisy views of the model's own weights, a masked loss with a gradient (mentor.py D1)."""
+    for kind in ("v", "t"):
+        for number in (1, 2):
+            setattr(model, f"{kind}_gcn_n{number}", getattr(model, f"{kind}_gcn"))
+    loss = model.calculate_loss
+
+    def with_gradient(batch: torch.Tensor) -> torch.Tensor:
+        dropout = torch.nn.functional.dropout
+        with (
+            mock.patch("torch.no_grad", contextlib.nullcontext),
+            mock.patch("torch.nn.functional.dropout", lambda x, p: dropout(x.detach(), p)),
+        ):
+            return loss(batch)
+
+    model.calculate_loss = with_gradient
+
+
 PAIRS: dict[str, ParitySpec] = {
     "VBPR": ParitySpec(
         {
@@ -399,6 +417,29 @@ PAIRS: dict[str, ParitySpec] = {
         unused=("weight_i", "MLP_v.weight", "MLP_t.weight", "MLP_user.weight", "MLP_user.bias"),
         features=(("image", "text"), ("text",), ("image",)),
         adjust=_mend_dualgnn,
+    ),
+    "MENTOR": ParitySpec(
+        {
+            "v_gcn.preference": "preferences.{image}[1:]",
+            "t_gcn.preference": "preferences.{text}[1:]",
+            "id_gcn.preference": "id_users[1:]", "id_feat": "id_items[1:]",
+            **_layers(
+                v_gcn__MLP="projections.{image}", t_gcn__MLP="projections.{text}",
+                v_gcn__MLP_1="outer.{image}", t_gcn__MLP_1="outer.{text}",
+                id_gcn__MLP="id_layers.0", id_gcn__MLP_1="id_layers.2", mlp="predictor",
+            ),
+            "weight_u": "attention[1:]",
+        },
+        _same("n_mm_layers", "knn_k", "mm_image_weight", "reg_weight", "align_weight", "dropout",
+              "mask_weight_f", "mask_weight_g", embedding_size="feat_embed_dim",
+              temperature="temp"),
+        settings={"reg_weight": 0.1, "mask_weight_f": 1.5, "mask_weight_g": 0.1,
+                  "align_weight": 2.0},
+        unused=("image_embedding.weight", "text_embedding.weight", "weight_i",
+                *_layers(image_trs="", text_trs="", MLP_user="")),
+        features=(("image", "text"),),
+        code="mentor",
+        adjust=_mend_mentor,
     ),
     "DAMRS": ParitySpec(
         NODES,

@@ -42,6 +42,7 @@ SOURCES = {
     "freedom": "github.com/enoche/MMRec",
     "alignrec": "github.com/sjtulyf123/AlignRec_CIKM24",
     "gume": "github.com/NanGongNingYi/GUME",
+    "mentor": "github.com/Jinfeng-Xu/MENTOR",
 }
 
 

@@ -9,7 +9,9 @@ from alignrec_recbole.models._content import ModalityFeatures
 from alignrec_recbole.testing.testbed import Testbed
 
 TRAINED = ["AlignRec", "BM3", "FREEDOM", "GUME", "LATTICE", "MGCN", "PGL", "SMORE"]
-MASKED = ["BM3", "DAMRS", "DRAGON", "DualGNN", "GRCN", "LATTICE", "MMGCN", "PGL", "SLMRec"]
+MASKED = [
+    "BM3", "DAMRS", "DRAGON", "DualGNN", "GRCN", "LATTICE", "MENTOR", "MMGCN", "PGL", "SLMRec",
+]  # fmt: skip
 
 
 def with_missing_features(name, folder):

@@ -52,7 +52,7 @@ CASES = (
     f"LGMRec:{BOTH}",
     f"DualGNN:{BOTH}",
 )
-REFUSED = {"MMGCN", "GRCN", "DAMRS", "MMGCF"}
+REFUSED = {"MMGCN", "GRCN", "DAMRS", "MENTOR", "MMGCF"}
 
 
 @pytest.fixture(scope="module")
