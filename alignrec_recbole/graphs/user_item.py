@@ -23,7 +23,7 @@ def normalised_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[i
     array([[0.    , 0.    , 0.    ],
            [0.    , 0.7071, 0.7071]])
     """
-    matrix = _binary(pairs, shape)
+    matrix = binary_interactions(pairs, shape)
     row, column = inverse_root(matrix.sum(1)), inverse_root(matrix.sum(0))
     return (sp.diags(row) @ matrix @ sp.diags(column)).tocsr()
 
@@ -55,7 +55,7 @@ def random_walk_adjacency(
     >>> graph.csr.toarray()[1]
     array([0. , 0.5, 0. , 0.5])
     """
-    block = _binary(pairs, shape)
+    block = binary_interactions(pairs, shape)
     graph = sp.bmat([[None, block], [block.T, None]], format="csr")
     if loops:
         graph = graph + sp.identity(sum(shape))
@@ -109,7 +109,7 @@ def user_cooccurrence_graph(
            [0, 2, 0, 0],
            [0, 1, 0, 0]])
     """
-    items_of = _binary(pairs, shape)
+    items_of = binary_interactions(pairs, shape)
     users_of = items_of.T.tocsr()
     place = np.arange(shape[0]) if place is None else place
     most = np.cumsum(items_of @ np.diff(users_of.indptr))  # bounds the entries of R Rᵀ up to a row
@@ -155,13 +155,13 @@ def extended_adjacency(
     >>> graph.toarray()[3]  # item 1: its user has degree 1, item 2 has no row of its own
     array([0. , 0.5, 0. , 0. , 0. ])
     """
-    block = _binary(pairs, shape)
+    block = binary_interactions(pairs, shape)
     graph = sp.bmat([[None, block], [block.T, items]], format="csr")
     root = inverse_root(graph.sum(1))
     return (sp.diags(root) @ graph @ sp.diags(root)).tocsr()
 
 
-def _binary(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
+def binary_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
     """R [U, I] of ones; a repeated pair is one edge."""
     matrix = sp.csr_matrix((np.ones(len(pairs[0])), pairs), shape=shape)
     matrix.data[:] = 1.0

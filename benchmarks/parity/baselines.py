@@ -65,6 +65,7 @@ class ParitySpec:
         non_parameters: tensors of MMRec's that get gradients but are not parameters.
         code: whose model it is, one of `checkout.SOURCES`.
         adjust: changes on a built model of MMRec, by our settings, what its settings cannot.
+        shift: added to all features, so that no two items have a negative cosine.
         model: whose name differs from that of the comparison, which has other settings.
     """
 
@@ -80,6 +81,7 @@ class ParitySpec:
     code: str = mmrec.MARK
     adjust: Callable[[Any, dict[str, Any]], None] = lambda model, ours: None
     model: str = ""
+    shift: float = 0.0
 
     def names(self, kinds: tuple[str, ...]) -> dict[str, str]:
         """`tensors` of a case: `{n}` in ours is the number of the set, `image` and `text` the set.
@@ -448,6 +450,20 @@ PAIRS: dict[str, ParitySpec] = {
         unused=(*_layers(image_trs="", text_trs=""),),
         features=(("image", "text"),),  # MMRec's needs both
     ),
+    "SOIL": ParitySpec(
+        {
+            **NODES, **PROJECTIONS,
+            **_layers(map_v__0="gates.{image}", map_t__0="gates.{text}", attention__0="query.0"),
+            "attention.2.weight": "query.2.weight",
+        },
+        _same("n_ui_layers", "n_layers", "knn_k", "cl_loss", "cl_loss2", interest_k="knn_i",
+              second_order_k="knn_a"),
+        settings={"n_ui_layers": 2, "cl_loss": 0.1, "cl_loss2": 0.01, "interest_k": 5,
+                  "second_order_k": 8},
+        features=(("image", "text"),),  # the reference needs both
+        code="soil",
+        shift=1.3,  # no user's last place is between equally alike pairs
+    ),
     "MMGCF": _mmgcf("equal", "mean", features=(("image", "text"), ("text",), ("image",))),
     "MMGCF-alpha": _mmgcf("alpha", "sum", {"mm_alpha": "balance"}),
     "MMGCF-normalized": _mmgcf("normalized", "sum"),
@@ -461,7 +477,7 @@ PAIRS: dict[str, ParitySpec] = {
 # Inputs -----------------------------------------------------------------------------------------
 
 
-def inputs(kinds: tuple[str, ...]) -> dict[str, Any]:
+def inputs(kinds: tuple[str, ...], shift: float = 0.0) -> dict[str, Any]:
     """Features, interactions (an isolated user, an unsold item), batches."""
     rng = np.random.default_rng(len(kinds))
     matrix = (rng.random((USERS, ITEMS)) < 0.08).astype(np.float64)
@@ -470,7 +486,9 @@ def inputs(kinds: tuple[str, ...]) -> dict[str, Any]:
     picks = [rng.integers(len(user), size=BATCH) for _ in range(BATCHES)]
     return {
         "matrix": sp.csr_matrix(matrix),
-        "features": {k: rng.normal(size=(ITEMS, WIDTHS[k])).astype(np.float32) for k in kinds},
+        "features": {
+            k: rng.normal(shift, size=(ITEMS, WIDTHS[k])).astype(np.float32) for k in kinds
+        },
         "batches": [
             np.stack([user[pick], item[pick], rng.integers(ITEMS, size=BATCH)]) for pick in picks
         ],
@@ -535,7 +553,7 @@ def in_order_of_ids(count: int) -> list[str]:
 
 def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
     """Our model on a case's inputs; row 0 of every table is PAD."""
-    given = inputs(kinds)
+    given = inputs(kinds, PAIRS[name].shift)
     user, item = given["matrix"].nonzero()
     present = np.arange(ITEMS + 1) > 0
     sets = {
@@ -630,7 +648,7 @@ def our_run(name: str, kinds: tuple[str, ...], *, double: bool) -> dict[str, np.
 
 def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The same of MMRec's model; its feature tables are the features."""
-    given, pair = inputs(kinds), PAIRS[name]
+    given, pair = inputs(kinds, PAIRS[name].shift), PAIRS[name]
     settings = {"train_batch_size": 2048, **pair.theirs(our_settings(name))}
     out: dict[str, Any] = {}
     with (

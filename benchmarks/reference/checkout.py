@@ -3,7 +3,7 @@
 The official AlignRec code is such a fork. Only timings may use a GPU. What the code lacks on
 today's packages is supplied from outside: `.cuda()` as the identity, `.to` of a parameter as on a
 GPU, names that numpy and scipy have removed, the part of torch_scatter and torch_geometric that is
-used, and imports that are not used here.
+used, and imports that are not used here. Mistakes that ours does not follow are mended (`MENDS`).
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ SOURCES = {
     "alignrec": "github.com/sjtulyf123/AlignRec_CIKM24",
     "gume": "github.com/NanGongNingYi/GUME",
     "mentor": "github.com/Jinfeng-Xu/MENTOR",
+    "soil": "github.com/TL-UESTC/SOIL",
 }
 
 
@@ -99,6 +100,9 @@ def _uniform(size: int, tensor: torch.Tensor) -> None:
     torch.nn.init.uniform_(tensor, -(size**-0.5), size**-0.5)
 
 
+AT_TOP = {"soil"}  # codes without a folder `src`
+
+
 STAND_INS: dict[str, dict[str, Any]] = {
     "torch_scatter": {"scatter_add": _scatter_add, "scatter": None},
     "torch_geometric": {},
@@ -128,7 +132,39 @@ class NoneDict(dict):
 
 def is_of(reference: Path, model: str) -> bool:
     """Whether a folder is a checkout of the code that has this model."""
-    return (reference / "src" / "models" / f"{model}.py").is_file()
+    return (_source(reference, model) / "models" / f"{model}.py").is_file()
+
+
+def _source(reference: Path, model: str) -> Path:
+    """The folder of its modules: `src`, or the checkout itself."""
+    inner = reference / "src"
+    return inner if inner.is_dir() or model not in AT_TOP else reference
+
+
+def _mend_soil() -> None:
+    """Both sides of a matrix of users and items divided by their own degrees (soil.py D1).
+
+    Its code reads the items' degrees from the users with their numbers, of which there may be none.
+    """
+    utils = importlib.import_module("utils.utils")
+    square = utils.build_graph_from_adj
+
+    def build(adj: torch.Tensor, **keywords: Any) -> torch.Tensor:
+        if adj.shape[0] == adj.shape[1]:
+            return square(adj, **keywords)
+        adj = adj.coalesce()
+        row, column = adj.indices()
+        degrees = [
+            _scatter_add(adj.values(), ends, 0, count)
+            for ends, count in zip((row, column), adj.shape, strict=True)
+        ]
+        weight = adj.values() * (degrees[0][row] * degrees[1][column]).rsqrt()
+        return torch.sparse_coo_tensor(adj.indices(), weight, adj.shape)
+
+    utils.build_graph_from_adj = build
+
+
+MENDS = {"soil": _mend_soil}  # mistakes that end in an error, or that ours does not follow
 
 
 @contextlib.contextmanager
@@ -142,7 +178,7 @@ def importable(reference: Path, model: str, device: str = "cpu") -> Iterator[Non
     Raises:
         DataError: the folder is not a checkout of that code.
     """
-    source = reference / "src"
+    source = _source(reference, model)
     if not is_of(reference, model):
         raise DataError(
             f"This is no checkout of {SOURCES[model]}.",
@@ -160,6 +196,7 @@ def importable(reference: Path, model: str, device: str = "cpu") -> Iterator[Non
     sys.path.insert(0, str(source))
     try:
         with _cuda_is_the_cpu() if device == "cpu" else contextlib.nullcontext():
+            MENDS.get(model, lambda: None)()
             yield
     finally:
         sys.path.remove(str(source))
@@ -233,9 +270,20 @@ def given(
         )  # fmt: skip
         loader = types.SimpleNamespace(
             inter_matrix=lambda form: interactions.tocoo(),
+            history_items_per_u=_items_of(interactions),
             dataset=types.SimpleNamespace(get_user_num=lambda: users, get_item_num=lambda: items),
         )
         yield config, loader
+
+
+def _items_of(interactions: Any) -> dict[int, set[int]]:
+    """The items of every user who has any."""
+    rows = interactions.tocsr()
+    return {
+        user: set(rows.indices[start:stop].tolist())
+        for user, (start, stop) in enumerate(itertools.pairwise(rows.indptr))
+        if stop > start
+    }
 
 
 def _save_graph(path: Path, interactions: Any, k: int, place: np.ndarray, least: int = 1) -> None:
@@ -268,9 +316,10 @@ def _enter_copy(
     folder: Path,
 ) -> None:
     """A scratch copy with the data in its layout; the working directory moves into it."""
-    model = reference / "src" / "models" / f"{name.lower()}.py"
+    model = _source(reference, code) / "models" / f"{name.lower()}.py"
     dataset = dataset_dir.name
-    shutil.copytree(reference / "src", folder / "src")
+    source = _source(reference, code)
+    shutil.copytree(source, folder / "src", ignore=shutil.ignore_patterns(".git", "data"))
     target = folder / "data" / dataset
     target.mkdir(parents=True)
     frame = pd.read_csv(dataset_dir / f"{dataset}.inter", sep="\t")

@@ -45,6 +45,7 @@ CASES = (
     f"MGCN:{BOTH}:{ALIGNED}",
     f"GUME:{BOTH}",
     f"SMORE:{BOTH}",
+    f"SOIL:{BOTH}",
     f"LATTICE:{BOTH}:{ALIGNED}",
     f"PGL:{BOTH}",
     f"SLMRec:{BOTH}",
