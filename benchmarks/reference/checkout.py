@@ -146,7 +146,7 @@ def _mend_soil() -> None:
 
     Its code reads the items' degrees from the users with their numbers, of which there may be none.
     """
-    utils = importlib.import_module("utils.utils")
+    utils: Any = importlib.import_module("utils.utils")
     square = utils.build_graph_from_adj
 
     def build(adj: torch.Tensor, **keywords: Any) -> torch.Tensor:
