@@ -88,6 +88,7 @@ MODELS: dict[str, ModelEntry] = {
         native("DualGNN", "dualgnn", needs_features=True),
         native("DAMRS", "damrs", needs_features=True),
         native("MENTOR", "mentor", needs_features=True),
+        native("COHESION", "cohesion", needs_features=True),
         native("MMGCF", "mmgcf", needs_features=True),
         native("SOIL", "soil", needs_features=True),
         ModelEntry("EASE", f"{RECBOLE_MODELS}.ease:EASE", "recbole"),

@@ -210,6 +210,57 @@ def _mend_mentor(model: Any, ours: dict[str, Any]) -> None:
     model.calculate_loss = with_gradient
 
 
+def _cohesion(adjust: Callable[[Any, dict[str, Any]], None], **settings: Any) -> ParitySpec:
+    """COHESION with a view of IDs that is learnt or not."""
+
+    def adjusted(model: Any, ours: dict[str, Any]) -> None:
+        model.k = ours["user_k"]  # every user who has neighbours has as many
+        adjust(model, ours)
+
+    return ParitySpec(
+        {
+            "v_gcn.preference": "preferences.{image}[1:]",
+            "t_gcn.preference": "preferences.{text}[1:]",
+            "id_gcn.preference": "id_users[1:]", "id_feat": "id_items[1:]",
+            **_layers(
+                v_gcn__MLP="projections.{image}", t_gcn__MLP="projections.{text}",
+                v_gcn__MLP_1="outer.{image}", t_gcn__MLP_1="outer.{text}",
+                id_gcn__MLP="id_layers.0", id_gcn__MLP_1="id_layers.2",
+            ),
+        },
+        lambda ours: {
+            **_same("n_mm_layers", "knn_k", "mm_image_weight", "reg_weight",
+                    embedding_size="feat_embed_dim", n_ui_layers="num_layer")(ours),
+            "dropout": 0.0,
+        },
+        settings={"n_ui_layers": 3, "user_k": 5, "reg_weight": 0.1, **settings},
+        unused=("image_embedding.weight", "text_embedding.weight", "weight_u"),
+        features=(("image", "text"),),
+        code="cohesion",
+        adjust=adjusted,
+        model="COHESION",
+    )  # fmt: skip
+
+
+class _Differentiable(torch.Tensor):
+    """Its `data` has the tensor's gradient."""
+
+    @property
+    def data(self) -> torch.Tensor:  # type: ignore[override]
+        return self.as_subclass(torch.Tensor)  # type: ignore[arg-type]
+
+
+def _learn_id_view(model: Any, ours: dict[str, Any]) -> None:
+    """A view of IDs with a gradient (cohesion.py D1)."""
+    forward = model.id_gcn.forward
+
+    def with_gradient(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        vectors, preference = forward(*arguments)
+        return vectors.as_subclass(_Differentiable), preference
+
+    model.id_gcn.forward = with_gradient
+
+
 PAIRS: dict[str, ParitySpec] = {
     "VBPR": ParitySpec(
         {
@@ -464,6 +515,8 @@ PAIRS: dict[str, ParitySpec] = {
         code="soil",
         shift=1.3,  # no user's last place is between equally alike pairs
     ),
+    "COHESION": _cohesion(lambda model, ours: None, train_id_view=False),
+    "COHESION-ids": _cohesion(_learn_id_view, train_id_view=True),
     "MMGCF": _mmgcf("equal", "mean", features=(("image", "text"), ("text",), ("image",))),
     "MMGCF-alpha": _mmgcf("alpha", "sum", {"mm_alpha": "balance"}),
     "MMGCF-normalized": _mmgcf("normalized", "sum"),

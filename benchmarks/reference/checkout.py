@@ -44,6 +44,7 @@ SOURCES = {
     "gume": "github.com/NanGongNingYi/GUME",
     "mentor": "github.com/Jinfeng-Xu/MENTOR",
     "soil": "github.com/TL-UESTC/SOIL",
+    "cohesion": "github.com/Jinfeng-Xu/COHESION",
 }
 
 
@@ -105,8 +106,9 @@ AT_TOP = {"soil"}  # codes without a folder `src`
 
 STAND_INS: dict[str, dict[str, Any]] = {
     "torch_scatter": {"scatter_add": _scatter_add, "scatter": None},
+    "torch_sparse": {},
     "torch_geometric": {},
-    "torch_geometric.nn": {},
+    "torch_geometric.nn": {"MessagePassing": _MessagePassing},
     "torch_geometric.nn.conv": {"MessagePassing": _MessagePassing},
     "torch_geometric.nn.inits": {"uniform": _uniform},
     "torch_geometric.utils": {
@@ -354,6 +356,13 @@ def _places(code: str) -> dict[str, Any]:
     return {"gpu_id": 0, "use_gpu": False, "multimodal_data_dir": "", "data_path": data}
 
 
+def _tool(folder: Path, name: str) -> Any:
+    """A module of the harness, which some forks of MMRec have in a package of another name."""
+    packages = ("utils", "utils_package")
+    package = next(one for one in packages if (folder / "src" / one).is_dir())
+    return importlib.import_module(f"{package}.{name}")
+
+
 def train(
     reference: Path,
     model: str,
@@ -406,7 +415,7 @@ def _train_here(
         files = {kind: Path(path) for kind, path in features.items()}
         _enter_copy(Path(reference), model, name, Path(dataset_dir), files, Path(folder))
         with importable(Path(folder), model):
-            import utils.quick_start as quick_start
+            quick_start = _tool(Path(folder), "quick_start")
             from common import trainer as trainers
 
             original = trainers.Trainer.fit
@@ -452,26 +461,26 @@ def actions(
     settings = {**_places(model), **settings, "use_gpu": device != "cpu"}
     logging.disable(logging.CRITICAL)
     with contextlib.redirect_stdout(sys.stderr):
-        from utils.configurator import Config
-        from utils.dataloader import EvalDataLoader, TrainDataLoader
-        from utils.dataset import RecDataset
-        from utils.utils import get_model, get_trainer, init_seed
-
-        config = Config(name, dataset_dir.name, {**settings, "seed": 999})
+        loaders, tools = _tool(folder, "dataloader"), _tool(folder, "utils")
+        config = _tool(folder, "configurator").Config(
+            name, dataset_dir.name, {**settings, "seed": 999}
+        )
         for key, value in settings.items():
             config[key] = value
-        whole = RecDataset(config)
+        whole = _tool(folder, "dataset").RecDataset(config)
         train, valid, _ = whole.split()
         for part in (whole, train, valid):
             str(part)  # counts users and items, which the loaders then read
-        data = TrainDataLoader(config, train, batch_size=config["train_batch_size"], shuffle=True)
-        task = EvalDataLoader(
+        data = loaders.TrainDataLoader(
+            config, train, batch_size=config["train_batch_size"], shuffle=True
+        )
+        task = loaders.EvalDataLoader(
             config, valid, additional_dataset=train, batch_size=config["eval_batch_size"]
         )
-        init_seed(999)
+        tools.init_seed(999)
         data.pretrain_setup()
-        network = get_model(name)(config, data).to(config["device"])
-        trainer = get_trainer()(config, network)
+        network = tools.get_model(name)(config, data).to(config["device"])
+        trainer = tools.get_trainer()(config, network)
 
     def run(batches: Any) -> None:
         network.pre_epoch_processing()

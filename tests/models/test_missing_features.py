@@ -10,7 +10,8 @@ from alignrec_recbole.testing.testbed import Testbed
 
 TRAINED = ["AlignRec", "BM3", "FREEDOM", "GUME", "LATTICE", "MGCN", "PGL", "SMORE"]
 MASKED = [
-    "BM3", "DAMRS", "DRAGON", "DualGNN", "GRCN", "LATTICE", "MENTOR", "MMGCN", "PGL", "SLMRec",
+    "BM3", "COHESION", "DAMRS", "DRAGON", "DualGNN", "GRCN", "LATTICE", "MENTOR", "MMGCN", "PGL",
+    "SLMRec",
 ]  # fmt: skip
 
 

@@ -53,7 +53,7 @@ CASES = (
     f"LGMRec:{BOTH}",
     f"DualGNN:{BOTH}",
 )
-REFUSED = {"MMGCN", "GRCN", "DAMRS", "MENTOR", "MMGCF"}
+REFUSED = {"MMGCN", "GRCN", "DAMRS", "MENTOR", "COHESION", "MMGCF"}
 
 
 @pytest.fixture(scope="module")
