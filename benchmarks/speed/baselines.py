@@ -1,15 +1,16 @@
-"""The baselines' training epoch and evaluation: ours against MMRec's.
+"""The baselines' training epoch and evaluation: ours against MMRec's, or its forks'.
 
     python -m benchmarks.speed.baselines --reference CHECKOUT [--data-path DIR] --dataset D
         [--model M,…] [--rounds 5] [--steps N] [--cache FILE.json]
 
-CHECKOUT is one of enoche/MMRec, which needs `pip install lmdb`. Both sides read the same files,
-take the same batch size and the defaults of properties/model. Seeded random tables stand in for the
+CHECKOUT is one of enoche/MMRec or of another code of benchmarks/README.md, which need
+`pip install lmdb`. Both sides read the same files, take the same batch size and the defaults of
+properties/model. Seeded random tables stand in for the
 features, image 4096 and text 384 columns as in the published ones: a step costs the same whatever
 their values. One model after the other, each side in a process of its own; `ratio` of the whole is
 the median over the models. Results in FILE are not measured again; ratios of a model are always of
 one run. With --steps an epoch is extrapolated from its first N steps (`epoch_seconds`):
-MMRec's take minutes each.
+the references' take minutes each.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from tabulate import tabulate
 
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.spec import RunSpec
-from benchmarks.parity.baselines import PAIRS
-from benchmarks.reference import checkout, mmrec
+from benchmarks.parity.baselines import PAIRS, of_checkout
+from benchmarks.reference import checkout
 from benchmarks.reference import our_timing as our_side
 from benchmarks.reference.interactions import add_data, in_mmrec_layout
 from benchmarks.reference.options import add_cache, add_steps
@@ -37,7 +38,7 @@ FEATURES = {"text_feat": 384, "image_feat": 4096}  # names of MMRec's files → 
 LEARNING = [
     name
     for name, pair in PAIRS.items()
-    if pair.trainable and pair.code == mmrec.MARK and pair.model in ("", name)
+    if pair.trainable and pair.code not in checkout.AT_ROOT and pair.model in ("", name)
 ]
 
 
@@ -65,7 +66,7 @@ def theirs(
     folder: Path,
     steps: int | None = None,
 ) -> Any:
-    """Actions of MMRec's harness with the same settings."""
+    """Actions of the reference's harness with the same settings."""
     settings = components(model).defaults_for(dataset_dir.name)
     given = {
         **PAIRS[model].theirs(settings),
@@ -74,8 +75,9 @@ def theirs(
         "weight_decay": settings.get("weight_decay", 0.0),
     }
     files = {kind: features / name for kind, name in checkout.FILES.items()}
+    code = PAIRS[model].code
     return checkout.actions(
-        reference, mmrec.MARK, model, dataset_dir, files, given, folder / model, steps
+        reference, code, model, dataset_dir, files, given, folder / model, steps
     )
 
 
@@ -93,15 +95,17 @@ def entry(mine: paired_timing.Timing, peer: paired_timing.Timing) -> dict[str, A
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.speed.baselines")
-    parser.add_argument("--reference", type=Path, required=True, help="checkout of enoche/MMRec")
+    parser.add_argument("--reference", type=Path, required=True, help="checkout of its code")
     add_data(parser)
     parser.add_argument(
-        "--model", type=lambda text: text.split(","), default=LEARNING, help="default: all"
+        "--model", type=lambda text: text.split(","), help="default: all of the checkout"
     )
     parser.add_argument("--rounds", type=int, default=5)
     add_steps(parser)
     add_cache(parser)
     options = parser.parse_args(arguments)
+    every = [name for name in of_checkout(options.reference) if name in LEARNING]
+    options.model = options.model or every
     unknown = sorted(set(options.model) - set(LEARNING))
     if unknown:
         parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(LEARNING)}")
@@ -116,13 +120,13 @@ def main(arguments: list[str] | None = None) -> int:
             timings = paired_timing.measure(
                 {
                     "ours": (ours, (model, options.dataset, data_path, features, options.steps)),
-                    "MMRec": (theirs, other),
+                    "reference": (theirs, other),
                 },
                 rounds=options.rounds,
             )
             print(f"{model}\n{paired_timing.table(timings)}", file=sys.stderr)
             models[model] = {
-                **entry(timings["ours"], timings["MMRec"]),
+                **entry(timings["ours"], timings["reference"]),
                 "steps": options.steps,
             }
             paired_timing.cache_models(options.cache, models)
@@ -136,7 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
         ]
         for model, found in models.items()
     ]
-    head = ["model", "ours, s", "MMRec, s", "ratio", "evaluation", "ours, GiB", "MMRec, GiB"]
+    head = ["model", "ours, s", "reference, s", "ratio", "evaluation", "ours, GiB",
+            "reference, GiB"]  # fmt: skip
     print(tabulate(rows, head, disable_numparse=True))
     middle = {
         key: statistics.median(found[key] for found in models.values())
