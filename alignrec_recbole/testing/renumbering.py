@@ -256,7 +256,7 @@ def _lists_of_equals(fit: FittedModel) -> dict[int, list[int]]:
     row[torch.from_numpy(fit.item_ids)] = torch.arange(count).float() % 3
 
     def scores(batch: Any) -> Tensor:
-        return row.repeat(len(batch), 1).view(-1)
+        return row.repeat(len(batch[fit.model.USER_ID]), 1).view(-1)
 
     with mock.patch.object(fit.model, "full_sort_predict", scores):
         ranking = fit.trainer.rank(fit.task("test", ["train"]), LISTED)
