@@ -51,7 +51,7 @@ def test_figures_of_the_released_splits() -> None:
         assert found["numbering-users"] == "leak"
 
 
-@pytest.mark.parametrize("name", ["ml-100k"])
+@pytest.mark.parametrize("name", ["ml-100k", "sports"])
 def test_features_of_minilm_know_nothing_of_held_out_rows(name: str) -> None:
     """Beside them the checks of the data have the figures of the audit without features."""
     audits = [report for _, report in read_audits(SHIPPED / "audit") if report.dataset == name]
