@@ -17,6 +17,7 @@ from alignrec_recbole.encoders.model_folders import (
     cannot_be_loaded,
     check_model,
     find_model,
+    image_library,
     incomplete,
     model_identity,
     quiet_transformers,
@@ -58,6 +59,7 @@ class Captioner:
         self.name = f"caption:{identity['model']}"
         self.settings: dict[str, Any] = {
             **identity,
+            **image_library(),
             "request": self.request,
             "max_new_tokens": max_new_tokens,
             "decoding": "greedy",

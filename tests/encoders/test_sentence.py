@@ -206,6 +206,23 @@ def test_settings_tell_versions_apart_and_show_no_folder(models, tmp_path: Path)
     assert ours.settings["files_sha256"] != other.settings["files_sha256"], "pooling is a file"
 
 
+def test_what_scales_images_is_part_of_the_identity(models, monkeypatch) -> None:
+    from importlib import metadata
+
+    from alignrec_recbole.encoders import sentence
+
+    names = [f"st:{models[family]}" for family in ("llava", "bge")]
+    real = metadata.version
+    monkeypatch.setattr("transformers.utils.is_torchvision_available", lambda: False)
+    without = list(map(sentence.identity, names))
+    monkeypatch.setattr("transformers.utils.is_torchvision_available", lambda: True)
+    monkeypatch.setattr(metadata, "version", lambda n: "9.9" if n == "torchvision" else real(n))
+    assert [sentence.identity(n) for n in names] == [
+        without[0] | {"torchvision": "9.9"},
+        without[1],
+    ]
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_rows_cached_as_the_mean_by_earlier_versions(
     pooling: str, tiny_bert: Path, tmp_path: Path, caplog
