@@ -58,6 +58,7 @@ HEARTBEAT = 10  # seconds between two signs of life
 SILENT = 6  # signs of life that fail to come before a worker counts as dead
 REPETITIONS = 3  # of a trial whose worker died; after that it has failed
 POLL_SECONDS = 0.5
+ATTEMPTS = 10  # to open a storage whose tables another worker makes
 DATABASES = ("sqlite", "postgresql", "mysql", "mariadb")
 IDENTITY = "identity"  # user attribute of a study
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -130,13 +131,7 @@ class Storage:
         options = {"connect_args": {"timeout": 60}} if kind == "sqlite" else {}
         try:
             with _quiet():
-                self.optuna = RDBStorage(
-                    url,
-                    engine_kwargs=options,
-                    heartbeat_interval=heartbeat,
-                    grace_period=SILENT * heartbeat,
-                    heartbeat_stale_trial_callback=_repeat,
-                )
+                self.optuna = _opened(url, options, heartbeat)
         except ImportError as error:
             raise MissingDependencyError(
                 f"The storage {self.shown!r} needs a driver that is not installed.",
@@ -156,6 +151,27 @@ class Storage:
             yield
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
             raise _unreachable(self.shown, error) from error
+
+
+def _opened(url: str, options: dict[str, Any], heartbeat: int) -> RDBStorage:
+    """The storage; where another worker makes its tables at this moment, once they exist."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return RDBStorage(
+                url,
+                engine_kwargs=options,
+                heartbeat_interval=heartbeat,
+                grace_period=SILENT * heartbeat,
+                heartbeat_stale_trial_callback=_repeat,
+            )
+        except sqlalchemy.exc.DBAPIError as error:
+            made_by_another = isinstance(error, sqlalchemy.exc.IntegrityError) or (
+                "already exists" in str(error.orig)
+            )
+            if not made_by_another or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(POLL_SECONDS)
+    raise AssertionError("unreachable")
 
 
 def _checked(url: str) -> tuple[str, str, Path | None]:
