@@ -376,6 +376,10 @@ class GatedTwoView(TwoViewRecommender):
     """
 
     nodes: UserItemEmbedding
+    tables: ModalityFeatures
+    projections: nn.ModuleList
+    gates: nn.ModuleList
+    item_graphs: list[SparseOperator]
     graph: SparseOperator
     user_item: SparseOperator
     l2_divisor: float
@@ -383,12 +387,21 @@ class GatedTwoView(TwoViewRecommender):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Fused vectors of all users and items."""
-        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
+        nodes = self._ids()
         items = self._content_items(self.nodes.items)
         return (
             self._fused(nodes[: self.n_users], self.user_item @ items),
             self._fused(nodes[self.n_users :], items),
         )
+
+    def _ids(self) -> Tensor:
+        """ID view of all nodes [user_num + item_num, d]."""
+        return layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
+
+    def _ids_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """ID view of some nodes [n, d], and the ID vectors of all items [item_num, d]."""
+        items = slice(self.n_users, None)
+        return layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers, rows, items)
 
     def _fused(self, ids: Tensor, content: Tensor) -> Tensor:
         """Both views added, in blocks of rows, which bounds the memory of `_content_view`."""
@@ -403,13 +416,7 @@ class GatedTwoView(TwoViewRecommender):
         return self._gated_terms(forward, users, positives)
 
     def _forward(self, users: Tensor, items: Tensor, *, all_users: bool = False) -> GatedPass:
-        ids, own = layer_mean(
-            self.graph,
-            self.nodes.weight,
-            self.settings.n_ui_layers,
-            torch.cat([users, items + self.n_users]),
-            slice(self.n_users, None),
-        )
+        ids, own = self._ids_of(torch.cat([users, items + self.n_users]))
         content = self._content_items(own)
         user_content = self.user_item @ content if all_users else None
         if user_content is None:
@@ -446,6 +453,18 @@ class GatedTwoView(TwoViewRecommender):
         views = content.view(len(content), -1, ids.shape[1])
         whole = columns.gather(views).flatten(1)
         return columns.own(self._content_view(columns.gather(ids), whole))
+
+    def _gated_items(self, ids: Tensor, layers: int) -> list[Tensor]:
+        """Of each modality S_mⁿ (E_i ⊙ σ(V_m (W_m f_m + b_m) + c_m)) [item_num, d]."""
+        out = []
+        for number, (first, second, graph) in enumerate(
+            zip(self.projections, self.gates, self.item_graphs, strict=True)
+        ):
+            content = ids * torch.sigmoid(self.tables.project(number, first, second))
+            for _ in range(layers):
+                content = graph @ content
+            out.append(content)
+        return out
 
     def _content_items(self, ids: Tensor) -> Tensor:
         raise NotImplementedError

@@ -131,15 +131,7 @@ class SOIL(GatedTwoView):
 
     def _content_items(self, ids: Tensor) -> Tensor:
         """h_m of all items side by side [item_num, M d], from their ID vectors."""
-        out = []
-        for number, (first, second, graph) in enumerate(
-            zip(self.projections, self.gates, self.item_graphs, strict=True)
-        ):
-            content = ids * torch.sigmoid(self.tables.project(number, first, second))
-            for _ in range(self.settings.n_layers):
-                content = graph @ content
-            out.append(content)
-        return torch.cat(out, 1)
+        return torch.cat(self._gated_items(ids, self.settings.n_layers), 1)
 
     def _content_view(self, ids: Tensor, content: Tensor) -> Tensor:
         """side [n, d] of rows with contents [n, M d]."""

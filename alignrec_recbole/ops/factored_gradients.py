@@ -51,8 +51,21 @@ class FactoredGradient:
             yield rows[first:last] - block.start, product[:count]
 
 
+@dataclass(frozen=True)
+class ScaledTable:
+    """A multiple of the table itself, the gradient of its squares."""
+
+    table: Tensor
+    scale: Tensor
+    rows: None = None
+
+    def tile(self, block: slice, out: Tensor | None = None) -> Tensor:
+        """A block of its rows."""
+        return torch.mul(self.table[block], self.scale, out=out)
+
+
 def tiles(
-    table: Tensor, factors: Sequence[FactoredGradient], tile_bytes: int
+    table: Tensor, factors: Sequence[FactoredGradient | ScaledTable], tile_bytes: int
 ) -> Iterator[tuple[slice, Tensor]]:
     """The sum of factored gradients of a table, tile by tile.
 
@@ -62,7 +75,11 @@ def tiles(
     row_bytes = table.shape[1] * table.element_size()
     blocks = list(row_blocks(len(table), row_bytes, tile_bytes))
     dense = [factor for factor in factors if factor.rows is None]
-    sparse = [factor.tiles_of_rows(blocks) for factor in factors if factor.rows is not None]
+    sparse = [
+        factor.tiles_of_rows(blocks)
+        for factor in factors
+        if isinstance(factor, FactoredGradient) and factor.rows is not None
+    ]
     allocate = torch.empty if dense else torch.zeros
     memory = allocate(blocks[0].stop, table.shape[1], dtype=table.dtype)
     for block, *pieces in zip(blocks, *sparse, strict=True):

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
-from alignrec_recbole.ops.factored_gradients import FactoredGradient, tiles
+from alignrec_recbole.ops.factored_gradients import FactoredGradient, ScaledTable, tiles
 
 Class = TypeVar("Class", bound=type[torch.optim.Optimizer])
 _GUARDED = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
@@ -104,7 +104,9 @@ class _FactoredTables:
         self.step_without_hooks()  # torch wraps `step` itself to call them
         return loss
 
-    def _update(self, table: Tensor, group: dict, factors: list[FactoredGradient]) -> None:
+    def _update(
+        self, table: Tensor, group: dict, factors: list[FactoredGradient | ScaledTable]
+    ) -> None:
         state = self.state[table]
         if not state:  # as Adam begins
             state["step"] = torch.zeros((), dtype=torch.float32)

@@ -444,7 +444,7 @@ def degenerate_world(world: BlockWorld) -> BlockWorld:
 
 _IN_BLOCKS = (
     "AlignRec", "COHESION", "DAMRS", "DRAGON", "FREEDOM", "GUME", "ItemKNNCBF", "ItemKNNHybrid",
-    "LATTICE", "MENTOR", "MGCN", "PGL", "SMORE", "SOIL",
+    "LATTICE", "MENTOR", "MGCN", "MSCA", "PGL", "SMORE", "SOIL",
 )  # fmt: skip
 # (class, check) → settings of the check's own. The bound of a block of similarities is taken from
 # the configuration. LGMRec contrasts sets whose memberships are drawn with noise of their own: here

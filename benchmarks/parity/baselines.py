@@ -4,12 +4,12 @@
         [--data-path DIR --dataset D --text STEM --other STEM --seeds 999,1000,1001 --epochs 1000
         --learning-rate X --cache FILE.json --output DIR]
 
-CHECKOUT is one of enoche/MMRec, or of NanGongNingYi/GUME for GUME. Its models run in float32, ours
-in float64 and float32; two batches of one epoch, so that what is computed once per epoch is
-compared when it is new and when it is reused. With a data set (MMRec's layout, feature files with
-row = itemID) both sides are also trained with the defaults of properties/model, once per seed; a
-larger learning rate X on both sides needs fewer epochs. A seed in FILE is not trained again. The
-last line printed is one JSON object.
+CHECKOUT is one of enoche/MMRec, with its pull request 63 for MSCA, or of the code of GUME, MENTOR
+or SOIL. Its models run in float32, ours in float64 and float32; two batches of one epoch, so that
+what is computed once per epoch is compared when it is new and when it is reused. With a data set
+(MMRec's layout, feature files with row = itemID) both sides are also trained with the defaults of
+properties/model, once per seed; a larger learning rate X on both sides needs fewer epochs. A seed
+in FILE is not trained again. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -500,6 +500,24 @@ PAIRS: dict[str, ParitySpec] = {
         settings={"knn_k": 25, "neighbor_weight": 0.1},  # some items have fewer neighbours
         unused=(*_layers(image_trs="", text_trs=""),),
         features=(("image", "text"),),  # MMRec's needs both
+    ),
+    "MSCA": ParitySpec(
+        {
+            **NODES, **TABLES, **PROJECTIONS,
+            **_layers(gate_v__0="gates.{image}", gate_t__0="gates.{text}",
+                      query_common__0="query.0"),
+            "query_common.2.weight": "query.2.weight",
+        },
+        lambda ours: {
+            **_same("knn_k", "fusion_coeff", "cl_weight", "reg_weight", n_ui_layers="n_layers",
+                    temperature="tau")(ours),
+            "is_sparse": True,
+        },
+        settings={"n_ui_layers": 3, "fusion_coeff": 0.3, "cl_weight": 0.05, "reg_weight": 1e-3,
+                  "knn_k": 40},  # no item has so many with two common users: no ties to break
+        features=(("image", "text"),),  # MMRec's needs both
+        code="msca",
+        shift=1.0,
     ),
     "SOIL": ParitySpec(
         {

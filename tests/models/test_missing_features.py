@@ -8,7 +8,7 @@ import torch
 from alignrec_recbole.models._content import ModalityFeatures
 from alignrec_recbole.testing.testbed import Testbed
 
-TRAINED = ["AlignRec", "BM3", "FREEDOM", "GUME", "LATTICE", "MGCN", "PGL", "SMORE"]
+TRAINED = ["AlignRec", "BM3", "FREEDOM", "GUME", "LATTICE", "MGCN", "MSCA", "PGL", "SMORE"]
 MASKED = [
     "BM3", "COHESION", "DAMRS", "DRAGON", "DualGNN", "GRCN", "LATTICE", "MENTOR", "MMGCN", "PGL",
     "SLMRec",

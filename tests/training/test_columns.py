@@ -53,7 +53,7 @@ CASES = (
     f"LGMRec:{BOTH}",
     f"DualGNN:{BOTH}",
 )
-REFUSED = {"MMGCN", "GRCN", "DAMRS", "MENTOR", "COHESION", "MMGCF"}
+REFUSED = {"MMGCN", "GRCN", "DAMRS", "MENTOR", "COHESION", "MMGCF", "MSCA"}
 
 
 @pytest.fixture(scope="module")
