@@ -31,6 +31,7 @@ from alignrec_recbole.cli.run_spec import run_spec
 from alignrec_recbole.cli.suite import suite
 from alignrec_recbole.cli.suite_cell import suite_cell
 from alignrec_recbole.cli.tune import tune
+from alignrec_recbole.cli.tune_worker import tune_worker
 from alignrec_recbole.errors import AlignRecError, Interrupted
 from alignrec_recbole.runtime import allocator, processes
 
@@ -97,6 +98,7 @@ def program() -> None:
 
 program.add_command(suite_cell)
 program.add_command(run_spec)
+program.add_command(tune_worker)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

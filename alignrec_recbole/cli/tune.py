@@ -14,6 +14,7 @@ from alignrec_recbole.cli import _names, _options
 from alignrec_recbole.cli._options import Text, option
 from alignrec_recbole.cli._overrides import assignment
 from alignrec_recbole.cli.run import parse
+from alignrec_recbole.engines import check_engine
 
 SAMPLERS = ("tpe", "random", "grid", "cmaes")
 PRUNERS = ("hyperband", "median", "none")
@@ -163,21 +164,30 @@ HEARTBEAT = 10
         default=True,
         help="Keep no trained models.",
     ),
+    option(
+        "--jobs",
+        type=_options.COUNT,
+        metavar="N",
+        help="Workers that share the trials and the final runs.  [default: 1; at the address of a "
+        "scheduler, as many as its workers have threads]",
+    ),
+    _options.engine(),
     _options.device(),
     _options.no_progress(),
 )
 def tune(**given: Any) -> int:
     """Search hyper-parameters on validation, then test the chosen ones once per seed.
 
-    The same command in several processes or on several machines shares the trials; a command that
-    was stopped goes on where it was.
+    --jobs workers, or the same command on several machines, share the trials; a command that was
+    stopped goes on where it was.
     """
     own = ("space", "trials", "seconds", "sampler", "pruner", "sampler_seed", "study", "storage")
     search = {name: given.pop(name) for name in (*own, "heartbeat")}
     if search["trials"] is None and search["seconds"] is None:
         search["trials"] = TRIALS
     usual = parse([f"--dataset={given['dataset']}"])  # the options of `run` that are not here
-    options = replace(usual, **given, jobs=1).named()
+    check_engine(given["engine"], given["jobs"])
+    options = replace(usual, **given).named()
     _names.check_names(options)
     from alignrec_recbole.cli import _provide
 

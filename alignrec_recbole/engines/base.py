@@ -58,9 +58,11 @@ class Engine(Protocol):
 
     Attributes:
         places_by_size: whether the memory of a cell decides where and when it runs.
+        places: cells that can run at a time; known once the engine is entered.
     """
 
     places_by_size: bool
+    places: int
 
     def __enter__(self) -> Engine: ...
 

@@ -40,14 +40,14 @@ class LocalEngine:
     places_by_size = False
 
     def __init__(self, jobs: int) -> None:
-        self.jobs = jobs
+        self.places = jobs
         self._cores = max(1, threads.free_cores() // jobs)
         self._gpus = Gpus(visible_gpus())
         self._children = Children()
         self._printer = Printer()
 
     def __enter__(self) -> LocalEngine:
-        self._pool = ThreadPoolExecutor(self.jobs)
+        self._pool = ThreadPoolExecutor(self.places)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

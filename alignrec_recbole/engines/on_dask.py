@@ -54,7 +54,9 @@ class _Sent:
 
 def connect(jobs: int, address: str) -> DaskEngine:
     """The engine of a scheduler's address, or of a scheduler with `jobs` workers of its own."""
-    return DaskEngine(partial(_named, address) if address else partial(_of_this_machine, jobs))
+    if address:
+        return DaskEngine(partial(_named, address))
+    return DaskEngine(partial(_of_this_machine, jobs), jobs)
 
 
 @contextmanager
@@ -81,12 +83,14 @@ class DaskEngine:
 
     Args:
         cluster: inside, there is a scheduler at the address.
+        places: cells at a time; None: as many as the workers there have threads now.
     """
 
     places_by_size = True
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, places: int | None = None) -> None:
         self._cluster = cluster
+        self._given, self.places = places, places or 1
         self._name = f"alignrec-{uuid.uuid4().hex[:12]}"
         self._open: dict[int, _Sent] = {}
         self._count = 0
@@ -242,6 +246,7 @@ class DaskEngine:
         self._largest = max((w["resources"].get(MEMORY, 0.0) for w in workers), default=0.0)
         client.subscribe_topic(self._name, lambda event: self._printer.line(*event[1]))
         places = sum(worker["nthreads"] for worker in workers)
+        self.places = self._given or max(1, places)
         link = client.dashboard_link
         _say(f"Dask: {len(workers)} workers, {places} cells at a time; dashboard: {link}")
         self._client = client

@@ -30,7 +30,8 @@ def submit_workers(jobs: int) -> DaskEngine:
             expected="both, in ~/.config/dask/jobqueue.yaml",
             hint="docs/cluster.md shows such a file",
         )
-    return DaskEngine(partial(_cluster, jobs))
+    cores = int(dask.config.get("jobqueue.slurm.cores"))  # cells at a time in a job
+    return DaskEngine(partial(_cluster, jobs), jobs * cores)
 
 
 @contextmanager

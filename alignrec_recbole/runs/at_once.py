@@ -7,10 +7,10 @@ record.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import TypeAdapter
 from recbole.utils import ModelType
@@ -114,30 +114,44 @@ def name_of(spec: RunSpec) -> str:
     return printable(", ".join([spec.model, f"seed {spec.seed}", *trial]), 120)
 
 
-def answer_of(spec: RunSpec, overwrite: bool, command: str) -> dict[str, Any]:
+def answer_of(spec: RunSpec, overwrite: bool, command: str) -> Answer:
     """Make a run, in a child process; its record, or why there is none."""
-    try:
+
+    def make() -> Answer:
         record = run_one(spec, overwrite=overwrite, command=command)
+        return {"record": record.model_dump(mode="json")}
+
+    return answered(make)
+
+
+def answered(make: Callable[[], Answer]) -> Answer:
+    """What a child process answers: what `make` returns, or why it returned nothing."""
+    try:
+        return make()
     except (Interrupted, KeyboardInterrupt):
         return {"interrupted": True}
     except AlignRecError as error:
         parts = {name: getattr(error, name) for name in ("found", "expected", "hint")}
         return {"error": type(error).__name__, "problem": error.problem, "parts": parts}
-    return {"record": record.model_dump(mode="json")}
 
 
-def result_of(answer: dict[str, Any]) -> RunRecord:
-    """The record of an answer.
+def result_of(answer: Answer) -> RunRecord:
+    """The record of an answer; raises as `checked` does."""
+    return RunRecord.model_validate(checked(answer)["record"])
+
+
+def checked(answer: Answer) -> Answer:
+    """The answer of a child process, which `answered` made.
 
     Raises:
-        AlignRecError, Interrupted: what the child process answered instead.
+        AlignRecError, Interrupted: what it answered instead.
     """
-    if "record" in answer:
-        return RunRecord.model_validate(answer["record"])
     if "interrupted" in answer:
         raise Interrupted(STOPPED)
-    kind = getattr(errors, answer["error"], AlignRecError)
-    raise kind(answer["problem"], **answer["parts"])
+    if "error" in answer:
+        kind = getattr(errors, answer["error"], AlignRecError)
+        raise kind(answer["problem"], **answer["parts"])
+    return answer
 
 
 def choose_jobs(specs: Sequence[RunSpec], overwrite: bool) -> int:

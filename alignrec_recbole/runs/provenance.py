@@ -65,13 +65,20 @@ def _git(root: Path, *arguments: str) -> str | None:
 def command(arguments: Sequence[str] | None = None) -> str:
     """The command line, default this process's; folders outside the working one stand as DIR.
 
+    Names and passwords in addresses are left out.
+
     >>> command(["/home/me/run_benchmark.py", "--data-path", "/data", "--features", "lsa"])
     'run_benchmark.py --data-path DIR --features lsa'
+    >>> command(["alignrec-bench", "--storage=mysql://me:secret@host/studies"])
+    'alignrec-bench --storage=mysql:DIR'
     """
     program, *rest = sys.argv if arguments is None else arguments
-    return shlex.join([Path(program).name, *(_OUTSIDE.sub("DIR", part) for part in rest)])
+    return shlex.join(
+        [Path(program).name, *(_OUTSIDE.sub("DIR", _LOGIN.sub("", part)) for part in rest)]
+    )
 
 
+_LOGIN = re.compile(r"(?<=://)[^/\s]*@")
 _OUTSIDE = re.compile(r"(?:^|(?<=[=:,]))(?:\.\.)?/[^,=:]*")
 
 

@@ -69,6 +69,12 @@ class Order:
         return Limit(self.trials, self.seconds)
 
     @property
+    def most_trials(self) -> int | None:
+        """Trials that the budget allows; None if only their time is bounded."""
+        size = self.searched.size if self.sampler == "grid" else None
+        return min((n for n in (self.trials, size) if n is not None), default=None)
+
+    @property
     def searched(self) -> Space:
         """The space."""
         return parse_space(self.space, f"the space of {self.spec.model}")
@@ -81,14 +87,11 @@ class Order:
 ORDERS = TypeAdapter(Order)
 
 
-def tune(order: Order, say: Say = print) -> list[RunRecord]:
-    """Work on a search until it has ended; the records that this process made or found.
-
-    Several processes may do so at once with the same order.
+def open_study(order: Order) -> tuple[PreparedRun, SharedStudy]:
+    """The run that an order varies, and its study, which is made if it is not there.
 
     Raises:
         SettingError: the space, the storage or the study does not fit.
-        Interrupted: by a signal; the same order goes on.
     """
     space = order.searched
     if order.sampler == "grid":
@@ -98,6 +101,24 @@ def tune(order: Order, say: Say = print) -> list[RunRecord]:
     storage = Storage(order.storage, order.heartbeat)
     study = SharedStudy(storage, _plan(order, prepared, space))
     _check_decision(study, order)
+    return prepared, study
+
+
+def tune(order: Order, say: Say = print, say_choice: Say | None = None) -> list[RunRecord]:
+    """Work on a search until it has ended; the records that this process made or found.
+
+    Several processes may do so at once with the same order.
+
+    Args:
+        order: the search.
+        say: is given a line per trial.
+        say_choice: is given a line of the chosen settings; default: `say`.
+
+    Raises:
+        SettingError: the space, the storage or the study does not fit.
+        Interrupted: by a signal; the same order goes on.
+    """
+    prepared, study = open_study(order)
     study.work(_Trials(order, study, say))
     trials = study.trials()
     best = best_of(trials)
@@ -111,7 +132,10 @@ def tune(order: Order, say: Say = print) -> list[RunRecord]:
     decision = study.remember(DECISION, _decision(order, best.number))
     chosen = next(trial for trial in trials if trial.number == decision["point"])
     _forget_states(order, study, [trial for trial in trials if trial is not chosen])
-    return _final_runs(order, storage, prepared, trials, chosen, say)
+    settings = ", ".join(f"{key}={_short(value)}" for key, value in chosen.parameters.items())
+    line = f"{order.spec.model}: trial {chosen.number} chosen: {settings}"
+    (say_choice or say)(printable(line, 1000))
+    return _final_runs(order, study.storage, prepared, trials, chosen)
 
 
 def check_space(space: Space, prepared: PreparedRun) -> None:
@@ -215,7 +239,6 @@ def _final_runs(
     prepared: PreparedRun,
     trials: Sequence[Trial],
     chosen: Trial,
-    say: Say,
 ) -> list[RunRecord]:
     """One run per seed with the chosen settings: the only ones that rank the test split."""
     metric = prepared.config["valid_metric"]
@@ -235,8 +258,6 @@ def _final_runs(
         f"tuned on validation, seed {order.spec.seed}: {len(trials)} trials of {order.sampler}, "
         f"pruner {order.pruner}, study {order.study}"
     )
-    settings = ", ".join(f"{key}={_short(value)}" for key, value in chosen.parameters.items())
-    say(printable(f"{order.spec.model}: trial {chosen.number} chosen: {settings}", 1000))
     plan = Plan(
         name=f"{order.study}: chosen",
         identity={"of": order.study, "point": chosen.number, "parameters": chosen.parameters},

@@ -33,7 +33,10 @@ EXECUTED = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\(([^)\s]+)\)")
 MOST_LINES = 300
-EXTRAS = {"docs/tuning.md": "optuna"}  # page → module that its examples need
+EXTRAS = {  # page → modules that its examples need
+    "docs/tuning.md": ("optuna",),
+    "docs/cluster.md": ("distributed", "optuna"),
+}
 
 
 class Example(NamedTuple):
@@ -109,8 +112,8 @@ def test_the_examples_of_a_page_run_in_their_order(page: str, place: Path) -> No
         "OMP_NUM_THREADS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    if page in EXTRAS:
-        pytest.importorskip(EXTRAS[page], reason="an extra that the page is about")
+    for module in EXTRAS.get(page, ()):
+        pytest.importorskip(module, reason="an extra that the page is about")
     started = 0
     for example in ALL:
         if example.page != page or example.language not in ("python", "bash") or reason(example):

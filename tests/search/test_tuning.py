@@ -17,32 +17,15 @@ import pytest
 
 pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 
+from search_results import curve, quiet, records
+
 from alignrec_recbole.errors import DivergedError, Interrupted, SettingError
-from alignrec_recbole.runs.record import RunRecord, read_runs
+from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.search import trials as trials_module
 from alignrec_recbole.search import tuning
 from alignrec_recbole.search.tuning import ORDERS, Order, tune
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def quiet(line: str) -> None:
-    """Print nothing."""
-
-
-def curve(record: RunRecord) -> list[tuple]:
-    """What a search tried and found, without what depends on the machine."""
-    assert record.budget
-    return [
-        (p["trial"], p["state"], p["score"], p["best"], p["epochs"], p["parameters"])
-        for p in record.budget["curve"]
-    ]
-
-
-def records(order: Order, kind: str = "runs") -> list[RunRecord]:
-    """Records that a search left."""
-    folder = order.spec.output / kind
-    return [run.record for run in read_runs(folder)] if folder.is_dir() else []
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "grid"])
