@@ -47,7 +47,7 @@ def test_a_rekeyed_data_set_has_those_of_its_origin():
     ("arguments", "error", "words"),
     [
         (["--model=DAMRS", "--dataset=lfm2k"], UnknownNameError, "one of baby, clothing, sports"),
-        (["--model=Pop", "--dataset=baby"], UnknownNameError, "one of the models DAMRS, GUME"),
+        (["--model=Pop", "--dataset=baby"], UnknownNameError, "one of the models BM3, DAMRS"),
         (["--protocol=item-cf", "--dataset=baby"], SettingError, "train no model"),
     ],
 )
