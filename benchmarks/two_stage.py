@@ -24,7 +24,8 @@ validation pairs with fixed negatives, validation Recall@20, and in the joint ar
 losses' gradients in the encoder. The test split is ranked once per arm, with the vectors of the
 best validation. Seconds are of the process's CPU time without these evaluations.
 
-Writes FOLDER/s<seed>.json after each arm; what is there is not made again.
+Writes FOLDER/s<seed>.json after each arm; what is there is not made again, and an arm that was
+stopped goes on from its last evaluation.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -185,16 +186,11 @@ class Encoder:
         parts = np.array_split(np.arange(len(self.corpus.ids)), 8)
         return torch.cat([self.encode(part) for part in parts])
 
-    def norms(self, losses: Iterable[Tensor]) -> list[float]:
-        """Norms of the gradients that losses have in the encoder."""
+    def norm(self, loss: Tensor) -> float:
+        """Norm of the gradient that a loss has in the encoder."""
         weights = list(self.model.parameters())
-        out = []
-        for loss in losses:
-            found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-            out.append(
-                math.sqrt(sum(float(one.square().sum()) for one in found if one is not None))
-            )
-        return out
+        found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        return math.sqrt(sum(float(one.square().sum()) for one in found if one is not None))
 
     def step(self, update: int) -> None:
         """A step of AdamW: linear warm-up over one evaluation interval, then half a cosine."""
@@ -233,11 +229,20 @@ class Recommender:
 
     def give(self, features: Tensor) -> None:
         """Put in features of all items, in the order of the corpus, and build the item graph."""
-        self.rows = torch.zeros_like(self.rows)
-        self.rows[1:] = features[torch.from_numpy(self.of_item)]
-        self.model.tables.rows = self.rows
+        rows = torch.zeros_like(self.rows)
+        rows[1:] = features[torch.from_numpy(self.of_item)]
+        self.put(rows)
+
+    def put(self, rows: Tensor) -> None:
+        """Put in rows of all items and build the item graph."""
+        self.rows = self.model.tables.rows = rows
         keys = self.model.settings
-        self.model.item_item = SparseOperator(item_graph(self.rows, keys.knn_k))
+        self.model.item_item = SparseOperator(item_graph(rows, keys.knn_k))
+
+    def skip(self, updates: int) -> None:
+        """Go past the batches of earlier updates."""
+        for _ in itertools.islice(self.batches, updates):
+            pass
 
     def replace(self, members: np.ndarray, features: Tensor) -> None:
         """Put in rows of some items of the corpus, with their gradient."""
@@ -297,8 +302,8 @@ def _validation_pairs(prepared: PreparedRun, seed: int) -> tuple[Tensor, Tensor,
 class Clock:
     """CPU seconds of training, without what is spent between `stop` and `go`."""
 
-    def __init__(self) -> None:
-        self.total, self.since = 0.0, time.process_time()
+    def __init__(self, total: float = 0.0) -> None:
+        self.total, self.since = total, time.process_time()
 
     def stop(self) -> float:
         """Stop, and say how long it went in all."""
@@ -310,56 +315,124 @@ class Clock:
         self.since = time.process_time()
 
 
-def train(arm: str, encoder: Encoder, recommender: Recommender) -> dict[str, Any]:
-    """The curves of an arm and its test result."""
-    setting, clock = encoder.setting, Clock()
-    curves: dict[str, list[dict[str, float]]] = {"ica": [], "rec": [], "gradients": []}
+class Training:
+    """An arm, whose state is saved after each evaluation, so that it can be stopped at any time.
 
-    def note(update: int, *which: str) -> None:
-        at = {"update": update, "seconds": clock.stop()}
-        if "ica" in which:
-            curves["ica"].append({**at, **encoder.held_out()})
-        if "rec" in which:
-            curves["rec"].append({**at, **recommender.validate()})
-        clock.go()
+    Args:
+        state_file: of the state; removed by the caller once the result is stored.
+    """
 
-    updates = range(1, setting.updates + 1)
-    if arm == "two-stage":
-        note(0, "ica")
-        for update, (number, members) in zip(updates, encoder.blocks(), strict=False):
-            encoder.train_loss(members, number).backward()
-            encoder.step(update - 1)
-            if update % setting.every == 0:
-                note(update, "ica")
-    recommender.give(encoder.encode_all())
-    note(0, *(("ica", "rec") if arm == "joint" else ("rec",)))
-    for update, (number, members) in zip(updates, encoder.blocks(), strict=False):
-        if arm == "joint":
-            recommender.replace(members, encoder.encode(members))
-            losses = encoder.train_loss(members, number), recommender.train_loss()
-            if update % setting.every == 0:
-                clock.stop()
-                norms = dict(zip(("ica", "rec"), encoder.norms(losses), strict=True))
-                curves["gradients"].append({"update": update, **norms})
-                clock.go()
-            loss = losses[0] + losses[1]
-        else:
-            loss = recommender.train_loss()
-        loss.backward()
-        if arm == "joint":
-            encoder.step(update - 1)
-        recommender.step()
-        if update % setting.every == 0:
-            if arm == "joint":
-                recommender.give(encoder.encode_all())
-            note(update, *(("ica", "rec") if arm == "joint" else ("rec",)))
-    assert recommender.best is not None
-    return {
-        "curves": curves,
-        "seconds": clock.stop(),
-        "valid_recall": recommender.best[0],
-        "test_recalls": recommender.test_recalls(),
-    }
+    def __init__(
+        self, arm: str, encoder: Encoder, recommender: Recommender, state_file: Path
+    ) -> None:
+        self.arm, self.encoder, self.recommender = arm, encoder, recommender
+        self.setting, self.state_file = encoder.setting, state_file
+        self.stage, self.update = (0 if arm == "two-stage" else 1), 0
+        self.curves: dict[str, list[dict[str, float]]] = {"ica": [], "rec": [], "gradients": []}
+        self.clock = Clock()
+
+    def run(self) -> dict[str, Any]:
+        """The curves of the arm and its test result."""
+        resumed = self._resume()
+        if self.stage == 0:
+            if not resumed:
+                self._note("ica")
+            self._train(("ica",))
+            self.stage, self.update, resumed = 1, 0, False
+        both = self.arm == "joint"
+        if not resumed:
+            self.recommender.give(self.encoder.encode_all())
+            self._note(*(("ica", "rec") if both else ("rec",)))
+        self.recommender.skip(self.update)
+        self._train(("ica", "rec") if both else ("rec",))
+        assert self.recommender.best is not None
+        return {
+            "curves": self.curves,
+            "seconds": self.clock.total,
+            "valid_recall": self.recommender.best[0],
+            "test_recalls": self.recommender.test_recalls(),
+        }
+
+    def _train(self, tasks: tuple[str, ...]) -> None:
+        """The remaining updates by the losses of these tasks."""
+        self.clock.go()
+        blocks = itertools.islice(self.encoder.blocks(), self.update, self.setting.updates)
+        for number, members in blocks:
+            self.update += 1
+            evaluate = self.update % self.setting.every == 0
+            losses: dict[str, Tensor] = {}
+            if len(tasks) > 1:
+                self.recommender.replace(members, self.encoder.encode(members))
+            if "ica" in tasks:
+                losses["ica"] = self.encoder.train_loss(members, number)
+            if "rec" in tasks:
+                losses["rec"] = self.recommender.train_loss()
+            if len(tasks) > 1 and evaluate:
+                self.clock.stop()
+                norms = {task: self.encoder.norm(loss) for task, loss in losses.items()}
+                self.curves["gradients"].append({"update": self.update, **norms})
+                self.clock.go()
+            torch.stack([*losses.values()]).sum().backward()
+            if "ica" in tasks:
+                self.encoder.step(self.update - 1)
+            if "rec" in tasks:
+                self.recommender.step()
+            if evaluate:
+                if len(tasks) > 1:
+                    self.recommender.give(self.encoder.encode_all())
+                self._note(*tasks)
+        self.clock.stop()
+
+    def _note(self, *tasks: str) -> None:
+        """Evaluate these tasks and save the state."""
+        at = {"update": self.update, "seconds": self.clock.stop()}
+        if "ica" in tasks:
+            self.curves["ica"].append({**at, **self.encoder.held_out()})
+        if "rec" in tasks:
+            self.curves["rec"].append({**at, **self.recommender.validate()})
+        state = {
+            "stage": self.stage,
+            "update": self.update,
+            "setting": asdict(self.setting),
+            "curves": self.curves,
+            "seconds": self.clock.total,
+            "encoder": _state(self.encoder),
+            "recommender": _state(self.recommender),
+            "rows": self.recommender.rows,
+            "best": self.recommender.best,
+        }
+        with atomic_write(self.state_file) as handle:
+            torch.save(state, handle)
+        self.clock.go()
+
+    def _resume(self) -> bool:
+        """Load the state, if one is stored that is of these settings."""
+        if not self.state_file.exists():
+            return False
+        state = torch.load(self.state_file, weights_only=True)
+        if state["setting"] != asdict(self.setting):
+            return False
+        self.stage, self.update, self.curves = state["stage"], state["update"], state["curves"]
+        self.clock = Clock(state["seconds"])
+        for part in ("encoder", "recommender"):
+            _load(getattr(self, part), state[part])
+        if self.stage == 1:
+            self.recommender.put(state["rows"])
+            self.recommender.best = state["best"]
+        return True
+
+
+def _state(part: Encoder | Recommender) -> dict[str, Any]:
+    """Weights and state of the optimizer."""
+    weights = {name: value.detach() for name, value in part.model.named_parameters()}
+    return {"weights": weights, "optimizer": part.optimizer.state_dict()}
+
+
+@torch.no_grad()
+def _load(part: Encoder | Recommender, state: dict[str, Any]) -> None:
+    for name, value in part.model.named_parameters():
+        value.copy_(state["weights"][name])
+    part.optimizer.load_state_dict(state["optimizer"])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -419,7 +492,9 @@ def main(arguments: list[str] | None = None) -> int:
             )
             encoder = Encoder(corpus, tokenizer, setting, seed)
             recommender = Recommender(spec, items.ids, setting)
-            arms = {**result.get("arms", {}), arm: train(arm, encoder, recommender)}
+            state_file = options.work / f"two-stage-s{seed}-{arm}.pt"
+            found = Training(arm, encoder, recommender, state_file).run()
+            arms = {**result.get("arms", {}), arm: found}
             result = {
                 "seed": seed,
                 "setting": asdict(setting),
@@ -429,6 +504,7 @@ def main(arguments: list[str] | None = None) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path, "w") as handle:
                 handle.write(json.dumps(result) + "\n")
+            state_file.unlink()
             test = np.mean(arms[arm]["test_recalls"])
             print(f"seed {seed}, {arm}: {arms[arm]['seconds']:.0f} s, Recall@{TOP} {test:.4f}")
     return 0
