@@ -31,6 +31,7 @@ from alignrec_recbole.reports.tables import (
     mean_sd_cell,
 )
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
+from benchmarks import ablations
 from benchmarks.speed import report as speed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -364,6 +365,15 @@ def geometry(results: Results) -> str:
     return _github(header, rows)
 
 
+def parts_of_alignrec(results: Results) -> str:
+    """AlignRec without each of its parts, paired with the whole."""
+    tables = [
+        ablations.table(dataset, rows)
+        for dataset, rows in ablations.read(results.folder / "ablations").items()
+    ]
+    return _github(tables[0][0], [row for _, rows in tables for row in rows])
+
+
 FORMS = {"all": "CCA, UIA, REG", "no-reg": "without REG", "none": "none"}
 _VIEWS = ("id", "mm", "sum")
 GEOMETRY = {
@@ -386,6 +396,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "trained": trained,
     "pretraining": pretraining("history"),
     "pretraining-teacher": pretraining("teacher_history"),
+    "ablations": parts_of_alignrec,
     "geometry": geometry,
     "speed": speed_table,
     "speed-short": speed_short,

@@ -53,6 +53,7 @@ def without_seconds(result: dict[str, Any]) -> list[Any]:
     return out
 
 
+@pytest.mark.slow
 def test_a_stopped_arm_goes_on_as_if_nothing_had_happened(
     items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
