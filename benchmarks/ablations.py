@@ -80,10 +80,11 @@ def ablations(output: Path, dataset: str, ica: tuple[str, str] | None = None) ->
         RecordError: there is none.
     """
     runs = publishable(read_runs(output / "runs" / dataset))
-    runs = [r for r in runs if r.record.model == "AlignRec" and r.record.protocol == "full"]
-    groups = seed_groups(iter(runs))
+    groups = seed_groups(
+        run for run in runs if (run.record.model, run.record.protocol) == ("AlignRec", "full")
+    )
     pairs = _without_weight(groups) if ica is None else _without_ica(groups, *ica)
-    out = [_ablation(part, *both, metric) for part, *both in pairs for metric in METRICS]
+    out = [_ablation(*pair, metric) for pair in pairs for metric in METRICS]
     found = [one for one in out if one is not None]
     if not found:
         raise RecordError(
@@ -139,11 +140,11 @@ def _ablation(part: str, whole: SeedGroup, without: SeedGroup, metric: str) -> A
         test = stats.ttest_rel(after, before)
         interval = tuple(map(float, test.confidence_interval(LEVEL)))
         p_seeds = paired_p(after, before)
-    by_user = [UserMeans().of(group, metric) for group in groups]
+    first, second = (UserMeans().of(group, metric) for group in groups)
     users, p_users = 0, None
-    if by_user[0] is not None and by_user[1] is not None and by_user[0].keys() == by_user[1].keys():
-        users = len(by_user[0])
-        p_users = paired_p(*([each[user] for user in by_user[0]] for each in reversed(by_user)))
+    if first is not None and second is not None and first.keys() == second.keys():
+        users = len(first)
+        p_users = paired_p([second[user] for user in first], [*first.values()])
     records = [record for group in groups for record in group.records]
     return Ablation(
         part=part,
