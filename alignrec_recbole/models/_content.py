@@ -6,6 +6,7 @@ a modality.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,7 +24,7 @@ from alignrec_recbole.models._base import PairwiseRecommender, UserItemEmbedding
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.ops.linear import linear
-from alignrec_recbole.ops.propagation import layer_mean
+from alignrec_recbole.ops.propagation import layer_mean, layers_at_rows
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
@@ -268,10 +269,21 @@ class AlignSettings(Settings):
     temperature: float = Field(0.2, gt=0, description="τ of cca")
 
 
+class NeighbourSettings(Settings):
+    """The contrast of neighbours in successive layers, NLGCL+, in any model that propagates IDs."""
+
+    weight: float = Field(0.0, ge=0, description="weight of the contrast, 0: none")
+    alpha: float = Field(0.5, ge=0, le=1, description="share of the items' contrast with users")
+    temperature: float = Field(0.2, gt=0, description="τ")
+
+
 class TwoViewSettings(Settings):
     """Settings of a model whose two views can be aligned."""
 
     align: AlignSettings = Field(description="align.cca, align.uia, align.reg, align.temperature")
+    nlgcl: NeighbourSettings = Field(
+        NeighbourSettings(), description="nlgcl.weight, nlgcl.alpha, nlgcl.temperature"
+    )
 
 
 class Views(NamedTuple):
@@ -288,6 +300,9 @@ class Views(NamedTuple):
 class TwoViewRecommender(ContentRecommender):
     """A model with an ID view and a content view, which the settings `align.*` can align.
 
+    It also propagates the table `nodes` in `graph` over `n_ui_layers`, whose layers the settings
+    `nlgcl.*` can contrast (`_neighbour_contrast`).
+
     A subclass gives `terms_and_views` in place of `loss_terms`. The alignment terms are AlignRec's
     (alignrec.py): CCA by cosine from content to ID, UIA of the fused vectors, REG against the
     features as given, of items that have any.
@@ -298,10 +313,13 @@ class TwoViewRecommender(ContentRecommender):
     """
 
     resamples_dropout_per_row = False
+    nodes: UserItemEmbedding
+    graph: SparseOperator
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.align: AlignSettings = self.settings.align
+        self.neighbours: NeighbourSettings = self.settings.nlgcl
         self.needs_views = bool(self.align.cca or self.align.uia or self.align.reg)
         if self.align.reg:
             self.given_features = ModalityFeatures(dataset, train=False, unit=True, fuse=True)
@@ -319,13 +337,40 @@ class TwoViewRecommender(ContentRecommender):
     def weighted_losses(
         self, users: Tensor, positives: Tensor, negatives: Tensor
     ) -> dict[str, Tensor]:
-        """The model's own terms, then align_cca, align_uia and align_reg where they have weight."""
+        """The model's own terms, then align_cca, align_uia, align_reg and nlgcl, if with weight."""
         terms, views = self.terms_and_views(users, positives, negatives)
         out = {name: self.weights[name] * value for name, value in terms.items()}
         if self.needs_views:
             assert views is not None
             out |= self._alignment(views, users, positives)
+        if self.neighbours.weight:
+            out["nlgcl"] = self.neighbours.weight * self._neighbour_contrast(users, positives)
         return out
+
+    def _neighbour_contrast(self, users: Tensor, items: Tensor) -> Tensor:
+        """b Σ_{l=1..L} (α NCE(i_l → u_{l−1}) + (1 − α) NCE(u_l → i_{l−1})) of the ID layers.
+
+        u_l and i_l are rows of Âˡ E; a user and an item of a row are each other's positive, and
+        those of the other rows are negatives.
+
+        Source: Xu et al., NLGCL+, TORS 2026, as in Jinfeng-Xu/NLGCL-Plus@47d2192 freedom_plus.py,
+        whose sum over a batch is what the published weights belong to.
+        """
+        keys, batch = self.neighbours, len(users)
+        rows = torch.cat([users, items + self.n_users])
+        layers = layers_at_rows(
+            self._propagated_graph(), self.nodes.weight, self.settings.n_ui_layers, rows
+        )
+        total = layers.new_zeros(())
+        for before, now in itertools.pairwise(layers):
+            by_item = losses.info_nce(now[batch:], before[:batch], keys.temperature)
+            by_user = losses.info_nce(now[:batch], before[batch:], keys.temperature)
+            total = total + keys.alpha * by_item + (1 - keys.alpha) * by_user
+        return batch * total
+
+    def _propagated_graph(self) -> SparseOperator:
+        """The graph of the training's layers."""
+        return self.graph
 
     def _alignment(self, views: Views, users: Tensor, positives: Tensor) -> dict[str, Tensor]:
         keys, out = self.align, {}

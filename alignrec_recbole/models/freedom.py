@@ -81,6 +81,9 @@ class FREEDOM(TwoViewRecommender):
             share = 1 - self.settings.dropout
             self.epoch_graph = sample_edges(self.interactions, share, generator)
 
+    def _propagated_graph(self) -> SparseOperator:
+        return self.epoch_graph
+
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items on the whole graph."""
         nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)

@@ -68,6 +68,49 @@ def layer_sum(
     return _propagate(graph, start, layers, rows, None, divisor=1)
 
 
+def layers_at_rows(graph: SparseOperator, start: Tensor, layers: int, rows: Tensor) -> Tensor:
+    """(Aˡ X)[rows] for l = 0..L: [L + 1, b, d]; no layer is stored but at the rows.
+
+    >>> import scipy.sparse as sp
+    >>> swap = SparseOperator(sp.csr_matrix([[0.0, 1.0], [1.0, 0.0]]), symmetric=True)
+    >>> layers_at_rows(swap, torch.tensor([[2.0], [0.0]]), 1, torch.tensor([0])).flatten()
+    tensor([2., 0.])
+    """
+    return _LayersAtRows.apply(start, graph, layers, rows)
+
+
+class _LayersAtRows(torch.autograd.Function):
+    """Backward Σ_l (Aᵀ)ˡ G_l by Horner's rule, where G_l is zero but for the rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, start: Tensor, graph: SparseOperator, layers: int, rows: Tensor
+    ) -> Tensor:
+        part = graph.row_edges(rows, start) if layers else None
+        ctx.graph, ctx.rows, ctx.part, ctx.size = graph, rows, part, len(start)
+        layer, out = start, [start.index_select(0, rows)]
+        for number in range(1, layers + 1):
+            if number == layers and part is not None:
+                out.append(spmm(part.edges, layer).index_select(0, part.position))
+            else:
+                layer = graph.forward_product(layer)
+                out.append(layer.index_select(0, rows))
+        return torch.stack(out)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        *others, last = gradient.unbind()
+        if ctx.part is None:
+            out = scatter_add_rows(last, ctx.rows, ctx.size)
+        else:
+            own = scatter_add_rows(last, ctx.part.position, len(ctx.part.rows))
+            out = spmm(transposed(ctx.part.edges.to_scipy(ctx.graph.shape[1])), own)
+            out.index_add_(0, ctx.rows, others.pop())
+        for layer in reversed(others):
+            out = ctx.graph.backward_product(out).index_add_(0, ctx.rows, layer)
+        return out, None, None, None
+
+
 def _propagate(
     graph: SparseOperator,
     start: Tensor,

@@ -17,6 +17,7 @@ ADDED_SETTINGS: dict[str, Any] = {  # key → what runs did before it existed
     "precision": "float32",
     "knn": "exact",
     "valid_users": None,
+    "nlgcl": {},
 }
 # Added before the rule above: records exist whose hash includes the value.
 HASHED_WITHOUT_RULE = ("precision",)
@@ -27,7 +28,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration with the settings that were added after it was written.
 
     >>> complete({"epochs": 5, "knn": "auto"})
-    {'precision': 'float32', 'knn': 'auto', 'valid_users': None, 'epochs': 5}
+    {'precision': 'float32', 'knn': 'auto', 'valid_users': None, 'nlgcl': {}, 'epochs': 5}
     """
     return {**ADDED_SETTINGS, **config}
 

@@ -66,6 +66,7 @@ class ParitySpec:
         code: whose model it is, one of `checkout.SOURCES`.
         adjust: changes on a built model of MMRec, by our settings, what its settings cannot.
         shift: added to all features, so that no two items have a negative cosine.
+        reference: name of the reference's class, if it is not ours.
         model: whose name differs from that of the comparison, which has other settings.
     """
 
@@ -80,6 +81,7 @@ class ParitySpec:
     non_parameters: tuple[str, ...] = ()
     code: str = mmrec.MARK
     adjust: Callable[[Any, dict[str, Any]], None] = lambda model, ours: None
+    reference: str = ""
     model: str = ""
     shift: float = 0.0
 
@@ -283,6 +285,21 @@ PAIRS: dict[str, ParitySpec] = {
               embedding_size="feat_embed_dim"),
         settings={"dropout": 0.8, "reg_weight": 1e-3},
         unused=("image_trs.bias", "text_trs.bias"),
+    ),
+    "FREEDOM-nlgcl": ParitySpec(
+        {**NODES, **TABLES, **{k: v for k, v in PROJECTIONS.items() if k.endswith("weight")}},
+        lambda ours: {
+            **_same("n_ui_layers", "n_mm_layers", "knn_k", "mm_image_weight", "dropout",
+                    "reg_weight", embedding_size="feat_embed_dim")(ours),
+            "cl_reg": ours["nlgcl"]["weight"], "alpha": ours["nlgcl"]["alpha"],
+            "cl_temp": ours["nlgcl"]["temperature"],
+        },
+        settings={"dropout": 0.8, "reg_weight": 1e-3,
+                  "nlgcl": {"weight": 1e-3, "alpha": 0.4, "temperature": 0.3}},
+        unused=("image_trs.bias", "text_trs.bias"),
+        model="FREEDOM",
+        reference="FREEDOM_Plus",
+        code="freedom_plus",
     ),
     "LATTICE": ParitySpec(
         {**NODES, **TABLES, **PROJECTIONS, "modal_weight": "set_weights"},
@@ -699,8 +716,7 @@ def our_run(name: str, kinds: tuple[str, ...], *, double: bool) -> dict[str, np.
             model.begin_epoch(torch.Generator())
         for number, batch in enumerate(batches if PAIRS[name].trainable else []):
             model.zero_grad()
-            terms = model.loss_terms(*batch)
-            loss = sum(model.weights[term] * value for term, value in terms.items())
+            loss = sum(model.weighted_losses(*batch).values())
             loss.backward()
             out[f"loss {number}"] = loss.detach()
             gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
@@ -725,7 +741,12 @@ def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, n
     with (
         fixed_chance(),
         mmrec.built(
-            reference, model_of(name), settings, given["features"], given["matrix"], pair.code
+            reference,
+            pair.reference or model_of(name),
+            settings,
+            given["features"],
+            given["matrix"],
+            pair.code,
         ) as model,
     ):
         pair.adjust(model, our_settings(name))

@@ -1,7 +1,11 @@
-"""AlignRec's alignment terms in other models: one switch, shared losses, nothing in the model."""
+"""Terms that are switched on in other models, with shared losses and nothing in the model.
+
+They are AlignRec's alignment terms and NLGCL+.
+"""
 
 import importlib
 import inspect
+import itertools
 
 import pytest
 import torch
@@ -118,3 +122,47 @@ def test_a_model_without_two_views_refuses_the_switch(name):
 def test_no_line_of_alignment_in_the_models_own_file(name):
     module = importlib.import_module(MODELS[name].target.partition(":")[0])
     assert "align." not in inspect.getsource(module)
+
+
+# NLGCL+ ----------------------------------------------------------------------------------------
+
+NLGCL = {"weight": 0.01, "alpha": 0.3, "temperature": 0.4}
+
+
+def dense_contrast(model, users, items):
+    """Both contrasts of successive layers, summed over the batch, with whole layers."""
+    graph = torch.from_numpy(model._propagated_graph().csr.toarray()).to(model.nodes.weight.dtype)
+    layers, diagonal = [model.nodes.weight], torch.arange(len(users))
+    for _ in range(model.settings.n_ui_layers):
+        layers.append(graph @ layers[-1])
+    total = torch.zeros(())
+    for before, now in itertools.pairwise(layers):
+        for share, left, right in (
+            (NLGCL["alpha"], now[items + model.n_users], before[users]),
+            (1 - NLGCL["alpha"], now[users], before[items + model.n_users]),
+        ):
+            scores = F.normalize(left) @ F.normalize(right).T / NLGCL["temperature"]
+            total = total + share * F.cross_entropy(scores, diagonal, reduction="sum")
+    return total
+
+
+def test_the_switch_adds_the_weighted_contrast_and_nothing_else(testbed):
+    plain, switched = testbed.build(), testbed.build(nlgcl=NLGCL)
+    switched.model.load_state_dict(plain.model.state_dict())
+    batch, losses = plain.batch(), []
+    for model in (plain.model.train(), switched.model.train()):
+        begin(model)
+        losses.append(sum(model.calculate_loss(batch)))
+    ids = batch[model.USER_ID], batch[model.ITEM_ID]
+    expected = NLGCL["weight"] * dense_contrast(model, *ids)
+    torch.testing.assert_close(losses[1] - losses[0], expected, rtol=1e-4, atol=1e-5)
+    ours, textbook = (
+        torch.autograd.grad(value, model.nodes.weight)[0]
+        for value in (NLGCL["weight"] * model._neighbour_contrast(*ids), expected)
+    )
+    torch.testing.assert_close(ours, textbook, rtol=1e-3, atol=1e-7)
+
+
+def test_a_wrong_switch_of_the_contrast_is_refused(testbed):
+    with pytest.raises(SettingError, match="nlgcl"):
+        testbed.build(nlgcl={"wieght": 1.0})
