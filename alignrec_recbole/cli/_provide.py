@@ -15,6 +15,7 @@ from alignrec_recbole.cli._command import as_typed, given_arguments
 from alignrec_recbole.data.dataset_paths import (
     data_folders,
     dataset_defaults,
+    item_table_names,
     locate_dataset,
 )
 from alignrec_recbole.data.published import (
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
     from alignrec_recbole.io.download import PublishedFile
 
-ITEM_TABLES = ("items.tsv", "items.parquet")
 RAW = "raw"  # the source of item texts
 IMAGES_FROM = "the image addresses in the metadata, or the folder images of the mirror"
 IMAGES_SIZE = "images of some ten kilobytes per item; "
@@ -192,7 +192,7 @@ def _has_features(options: RunOptions, folder: Path) -> bool:
 
 
 def _has_item_table(folder: Path, dataset: str) -> bool:
-    return any(os.path.lexists(folder / name) for name in (*ITEM_TABLES, f"{dataset}.item"))
+    return any(os.path.lexists(folder / name) for name in item_table_names(dataset))
 
 
 def described(

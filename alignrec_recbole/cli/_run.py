@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,15 @@ from alignrec_recbole.errors import Interrupted, RecordError, printable
 from alignrec_recbole.features.published import default_features
 from alignrec_recbole.protocols import READ_LISTS
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
-from alignrec_recbole.protocols.run import run_protocol
+from alignrec_recbole.protocols.run import check_spec, run_protocol
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.contents import tables
+from alignrec_recbole.reports.grouping import candidates_of
 from alignrec_recbole.reports.table_files import write_tables
-from alignrec_recbole.reports.tables import as_text, comparison
+from alignrec_recbole.reports.tables import FEW, as_text, comparison
 from alignrec_recbole.runs.at_once import AtOnce, OneByOne, Runs, choose_jobs
-from alignrec_recbole.runs.prepare import delete_checkpoint
+from alignrec_recbole.runs.prepare import check_run_spec, delete_checkpoint
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime.sizes import file_size
@@ -41,6 +43,7 @@ SEEDS = (999,)  # of protocol full
 def run(options: RunOptions) -> int:
     """Run every protocol and write its tables; returns the exit status."""
     jobs = make_jobs(options)
+    check_jobs(options, jobs)
     for protocol in options.protocol:
         of_protocol = [job for job in jobs if job.protocol == protocol]
         if protocol == "full":
@@ -112,8 +115,33 @@ def _first_specs(options: RunOptions, job: Job) -> list[RunSpec]:
 
 def run_cell(options: RunOptions) -> list[RunRecord]:
     """The records of one command line, without its tables."""
-    runs = OneByOne(options.overwrite)
-    return [record for job in make_jobs(options) for record in _run_job(options, job, runs)]
+    runs, jobs = OneByOne(options.overwrite), make_jobs(options)
+    check_jobs(options, jobs)
+    return [record for job in jobs for record in _run_job(options, job, runs)]
+
+
+def check_jobs(options: RunOptions, jobs: Sequence[Job]) -> None:
+    """Refuse a model, feature set or setting of any job before the first run; grids point by point.
+
+    Raises:
+        AlignRecError: as the run would.
+    """
+    for job in jobs:
+        if job.protocol == "full":
+            for overrides in _points(job):
+                spec = RunSpec(overrides=overrides, **base_of_model(options, job))
+                check_run_spec(spec)
+            continue
+        for overrides in _points(job):
+            spec = RunSpec(overrides=overrides, **{**_base_of_protocol(options, job), "model": ""})
+            check_spec(replace(spec, model=job.model))
+
+
+def _points(job: Job) -> Iterator[dict[str, Any]]:
+    """The settings of a job, with those of each point if it has a grid."""
+    overrides = nested(job.pairs)
+    for point in of_choices(dict(job.grid)).points() if job.grid else [{}]:
+        yield nested(point.items(), overrides)
 
 
 def run_job_alone(options: RunOptions, job: Job) -> list[RunRecord]:
@@ -158,13 +186,7 @@ def _run_model(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
 
 def _run_protocol(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
     """Any other protocol."""
-    stored = job.protocol in READ_LISTS
-    base = {
-        **_base(options),
-        "model": job.protocol if job.protocol in RANKERS else "",
-        "features": options.features or (() if stored else _features_there(options)),
-        "protocol": job.protocol,
-    }
+    base = _base_of_protocol(options, job)
     chosen = _settings(options, job, base, runs)
     spec = RunSpec(**chosen, **{**base, "model": ""})
     records = []
@@ -172,6 +194,17 @@ def _run_protocol(options: RunOptions, job: Job, runs: Runs) -> list[RunRecord]:
         records.append(record)
         print(line(record))
     return records
+
+
+def _base_of_protocol(options: RunOptions, job: Job) -> dict[str, Any]:
+    """What all runs of a job of another protocol share."""
+    stored = job.protocol in READ_LISTS
+    return {
+        **_base(options),
+        "model": job.protocol if job.protocol in RANKERS else "",
+        "features": options.features or (() if stored else _features_there(options)),
+        "protocol": job.protocol,
+    }
 
 
 def _features_there(options: RunOptions) -> tuple[str, ...]:
@@ -210,6 +243,7 @@ def _show_protocol(options: RunOptions, protocol: str) -> None:
     runs = [run for run in _runs_of(options) if run.record.protocol == protocol]
     pages = tables(runs, skipped=_say_skipped, marks=_marks(options))
     for stem, several in pages.items():
+        print("\n" + as_text(several) + "\n")
         for path in write_tables(several, options.output / "tables", stem):
             print(path)
 
@@ -236,6 +270,9 @@ def line(record: RunRecord) -> str:
     values = ", ".join(f"{name} {value:.4f}" for name, value in (shown or record.metrics).items())
     names = [record.protocol, record.model] if record.protocol != "full" else [record.model]
     ranker = " ".join(dict.fromkeys(name for name in names if name != "none"))
+    count = candidates_of(record)
+    if any(int(name.partition("@")[2]) * FEW > count > 0 for name in shown):
+        values += f" over {count} candidates"
     epochs = f"{record.epochs} epochs, " if record.epochs else ""
     model = f"model {file_size(record.weights['bytes'])}, " if record.weights else ""
     return (
@@ -289,6 +326,7 @@ def _choose(
         print(f"  {values}: validation {metric} {record.selection['best_score']:.4f}")
     best = best_of(trials)
     assert best is not None
+    print(printable(f"  chosen: {', '.join(f'{k}={v}' for k, v in best.parameters.items())}", 1000))
     for trial, spec in zip(trials, specs, strict=True):
         if trained and trial is not best:
             delete_checkpoint(spec)

@@ -38,9 +38,9 @@ def run(options: RunOptions) -> int:
         with processes.first_alone():
             _provide.provide(options)
         _names.check_data(options)
-        records = [
-            record for job in make_jobs(options) for record in _run.run_job_alone(options, job)
-        ]
+        jobs = make_jobs(options)
+        _run.check_jobs(options, jobs)
+        records = [record for job in jobs for record in _run.run_job_alone(options, job)]
         if processes.is_first():
             _run.show_models(options, records)
     return 0

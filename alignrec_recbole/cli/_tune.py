@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
 def run(options: RunOptions, search: dict[str, Any]) -> int:
     """Tune every model with the same budget and write the tables; returns the exit status."""
-    from alignrec_recbole.search.workers import check_storage, repeats  # Optuna, an extra
+    from alignrec_recbole.search.tuning import check_order  # Optuna, an extra
+    from alignrec_recbole.search.workers import check_storage, repeats
 
     orders = [_order(options, job, search) for job in make_jobs(options)]
+    for order in orders:
+        check_order(order)
     for order in orders:
         check_storage(order, *_engine(options))
     records = []

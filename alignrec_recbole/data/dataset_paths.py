@@ -17,6 +17,7 @@ from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 
 SHIPPED = "ml-100k"  # part of the recbole package
 OF_FILES = ("card", "downloads", "sources")  # of a data set's YAML: of these very files
+ITEM_TABLES = ("items.tsv", "items.csv", "items.parquet")  # beside RecBole's NAME.item
 CARD_KEYS = ("expected", *OF_FILES)  # no settings
 
 
@@ -154,3 +155,31 @@ def recbole_examples() -> Path | None:
     """RecBole's folder of example data, found without importing RecBole; None if not installed."""
     folder = recbole_folder()
     return folder / "dataset_example" if folder else None
+
+
+def item_table_names(name: str) -> tuple[str, ...]:
+    """Where a data set may have its item table; the first that exists is read.
+
+    >>> item_table_names("shop")
+    ('items.tsv', 'items.csv', 'items.parquet', 'shop.item')
+    """
+    return (*ITEM_TABLES, f"{name}.item")
+
+
+def item_table_path(dataset_dir: Path, name: str) -> Path:
+    """The file that `find_item_table` reads.
+
+    Raises:
+        DataError: none exists.
+    """
+    names = item_table_names(name)
+    for file in names:
+        path = dataset_dir / file
+        if os.path.lexists(path):
+            return path
+    raise DataError(
+        f"Data set {name!r} has no item table to encode.",
+        found=f"no {', '.join(names[:-1])} or {names[-1]} in {dataset_dir}",
+        expected="a table with an id column and text columns or an image column",
+        hint="put an items.tsv there, or name a feature file with --features",
+    )

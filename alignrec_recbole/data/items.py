@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignrec_recbole.data.dataset_paths import item_table_path
 from alignrec_recbole.errors import AlignRecError, DataError, MissingDependencyError
 from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.io.opening import is_regular_file, open_input
-from alignrec_recbole.io.separated import unquoted
+from alignrec_recbole.io.separated import COMMA, TAB, unquoted
 from alignrec_recbole.io.tsv import not_utf8, wide_cells
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ ORIGINAL_ID = "original_id"  # in tables whose items are numbered
 OTHER_IDS = ("asin", "artistID", ORIGINAL_ID)  # identifiers, not content
 NUMBER_TYPES = ("float", "float_seq")  # of RecBole's typed headers: measures, not words
 MAX_TABLE_BYTES = 8 << 30  # an item table is read whole
+SEPARATOR_WORDS = {TAB: ("tab", "tab-separated"), COMMA: ("comma", "comma-separated")}
 NOT_A_VALUE = ("nan", "NaN")  # how pandas prints an empty cell
 
 
@@ -121,21 +123,12 @@ def _size_mark(name: str, image: Path | None) -> str:
 
 
 def find_item_table(dataset_dir: Path, name: str) -> ItemTable:
-    """Read a data set's `items.tsv`, `items.parquet` or RecBole `NAME.item`, the first that exists.
+    """Read a data set's item table, see `item_table_path`.
 
     Raises:
-        DataError: none exists.
+        DataError: none exists, or it cannot be used.
     """
-    for file in ("items.tsv", "items.parquet", f"{name}.item"):
-        path = dataset_dir / file
-        if os.path.lexists(path):
-            return read_item_table(path)
-    raise DataError(
-        f"Data set {name!r} has no item table to encode.",
-        found=f"no items.tsv, items.parquet or {name}.item in {dataset_dir}",
-        expected="a table with an id column and text columns or an image column",
-        hint="put an items.tsv there, or name a feature file with --features",
-    )
+    return read_item_table(item_table_path(dataset_dir, name))
 
 
 def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
@@ -145,16 +138,16 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
     None. Image files are not opened: the image encoder reports those that it cannot read.
 
     Args:
-        path: .tsv (or RecBole's .item, with typed headers) or .parquet.
+        path: .tsv (or RecBole's .item, with typed headers), .csv (commas) or .parquet.
         image_dir: folder of the images; default `images/` beside the table. Audio files are in
             `audio/` beside the table.
 
     Raises:
-        DataError: the file is missing, not UTF-8, not tab-separated, ragged, without an id column,
-            empty, names an item twice, or names a file outside its folder.
+        DataError: the file is missing, not UTF-8, separated otherwise, ragged, without an id
+            column, empty, names an item twice, or names a file outside its folder.
     """
     path = Path(path)
-    header, rows = _read_parquet(path) if path.suffix == ".parquet" else read_tabs(path)
+    header, rows = _read_parquet(path) if path.suffix == ".parquet" else read_rows(path)
     columns = [column.partition(":")[0].strip() for column in header]
     twice = [name for name, count in Counter(columns).items() if count > 1 and name]
     if twice:
@@ -168,8 +161,9 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
         raise DataError(
             f"{path.name} has no id column.",
             found=f"columns {', '.join(columns)}",
-            expected=f"one of {', '.join(ID_COLUMNS)}, in a tab-separated header",
-            hint="rename the column, or convert the file to tabs",
+            expected=f"one of {', '.join(ID_COLUMNS)}, in a header separated by "
+            f"{SEPARATOR_WORDS[separator_of(path)][0]}s",
+            hint="rename the column, or save the file with this separator",
         )
     if not rows:
         raise DataError(f"{path.name} has a header but no items.", found=str(path))
@@ -247,30 +241,41 @@ def _check_ids(path: Path, ids: list[str]) -> None:
         )
 
 
-def read_tabs(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a tab-separated file.
+def separator_of(path: Path) -> str:
+    """The character between the cells of an item table that is text.
 
-    If every line has as many tabs as the header, a line is a row and a quotation mark is a
-    character like any other, unless it encloses a whole cell. Otherwise quoted cells may contain
-    tabs and line ends. A stray quotation mark therefore never swallows the rows after it.
+    >>> separator_of(Path("items.csv")), separator_of(Path("shop.item"))
+    (',', '\\t')
     """
+    return COMMA if path.suffix == ".csv" else TAB
+
+
+def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a file separated by tabs or, as .csv, by commas.
+
+    If every line has as many separators as the header, a line is a row and a quotation mark is a
+    character like any other, unless it encloses a whole cell. Otherwise quoted cells may contain
+    separators and line ends. A stray quotation mark therefore never swallows the rows after it.
+    """
+    separator = separator_of(path)
+    word, kind = SEPARATOR_WORDS[separator]
     text = _read_text(path)
     if not text.strip():
         raise DataError(f"{path.name} is empty.", found=str(path), expected="a header and items")
     numbered = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    rows = [[unquoted(cell) for cell in line.split("\t")] for _, line in numbered]
+    rows = [[unquoted(cell) for cell in line.split(separator)] for _, line in numbered]
     if ragged := _ragged(rows):
         with contextlib.suppress(csv.Error), wide_cells():
-            quoted = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+            quoted = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
             cells = [row for row in quoted if any(cell.strip() for cell in row)]
             if not _ragged(cells):
                 return cells[0], cells[1:]
         raise DataError(
-            f"{path.name} is not a regular tab-separated table.",
+            f"{path.name} is not a regular {kind} table.",
             found=f"{len(ragged)} rows with another number of cells, first in line "
             f"{numbered[ragged[0]][0]}: {len(rows[ragged[0]])} cells",
             expected=f"{len(rows[0])} cells in every row, as in the header",
-            hint="separate cells by one tab, and quote cells that contain tabs or line ends",
+            hint=f"separate cells by one {word}, and quote cells that contain {word}s or line ends",
         )
     return rows[0], rows[1:]
 

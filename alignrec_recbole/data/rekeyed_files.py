@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from alignrec_recbole.data.amazon import GENERATED_BY_US
+from alignrec_recbole.data.dataset_paths import item_table_names
 from alignrec_recbole.data.import_folder import image_placer
 from alignrec_recbole.data.interactions import USER_COLUMNS, id_tokens
 from alignrec_recbole.data.items import (
@@ -22,7 +23,8 @@ from alignrec_recbole.data.items import (
     ItemTable,
     read_item_table,
     read_parquet_frame,
-    read_tabs,
+    read_rows,
+    separator_of,
 )
 from alignrec_recbole.errors import DataError, FeatureError, printable
 from alignrec_recbole.features.mmrec import MAX_MAPPING_BYTES
@@ -36,7 +38,7 @@ from alignrec_recbole.features.table import (
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.mapped_arrays import create_array, open_array
 from alignrec_recbole.io.opening import is_regular_file, read_text
-from alignrec_recbole.io.separated import quoted
+from alignrec_recbole.io.separated import COMMA, quoted
 from alignrec_recbole.io.tsv import check_lines, read_cells, read_header
 
 CACHED = "cached_as"  # of a manifest's settings: named by the items' content; encoded again
@@ -52,7 +54,7 @@ def item_tables(folder: Path, name: str) -> dict[Path, list[str]]:
     Raises:
         DataError: one is damaged.
     """
-    files = [folder / file for file in ("items.tsv", "items.parquet", f"{name}.item")]
+    files = [folder / file for file in item_table_names(name)]
     return {path: read_item_table(path).ids for path in files if os.path.lexists(path)}
 
 
@@ -80,7 +82,7 @@ def write_items(
         elif path.suffix == ".item":
             _write_atomic(path, target, ID_COLUMNS, items, images)
         else:
-            _write_tabs(path, target, table, items, images)
+            _write_text(path, target, table, items, images)
         count = sum(image is not None for image in table.images)
         said.append(
             f"{target.name}: {len(table.ids):,} items" + (f", {count:,} images" if count else "")
@@ -125,20 +127,21 @@ def _image_column(header: Sequence[str]) -> int | None:
     return plain.index(IMAGE_COLUMN) if IMAGE_COLUMN in plain else None
 
 
-def _write_tabs(
+def _write_text(
     path: Path, target: Path, table: ItemTable, items: dict[str, int], images: dict[str, str]
 ) -> None:
-    header, rows = read_tabs(path)
+    header, rows = read_rows(path)
     place, image = _column(header, ID_COLUMNS), _image_column(header)
     for item, row in zip(table.ids, rows, strict=True):
         row[place] = str(items[item])
         if image is not None and row[image].strip() not in ("", *NOT_A_VALUE):
             row[image] = images[item]
     rows.sort(key=lambda row: int(row[place]))
-    several_lines = any(mark in cell for row in rows for cell in row for mark in "\t\r\n")
+    separator = separator_of(path)
+    by_rules = any(mark in cell for row in rows for cell in row for mark in f"{separator}\r\n")
     with atomic_write(target, "w") as handle:
-        if several_lines:
-            writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
+        if by_rules or separator == COMMA:
+            writer = csv.writer(handle, delimiter=separator, lineterminator="\n")
             writer.writerows([header, *rows])
         else:
             handle.writelines("\t".join(map(quoted, row)) + "\n" for row in [header, *rows])

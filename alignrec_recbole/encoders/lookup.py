@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from alignrec_recbole.data.dataset_paths import item_table_path
 from alignrec_recbole.encoders.registry import (
     ENCODER_SYNTAX,
     ENCODERS,
@@ -22,10 +23,11 @@ from alignrec_recbole.io.suggest import suggest
 def check_feature_name(
     name: str, dataset_dir: Path, dataset: str, features_path: str | Path | None = None
 ) -> None:
-    """Refuse a name of `--features` that is no file, encoder or control, or misses its extra.
+    """Refuse a name of `--features` that is no file, encoder or control, or cannot be encoded.
 
     Raises:
         UnknownNameError, FeatureError: as `find_source` and `parse_control`.
+        DataError: there is no item table to encode.
         MissingDependencyError: the encoder's extra is not installed.
     """
     while is_control(name):
@@ -33,8 +35,10 @@ def check_feature_name(
         if not name:
             return  # random
     source = find_source(name, dataset_dir, dataset, features_path)
-    if isinstance(source, EncoderEntry) and (missing := source.missing_packages()):
-        raise missing_extra(source.name, f"no package {', '.join(missing)}")
+    if isinstance(source, EncoderEntry):
+        if missing := source.missing_packages():
+            raise missing_extra(source.name, f"no package {', '.join(missing)}")
+        item_table_path(dataset_dir, dataset)
 
 
 def find_source(

@@ -17,8 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.features.given import as_matrix, as_tokens
 from alignrec_recbole.io.files import atomic_write, sha256_file
 from alignrec_recbole.io.mapped_arrays import open_array
 from alignrec_recbole.io.opening import read_text
@@ -87,7 +89,7 @@ class ItemFeatures:
 
 def save_features(
     path: Path,
-    matrix: np.ndarray,
+    matrix: Any,
     *,
     name: str,
     modality: Modality,
@@ -103,48 +105,56 @@ def save_features(
     """Write `path` (.npy) and its manifest, both atomically.
 
     Args:
-        matrix: float32 or float16 [n, f], finite.
-        items: token of each row.
+        matrix: real, finite numbers [n, f]: an array, tensor, data frame or list of rows; float16
+            is written as it is, everything else as float32.
+        items: token of each row; whole numbers are written in digits.
         missing: tokens of items without the modality; their rows must be zero.
         without_text: tokens of items whose fused row was encoded from the image alone.
         without_image: tokens of items whose fused row was encoded from the text alone.
         notes: shown next to results computed from the rows.
 
     Raises:
-        FeatureError: the matrix does not fit the items, or is not finite.
+        FeatureError: the matrix is none of numbers, does not fit the items or is not finite, or the
+            manifest would not be valid.
     """
     path = Path(path)
-    if matrix.ndim != 2 or len(matrix) != len(items):
-        raise FeatureError(
-            f"Features {name!r} do not fit their items.",
-            found=f"a matrix of shape {matrix.shape}",
-            expected=f"[{len(items)}, width]",
-        )
-    matrix = np.ascontiguousarray(
-        matrix if matrix.dtype in (np.float16, np.float32) else matrix.astype(np.float32)
-    )
-    _check_values(path, matrix, list(items), set(missing))
+    tokens = as_tokens(name, "items", items)
+    lists: dict[str, Any] = {
+        "missing": as_tokens(name, "missing items", missing),
+        "without_text": as_tokens(name, "items without text", without_text),
+        "without_image": as_tokens(name, "items without image", without_image),
+    }
+    rows = as_matrix(name, matrix, tokens)
+    _check_values(path, rows, tokens, set(lists["missing"]))
     with atomic_write(path) as handle:
-        np.save(handle, matrix, allow_pickle=False)
+        np.save(handle, rows, allow_pickle=False)
         handle.flush()
-        manifest = FeatureManifest(
-            name=name,
-            modality=modality,
-            encoder=encoder,
-            settings=settings,
-            source=source,
-            items=list(items),
-            missing=list(missing),
-            without_text=list(without_text),
-            without_image=list(without_image),
-            notes=list(notes),
-            shape=(len(matrix), matrix.shape[1]),
-            dtype=matrix.dtype.name,  # type: ignore[arg-type]
-            sha256=sha256_file(Path(handle.name)),
-            items_sha256=_items_hash(items),
-        )
-        with atomic_write(path.with_suffix(".json"), "w") as text:  # before the rows are renamed
-            text.write(manifest.model_dump_json(indent=1))
+        try:
+            manifest = FeatureManifest(
+                name=name,
+                modality=modality,
+                encoder=encoder,
+                settings=settings,
+                source=source,
+                items=tokens,
+                **lists,
+                notes=list(notes),
+                shape=(len(rows), rows.shape[1]),
+                dtype=rows.dtype.name,  # type: ignore[arg-type]
+                sha256=sha256_file(Path(handle.name)),
+                items_sha256=_items_hash(tokens),
+            )
+            text = manifest.model_dump_json(indent=1)
+        except (ValidationError, PydanticSerializationError) as error:
+            reason = _first_error(error) if isinstance(error, ValidationError) else str(error)
+            raise FeatureError(
+                f"The manifest of features {name!r} would not be valid.",
+                found=reason,
+                expected="modality text, image, audio or fused; names as text; settings that JSON "
+                "can hold",
+            ) from error
+        with atomic_write(path.with_suffix(".json"), "w") as json_file:
+            json_file.write(text)  # before the rows are renamed
     return manifest
 
 

@@ -18,10 +18,30 @@ from alignrec_recbole.runs.prepare import PreparedRun, prepare_data, prepared_ru
 from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.runtime import progress
 from alignrec_recbole.settings import Settings, read_settings
 from alignrec_recbole.training.trainer import cutoffs
 
 SEED = 999  # of records in which nothing is drawn
+
+
+def check_untrained(protocol: str, settings_class: type[Settings], others: dict[str, Any]) -> None:
+    """Refuse settings of training in a protocol without.
+
+    Args:
+        others: the settings that are not the protocol's own.
+
+    Raises:
+        SettingError: with the protocol's own settings.
+    """
+    fields = settings_class.model_fields
+    if refused := sorted(training_keys() & set(others)):
+        raise SettingError(
+            f"Protocol {protocol!r} trains nothing, so it does not use {refused[0]!r}.",
+            found=f"--set {refused[0]}={others[refused[0]]}",
+            expected=f"settings of the protocol ({', '.join(fields) or 'it has none'}) or of "
+            "the data set and the ranking",
+        )
 
 
 class ProtocolContext:
@@ -42,17 +62,14 @@ class ProtocolContext:
         fields = settings_class.model_fields
         own = {key: value for key, value in spec.overrides.items() if key in fields}
         others = {key: value for key, value in spec.overrides.items() if key not in fields}
-        if refused := sorted(training_keys() & set(others)):
-            raise SettingError(
-                f"Protocol {protocol!r} trains nothing, so it does not use {refused[0]!r}.",
-                found=f"--set {refused[0]}={others[refused[0]]}",
-                expected=f"settings of the protocol ({', '.join(fields) or 'it has none'}) or of "
-                "the data set and the ranking",
-            )
+        check_untrained(protocol, settings_class, others)
         self.settings: Any = read_settings(
             own, settings_class, f"Protocol {protocol}", f"docs/protocols.md, {protocol}"
         )
-        self.data = prepare_data(replace(spec, overrides=others).data)
+        with progress.shown(spec.progress):
+            progress.announce(f"{protocol} on {spec.dataset}: reading the data")
+            self.data = prepare_data(replace(spec, overrides=others).data)
+            progress.announce(f"{protocol} on {spec.dataset}: {self.data.read}")
         dataset = self.data.splits[0]
         self.dataset = dataset
         self.tokens = dataset.field2id_token[dataset.iid_field]

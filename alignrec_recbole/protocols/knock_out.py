@@ -118,6 +118,19 @@ def run_knock_out(
         own, KnockOutSettings, f"Protocol {NAME}", f"docs/protocols.md, {NAME}"
     )
     others = {key: v for key, v in spec.overrides.items() if key not in own}
+    check_models(models)
+    for model in models:
+        for seed in seeds or SEEDS:
+            base = replace(spec, model=model, seed=seed, overrides=others, protocol=NAME)
+            yield from _variants(base, settings, overwrite)
+
+
+def check_models(models: Sequence[str]) -> None:
+    """Refuse a model without features.
+
+    Raises:
+        SettingError: for the first one.
+    """
     for model in models:
         if not resolve(model).needs_features:
             raise SettingError(
@@ -125,10 +138,6 @@ def run_knock_out(
                 found=f"--model {model}",
                 expected="models that need item features",
             )
-    for model in models:
-        for seed in seeds or SEEDS:
-            base = replace(spec, model=model, seed=seed, overrides=others, protocol=NAME)
-            yield from _variants(base, settings, overwrite)
 
 
 def _variants(base: RunSpec, settings: KnockOutSettings, overwrite: bool) -> Iterator[RunRecord]:

@@ -9,21 +9,19 @@ What cannot be found is unknown.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from alignrec_recbole.reports.grouping import SeedGroup, flatten
+from alignrec_recbole.reports.grouping import GRIDS, SeedGroup, flatten
 from alignrec_recbole.runs.config_hash import complete
 from alignrec_recbole.runs.record import Run, RunRecord
 
 FACTOR = 1.5  # budgets that differ by more are marked
 MARK = "†"
 UNKNOWN = "unknown"
-GRIDS = re.compile(r"(?:: |; )([\w.]+) in \[(.*?)\](?=; |$)")
 AS_JSON = {"None": "null", "True": "true", "False": "false"}
 
 

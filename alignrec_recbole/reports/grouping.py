@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from alignrec_recbole.runs.record import NUMBERS_EPOCH, Run, RunRecord
 PRIMARY_METRIC = "Recall@20"
 COLUMNS = ("Recall@10", PRIMARY_METRIC, "NDCG@10", "NDCG@20")
 ABSENT = "absent"  # how labels show a setting that a configuration does not have
+GRIDS = re.compile(r"(?:: |; )([\w.]+) in \[(.*?)\](?=; |$)")  # in a record's `tuned_on`
 NOT_VARIED = {
     "seed",
     "gpu_id",
@@ -93,7 +95,7 @@ class SeedGroup:
         """What a reader must know, each once."""
         notes = [f"at most {epochs} epochs" for epochs in self.epoch_limits]
         notes += [note for record in self.records for note in record.notes]
-        notes += [r.tuned_on for r in self.records if r.tuned_on]
+        notes += [_tuning_note(record) for record in self.records if record.tuned_on]
         threads = sorted({r.machine["threads"] for r in self.records if "threads" in r.machine})
         if len(threads) > 1:
             several = " and ".join(map(str, threads))
@@ -120,6 +122,49 @@ class SeedGroup:
         """Mean of the metric over the seeds; None if no record has it."""
         values = list(self.values(metric, split).values())
         return math.fsum(values) / len(values) if values else None
+
+
+def _tuning_note(record: RunRecord) -> str:
+    """How settings were chosen, and which were."""
+    values = ", ".join(f"{key}={value}" for key, value in chosen_settings(record).items())
+    return f"{record.tuned_on}" + (f"; chosen: {values}" if values else "")
+
+
+def chosen_settings(record: RunRecord) -> dict[str, str]:
+    """The searched settings of a record with the values that were chosen, for tables.
+
+    They are those of the chosen trial. A record without trials names the keys of its grid, and its
+    configuration has their values.
+    """
+    stored = record.budget
+    if stored is not None:
+        trials = [trial for trial in stored["curve"] if trial["trial"] == stored["chosen"]]
+        found = flatten(trials[0]["parameters"])
+    else:
+        config = flatten(complete(record.config))
+        keys = [key for key, _ in GRIDS.findall(record.tuned_on or "")]
+        found = {key: config[key] for key in keys if key in config}
+    return {key: _four_digits(value) for key, value in found.items()}
+
+
+def _four_digits(text: str) -> str:
+    """A number with a fraction in four digits; anything else as it is.
+
+    >>> _four_digits("0.0012345678"), _four_digits("20000"), _four_digits("sum")
+    ('0.001235', '20000', 'sum')
+    """
+    try:
+        return f"{float(text):.4g}" if "." in text or "e" in text else text
+    except ValueError:
+        return text
+
+
+def candidates_of(record: RunRecord) -> int:
+    """The items that a list may have, before any are excluded; 0 if the record does not tell."""
+    items = int(record.data.get("items", 0))
+    about = record.config.get("protocol")
+    share = about.get("cold_share") if isinstance(about, dict) else None
+    return int(share * items + 1e-9) if isinstance(share, float) else items
 
 
 def publishable(runs: Iterable[Run]) -> Iterator[Run]:

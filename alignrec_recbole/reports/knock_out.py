@@ -14,7 +14,15 @@ from alignrec_recbole.errors import RecordError
 from alignrec_recbole.features.knock_out import KnockOut
 from alignrec_recbole.reports.grouping import PRIMARY_METRIC, ComparisonKey, SeedGroup
 from alignrec_recbole.reports.lead_share import Interval, Leads, leads
-from alignrec_recbole.reports.tables import Cell, Table, mean_sd_cell, table_title, text_cell
+from alignrec_recbole.reports.tables import (
+    Cell,
+    Table,
+    candidates_note,
+    mean_sd_cell,
+    seeds_note,
+    table_title,
+    text_cell,
+)
 from alignrec_recbole.runs.lists import read_user_values
 from alignrec_recbole.runs.record import Run
 
@@ -158,7 +166,8 @@ def knock_out_tables(
 ) -> list[Table]:
     """What content explains, every variant's value, and the interventions."""
     models = knocked_out(members, skipped)
-    return [_shares(key, models), _variants(models), *_interventions(models)]
+    chance = candidates_note(members, PRIMARY_METRIC)
+    return [_shares(key, models), _variants(models, chance), *_interventions(models)]
 
 
 def _shares(key: ComparisonKey, models: Sequence[KnockedOut]) -> Table:
@@ -228,7 +237,7 @@ def _percents(interval: Interval) -> Cell:
     return text_cell(f"[{100 * interval.low:.0f} %, {100 * interval.high:.0f} %]")
 
 
-def _variants(models: Sequence[KnockedOut]) -> Table:
+def _variants(models: Sequence[KnockedOut], chance: str) -> Table:
     """One row per model: the metric of every variant over its seeds."""
     variants = sorted({name for model in models for name in model.runs}, key=_place)
     rows = []
@@ -243,8 +252,8 @@ def _variants(models: Sequence[KnockedOut]) -> Table:
         f"{PRIMARY_METRIC} by what replaced the features",
         ["model", "features", *variants],
         rows,
-        "Mean ± sd over seeds, on the test split; settings, epochs and patience are the same in a "
-        "row. For most models, zero is the ID-only twin itself.",
+        f"Test split. {seeds_note(rows)}Settings, epochs and patience are the same in a row. "
+        f"For most models, zero is the ID-only twin itself. {chance}".rstrip(),
     )
 
 
@@ -282,8 +291,8 @@ def _interventions(models: Sequence[KnockedOut]) -> list[Table]:
         "The model as it was trained with the real features, ranked once more with features "
         "replaced, and with the item graphs that follow from them. Change: against the same model "
         "without intervention; lists: the users' top 20 against theirs without it. "
-        "Mean ± sd over seeds; permutations are averaged first. 1 throughout: the model ranks as "
-        "if there were no features."
+        f"{seeds_note(rows)}Permutations are averaged first. 1 throughout: the model ranks as if "
+        "there were no features."
     )
     header = ["model", "features", "replaced by", "what", PRIMARY_METRIC, "change", *LISTS]
     return [Table("Interventions at test time", header, rows, note)]

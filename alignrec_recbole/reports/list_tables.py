@@ -12,7 +12,14 @@ from alignrec_recbole.reports.grouping import (
     possible_hashes,
     primary_metric,
 )
-from alignrec_recbole.reports.tables import Cell, Table, mean_sd_cell, table_title, text_cell
+from alignrec_recbole.reports.tables import (
+    Cell,
+    Table,
+    mean_sd_cell,
+    seeds_note,
+    table_title,
+    text_cell,
+)
 from alignrec_recbole.runs.lists import user_values_path
 from alignrec_recbole.runs.record import Run, RunRecord
 
@@ -33,12 +40,12 @@ NO_LISTS = "no lists beside the record"
 NOT_COMPUTED = "not computed: run --protocol beyond-accuracy"
 
 NOTE = (
-    "First 20 places of the test lists, mean ± sd over seeds; no figure but the first is better by "
-    "itself. coverage: share of items in any list; Gini: of the places of all items, 0 is even; "
-    "entropy: of the places, in nats; popularity: mean training interactions of listed items; "
-    "lift: that over the users' own training items, minus 1; tail: share of items outside of the "
-    "most popular ones with 80 % of the interactions; EPC: novelty of what was found; ILD: mean "
-    "1 − cosine between listed items. Formulas: alignrec_recbole/evaluation/beyond_accuracy.py."
+    "First 20 places of the test lists; no figure but the first is better by itself. coverage: "
+    "share of items in any list; Gini: of the places of all items, 0 is even; entropy: of the "
+    "places, in nats; popularity: mean training interactions of listed items; lift: that over the "
+    "users' own training items, minus 1; tail: share of items outside of the most popular ones "
+    "with 80 % of the interactions; EPC: novelty of what was found; ILD: mean 1 − cosine between "
+    "listed items. Formulas: alignrec_recbole/evaluation/beyond_accuracy.py."
 )
 
 Source = tuple[str, int]  # hash and seed of a ranking
@@ -117,7 +124,7 @@ def _of_all(title: str, members: Sequence[SeedGroup], rankings: Sequence[SeedGro
         title,
         ["model", "features", "seeds", metric, *SHOWN, "why blank"],
         rows,
-        NOTE,
+        f"{seeds_note(rows)}{NOTE}",
     ).without_empty()
 
 
@@ -146,7 +153,7 @@ def _by_history(title: str, members: Sequence[SeedGroup]) -> list[Table]:
                 for row, values in sorted(by_row.items())
             ]
             shown = f"{title}: {name}, {meaning}, by the user's training items"
-            note = "Mean ± sd over seeds. Groups of other sizes: coverage is compared within one."
+            note = f"{seeds_note(rows)}Groups of other sizes: coverage is compared within one."
             out.append(Table(shown, ["model", "features", *names], rows, note))
     return out
 

@@ -15,10 +15,13 @@ from alignrec_recbole.reports.grouping import (
     primary_metric,
 )
 from alignrec_recbole.reports.tables import (
+    BEST,
     Cell,
     Table,
+    candidates_note,
     column_ranks,
     mean_sd_cell,
+    seeds_note,
     table_title,
     text_cell,
 )
@@ -114,7 +117,8 @@ def mask_tables(key: ComparisonKey, members: Sequence[SeedGroup]) -> list[Table]
             ["ranker", "features", "masked", "fill", *(f"{r:g}" for r in ratios), "area"],
             rows,
             f"{metric} by the share of items whose modality is masked, mean ± sd over mask "
-            "seeds. Area: of the value relative to that at 0, over the ratios.",
+            "seeds. Area: of the value relative to that at 0, over the ratios. "
+            f"{candidates_note(members, metric)}".rstrip(),
         )
     ]
 
@@ -155,8 +159,10 @@ def long_tail_tables(key: ComparisonKey, members: Sequence[SeedGroup]) -> list[T
         ]
         if rows:
             header = ["model", "features", *names]
-            note = "Mean ± sd over seeds."
-            tables.append(Table(f"{table_title(key)}: {title}", header, rows, note))
+            note = seeds_note(rows)
+            if shown == metric:
+                note += f"{BEST} {candidates_note(members, metric)}"
+            tables.append(Table(f"{table_title(key)}: {title}", header, rows, note.rstrip()))
     return tables
 
 

@@ -31,6 +31,8 @@ from alignrec_recbole.reports.grouping import (
     PRIMARY_METRIC,
     ComparisonKey,
     SeedGroup,
+    candidates_of,
+    chosen_settings,
     comparable_groups,
     default_variants,
     primary_metric,
@@ -53,6 +55,8 @@ SIGNIFICANT, LEVEL = "*", 0.05
 OTHER_FEATURES = "not the paper's features"
 TERMINAL, BETWEEN = 100, 2  # columns of a terminal, and between those of a table
 FOLDS, CELL = (21, 17), 30  # letters of a line of a cell, in the first columns and the others
+FEW = 10  # a recall over fewer candidates than so many times its list says so
+RECALL = re.compile(r"Recall@(\d+)")
 BEST = "Best bold, second underlined."  # as notes say it
 BEST_IN_TERMINAL = "Best marked *, second '."
 
@@ -249,6 +253,7 @@ def leaderboard(
     beside = any(row.model in models for row in anchors)
     searches = budgets_of(members, tuning)
     against = next((searches[group.name] for group in ours if group.name in searches), None)
+    gains = [_improvement(group, members, ours, tests, metric) for group in order]
     rows = []
     for place, group in enumerate(order):
         record = group.first
@@ -265,15 +270,13 @@ def leaderboard(
                     for m in columns
                 ),
                 *([_chance(record.chance, metric)] if chance else []),
-                _improvement(group, members, ours, tests, metric),
+                gains[place],
                 text_cell(reproduction_status(group, anchors)),
                 _budget(searches, group, against),
                 text_cell("/".join(str(r.epochs) for r in group.records if r.epochs)),
                 _seconds(group),
                 _energy(group),
-                text_cell(
-                    "; ".join(n for n in group.notes if beside or not n.startswith(OTHER_FEATURES))
-                ),
+                text_cell("; ".join(_notes(group, beside))),
             ]
         )
     published = {features_of(group.first) for group in members}
@@ -311,16 +314,22 @@ def leaderboard(
             "note",
         ],
         rows,
-        "Test split, mean ± sd over seeds. Best bold, second underlined. "
-        + _first_look(members)
-        + _budget_note(searches, members, against)
-        + (f"No record has {PRIMARY_METRIC}: ordered by {metric}. " * (metric != PRIMARY_METRIC))
-        + (
-            f"Over best baseline: {metric} of {_names(ours)} against the best other row, "
-            f"p over users after Holm.{_without_p(ours, tests, metric)}"
-            if ours
-            else "No target: no row has a validation score and --target is not given."
-        ),
+        (
+            f"Test split. {seeds_note(rows)}{BEST} "
+            + _first_look(members)
+            + _budget_note(searches, members, against)
+            + (
+                f"No record has {PRIMARY_METRIC}: ordered by {metric}. "
+                * (metric != PRIMARY_METRIC)
+            )
+            + candidates_note(order, metric, chance)
+            + (
+                f"Over best baseline: {metric} of {_names(ours)} against the best other row, "
+                f"p over users after Holm.{_without_p(ours, tests, metric)}"
+                if any(cell.text != MISSING for cell in gains)
+                else ""
+            )
+        ).rstrip(),
         marks=f"{SIGNIFICANT}: differs from {_names(ours)} with p < {LEVEL} over {over} after Holm",
     ).without_empty()
 
@@ -381,7 +390,7 @@ def budget_table(
         budget = searches.get(group.name)
         cells = [text_cell(group.label), text_cell(group.first.features)]
         if budget is None:
-            rows.append([*cells, Cell(UNKNOWN), *(text_cell("") for _ in range(9))])
+            rows.append([*cells, Cell(UNKNOWN), *(text_cell("") for _ in range(10))])
             continue
         counts = (budget.trials, budget.pruned, budget.failed, budget.epochs)
         rows.append(
@@ -393,6 +402,7 @@ def budget_table(
                 text_cell(budget.sampler),
                 text_cell(budget.pruner),
                 text_cell(budget.chosen_on),
+                text_cell(", ".join(f"{key}={value}" for key, value in _chosen(group).items())),
                 mean_sd_cell([] if budget.best is None else [budget.best]),
             ]
         )
@@ -410,6 +420,7 @@ def budget_table(
             "sampler",
             "pruner",
             "chosen on",
+            "chosen",
             "best on validation",
         ],
         rows,
@@ -417,6 +428,11 @@ def budget_table(
         "seconds are of training and validation, on the machines and devices of the records. "
         f"{UNKNOWN}: neither the records nor the stored trials tell.",
     ).without_empty()
+
+
+def _chosen(group: SeedGroup) -> dict[str, str]:
+    """The searched settings of a group with the values that were chosen."""
+    return next((chosen_settings(record) for record in group.records if record.tuned_on), {})
 
 
 def significance(
@@ -452,6 +468,40 @@ def significance(
         + "; over users: each user's mean over seeds; over seeds: equal seeds. Holm's correction "
         "within each metric and kind of pair.",
     )
+
+
+def seeds_note(rows: Sequence[Sequence[Cell]]) -> str:
+    """What the figures are of, as a sentence."""
+    several = any(cell.spread is not None for row in rows for cell in row)
+    return "Mean ± sd over seeds. " if several else "One seed per row. "
+
+
+def candidates_note(members: Sequence[SeedGroup], metric: str, shown: bool = False) -> str:
+    """What a recall is out of, as sentences: its chance, and that a list has most candidates.
+
+    Args:
+        shown: the table has the chance of each row.
+    """
+    match = RECALL.fullmatch(metric)
+    if not match or not members:
+        return ""
+    length = int(match[1])
+    counts = {group.first.protocol: candidates_of(group.first) for group in members}
+    out = ""
+    for protocol, count in counts.items():
+        if not count:
+            continue
+        if protocol == "cold-start":
+            out += f"Candidates: {count:,} cold items. "
+        elif not shown:
+            out += f"Chance of {metric}: about {min(1.0, length / count):.{PLACES}f}. "
+        if length * FEW > count:
+            part = "all" if length >= count else f"{length / count:.0%}"
+            out += (
+                f"{metric} is over at most {count} candidates: a list of {length} has {part} of "
+                "them. "
+            )
+    return out
 
 
 def _first_look(members: Sequence[SeedGroup]) -> str:

@@ -16,6 +16,7 @@ import torch
 from alignrec_recbole.compat.config import hide_command_line
 from alignrec_recbole.data.dataset_paths import CARD_KEYS, find_dataset, interaction_files
 from alignrec_recbole.dataset import MultimodalDataset, refuse_splitting, split_description
+from alignrec_recbole.encoders.lookup import check_feature_name
 from alignrec_recbole.errors import AlignRecError, DataError, RecordError, SettingError
 from alignrec_recbole.features.published import default_features, expanded
 from alignrec_recbole.features.table import manifest_summary
@@ -62,6 +63,7 @@ class PreparedData:
         notes: what a reader must know next to the numbers.
         numbers: in the tables that a step goes through, which the number of threads follows.
         threads: the number of threads, and what decided it.
+        coverage: feature set → share of the items that have the modality.
     """
 
     config: Any
@@ -72,6 +74,19 @@ class PreparedData:
     notes: list[str]
     numbers: int
     threads: ThreadCount
+    coverage: dict[str, float]
+
+    @property
+    def read(self) -> str:
+        """What was read, in one line: counts, and the share of items with features."""
+        counts = zip(self.data["interactions"], ("training", "validation", "test"), strict=False)
+        parts = [
+            f"{self.data['users']:,} users",
+            f"{self.data['items']:,} items",
+            f"{', '.join(f'{count:,} {name}' for count, name in counts)} interactions",
+            *(f"{name} for {share:.1%} of the items" for name, share in self.coverage.items()),
+        ]
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -150,6 +165,38 @@ def prepare_data(spec: DataSpec) -> PreparedData:
     of_machine = {"gpu_id": _gpu(spec.device), "show_progress": False}
     config = make_config(_no_model(), spec.dataset, {**given, **of_machine})
     return _read(spec, MultimodalDataset, config, given, folder)
+
+
+def check_data_spec(spec: DataSpec) -> None:
+    """Refuse what `prepare_data` would refuse of a specification, before any data is read.
+
+    Raises:
+        DataError, FeatureError, SettingError, UnknownNameError: as `prepare_data`.
+        MissingDependencyError: the extra of an encoder is not installed.
+    """
+    folder = _find_folder(spec)
+    names = expanded(spec.features, folder)
+    data_settings(replace(spec, features=names), folder)
+    _check_features(spec, names, folder)
+
+
+def check_run_spec(spec: RunSpec) -> None:
+    """Refuse what `prepare_run` would refuse of a specification, before any data is read.
+
+    Raises:
+        DataError, FeatureError, SettingError, UnknownNameError: as `prepare_run`.
+        MissingDependencyError: the extra of an encoder is not installed.
+    """
+    parts = components(spec.model)
+    folder = _find_folder(spec.data)
+    names = _features(spec, parts, folder)
+    run_settings(replace(spec, features=names), parts, folder)
+    _check_features(spec.data, names, folder)
+
+
+def _check_features(spec: DataSpec, names: Iterable[str], folder: Path) -> None:
+    for name in names:
+        check_feature_name(name, folder, spec.dataset, spec.features_path)
 
 
 def data_keys(dataset: str) -> set[str]:
@@ -258,7 +305,9 @@ def _read(
         splits = dataset.build()
     notes: list[str] = []
     feature_files = {}
+    coverage = {}
     if isinstance(dataset, MultimodalDataset):
+        coverage = {n: float(table.present[1:].mean()) for n, table in dataset.features.items()}
         feature_files = {
             name: manifest_summary(table.manifest) for name, table in dataset.features.items()
         }
@@ -287,7 +336,9 @@ def _read(
     effective = effective_config(config, given)
     numbers = _table_numbers(dataset, config)
     threads = hardware.set_run_threads(config["threads"], numbers)
-    return PreparedData(config, splits, data, feature_files, effective, notes, numbers, threads)
+    return PreparedData(
+        config, splits, data, feature_files, effective, notes, numbers, threads, coverage
+    )
 
 
 def _table_numbers(dataset: Any, config: Any) -> int:

@@ -77,6 +77,7 @@ def _run_one(
     progress.announce(f"{name}: reading the data")
     with processes.first_alone():
         prepared = prepare_run(spec)
+    progress.announce(f"{name}: {prepared.data.read}")
     if record := identity.finished_record(prepared, overwrite):
         return _same_modalities(record, prepared)
     _check_grid_point(prepared)

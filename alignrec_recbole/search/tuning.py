@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from alignrec_recbole.errors import AlignRecError, SettingError, printable
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.runs.identity import lasting_hash
-from alignrec_recbole.runs.prepare import PreparedRun, prepare_run, run_settings
+from alignrec_recbole.runs.prepare import PreparedRun, check_run_spec, prepare_run
 from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
@@ -93,11 +93,9 @@ def open_study(order: Order) -> tuple[PreparedRun, SharedStudy]:
     Raises:
         SettingError: the space, the storage or the study does not fit.
     """
+    check_order(order)
     space = order.searched
-    if order.sampler == "grid":
-        space.check_enumerable()
     prepared = prepare_run(order.spec)
-    check_space(space, prepared)
     storage = Storage(order.storage, order.heartbeat)
     study = SharedStudy(storage, _plan(order, prepared, space))
     _check_decision(study, order)
@@ -138,19 +136,19 @@ def tune(order: Order, say: Say = print, say_choice: Say | None = None) -> list[
     return _final_runs(order, study.storage, prepared, trials, chosen)
 
 
-def check_space(space: Space, prepared: PreparedRun) -> None:
-    """Refuse a space with a setting that the model does not read, or a value it cannot have.
+def check_order(order: Order) -> None:
+    """Refuse names, settings and ends of the space that the trials would refuse; no data is read.
 
     Raises:
-        SettingError: for the first one.
+        SettingError: a setting that the model does not read, or a value it cannot have.
+        AlignRecError: as the runs.
     """
-    spec, parts = prepared.spec, prepared.components
-    from alignrec_recbole.data.dataset_paths import find_dataset
-
-    folder = find_dataset(spec.dataset, spec.data_path)
+    space = order.searched
+    if order.sampler == "grid":
+        space.check_enumerable()
+    check_run_spec(order.spec)
     for point in space.extremes():
-        overrides = nested(point.items(), spec.overrides)
-        run_settings(replace(spec, overrides=overrides), parts, folder)
+        check_run_spec(order.with_values(point))
 
 
 def _plan(order: Order, prepared: PreparedRun, space: Space) -> Plan:

@@ -93,8 +93,42 @@ def test_a_table_is_found_in_the_documented_order(tmp_path: Path) -> None:
     assert find_item_table(tmp_path, "d").texts == ["from atomic"]
     written(tmp_path, "item_id\ttitle\n1\tfrom tsv\n")
     assert find_item_table(tmp_path, "d").texts == ["from tsv"]
-    with pytest.raises(DataError, match=r"no items\.tsv, items\.parquet or e\.item"):
+    written(tmp_path, "item_id,title\n1,from csv\n", "items.csv")
+    assert find_item_table(tmp_path, "d").texts == ["from tsv"]
+    (tmp_path / "items.tsv").unlink()
+    assert find_item_table(tmp_path, "d").texts == ["from csv"]
+    with pytest.raises(DataError, match=r"no items\.tsv, items\.csv, items\.parquet or e\.item"):
         find_item_table(tmp_path / "nowhere", "e")
+
+
+# Commas ------------------------------------------------------------------------------------------
+
+
+def test_commas_equal_tabs(tmp_path: Path) -> None:
+    tabs = read_item_table(written(tmp_path, TSV))
+    commas = read_item_table(written(tmp_path, TSV.replace("\t", ","), "items.csv"))
+    assert replace(commas, source=tabs.source) == tabs
+
+
+def test_a_spreadsheet_export_is_read(tmp_path: Path) -> None:
+    content = '\ufeffid,title\r\n1,"Red, and ""fast"""\r\n2,"two\r\nlines"\r\n3,12" disc\r\n'
+    path = written(tmp_path, content.replace('12" disc', "disc"), "items.csv")
+    assert read_item_table(path).texts == ['Red, and "fast"', "two\nlines", "disc"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("id,title\n1,red, and fast\n", ("comma-separated", "line 2: 3 cells", "one comma")),
+        ("id;title\n1;red\n", ("no id column", "separated by commas")),
+    ],
+    ids=["unquoted", "semicolons"],
+)
+def test_other_commas_are_refused(tmp_path: Path, content: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(DataError) as caught:
+        read_item_table(written(tmp_path, content, "items.csv"))
+    for word in words:
+        assert word in str(caught.value)
 
 
 # Quotation marks and line ends -------------------------------------------------------------------
