@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class PreparedData:
     notes: list[str]
     numbers: int
     threads: ThreadCount
-    coverage: dict[str, float]
+    coverage: dict[str, float] = field(default_factory=dict)
 
     @property
     def read(self) -> str:
