@@ -20,6 +20,7 @@ from alignrec_recbole.cli.download import download
 from alignrec_recbole.cli.export import export
 from alignrec_recbole.cli.import_amazon import import_amazon
 from alignrec_recbole.cli.import_dataset import import_dataset
+from alignrec_recbole.cli.leaderboard import leaderboard
 from alignrec_recbole.cli.list_names import list_names
 from alignrec_recbole.cli.merge_shards import merge_shards
 from alignrec_recbole.cli.prepare import prepare
@@ -78,7 +79,7 @@ class Program(cloup.Group):
 @cloup.group(
     cls=Program,
     sections=[
-        cloup.Section("Experiments", [run, tune, suite, report]),
+        cloup.Section("Experiments", [run, tune, suite, report, leaderboard]),
         cloup.Section("Trained models", [recommend, export]),
         cloup.Section(
             "Data and features",

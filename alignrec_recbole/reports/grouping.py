@@ -28,6 +28,7 @@ PRIMARY_METRIC = "Recall@20"
 COLUMNS = ("Recall@10", PRIMARY_METRIC, "NDCG@10", "NDCG@20")
 ABSENT = "absent"  # how labels show a setting that a configuration does not have
 GRIDS = re.compile(r"(?:: |; )([\w.]+) in \[(.*?)\](?=; |$)")  # in a record's `tuned_on`
+NOT_CHOSEN = {"epochs", "eval_args", "metrics", "setting", "topk"}  # no chance of a better row
 NOT_VARIED = {
     "seed",
     "gpu_id",
@@ -157,6 +158,16 @@ def _four_digits(text: str) -> str:
         return f"{float(text):.4g}" if "." in text or "e" in text else text
     except ValueError:
         return text
+
+
+def settings_changed(record: RunRecord) -> list[str]:
+    """ "key=value" of the model's and the trainer's settings that are not the usual ones."""
+    usual = _defaults(record.model, record.dataset)
+    return [
+        f"{key}={value}"
+        for key, value in flatten(complete(record.config)).items()
+        if key in usual and value != usual[key] and key.partition(".")[0] not in NOT_CHOSEN
+    ]
 
 
 def candidates_of(record: RunRecord) -> int:
