@@ -115,6 +115,7 @@ def test_the_verbs() -> None:
     assert set(VERBS) == {
         "run", "suite", "report", "download", "import", "import-amazon", "prepare",
         "merge-shards", "pretrain", "list", "doctor", "recommend", "export", "audit", "tune",
+        "leaderboard",
     }  # fmt: skip
 
 
