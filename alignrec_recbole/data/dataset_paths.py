@@ -139,11 +139,16 @@ def dataset_defaults(name: str) -> dict:
     Raises:
         DataError: the name cannot be that of a folder.
     """
-    rekeyed = origin_of(name)
-    path = inside(properties_dir() / "dataset", f"{rekeyed[0] if rekeyed else name}.yaml")
+    path = defaults_path(name)
     check_name(name, "data set", DataError)
     found = read_yaml(path)
-    return {k: v for k, v in found.items() if k not in OF_FILES} if rekeyed else found
+    return {k: v for k, v in found.items() if k not in OF_FILES} if origin_of(name) else found
+
+
+def defaults_path(name: str) -> Path:
+    """The file with the settings of a data set, or of its origin if it is a re-keyed one."""
+    rekeyed = origin_of(name)
+    return inside(properties_dir() / "dataset", f"{rekeyed[0] if rekeyed else name}.yaml")
 
 
 def can_be_downloaded(name: str) -> bool:

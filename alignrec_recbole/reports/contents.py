@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 from alignrec_recbole.audit.report import read_audits
 from alignrec_recbole.errors import RecordError, UnknownNameError, printable
 from alignrec_recbole.io.suggest import suggest
@@ -14,15 +16,16 @@ from alignrec_recbole.reports import list_tables, protocol_tables
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.budgets import budgets_of
 from alignrec_recbole.reports.captions import KINDS
-from alignrec_recbole.reports.colours import colours_of
+from alignrec_recbole.reports.colours import Colours, colours_of
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
     SeedGroup,
     comparable_groups,
     primary_metric,
 )
-from alignrec_recbole.reports.inputs import Inputs, digest_of
+from alignrec_recbole.reports.inputs import PAGES, Inputs, digest_of
 from alignrec_recbole.reports.knock_out import knock_out_tables
+from alignrec_recbole.reports.progress import bar
 from alignrec_recbole.reports.significance import Side, UserMeans
 from alignrec_recbole.reports.site import build as site
 from alignrec_recbole.reports.site.figures import figure_path, write_figure
@@ -92,7 +95,8 @@ def write_report(
         inputs.note(f"tables/{stem}", "", files)
         paths += files
     drawn = []
-    for figure in figures(runs, tuning, target, UserMeans(skipped)):
+    found = list(figures(runs, tuning, target, UserMeans(skipped)))
+    for figure in bar(found, "figures"):
         files = _draw(figure, output, inputs, width)
         paths += files
         if files:
@@ -164,7 +168,9 @@ def write_figures(
                 expected=f"one of {', '.join(known)}",
             )
     wanted = [figure for figure in found if {figure.kind, figure.name} & set(names)]
-    return [path for figure in wanted for path in _draw(figure, output, inputs, width)]
+    return [
+        path for figure in bar(wanted, "figures") for path in _draw(figure, output, inputs, width)
+    ]
 
 
 def _runs_of(output: Path, skipped: Skip) -> list[Run]:
@@ -182,7 +188,9 @@ def _runs_of(output: Path, skipped: Skip) -> list[Run]:
 def _draw(figure: Figure, output: Path, inputs: Inputs, width: str) -> list[Path]:
     """The figure's files, drawn if its records changed; none if there is nothing to draw."""
     beside = [str(run.path) for run in figure.runs if user_values_path(run) is not None]
-    digest = digest_of(figure.name, (run.path for run in figure.runs), width, beside)
+    colours = [repr(each) for each in figure.arguments if isinstance(each, Colours)]
+    paths = (run.path for run in figure.runs)
+    digest = digest_of(figure.name, paths, width, beside, colours, apart_from=PAGES)
     files = [output / "plots" / f"{figure.name}.{suffix}" for suffix in SUFFIXES]
     inline = figure_path(output / "site", figure.name)
     before = inputs.before.get(figure.name)
@@ -201,7 +209,7 @@ def _draw(figure: Figure, output: Path, inputs: Inputs, width: str) -> list[Path
             write_figure(files[0].read_text("utf-8"), output / "site", figure.name)
         inputs.note(figure.name, digest, [] if reason else [*files, inline], reason)
     if reason:
-        print(printable(f"not drawn: {figure.name} ({reason})"))
+        tqdm.write(printable(f"not drawn: {figure.name} ({reason})"))
         return []
     return files
 

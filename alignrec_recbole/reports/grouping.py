@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignrec_recbole.data.dataset_paths import dataset_defaults
+from alignrec_recbole.data.dataset_paths import dataset_defaults, defaults_path
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.reports.escaping import plain
@@ -288,14 +288,14 @@ def _usual(configs: list[dict[str, str]], defaults: dict[str, str]) -> dict[str,
 def _defaults(model: str, dataset: str) -> dict[str, str]:
     """The values of this package's YAML files; of a model from elsewhere only what all share."""
     files = [inside(properties_dir(), f"{name}.yaml") for name in ("overall", f"model/{model}")]
-    layers = [_layer(path, _changed(path)) for path in files]
-    layers.append(dataset_defaults(dataset))
-    return flatten({key: value for layer in layers for key, value in layer.items()})
+    files.append(defaults_path(dataset))
+    return _flat_defaults(model, dataset, tuple((path, _changed(path)) for path in files))
 
 
 @functools.lru_cache(maxsize=512)  # every group asks for the same files
-def _layer(path: Path, changed: int) -> dict[str, Any]:
-    return read_yaml(path)
+def _flat_defaults(model: str, dataset: str, files: tuple[tuple[Path, int], ...]) -> dict[str, str]:
+    layers = [*(read_yaml(path) for path, _ in files[:-1]), dataset_defaults(dataset)]
+    return flatten({key: value for layer in layers for key, value in layer.items()})
 
 
 def _changed(path: Path) -> int:

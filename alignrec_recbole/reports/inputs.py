@@ -24,6 +24,8 @@ from alignrec_recbole.runs.record import MAX_RECORD_BYTES, record_paths
 
 REPORTS = Path(__file__).parent
 CODE = (REPORTS, *(REPORTS.parent / name for name in ("audit", "protocols", "runs", "suites")))
+SITE = ("audit_pages", "blocks", "build", "curves", "dataset_pages", "run_pages", "start_page")
+PAGES = (REPORTS / "templates", *(REPORTS / "site" / f"{n}.py" for n in SITE))  # not of figures
 REPORT = "report"  # the entry of the report as a whole
 
 
@@ -119,9 +121,13 @@ class Inputs:
         return path.relative_to(self.output).as_posix()
 
 
-def digest_of(name: str, files: Iterable[Path], *more: Any) -> str:
-    """Hash of the code, an output's name, its input files and further values."""
-    parts = [_code(), name, *map(_content, files), json.dumps(more, default=str)]
+def digest_of(name: str, files: Iterable[Path], *more: Any, apart_from: Sequence[Path] = ()) -> str:
+    """Hash of the code, an output's name, its input files and further values.
+
+    Args:
+        apart_from: files and folders with code that does not matter to the output.
+    """
+    parts = [_code(tuple(apart_from)), name, *map(_content, files), json.dumps(more, default=str)]
     return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
 
@@ -149,7 +155,11 @@ def _content(path: Path) -> str:
 
 
 @functools.cache
-def _code() -> str:
+def _code(apart_from: tuple[Path, ...]) -> str:
     sources = [path for folder in CODE for path in sorted(folder.rglob("*")) if path.is_file()]
-    texts = (path.read_bytes() for path in sources if path.suffix not in (".pyc", ""))
+    texts = (
+        path.read_bytes()
+        for path in sources
+        if path.suffix not in (".pyc", "") and not {path, *path.parents} & set(apart_from)
+    )
     return hashlib.sha256(b"\0".join(texts)).hexdigest()

@@ -17,7 +17,7 @@ from records import METRICS, record, store
 from alignrec_recbole.api.results import load_results
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.registry.components import components
-from alignrec_recbole.reports import build, contents, plots, reference_results
+from alignrec_recbole.reports import build, contents, inputs, plots, reference_results
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
     SeedGroup,
@@ -512,6 +512,32 @@ def test_only_what_changed_is_drawn_again(tmp_path: Path) -> None:
     (output / "plots" / "toy-long-tail.png").unlink()
     build.build(output)
     assert (output / "plots" / "toy-long-tail.png").is_file()
+
+
+def test_a_figure_is_drawn_again_where_its_colours_or_its_code_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stamps() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (output / "plots").iterdir()}
+
+    def pages() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (output / "site").rglob("*.html")}
+
+    output = toy(tmp_path)
+    build.build(output)
+    before = stamps()
+    build.build(output, target="BPR")  # of another colour than it was
+    after = stamps()
+    assert before["toy-cost.svg"] != after["toy-cost.svg"]
+
+    code, of_pages = inputs._code, pages()
+    of_templates = tuple(inputs.PAGES)
+    monkeypatch.setattr(
+        inputs, "_code", lambda apart: code(apart) + ("" if apart == of_templates else "new")
+    )
+    build.build(output, target="BPR")  # as after a change of a template
+    assert stamps() == after
+    assert all(stamp != of_pages[path] for path, stamp in pages().items())
 
 
 def test_records_without_recall_have_tables_of_what_they_have(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
@@ -100,10 +102,11 @@ def styled(draw: Callable[..., Drawing]) -> Callable[..., Drawing]:
 
 def freeze(figure: Figure) -> None:
     """Give the axes their final place."""
-    if figure.get_layout_engine() is not None:
+    engine = figure.get_layout_engine()
+    if engine is not None:
         FigureCanvasAgg(figure)
-        figure.draw_without_rendering()
-        figure.draw_without_rendering()  # ticks change with the size that the first one gave
+        engine.execute(figure)
+        engine.execute(figure)  # ticks change with the size that the first one gave
         figure.set_layout_engine("none")
 
 
@@ -131,16 +134,22 @@ def as_csv(drawing: Drawing) -> str:
 
 
 def save(drawing: Drawing, folder: Path, name: str) -> list[Path]:
-    """Write `<name>.svg`, `.pdf`, `.png` and the data as `.csv`; equal bytes for equal figures."""
+    """Write `<name>.svg`, `.pdf`, `.png` and the data as `.csv`; equal bytes for equal figures.
+
+    Each canvas draws once: `savefig` would draw twice to compute a layout that is final already.
+    """
     paths = []
-    for suffix, options in (
-        ("svg", {"metadata": {"Date": None}}),
-        ("pdf", {"metadata": {"CreationDate": None}}),
-        ("png", {"dpi": 150, "pil_kwargs": {"optimize": True}}),
+    figure, dpi = drawing.figure, drawing.figure.dpi
+    for suffix, canvas, size, options in (
+        ("svg", FigureCanvasSVG, dpi, {"metadata": {"Date": None}}),
+        ("pdf", FigureCanvasPdf, dpi, {"metadata": {"CreationDate": None}}),
+        ("png", FigureCanvasAgg, 150, {}),
     ):
         path = folder / f"{name}.{suffix}"
         with mpl.rc_context(STYLE), atomic_write(path) as handle:
-            drawing.figure.savefig(handle, format=suffix, **options)
+            figure.dpi = size
+            getattr(canvas(figure), f"print_{suffix}")(handle, **options)
+            figure.dpi = dpi
         paths.append(path)
     paths.append(folder / f"{name}.csv")
     with atomic_write(paths[-1], "w") as handle:

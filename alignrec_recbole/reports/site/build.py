@@ -8,6 +8,7 @@ from pathlib import Path
 from alignrec_recbole.audit.report import AuditReport
 from alignrec_recbole.reports.grouping import comparable_groups
 from alignrec_recbole.reports.inputs import Inputs
+from alignrec_recbole.reports.progress import bar
 from alignrec_recbole.reports.site import audit_pages, dataset_pages, run_pages, start_page
 from alignrec_recbole.reports.site.names import run_page, run_slug, safe
 from alignrec_recbole.reports.site.rendering import write_assets, write_copy, write_page
@@ -40,7 +41,7 @@ def write(
         for group in members
         for run in group.runs
     }
-    for run in runs:
+    for run in bar(runs, "pages"):
         name = run_page(run)
         write_copy(folder, f"runs/{run_slug(run)}.json", run.path, inputs)
         write_page(folder, name, "run.html.j2", run_pages.page(run, groups.get(name)), inputs)
