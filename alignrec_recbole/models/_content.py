@@ -282,7 +282,8 @@ class TwoViewSettings(Settings):
 
     align: AlignSettings = Field(description="align.cca, align.uia, align.reg, align.temperature")
     nlgcl: NeighbourSettings = Field(
-        NeighbourSettings(), description="nlgcl.weight, nlgcl.alpha, nlgcl.temperature"
+        default_factory=lambda: NeighbourSettings.model_validate({}),
+        description="nlgcl.weight, nlgcl.alpha, nlgcl.temperature",
     )
 
 
