@@ -79,8 +79,10 @@ TOP = 20
 
 @dataclass(frozen=True)
 class Setting:
-    """Sizes and lengths, the same in all arms."""
+    """Data, sizes and lengths, the same in all arms."""
 
+    dataset: str
+    items_sha256: str
     updates: int
     every: int
     block: int  # items per update of the encoder
@@ -92,6 +94,9 @@ class Setting:
     image_size: int
     vocabulary: int
     tokens: int
+
+
+FIELDS = set(Setting.__dataclass_fields__)
 
 
 class GivenFeatures(nn.Module):
@@ -300,19 +305,22 @@ def _validation_pairs(prepared: PreparedRun, seed: int) -> tuple[Tensor, Tensor,
 
 
 class Clock:
-    """CPU seconds of training, without what is spent between `stop` and `go`."""
+    """CPU seconds between `go` and `stop`, in all."""
 
     def __init__(self, total: float = 0.0) -> None:
-        self.total, self.since = total, time.process_time()
-
-    def stop(self) -> float:
-        """Stop, and say how long it went in all."""
-        self.total += time.process_time() - self.since
-        return self.total
+        self.total = total
+        self._since: float | None = None
 
     def go(self) -> None:
-        """Go on."""
-        self.since = time.process_time()
+        """Start, or go on."""
+        self._since = time.process_time()
+
+    def stop(self) -> float:
+        """Stop, if it goes, and say how long it went in all."""
+        if self._since is not None:
+            self.total += time.process_time() - self._since
+            self._since = None
+        return self.total
 
 
 class Training:
@@ -341,6 +349,7 @@ class Training:
             self.stage, self.update, resumed = 1, 0, False
         both = self.arm == "joint"
         if not resumed:
+            self.clock.go()
             self.recommender.give(self.encoder.encode_all())
             self._note(*(("ica", "rec") if both else ("rec",)))
         self.recommender.skip(self.update)
@@ -381,6 +390,7 @@ class Training:
                 if len(tasks) > 1:
                     self.recommender.give(self.encoder.encode_all())
                 self._note(*tasks)
+                self.clock.go()
         self.clock.stop()
 
     def _note(self, *tasks: str) -> None:
@@ -403,7 +413,6 @@ class Training:
         }
         with atomic_write(self.state_file) as handle:
             torch.save(state, handle)
-        self.clock.go()
 
     def _resume(self) -> bool:
         """Load the state, if one is stored that is of these settings."""
@@ -411,6 +420,7 @@ class Training:
             return False
         state = torch.load(self.state_file, weights_only=True)
         if state["setting"] != asdict(self.setting):
+            print(f"{self.state_file} is of other settings: the arm starts again", flush=True)
             return False
         self.stage, self.update, self.curves = state["stage"], state["update"], state["curves"]
         self.clock = Clock(state["seconds"])
@@ -460,9 +470,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=24)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    setting = Setting(**{name: getattr(options, name) for name in Setting.__dataclass_fields__})
+    if options.updates % options.every:
+        parser.error("--updates must be a multiple of --every: the last update is evaluated")
     options.work.mkdir(parents=True, exist_ok=True)
     items = read_item_table(options.items)
+    given = {name: value for name, value in vars(options).items() if name in FIELDS}
+    setting = Setting(**given, items_sha256=items.content_hash())
     model_file = options.work / f"tokenizer-{setting.vocabulary}.spm"
     if not model_file.exists():
         train_tokenizer(items.texts, model_file, setting.vocabulary)
