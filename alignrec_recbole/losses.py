@@ -6,6 +6,7 @@ and every process returns the whole loss.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.matmul import column_major_is_fast, matmul_nt, product_dtype
-from alignrec_recbole.ops.rows import gather_rows, row_blocks
+from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows, row_blocks
+from alignrec_recbole.ops.topk import top_k
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -386,3 +388,37 @@ def info_nce_all_negatives(x: Tensor, table: Tensor, rows: Tensor, temperature: 
     """
     x, table = F.normalize(columns.gather(x), dim=1), F.normalize(columns.gather(table), dim=1)
     return _TableContrast.apply(x, table, rows, temperature)
+
+
+VIRTUAL_BLOCK_BYTES = 16 << 20  # of the cosines of a block of users
+
+
+def virtual_triplets(users: Tensor, items: Tensor, k: int) -> Tensor:
+    """Mean over users of −log₂ σ(s⁺ − s⁻), mean scores with the k nearest and k farthest items.
+
+    Near and far are by cosine, and all users and items take part; no gradient flows through the
+    choice. The cosines are computed in blocks of users.
+
+    Args:
+        users: [n, d].
+        items: [m, d].
+        k: at most m.
+
+    Source: Xu et al., MDVT, KDD 2025.
+
+    >>> virtual_triplets(torch.tensor([[2.0]]), torch.tensor([[1.0], [-1.0]]), 1)  # log₂(1 + e⁻⁴)
+    tensor(0.0262)
+    """
+    users, items = columns.gather(users), columns.gather(items)
+    with torch.no_grad():
+        unit = l2_normalize_rows(items)
+        near = torch.empty(len(users), k, dtype=torch.int64, device=users.device)
+        far = torch.empty_like(near)
+        budget = VIRTUAL_BLOCK_BYTES if users.device.type == "cpu" else 16 * VIRTUAL_BLOCK_BYTES
+        for block in row_blocks(len(users), 2 * len(items) * users.element_size(), budget):
+            cosine = matmul_nt(users[block], unit)  # times the user's norm, which orders nothing
+            near[block] = top_k(cosine, k)[1]
+            far[block] = top_k(cosine.neg_(), k)[1]
+    rows = gather_rows(items, torch.cat([near, far], 1).ravel()).view(len(users), 2, k, -1)
+    right, wrong = rows.mean(2).unbind(1)
+    return F.softplus((users * (wrong - right)).sum(1)).mean() / math.log(2)

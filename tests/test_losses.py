@@ -157,3 +157,25 @@ def test_bernoulli_divergence_is_the_sum_of_both_divergences(bytes_at_once, monk
         torch.autograd.grad(3 * ours, given), torch.autograd.grad(3 * textbook, given), strict=True
     ):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 1 << 20])
+@pytest.mark.parametrize("k", [1, 4])
+def test_virtual_triplets_equal_the_formula(bytes_at_once, k, monkeypatch):
+    monkeypatch.setattr(losses, "VIRTUAL_BLOCK_BYTES", bytes_at_once)
+    generator = torch.Generator().manual_seed(k)
+    users, items = (
+        torch.randn(n, 5, generator=generator, dtype=torch.float64).requires_grad_()
+        for n in (7, 11)
+    )
+    order = (F.normalize(users) @ F.normalize(items).T).argsort(1)
+    scores = (users @ items.T).gather(1, order)
+    textbook = -torch.log2(torch.sigmoid(scores[:, -k:].mean(1) - scores[:, :k].mean(1))).mean()
+    ours = losses.virtual_triplets(users, items, k)
+    torch.testing.assert_close(ours, textbook)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, (users, items)),
+        torch.autograd.grad(textbook, (users, items)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)

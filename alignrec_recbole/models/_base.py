@@ -41,6 +41,7 @@ class PairwiseRecommender(GeneralRecommender):
     # why columns cannot be divided among processes (`ops.columns`); "": they can
     columns_refused = "its computations are not divided by columns"
     weights: dict[str, float]
+    epoch = 0  # of the training, from 0; the trainer sets it
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -277,6 +277,14 @@ class NeighbourSettings(Settings):
     temperature: float = Field(0.2, gt=0, description="τ")
 
 
+class VirtualSettings(Settings):
+    """Triplets of users with their nearest and farthest items, MDVT, in any model of two views."""
+
+    weight: float = Field(0.0, ge=0, lt=1, description="share of the loss, 0: none")
+    k: int = Field(1, gt=0, description="nearest and farthest items per user")
+    warm_up: int = Field(0, ge=0, description="epochs before they begin")
+
+
 class TwoViewSettings(Settings):
     """Settings of a model whose two views can be aligned."""
 
@@ -284,6 +292,10 @@ class TwoViewSettings(Settings):
     nlgcl: NeighbourSettings = Field(
         default_factory=lambda: NeighbourSettings.model_validate({}),
         description="nlgcl.weight, nlgcl.alpha, nlgcl.temperature",
+    )
+    mdvt: VirtualSettings = Field(
+        default_factory=lambda: VirtualSettings.model_validate({}),
+        description="mdvt.weight, mdvt.k, mdvt.warm_up",
     )
 
 
@@ -321,6 +333,7 @@ class TwoViewRecommender(ContentRecommender):
         super().__init__(config, dataset)
         self.align: AlignSettings = self.settings.align
         self.neighbours: NeighbourSettings = self.settings.nlgcl
+        self.virtual: VirtualSettings = self.settings.mdvt
         self.needs_views = bool(self.align.cca or self.align.uia or self.align.reg)
         if self.align.reg:
             self.given_features = ModalityFeatures(dataset, train=False, unit=True, fuse=True)
@@ -338,7 +351,7 @@ class TwoViewRecommender(ContentRecommender):
     def weighted_losses(
         self, users: Tensor, positives: Tensor, negatives: Tensor
     ) -> dict[str, Tensor]:
-        """The model's own terms, then align_cca, align_uia, align_reg and nlgcl, if with weight."""
+        """The model's own terms, align_cca, align_uia, align_reg, nlgcl and mdvt, by weight."""
         terms, views = self.terms_and_views(users, positives, negatives)
         out = {name: self.weights[name] * value for name, value in terms.items()}
         if self.needs_views:
@@ -346,7 +359,21 @@ class TwoViewRecommender(ContentRecommender):
             out |= self._alignment(views, users, positives)
         if self.neighbours.weight:
             out["nlgcl"] = self.neighbours.weight * self._neighbour_contrast(users, positives)
+        share = self.virtual.weight
+        if share and self.epoch >= self.virtual.warm_up:
+            out = {name: (1 - share) * value for name, value in out.items()}
+            out["mdvt"] = share * self._virtual_triplets()
         return out
+
+    def _virtual_triplets(self) -> Tensor:
+        """`losses.virtual_triplets` of all vectors that the training's graph gives."""
+        vectors, items = self._training_embeddings()
+        k = min(self.virtual.k, self.n_items - 1)
+        return losses.virtual_triplets(vectors[1:], items[1:], k)
+
+    def _training_embeddings(self) -> tuple[Tensor, Tensor]:
+        """Vectors of all users and items on the training's graph."""
+        return self.embeddings()
 
     def _neighbour_contrast(self, users: Tensor, items: Tensor) -> Tensor:
         """b Σ_{l=1..L} (α NCE(i_l → u_{l−1}) + (1 − α) NCE(u_l → i_{l−1})) of the ID layers.

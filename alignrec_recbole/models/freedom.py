@@ -86,7 +86,13 @@ class FREEDOM(TwoViewRecommender):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items on the whole graph."""
-        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
+        return self._embeddings_on(self.graph)
+
+    def _training_embeddings(self) -> tuple[Tensor, Tensor]:
+        return self._embeddings_on(self.epoch_graph)
+
+    def _embeddings_on(self, graph: SparseOperator) -> tuple[Tensor, Tensor]:
+        nodes = layer_mean(graph, self.nodes.weight, self.settings.n_ui_layers)
         content = self._content_items(self.nodes.items)
         return nodes[: self.n_users], nodes[self.n_users :] + content
 

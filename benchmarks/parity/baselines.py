@@ -301,6 +301,20 @@ PAIRS: dict[str, ParitySpec] = {
         reference="FREEDOM_Plus",
         code="freedom_plus",
     ),
+    "FREEDOM-mdvt": ParitySpec(
+        {**NODES, **TABLES, **{k: v for k, v in PROJECTIONS.items() if k.endswith("weight")}},
+        lambda ours: {
+            **_same("n_ui_layers", "n_mm_layers", "knn_k", "mm_image_weight", "dropout",
+                    "reg_weight", embedding_size="feat_embed_dim")(ours),
+            "k": ours["mdvt"]["k"], "s_weight": ours["mdvt"]["weight"],
+        },
+        settings={"dropout": 0.8, "reg_weight": 1e-3, "mdvt": {"weight": 0.2, "k": 2}},
+        unused=("image_trs.bias", "text_trs.bias"),
+        model="FREEDOM",
+        reference="FREEDOM_VP",
+        code="freedom_vp",
+        adjust=lambda model, ours: setattr(model, "flag", True),  # its trainer's, after warming up
+    ),
     "LATTICE": ParitySpec(
         {**NODES, **TABLES, **PROJECTIONS, "modal_weight": "set_weights"},
         lambda ours: {

@@ -45,6 +45,7 @@ SOURCES = {
     "mentor": "github.com/Jinfeng-Xu/MENTOR",
     "soil": "github.com/TL-UESTC/SOIL",
     "cohesion": "github.com/Jinfeng-Xu/COHESION",
+    "freedom_vp": "github.com/Jinfeng-Xu/MDVT",
     "freedom_plus": "github.com/Jinfeng-Xu/NLGCL-Plus",
     "msca": "github.com/enoche/MMRec, with its pull request 63",
 }

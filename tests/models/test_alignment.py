@@ -1,6 +1,6 @@
 """Terms that are switched on in other models, with shared losses and nothing in the model.
 
-They are AlignRec's alignment terms and NLGCL+.
+They are AlignRec's alignment terms, NLGCL+ and MDVT.
 """
 
 import importlib
@@ -166,3 +166,41 @@ def test_the_switch_adds_the_weighted_contrast_and_nothing_else(testbed):
 def test_a_wrong_switch_of_the_contrast_is_refused(testbed):
     with pytest.raises(SettingError, match="nlgcl"):
         testbed.build(nlgcl={"wieght": 1.0})
+
+
+# MDVT --------------------------------------------------------------------------------------------
+
+MDVT = {"weight": 0.25, "k": 3, "warm_up": 2}
+
+
+def dense_triplets(users, items):
+    """Mean over users of −log₂ σ of the mean score of the nearest less that of the farthest."""
+    order = (F.normalize(users) @ F.normalize(items).T).argsort(1)
+    scores = (users @ items.T).gather(1, order)
+    wins = scores[:, -MDVT["k"] :].mean(1) - scores[:, : MDVT["k"]].mean(1)
+    return -torch.log2(torch.sigmoid(wins)).mean()
+
+
+def test_the_triplets_take_their_share_of_the_loss_after_warming_up(testbed):
+    plain, switched = testbed.build(), testbed.build(mdvt=MDVT)
+    switched.model.load_state_dict(plain.model.state_dict())
+    batch, losses = plain.batch(), []
+    for model, epoch in ((plain.model, 2), (switched.model, 1), (switched.model, 2)):
+        model.train()
+        model.epoch = epoch
+        begin(model)
+        losses.append(sum(model.calculate_loss(batch)))
+    begin(model)
+    if model.settings.model_dump().get("dropout_rate") is None:  # else drawn again
+        users, items = model._training_embeddings()
+        expected = 0.75 * losses[0] + 0.25 * dense_triplets(users[1:], items[1:])
+        torch.testing.assert_close(losses[2], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses[1], losses[0])
+    assert not torch.equal(losses[2], losses[0])
+
+
+def test_the_trainer_counts_the_epochs_of_warming_up(tmp_path):
+    bed = Testbed("MGCN", tmp_path)
+    plain, switched = bed.smoke_fit(), bed.smoke_fit(mdvt={**MDVT, "warm_up": 1})
+    assert plain.losses[0] == switched.losses[0]
+    assert plain.losses[1] != switched.losses[1]

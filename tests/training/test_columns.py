@@ -40,7 +40,7 @@ CASES = (
     f"AlignRec:vectors:objective=softmax,{SEVERAL}",
     f"VBPR:{BOTH}",
     f"FREEDOM:{BOTH}:{ALIGNED}",
-    f"FREEDOM:{BOTH}:nlgcl.weight=0.01,nlgcl.alpha=0.3",
+    f"FREEDOM:{BOTH}:nlgcl.weight=0.01,nlgcl.alpha=0.3,mdvt.weight=0.1",
     f"BM3:{BOTH}",
     "MGCN:vectors",
     f"MGCN:{BOTH}:{ALIGNED}",
