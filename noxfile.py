@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import nox
@@ -23,6 +24,7 @@ CPU_TORCH = (
     *("--no-deps", "--retries", "1", "--timeout", "15"),
     *("--extra-index-url", CPU_INDEX, "torch==2.13.0"),
 )
+BROWSER = ("playwright-core@1.65.1", "axe-core@4.14.1")
 CUDA_OR_RAY = ("nvidia-", "cuda-", "triton==", "ray==")
 
 
@@ -73,6 +75,31 @@ def speed(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the site into build/site; a warning or a broken link fails."""
     session.run("mkdocs", "build", "--strict", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Build the site of the shipped results into build/report/site."""
+    output = Path("build", "report").resolve()
+    for part in ("runs", "tuning", "suites", "audit"):  # tables and figures are made anew
+        shutil.rmtree(output / part, ignore_errors=True)
+        if (source := Path("results", "shipped", part)).is_dir():
+            shutil.copytree(source, output / part)
+    session.run("python", "run_benchmark.py", "report", "--output", str(output), env=QUIET)
+    session.log(f"{output / 'site' / 'index.html'}")
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Check a site in Chromium with axe; needs both, and npm for two packages of the test alone."""
+    folder = Path("build", "browser").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    fetch = ["npm", "install", "--no-audit", "--no-fund", "--no-save", "--prefix", str(folder)]
+    session.run(*fetch, *BROWSER, external=True)
+    screens = str(folder / "screens")
+    env = {**QUIET, "NODE_PATH": str(folder / "node_modules"), "SCREENSHOTS": screens}
+    test = "tests/reports/test_site_in_a_browser.py"
+    session.run("python", "-m", "pytest", "-m", "slow", "-rs", test, *session.posargs, env=env)
 
 
 @nox.session

@@ -16,7 +16,6 @@ from alignrec_recbole.reports.escaping import as_label
 from alignrec_recbole.reports.grouping import SeedGroup, flatten
 from alignrec_recbole.reports.plots.style import (
     COLUMN,
-    INK,
     MAX_PANELS,
     PAGE,
     Drawing,
@@ -164,7 +163,7 @@ def _heat_map(axis: Any, best: pd.DataFrame, keys: list[str]) -> None:
                     text.removeprefix("0"),
                     ha="center",
                     va="center",
-                    color="#ffffff" if dark else INK,
+                    color="#ffffff" if dark else "#000000",  # on the cell, whatever the page's
                 )
     row, column = np.unravel_index(np.nanargmax(values), values.shape)
     corner = (float(column) - 0.5, float(row) - 0.5)

@@ -188,11 +188,12 @@ def _note(table: Table) -> str:
 
 
 def _main_column(header: Sequence[str], numeric: Sequence[bool]) -> int:
-    """The column that a narrow screen shows: Recall@20, else the first of numbers."""
+    """The column that a narrow screen shows: Recall@20, the first of numbers, or a verdict."""
     if PRIMARY_METRIC in header:
         return list(header).index(PRIMARY_METRIC)
     found = [i for i, flag in enumerate(numeric) if flag and header[i] not in ("seeds", "seed")]
-    return found[0] if found else 0
+    words = list(header).index("verdict") if "verdict" in header else len(header) - 1
+    return found[0] if found else words
 
 
 def _bar(value: float | None, largest: float) -> str | None:

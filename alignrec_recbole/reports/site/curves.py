@@ -17,10 +17,11 @@ def curves(record: RunRecord) -> list[dict[str, Any]]:
     """The validation metric and the loss by epoch; without the curves that have no point."""
     metric = str(record.selection.get("metric", "validation"))
     best = record.selection.get("best_epoch")
+    best = best + 1 if isinstance(best, int) else None  # the first epoch is 1, as in figures
     found = []
     for key, name, dotted in (("valid", f"{metric}, validation", True), ("loss", "loss", False)):
         points = [
-            (int(entry["epoch"]), float(entry[key]))
+            (int(entry["epoch"]) + 1, float(entry[key]))
             for entry in record.history
             if isinstance(entry.get(key), int | float) and math.isfinite(entry[key])
         ]
