@@ -206,8 +206,9 @@ def machines(found: dict[str, dict[str, Any]]) -> dict[str, str]:
     for name, entry in entries.items():
         m = entry["machine"]
         instructions = f" ({m['instructions']})" if "instructions" in m else ""
+        threads = f"{m['threads']} thread{'' if m['threads'] == 1 else 's'}"
         out[name] = (
-            f"{m['cpu']}{instructions}, {m['threads']} threads, torch {m['versions']['torch']}, "
+            f"{m['cpu']}{instructions}, {threads}, torch {m['versions']['torch']}, "
             f"Python {m['python']}, {m['system']}"
         )
     return out
