@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import cloup
 
@@ -16,12 +14,7 @@ from alignrec_recbole.cli._child import give_answer, read_order
 def tune_worker() -> int:
     """Work on the search that a line of JSON on standard input describes, until it has ended."""
     order = read_order()
-    signal.signal(signal.SIGTERM, _stop)  # between trainings, which have their own
     sys.argv = order["command"]  # the command that records name
     from alignrec_recbole.search import workers
 
     return give_answer(workers.answer_of(order["order"], Path(order["output"])))
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.trial import FrozenTrial, TrialState
 
 from alignrec_recbole.runtime.progress import announce
+from alignrec_recbole.runtime.stop_signals import stop_on_signal
 from alignrec_recbole.search.samplers import (
     HISTORY,
     POINT,
@@ -268,6 +270,7 @@ class SharedStudy:
         if plan.sampler == "grid":
             size = plan.space.size or 0
             self._most = size if self._most is None else min(self._most, size)
+        self._stopped = threading.Event()  # by a signal
         sampler = make_sampler(plan.sampler, plan.space, plan.seed)
         with _quiet(), storage.errors():
             self._study = optuna.create_study(
@@ -326,7 +329,8 @@ class SharedStudy:
         def make(trial: optuna.Trial) -> float:
             return self._make(trial, objective)
 
-        with _quiet():
+        # A signal must not end a transaction of the database halfway.
+        with stop_on_signal(self._stopped.set, "stopping before the next trial"), _quiet():
             while self._wanted():
                 with self.storage.errors():
                     try:
@@ -339,6 +343,7 @@ class SharedStudy:
         """Whether a trial may begin; waits while others run the last ones."""
         announced = False
         while True:
+            self._check_stopped()
             with self.storage.errors():
                 fail_stale_trials(self._study)
                 points = self._last_trials()
@@ -352,6 +357,12 @@ class SharedStudy:
                 announce(f"study {self.plan.name}: waiting for other workers' trials")
                 announced = True
             time.sleep(POLL_SECONDS)
+
+    def _check_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted(
+                f"Interrupted: the study {self.plan.name!r} goes on with the same command."
+            )
 
     def _leaves_room(self, points: dict[int, FrozenTrial]) -> bool:
         if self._most is not None and len(points) >= self._most:
@@ -386,6 +397,7 @@ class SharedStudy:
                 raise Pruned
 
         try:
+            self._check_stopped()
             outcome = objective(point, values, watch)
         except optuna.exceptions.OptunaError:
             raise

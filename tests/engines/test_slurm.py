@@ -66,6 +66,7 @@ def test_a_size_of_the_jobs_is_needed() -> None:
 def test_workers_in_jobs_make_runs(jobs: Path, tmp_path: Path) -> None:
     settings = {f"jobqueue.slurm.{name}": value for name, value in SETTINGS.items()}
     with dask.config.set(settings), open_engine("slurm", 2) as engine:
+        assert engine.places == 2  # jobs of one core
         runs = AtOnce(engine, overwrite=False)
         record = runs.record(RunSpec("Pop", "ml-100k", output=tmp_path / "out", progress=False))
     assert [run.record for run in read_runs(tmp_path / "out" / "runs")] == [record]

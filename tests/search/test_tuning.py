@@ -148,6 +148,39 @@ def test_seconds_bound_a_search(order_of: Callable[..., Order]) -> None:
     assert record.budget["limit"] == {"seconds": 1e-6}
 
 
+@pytest.mark.parametrize("url", ["journal:///studies.log", "redis://host/0", "studies.log"])
+def test_storages_without_signs_of_life_are_refused(
+    order_of: Callable[..., Order], url: str
+) -> None:
+    order = order_of(storage=url)
+    with pytest.raises(SettingError, match=r"cannot hold a study[^/]*without signs of life"):
+        tune(order, quiet)
+    assert not records(order, "tuning")
+
+
+def test_a_signal_before_a_training_stops_it_after_an_epoch(
+    order_of: Callable[..., Order], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal ends neither a transaction nor the reading of data halfway."""
+    whole = tune(order_of("whole"), quiet)
+    order, made, signals = order_of("stopped"), tuning.make_trial, 2
+
+    def signalled(*given: Any) -> Any:
+        nonlocal signals
+        if signals:
+            signals -= 1
+            signal.raise_signal(signal.SIGTERM)
+        return made(*given)
+
+    monkeypatch.setattr(tuning, "make_trial", signalled)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            tune(order, quiet)
+    stopped = tune(order, quiet)
+    assert [curve(record) for record in stopped] == [curve(record) for record in whole]
+    assert stopped[0].metrics == whole[0].metrics
+
+
 def test_orders_are_plain_data(order_of: Callable[..., Order]) -> None:
     order = order_of(trials=2)
     again = ORDERS.validate_json(ORDERS.dump_json(order))
