@@ -173,3 +173,20 @@ def test_damrs_takes_several_negatives_as_rows_of_their_own(tmp_path):
     twice = model.loss_terms(users, positives, negatives[:, None].expand(-1, 2))
     for name, value in once.items():
         torch.testing.assert_close(value, twice[name])
+
+
+def test_soil_normalises_both_orders_of_interest_once_for_users_and_items(tmp_path):
+    """Users' contents go over a block of the graph; own items weigh 1 in the second order."""
+    fit = Testbed("SOIL", tmp_path).build(second_order_k=1)
+    model, n_users = fit.model, fit.model.n_users
+    block = model.user_item.csr.toarray()
+    np.testing.assert_array_equal(block, model.graph.csr.toarray()[:n_users, n_users:])
+    second = 2 * (block - model.interactions.toarray())
+    user, item = fit.splits[0].pairs()
+    assert (second[user, item] > 0).all()  # own items
+    others = second.copy()
+    others[user, item] = 0
+    assert others.sum() > 0
+    assert not others[0].any()
+    assert not others[:, 0].any()
+    assert np.linalg.eigvalsh(second @ second.T).max() == pytest.approx(1)  # D^-½ A D^-½
