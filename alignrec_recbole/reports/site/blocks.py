@@ -24,6 +24,7 @@ class Block:
     """A table as a page shows it.
 
     Attributes:
+        header: name and CSS classes of each column.
         rows: cells, kind and links of each row, and of what model and features it is.
         notes: footnotes, by the number that rows name.
         whole: link to the page that has all rows, if this is not all of them.
@@ -35,7 +36,7 @@ class Block:
     caption: str
     note: str
     footnote: str
-    header: list[tuple[str, bool]]
+    header: list[tuple[str, str]]
     rows: list[dict[str, Any]]
     notes: list[tuple[str, str]] = field(default_factory=list)
     downloads: list[tuple[str, str]] = field(default_factory=list)
@@ -130,7 +131,7 @@ def block(
         caption=table.title,
         note=_note(table),
         footnote=table.footnote,
-        header=[(header[i], numeric[i]) for i in shown],
+        header=[(header[i], _classes(numeric[i], i == main)) for i in shown],
         rows=rows,
         notes=[(number, text) for text, number in numbers.items()],
         downloads=list(downloads),
@@ -188,12 +189,16 @@ def _note(table: Table) -> str:
 
 
 def _main_column(header: Sequence[str], numeric: Sequence[bool]) -> int:
-    """The column that a narrow screen shows: Recall@20, the first of numbers, or a verdict."""
-    if PRIMARY_METRIC in header:
-        return list(header).index(PRIMARY_METRIC)
+    """The column that a narrow screen shows: Recall@20, a verdict, or the first of numbers."""
+    for name in (PRIMARY_METRIC, "verdict"):
+        if name in header:
+            return list(header).index(name)
     found = [i for i, flag in enumerate(numeric) if flag and header[i] not in ("seeds", "seed")]
-    words = list(header).index("verdict") if "verdict" in header else len(header) - 1
-    return found[0] if found else words
+    return found[0] if found else len(header) - 1
+
+
+def _classes(numeric: bool, main: bool) -> str:
+    return " ".join([*(["number"] if numeric else []), *(["main"] if main else [])])
 
 
 def _bar(value: float | None, largest: float) -> str | None:

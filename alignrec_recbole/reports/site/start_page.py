@@ -52,7 +52,8 @@ def _counted(runs: Sequence[Run]) -> str:
     kinds = Counter(run.record.protocol for run in runs)
     sets = {run.record.dataset for run in runs}
     each = ", ".join(f"{count} {name}" for name, count in sorted(kinds.items()))
-    return f"{len(runs)} runs on {len(sets)} data sets ({each})"
+    several = "" if len(sets) == 1 else "s"
+    return f"{len(runs)} runs on {len(sets)} data set{several} ({each})"
 
 
 def _card(dataset: str, tables: Mapping[str, Sequence[Table]], runs: int) -> dict[str, Any]:
