@@ -94,8 +94,8 @@ def figure_kinds() -> tuple[str, ...]:
         default=(),
         metavar="NAME[,NAME…]",
         help="Draw these figures alone: a kind (training, cost, sensitivity, protocols, long-tail, "
-        "robustness, beyond-accuracy, knock-out, budget) or a file's name such as baby-cost.  "
-        "[default: all figures, with tables and site]",
+        "robustness, beyond-accuracy, knock-out, audit, budget) or a file's name such as "
+        "baby-cost.  [default: all figures, with tables and site]",
     ),
     option(
         "--figure-width",

@@ -16,6 +16,8 @@ CAPTIONS = {
     "seed; dots: the epochs ranked",
     "knock-out": "Test metric above the model's ID-only twin; bars: 95 % interval",
     "sensitivity": "Best validation score by the values tried, a panel per model and setting",
+    "audit": "What each check of the audit found, beside the same where nothing can be known: the "
+    "control with its range, and chance; colour and shape: the verdict",
     "budget": "Best validation score by epochs of the search, and by trials in random order",
 }
 KINDS = tuple(CAPTIONS)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from alignrec_recbole.audit.report import read_audits
+from alignrec_recbole.audit.report import AuditReport, read_audits
 from alignrec_recbole.errors import RecordError, UnknownNameError, printable
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.reports import list_tables, protocol_tables
@@ -56,6 +56,7 @@ class Figure(NamedTuple):
         draw: name of the function in plots/.
         arguments: of that function.
         runs: the records it is made of.
+        files: other files it is made of.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Figure(NamedTuple):
     draw: str
     arguments: tuple[Any, ...]
     runs: list[Run]
+    files: tuple[Path, ...] = ()
 
 
 def write_report(
@@ -95,7 +97,7 @@ def write_report(
         inputs.note(f"tables/{stem}", "", files)
         paths += files
     drawn = []
-    found = list(figures(runs, tuning, target, UserMeans(skipped)))
+    found = list(figures(runs, tuning, target, UserMeans(skipped), audits))
     for figure in bar(found, "figures"):
         files = _draw(figure, output, inputs, width)
         paths += files
@@ -158,7 +160,8 @@ def write_figures(
     runs = _runs_of(output, skipped)
     check_target(runs, target)
     tuning = read_runs(output / "tuning", skipped)
-    found = list(figures(runs, tuning, target, UserMeans(skipped)))
+    audits = read_audits(output / "audit", skipped)
+    found = list(figures(runs, tuning, target, UserMeans(skipped), audits))
     known = [*KINDS, *(figure.name for figure in found)]
     for name in names:
         if name not in known:
@@ -189,8 +192,8 @@ def _draw(figure: Figure, output: Path, inputs: Inputs, width: str) -> list[Path
     """The figure's files, drawn if its records changed; none if there is nothing to draw."""
     beside = [str(run.path) for run in figure.runs if user_values_path(run) is not None]
     colours = [repr(each) for each in figure.arguments if isinstance(each, Colours)]
-    paths = (run.path for run in figure.runs)
-    digest = digest_of(figure.name, paths, width, beside, colours, apart_from=PAGES)
+    sources = [*(run.path for run in figure.runs), *figure.files]
+    digest = digest_of(figure.name, sources, width, beside, colours, apart_from=PAGES)
     files = [output / "plots" / f"{figure.name}.{suffix}" for suffix in SUFFIXES]
     inline = figure_path(output / "site", figure.name)
     before = inputs.before.get(figure.name)
@@ -277,8 +280,10 @@ def figures(
     tuning: Sequence[Run],
     target: str | None = None,
     user_means: UserMeans | None = None,
+    audits: Sequence[tuple[Path, AuditReport]] = (),
 ) -> Iterator[Figure]:
     """Every figure that the records may give, by data set and evaluation convention."""
+    yield from _audit_figures(audits, {run.record.dataset for run in runs})
     found = comparable_groups(runs)
     for dataset, setting, data in sorted({(k.dataset, k.setting, k.data) for k in found}):
         same = dataset, setting, data
@@ -319,6 +324,22 @@ def figures(
         ):
             if kind != "budget" or searches:
                 yield Figure(f"{stem}-{kind}", kind, draw, arguments, made_of)
+
+
+def _audit_figures(
+    audits: Sequence[tuple[Path, AuditReport]], datasets: Collection[str]
+) -> Iterator[Figure]:
+    """One figure per audited split of the data sets that have records."""
+    splits: dict[tuple[str, str], list[tuple[Path, AuditReport]]] = defaultdict(list)
+    for path, report in audits:
+        if report.dataset in datasets:
+            splits[report.dataset, report.split_sha256].append((path, report))
+    several = Counter(dataset for dataset, _ in splits)
+    for (dataset, split), members in splits.items():
+        stem = f"{dataset}-{split[:8]}" if several[dataset] > 1 else dataset
+        reports = [report for _, report in members]
+        files = tuple(path for path, _ in members)
+        yield Figure(f"{stem}-audit", "audit", "audit_dots", (reports,), [], files)
 
 
 def _runs(members: Sequence[SeedGroup]) -> list[Run]:

@@ -14,14 +14,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from records import METRICS, record, store
 
+from alignrec_recbole.audit.report import read_audits
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.reports import build, colours, contents, plots
 from alignrec_recbole.reports.grouping import ComparisonKey, comparable_groups
 from alignrec_recbole.reports.plots import style
+from alignrec_recbole.reports.plots.audit import LOOKS
 from alignrec_recbole.reports.plots.cost import machine_of
 from alignrec_recbole.reports.significance import UserMeans
-from alignrec_recbole.runs.record import read_runs
+from alignrec_recbole.runs.record import Run, read_runs
 
+AUDITS = Path(__file__).resolve().parents[2] / "results" / "shipped" / "audit"
 MODELS = ("AlignRec", "BPR", "LightGCN", "MGCN", "FREEDOM", "VBPR", "Pop", "SMORE")
 SETS = ("lsa", "all-MiniLM-L6-v2+vggish+whisper", "random", "shuffled:lsa")
 
@@ -95,16 +98,21 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn(output: Path) -> dict[tuple[str, str], plots.Drawing]:
     """(kind, width) → drawing."""
     runs, tuning = read_runs(output / "runs"), read_runs(output / "tuning")
+    audits = [
+        (path, report.model_copy(update={"dataset": "toy"}))
+        for path, report in read_audits(AUDITS)
+        if report.dataset == "sports"
+    ]
     found = {}
-    for figure in contents.figures(runs, tuning, None, UserMeans()):
-        if figure.runs:
+    for figure in contents.figures(runs, tuning, None, UserMeans(), audits):
+        if figure.runs or figure.files:
             for width, inches in plots.WIDTHS.items():
                 draw = getattr(plots, figure.draw)
                 found[figure.kind, width] = draw(*figure.arguments, width=inches)
     return found
 
 
-KINDS = ("protocols", "robustness", "long-tail", "cost", "training", "sensitivity")
+KINDS = ("protocols", "robustness", "long-tail", "cost", "training", "sensitivity", "audit")
 
 
 def texts(drawing: plots.Drawing) -> list[Text]:
@@ -202,12 +210,14 @@ def test_the_data_beside_a_figure_are_what_it_shows(drawn: Any, kind: str) -> No
         "cost": "Recall@20",
         "training": "valid",
         "sensitivity": "best",
+        "audit": "value",
     }
     column = heights[kind]
     shown = set()
     for axis in drawing.figure.axes:
         for line in axis.lines:
-            shown |= {*np.asarray(line.get_ydata(), float).tolist()}
+            along = line.get_xdata() if kind == "audit" else line.get_ydata()
+            shown |= {*np.asarray(along, float).tolist()}
         for bar in axis.patches:
             shown.add(bar.get_width())
         for image in axis.images:
@@ -215,6 +225,49 @@ def test_the_data_beside_a_figure_are_what_it_shows(drawn: Any, kind: str) -> No
     values = read[column].dropna()
     assert len(values)
     assert all(np.isclose(list(shown), value, rtol=1e-12).any() for value in values)
+
+
+def test_an_audit_has_a_row_per_check_that_compares_in_the_look_of_its_verdict(
+    drawn: Any,
+) -> None:
+    checks = {
+        (check.name, check.subject): check
+        for _, report in read_audits(AUDITS)
+        if report.dataset == "sports"
+        for check in report.checks
+        if check.value is not None and (check.control, check.chance) != (None, None)
+    }
+    data = drawn["audit", "page"].data
+    assert len(data) == len(checks) > 10
+    rows = zip(data["check"], data["about"].fillna(""), data["value"], data["verdict"], strict=True)
+    for name, about, value, verdict in rows:
+        assert (value, verdict) == (checks[name, about].value, checks[name, about].verdict)
+    looks = {
+        (LOOKS[verdict], value)
+        for verdict, value in zip(data["verdict"], data["value"], strict=True)
+    }
+    points = {
+        ((line.get_color(), line.get_marker()), line.get_xdata()[0])
+        for axis in drawn["audit", "page"].figure.axes
+        for line in axis.lines
+    }
+    assert looks <= points
+    hues = {*colours.OTHERS, *colours.OF_FEATURES, colours.TARGET, colours.GREY}
+    assert not hues & {colour for colour, _ in LOOKS.values()}
+
+
+def test_an_audit_is_drawn_of_data_sets_with_records_and_once_per_split() -> None:
+    (path, report), *_ = read_audits(AUDITS)
+    other = report.model_copy(update={"split_sha256": "f" * 64})
+    runs = [Run(Path("r"), record(dataset=report.dataset))]
+    names = [
+        figure.name
+        for figure in contents.figures(runs, [], audits=[(path, report), (path, other)])
+        if figure.kind == "audit"
+    ]
+    assert names == [f"baby-{report.split_sha256[:8]}-audit", "baby-ffffffff-audit"]
+    none = contents.figures([Run(Path("r"), record())], [], audits=[(path, report)])
+    assert not [figure for figure in none if figure.kind == "audit"]
 
 
 def test_one_colour_is_one_thing(output: Path, drawn: Any) -> None:

@@ -3,6 +3,7 @@
 Every function returns a `Drawing` or raises EmptyPlotError.
 """
 
+from alignrec_recbole.reports.plots.audit import audit_dots
 from alignrec_recbole.reports.plots.beyond_accuracy import beyond_accuracy_panels
 from alignrec_recbole.reports.plots.budget import search_curves
 from alignrec_recbole.reports.plots.cost import quality_against_cost
@@ -31,6 +32,7 @@ __all__ = [
     "EmptyPlotError",
     "as_csv",
     "as_svg",
+    "audit_dots",
     "beyond_accuracy_panels",
     "knock_out_leads",
     "long_tail_dots",

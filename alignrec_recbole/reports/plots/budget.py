@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
 
 from alignrec_recbole.reports.budgets import Budget, curve_values
 from alignrec_recbole.reports.colours import GREY, Colours
@@ -16,6 +15,7 @@ from alignrec_recbole.reports.plots.style import (
     PAGE,
     Drawing,
     at_most,
+    epoch_axis,
     legend,
     log_axis,
     marker,
@@ -69,8 +69,9 @@ def search_curves(
     axes[0].set_ylabel(f"best {metric_label(metric, 'validation')}")
     if axes[0].lines:
         log_axis(axes[0], "x")
-    axes[1].set_xlabel("trials, in random order")
     axes[1].set_ylabel(f"expected best\n{metric_label(metric, 'validation')}")
-    axes[1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    legend(figure, handles)
+    epoch_axis(axes[1], max(budget.trials for budget in searches.values()))
+    axes[1].set_xlabel("trials, in random order")
+    last = sorted(handles, key=lambda name: name.endswith(" others"))
+    legend(figure, {name: handles[name] for name in last})
     return Drawing(figure, pd.concat(tables, ignore_index=True))

@@ -84,6 +84,9 @@ def knock_out_leads(
         axis.axvline(0, color=INK, linewidth=0.8)
         axis.set_yticks(range(len(shown)), [fold(as_label(m.label), 24) for m in shown])
         axis.set_ylim(len(shown) - 0.5, -0.5)
+        axis.grid(axis="y", visible=False)
+        for row in range(1, len(shown)):
+            axis.axhline(row - 0.5, color=INK, linewidth=0.4, alpha=0.3)
         axis.set_xlabel(f"{metric_label(PRIMARY_METRIC)}\nabove the ID-only twin")
         axis.set_title(fold(as_label(features), 40))
     legend(figure, handles)

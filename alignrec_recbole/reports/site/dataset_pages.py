@@ -22,7 +22,7 @@ SECTIONS = (
         "features",
         "What the features say",
         ("zero-shot", "item-cf", "diagnostics", "knock-out"),
-        ("protocols", "knock-out"),
+        ("protocols", "knock-out", "audit"),
     ),
     ("robustness", "Robustness to missing content", ("mask-modality",), ("robustness",)),
     ("long-tail", "Long tail", ("long-tail",), ("long-tail",)),
