@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from alignrec_recbole.audit.report import AuditReport, Check
 from alignrec_recbole.data.cards import Verdict
@@ -81,7 +82,8 @@ def audit_dots(reports: Sequence[AuditReport], width: float = PAGE) -> Drawing:
         axis.grid(axis="y", visible=False)
         name = metric if "@" not in metric else metric_label(metric)
         axis.set_xlabel("share" if metric == SHARE else name)
-        axis.margins(x=0.04)
+        axis.margins(x=0.08)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
     legend(figure, {name: handles[name] for name in sorted(handles, key=_place)})
     return Drawing(figure, pd.DataFrame(data))
 
@@ -114,7 +116,7 @@ def _stacked(rows: dict[str, int], width: float) -> tuple[Figure, dict[str, Any]
     heights = [sum(rows[metric] + AXIS_ROWS for metric in column) for column in columns]
     figure = Figure(figsize=(width, ROW * max(heights)), layout="constrained")
     grid = figure.add_gridspec(1, len(columns))
-    axes = {}
+    axes: dict[str, Any] = {}
     for place, column in enumerate(columns):
         shares = [rows[metric] + AXIS_ROWS / 2 for metric in column]
         if rest := max(heights) - heights[place]:
