@@ -139,12 +139,13 @@ class Encoder:
         self.in_training = np.isin(np.arange(len(corpus.ids)), corpus.train)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Blocks of items without end, with the number of their pass over all items."""
+        """Blocks of nearly equal size without end, with the number of their pass over all items."""
         count = len(self.corpus.ids)
         for number in itertools.count():
             order = generator(self.seed, number).permutation(count)
-            for start in range(0, count, self.setting.block):
-                yield number, order[start : start + self.setting.block]
+            for block in np.array_split(order, -(-count // self.setting.block)):
+                if self.in_training[block].any():  # of others L_ICA is not defined
+                    yield number, block
 
     def loss(self, members: np.ndarray, number: int) -> dict[str, Tensor]:
         """Mean losses over the masked words and patches of some items."""
