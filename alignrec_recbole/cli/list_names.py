@@ -225,7 +225,7 @@ def _about_model(entry: ModelEntry) -> str:
         path = Path(folder, *parts).with_suffix(".py")
         text = read_text(path, max_bytes=MAX_SOURCE)
     if entry.family == "native":
-        found = re.match(r'"""\w+: (.+)', text)
+        found = re.match(r'"""[\w-]+: (.+)', text)
     else:
         found = re.search(
             rf'^class {re.escape(name)}\b[^\n]*:\s+r?"""(.+?)(?:\.\s|\n\s*\n|""")', text, _BLOCK

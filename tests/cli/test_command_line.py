@@ -335,6 +335,7 @@ def test_list_names_and_describes(
     for row in rows:
         assert len(row) == len(headers)
         assert len(str(row[-1])) > 2, row
+        assert not str(row[-1]).startswith("class alignrec_recbole"), row  # not described
 
 
 def test_list_shows_the_data_sets_of_a_folder(
