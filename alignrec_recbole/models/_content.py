@@ -289,14 +289,8 @@ class TwoViewSettings(Settings):
     """Settings of a model whose two views can be aligned."""
 
     align: AlignSettings = Field(description="align.cca, align.uia, align.reg, align.temperature")
-    nlgcl: NeighbourSettings = Field(
-        default_factory=lambda: NeighbourSettings.model_validate({}),
-        description="nlgcl.weight, nlgcl.alpha, nlgcl.temperature",
-    )
-    mdvt: VirtualSettings = Field(
-        default_factory=lambda: VirtualSettings.model_validate({}),
-        description="mdvt.weight, mdvt.k, mdvt.warm_up",
-    )
+    nlgcl: NeighbourSettings = Field(description="nlgcl.weight, nlgcl.alpha, nlgcl.temperature")
+    mdvt: VirtualSettings = Field(description="mdvt.weight, mdvt.k, mdvt.warm_up")
 
 
 class Views(NamedTuple):
