@@ -299,6 +299,7 @@ def test_kin_of_features_are_near_their_rows():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_growth_measures_every_stage_and_names_the_wall(tmp_path, capsys):
     arguments = ["--dataset", "ml-100k", "--scales", "1,2"]
     assert growth.main([*arguments, "--limit", "300"]) == 0

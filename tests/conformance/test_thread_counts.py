@@ -54,5 +54,6 @@ def losses_and_ranking(
 def test_the_number_of_threads_changes_rounding_only(model: str, output: Path) -> None:
     (one, first), (two, second) = (losses_and_ranking(model, n, output) for n in (1, 2))
     assert one.keys() == two.keys()
-    np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-6)
+    # rounding of the sum of all terms, of which some are a ten-thousandth
+    np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(list(second.values()), list(first.values()), atol=1e-3)

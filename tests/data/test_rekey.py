@@ -498,6 +498,7 @@ def test_a_run_without_the_origin_gives_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """The new folder is whole or absent; the next call removes what is left and makes the same."""
     folder = whole(tmp_path)

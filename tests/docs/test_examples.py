@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -102,8 +102,15 @@ def make_shop(folder: Path, users: int = 30, items: int = 24) -> None:
     (folder / "items.tsv").write_text("\n".join(table) + "\n")
 
 
+def pages() -> list[Any]:
+    """README, and the pages of the documentation, which take longer together."""
+    names = [path.relative_to(ROOT).as_posix() for path in EXECUTED]
+    long = {name: () if name == "README.md" else (pytest.mark.long,) for name in names}
+    return [pytest.param(name, marks=long[name], id=name) for name in names]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [path.relative_to(ROOT).as_posix() for path in EXECUTED])
+@pytest.mark.parametrize("page", pages())
 def test_the_examples_of_a_page_run_in_their_order(page: str, place: Path) -> None:
     """One reader, one folder: what a block writes, the next one may read."""
     environment = {

@@ -506,6 +506,7 @@ def test_damaged_models_are_refused_in_a_sentence(kind, damage, models, items, t
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.data
 @pytest.mark.parametrize(
     "door", ["vision:dinov2", "vision:convnext", "clip:naflex", "st:llava", "caption:llava"]

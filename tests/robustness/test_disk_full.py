@@ -225,6 +225,7 @@ def metrics(output: Path) -> object:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_suite_on_a_full_disk_goes_on(
     world: Path, tmp_path: Path, small_disk: Callable[[int], SmallDisk]
 ) -> None:

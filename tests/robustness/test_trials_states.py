@@ -529,6 +529,7 @@ def test_a_folder_in_the_record_s_place_is_refused_before_training(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_record(tmp_path: Path) -> None:
     WORLD.write(tmp_path / "data")
     line = [

@@ -219,6 +219,7 @@ def start(order: Order) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_workers_one_killed(order_of: Callable[..., Order]) -> None:
     import optuna
 
@@ -263,6 +264,7 @@ def test_two_workers_one_killed(order_of: Callable[..., Order]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_three_workers_make_every_trial_and_every_test_once(
     order_of: Callable[..., Order],
 ) -> None:

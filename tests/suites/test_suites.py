@@ -123,6 +123,7 @@ def place(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_failed_cell_is_recorded_and_the_rest_goes_on(
     place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +220,7 @@ def settled(output: Path) -> dict[str, object]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_twice_and_resumed_gives_the_same_tables(tmp_path: Path) -> None:
     make_blocks(users=6, items=6, cold=1).write(tmp_path / "data")
     (tmp_path / "tiny.yaml").write_text(

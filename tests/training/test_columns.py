@@ -250,6 +250,7 @@ def arguments(world: Path, output: Path, epochs: int) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_records_are_equal_and_states_change_between_one_and_two_processes(
     world: Path, tmp_path: Path
 ) -> None:

@@ -146,6 +146,7 @@ def test_test_rows_that_do_not_know_the_training_rows_are_not_ranked_under_mmrec
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_comparison_of_all_doors_ends_with_one_json_object(
     case: doors.Case, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -763,6 +763,7 @@ def test_heads_are_kept_or_drawn(tokenizer) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_it_learns_to_use_the_other_modality(tmp_path: Path, tokenizer) -> None:
     """Colour words are told by pictures alone; held out, with other pictures they are not."""
     items = make_items(tmp_path, 400)
@@ -802,6 +803,7 @@ def table_file(items: ItemTable, folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_as_one(items, tmp_path: Path) -> None:
     command = [*table_file(items, tmp_path), "--drop-path", "0.5"]
     with socket.socket() as free:
