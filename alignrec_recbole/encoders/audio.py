@@ -22,11 +22,8 @@ from alignrec_recbole.data.audio import waveform
 from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncoder
 from alignrec_recbole.encoders.model_folders import (
     cannot_be_loaded,
-    check_model,
-    find_model,
-    incomplete,
+    load_model,
     model_identity,
-    quiet_transformers,
 )
 from alignrec_recbole.encoders.registry import ENCODERS, missing_extra
 from alignrec_recbole.errors import FeatureError
@@ -122,18 +119,7 @@ def identity(name: str) -> dict[str, Any]:
 def _load(given: str) -> tuple[Any, Any]:
     from transformers import AutoFeatureExtractor, AutoModel
 
-    folder = str(find_model(given, WHAT))
-    check_model(folder)
-    try:
-        with quiet_transformers():
-            extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
-            model, loading = AutoModel.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, trust_remote_code=False
-            )
-    except Exception as error:  # each file format has errors of its own
-        raise cannot_be_loaded(WHAT, given, error) from error
-    if missing := sorted(loading["missing_keys"]):
-        raise incomplete(WHAT, given, missing)
+    extractor, model, _ = load_model(given, WHAT, AutoFeatureExtractor, AutoModel)
     if model.main_input_name not in ("input_features", "input_values") and not hasattr(
         model, "get_audio_features"
     ):

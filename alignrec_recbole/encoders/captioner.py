@@ -14,13 +14,9 @@ import torch
 from PIL import Image
 
 from alignrec_recbole.encoders.model_folders import (
-    cannot_be_loaded,
-    check_model,
-    find_model,
     image_library,
-    incomplete,
+    load_model,
     model_identity,
-    quiet_transformers,
 )
 
 WHAT = "captioning model"
@@ -120,21 +116,7 @@ def one_line(text: str) -> str:
 def _load(given: str, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    folder = str(find_model(given, WHAT))
-    check_model(folder)
-    try:
-        with quiet_transformers():
-            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-            read: Any = AutoModelForImageTextToText.from_pretrained
-            model, loading = read(
-                folder,
-                use_safetensors=True,
-                output_loading_info=True,
-                trust_remote_code=False,
-                dtype=dtype,
-            )
-    except Exception as error:  # each file format has errors of its own
-        raise cannot_be_loaded(WHAT, given, error) from error
-    if missing := sorted(loading["missing_keys"]):
-        raise incomplete(WHAT, given, missing)
+    processor, model, _ = load_model(
+        given, WHAT, AutoProcessor, AutoModelForImageTextToText, dtype=dtype
+    )
     return processor, model

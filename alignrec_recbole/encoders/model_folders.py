@@ -197,6 +197,43 @@ def incomplete(what: str, model: str, missing: list[str]) -> FeatureError:
     )
 
 
+def load_model(
+    given: str,
+    what: str,
+    processor_class: Any,
+    model_class: Any,
+    *,
+    may_miss: str = "",
+    **options: Any,
+) -> tuple[Any, Any, list[str]]:
+    """A model with its processor, from checked files, and the weights that are not in them.
+
+    Args:
+        processor_class, model_class: transformers' classes, with `from_pretrained`.
+        may_miss: prefix of the weights that need not be in the files.
+        options: of the model's `from_pretrained`.
+
+    Raises:
+        FeatureError: the model cannot be loaded, or other weights are missing.
+    """
+    folder = str(find_model(given, what))
+    check_model(folder)
+    closed = {"trust_remote_code": False}
+    try:
+        with quiet_transformers():
+            processor = processor_class.from_pretrained(folder, **closed)
+            model, loading = model_class.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **closed, **options
+            )
+    except Exception as error:  # each file format has errors of its own
+        raise cannot_be_loaded(what, given, error) from error
+    missing = sorted(loading["missing_keys"])
+    needed = [key for key in missing if not (may_miss and key.startswith(may_miss))]
+    if needed:
+        raise incomplete(what, given, needed)
+    return processor, model, missing
+
+
 def shown_name(model: str) -> str:
     """The hub id, or the last part of a folder: a record shows nobody's folders."""
     return Path(model).resolve().name if os.path.isdir(model) else model

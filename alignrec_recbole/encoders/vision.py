@@ -18,13 +18,9 @@ from PIL import Image
 from alignrec_recbole.data.images import whole
 from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncoder
 from alignrec_recbole.encoders.model_folders import (
-    cannot_be_loaded,
-    check_model,
-    find_model,
     image_library,
-    incomplete,
+    load_model,
     model_identity,
-    quiet_transformers,
 )
 from alignrec_recbole.errors import FeatureError, SettingError
 from alignrec_recbole.features.table import Modality
@@ -116,20 +112,9 @@ def _load(given: str) -> tuple[Any, Any, bool]:
     """Processor and model, and whether the weights of the pooler are in the files."""
     from transformers import AutoImageProcessor, AutoModel
 
-    folder = str(find_model(given, WHAT))
-    check_model(folder)
-    try:
-        with quiet_transformers():
-            processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-            model, loading = AutoModel.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, trust_remote_code=False
-            )
-    except Exception as error:  # each file format has errors of its own
-        raise cannot_be_loaded(WHAT, given, error) from error
-    missing = sorted(loading["missing_keys"])
-    without_pooler = [key for key in missing if not key.startswith("pooler.")]
-    if without_pooler:
-        raise incomplete(WHAT, given, without_pooler)
+    processor, model, missing = load_model(
+        given, WHAT, AutoImageProcessor, AutoModel, may_miss="pooler."
+    )
     if model.main_input_name != "pixel_values":
         raise FeatureError(
             f"{given!r} is no {WHAT}.",
