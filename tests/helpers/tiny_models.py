@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from alignrec_recbole.data.items import ItemTable
+
 
 def write_tiny_bert(folder: Path, max_tokens: int = 24) -> Path:
     """A BERT with two layers, random weights and a limit of tokens; returns its folder."""
@@ -59,3 +61,9 @@ def write_tiny_clip(folder: Path, tiny_bert: Path) -> Path:
     both = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=12)
     CLIPModel(both).save_pretrained(folder)
     return folder
+
+
+def table(*texts: str, images: list[Path | None] | None = None) -> ItemTable:
+    """Items i0, i1 … with these texts."""
+    ids = [f"i{n}" for n in range(len(texts))]
+    return ItemTable(ids, list(texts), images or [None] * len(texts), "test", ["title"])
