@@ -142,7 +142,7 @@ class Encoder:
         """Blocks of nearly equal size without end, with the number of their pass over all items."""
         count = len(self.corpus.ids)
         for number in itertools.count():
-            order = generator(self.seed, number).permutation(count)
+            order = generator(self.seed, 4, number).permutation(count)
             for block in np.array_split(order, -(-count // self.setting.block)):
                 if self.in_training[block].any():  # of others L_ICA is not defined
                     yield number, block
