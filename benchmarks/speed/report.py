@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
@@ -246,11 +247,13 @@ def growth_plot(entry: dict[str, Any]) -> Drawing:
         left.plot(scale, step, **look)
         left.plot(scale, [step[0] * s / scale[0] for s in scale], ":", color=colour)
         right.plot(scale, [p["peak_bytes"] / 2**30 for p in points], **look)
-    left.set(ylabel="a training step, ms (dotted: linear)", yscale="log")
+    left.set(ylabel="training step, ms (dotted: linear)", yscale="log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
     right.set(ylabel="peak memory, GiB")
     right.set_ylim(bottom=0)
     for axes in (left, right):
-        axes.set(xlabel=f"interactions, multiples of {entry['dataset']}", xscale="log")
+        axes.set(xlabel=f"interactions, multiples of {entry['dataset'].capitalize()}", xscale="log")
         axes.set_xticks(scale, [f"{s}×" for s in scale])
         axes.minorticks_off()
         axes.legend()
