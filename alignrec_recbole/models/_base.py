@@ -40,6 +40,8 @@ class PairwiseRecommender(GeneralRecommender):
     new_items_refused = "it knows items by their ids alone"  # why `new_items` gives nothing
     # why columns cannot be divided among processes (`ops.columns`); "": they can
     columns_refused = "its computations are not divided by columns"
+    # why a step cannot be repeated as one graph of a GPU (`training.captured`); "": it can
+    capture_refused = "its step has not been checked for operators that the host waits for"
     weights: dict[str, float]
     epoch = 0  # of the training, from 0; the trainer sets it
 
@@ -64,6 +66,13 @@ class PairwiseRecommender(GeneralRecommender):
         """The loss terms by name times their weights; the sum is minimised."""
         terms = self.loss_terms(users, positives, negatives)
         return {name: self.weights[name] * value for name, value in terms.items()}
+
+    def changing_parts(self) -> tuple[Any, ...]:
+        """What a step reads beside weights and batch if it is replaced between steps.
+
+        A captured step is repeated while these are equal.
+        """
+        return ()
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """`weighted_losses` as RecBole asks for them: a tuple, here a named one."""

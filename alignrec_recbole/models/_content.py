@@ -353,11 +353,18 @@ class TwoViewRecommender(ContentRecommender):
             out |= self._alignment(views, users, positives)
         if self.neighbours.weight:
             out["nlgcl"] = self.neighbours.weight * self._neighbour_contrast(users, positives)
-        share = self.virtual.weight
-        if share and self.epoch >= self.virtual.warm_up:
+        if self._has_triplets():
+            share = self.virtual.weight
             out = {name: (1 - share) * value for name, value in out.items()}
             out["mdvt"] = share * self._virtual_triplets()
         return out
+
+    def changing_parts(self) -> tuple[Any, ...]:
+        """Whether the triplets have begun."""
+        return (self._has_triplets(),)
+
+    def _has_triplets(self) -> bool:
+        return bool(self.virtual.weight) and self.epoch >= self.virtual.warm_up
 
     def _virtual_triplets(self) -> Tensor:
         """`losses.virtual_triplets` of all vectors that the training's graph gives."""

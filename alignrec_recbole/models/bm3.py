@@ -36,7 +36,7 @@ from alignrec_recbole.models._base import UserItemEmbedding
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import gather_rows
+from alignrec_recbole.ops.rows import distinct_places, gather_rows
 from alignrec_recbole.settings import MAX_LAYERS, Settings
 
 
@@ -55,6 +55,7 @@ class BM3(ContentRecommender):
     """BM3 on any number of modalities."""
 
     settings_class = BM3Settings
+    capture_refused = ""
     columns_refused = ""
     scores_cold_items = False  # features teach ID vectors, they do not score
 
@@ -103,8 +104,8 @@ class BM3(ContentRecommender):
 
     def _target(self, vectors: Tensor, rows: Tensor) -> Tensor:
         """`vectors` [b, d] as constants, dropped out; rows that are the same have one mask."""
-        distinct, place = rows.unique(return_inverse=True)
-        ones = vectors.new_ones(len(distinct), columns.whole_width(vectors))
+        place, count = distinct_places(rows)
+        ones = vectors.new_ones(count, columns.whole_width(vectors))
         mask = F.dropout(ones, self.settings.dropout)[:, columns.own_slice(ones.shape[1])]
         return vectors.detach() * mask[place]
 

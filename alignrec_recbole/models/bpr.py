@@ -33,6 +33,7 @@ class BPR(PairwiseRecommender):
     """Matrix factorisation with a norm penalty."""
 
     settings_class = BPRSettings
+    capture_refused = ""
     columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -75,6 +75,7 @@ class COHESION(ContentRecommender):
     """COHESION on any number of modalities."""
 
     settings_class = COHESIONSettings
+    capture_refused = ""
     columns_refused = "its layers and views are weighted by inner products of whole vectors"
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -68,6 +68,7 @@ class DRAGON(ContentRecommender):
     """DRAGON on any number of modalities."""
 
     settings_class = DRAGONSettings
+    capture_refused = ""
     columns_refused = ""
     id_only_features = "random"  # items have no ID vectors: features in their place tell them apart
     id_only_settings: ClassVar[dict[str, Any]] = {"n_mm_layers": 0}  # and no graph of them

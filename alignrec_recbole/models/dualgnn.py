@@ -69,6 +69,7 @@ class DualGNN(ContentRecommender):
     """DualGNN on any number of modalities."""
 
     settings_class = DualGNNSettings
+    capture_refused = ""
     columns_refused = ""
     id_only_features = "random"  # items have no ID vectors: features in their place tell them apart
 

@@ -58,6 +58,7 @@ class FREEDOM(TwoViewRecommender):
     """FREEDOM on any number of modalities."""
 
     settings_class = FREEDOMSettings
+    capture_refused = ""
     columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -80,6 +81,10 @@ class FREEDOM(TwoViewRecommender):
         if self.settings.dropout:
             share = 1 - self.settings.dropout
             self.epoch_graph = sample_edges(self.interactions, share, generator)
+
+    def changing_parts(self) -> tuple[Any, ...]:
+        """The graph of the epoch."""
+        return (*super().changing_parts(), self.epoch_graph)
 
     def _propagated_graph(self) -> SparseOperator:
         return self.epoch_graph

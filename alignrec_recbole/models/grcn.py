@@ -66,6 +66,7 @@ class GRCN(ContentRecommender):
     """GRCN on any number of modalities."""
 
     settings_class = GRCNSettings
+    capture_refused = ""
     columns_refused = "the weights of its edges are inner products of whole tables"
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -64,6 +64,7 @@ class GUME(MGCN):
     """GUME on any number of modalities."""
 
     settings_class = GUMESettings
+    capture_refused = ""
     columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -68,6 +68,7 @@ class LATTICE(TwoViewRecommender):
     """LATTICE on any number of modalities."""
 
     settings_class = LATTICESettings
+    capture_refused = ""
     columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -94,6 +95,10 @@ class LATTICE(TwoViewRecommender):
     def begin_epoch(self, generator: torch.Generator) -> None:
         """The next batch learns the item graph."""
         self._epoch_graph = None
+
+    def changing_parts(self) -> tuple[Any, ...]:
+        """The item graph of the epoch, which its first batch makes."""
+        return (*super().changing_parts(), self._epoch_graph)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items; the item graph is that of the present weights."""

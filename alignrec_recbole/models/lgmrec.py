@@ -72,6 +72,7 @@ class LGMRec(ContentRecommender):
     """LGMRec on any number of modalities."""
 
     settings_class = LGMRecSettings
+    capture_refused = ""
     columns_refused = ""
     scores_cold_items = False  # beside hyperedges such an item has a random ID vector, and no edges
 

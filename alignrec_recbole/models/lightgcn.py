@@ -37,6 +37,7 @@ class LightGCN(PairwiseRecommender):
     """LightGCN on the shared graph code."""
 
     settings_class = LightGCNSettings
+    capture_refused = ""
     columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:

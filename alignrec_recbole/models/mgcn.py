@@ -58,6 +58,7 @@ class MGCN(GatedTwoView):
     """MGCN on any number of modalities."""
 
     settings_class: type[MGCNSettings] = MGCNSettings
+    capture_refused = ""
     columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -55,6 +55,7 @@ class MMGCF(ContentRecommender):
     """MMGCF on any number of modalities."""
 
     settings_class = MMGCFSettings
+    capture_refused = ""
     columns_refused = "its fusion by `concat` and `normalized` reads all columns of a vector"
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -80,6 +81,10 @@ class MMGCF(ContentRecommender):
         if self.settings.dropout:
             share = 1 - self.settings.dropout
             self.epoch_graph = sample_edges(self.interactions, share, generator)
+
+    def changing_parts(self) -> tuple[Any, ...]:
+        """The graph of the epoch."""
+        return (self.epoch_graph,)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items on the whole graph."""

@@ -67,6 +67,7 @@ class MMGCN(ContentRecommender):
     """MMGCN on any number of modalities."""
 
     settings_class = MMGCNSettings
+    capture_refused = ""
     columns_refused = (
         "the dense layers of its graph convolutions combine the columns of whole tables"
     )

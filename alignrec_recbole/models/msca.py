@@ -67,6 +67,7 @@ class MSCA(GatedTwoView):
     """MSCA on any number of modalities."""
 
     settings_class = MSCASettings
+    capture_refused = ""
     columns_refused = "its penalty adds squares of tables and of dense layers"
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -56,6 +56,7 @@ class PGL(ContentRecommender):
     """PGL, local form, on any number of modalities."""
 
     settings_class = PGLSettings
+    capture_refused = ""
     columns_refused = ""
     id_only_features = "random"  # items have no ID vectors: features in their place tell them apart
     id_only_settings: ClassVar[dict[str, Any]] = {"n_mm_layers": 0}  # and no graph of them
@@ -76,6 +77,10 @@ class PGL(ContentRecommender):
     def begin_epoch(self, generator: torch.Generator) -> None:
         """Draw this epoch's edges."""
         self.epoch_graph = sample_edges(self.interactions, self.settings.edge_share, generator)
+
+    def changing_parts(self) -> tuple[Any, ...]:
+        """The graph of the epoch."""
+        return (self.epoch_graph,)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items on the whole graph."""

@@ -58,6 +58,7 @@ class SLMRec(ContentRecommender):
     """SLMRec with the FAC task on any number of modalities."""
 
     settings_class = SLMRecSettings
+    capture_refused = ""
     columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:

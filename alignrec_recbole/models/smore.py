@@ -62,6 +62,7 @@ class SMORE(GatedTwoView):
     """SMORE on any number of modalities."""
 
     settings_class = SMORESettings
+    capture_refused = ""
     columns_refused = ""
     resamples_dropout_per_row = True
 

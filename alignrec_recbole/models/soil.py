@@ -73,6 +73,7 @@ class SOIL(GatedTwoView):
     """SOIL on any number of modalities."""
 
     settings_class = SOILSettings
+    capture_refused = ""
     columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:

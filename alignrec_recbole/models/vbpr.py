@@ -42,6 +42,7 @@ class VBPR(ContentRecommender):
     """Visual BPR on any number of modalities."""
 
     settings_class = VBPRSettings
+    capture_refused = ""
     columns_refused = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:

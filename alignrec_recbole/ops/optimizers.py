@@ -6,6 +6,9 @@ without these guards: weights and states are the same to the last bit.
 
 `FactoredAdam` and `FactoredAdamW` compute the same for tables whose gradients they collect as
 factors (`ops.factored_gradients`), without ever holding such a gradient in full.
+
+`CapturableAdam` and `CapturableAdamW` compute the same from numbers on the device alone, so that a
+step can be part of a CUDA graph.
 """
 
 from __future__ import annotations
@@ -145,3 +148,51 @@ class FactoredAdamW(_FactoredTables, AdamW):
     """AdamW with factored gradients of large tables; see `_FactoredTables`."""
 
     update_rule = staticmethod(adamw)
+
+
+class Capturable:
+    """Reads its learning rate, in float32, from a tensor beside the parameters.
+
+    States are laid out as Adam's, with the learning rate as a number: a training goes on with
+    either.
+
+    Args:
+        params: as of torch.optim, at least one.
+        lr, betas, eps, weight_decay: likewise; `fused` and `capturable` are always on.
+    """
+
+    param_groups: list[dict[str, Any]]
+    learning_rate: float
+
+    def __init__(self, params: Any, lr: float, **settings: Any) -> None:
+        super().__init__(params, lr=lr, fused=True, capturable=True, **settings)  # type: ignore
+        device = self.param_groups[0]["params"][0].device
+        self._rate = torch.empty((), dtype=torch.float32, device=device)
+        self.set_learning_rate(lr)
+
+    def set_learning_rate(self, value: float) -> None:
+        """Set it for the next steps, those of a graph included."""
+        self.learning_rate = value
+        self._rate.fill_(value)
+        for group in self.param_groups:
+            group.update(lr=self._rate, fused=True, capturable=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of Adam."""
+        state = super().state_dict()  # type: ignore[misc]
+        for group in state["param_groups"]:
+            group.update(lr=self.learning_rate, capturable=False)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As of Adam."""
+        super().load_state_dict(state)  # type: ignore[misc]
+        self.set_learning_rate(float(self.param_groups[0]["lr"]))
+
+
+class CapturableAdam(Capturable, Adam):
+    """Adam that can be part of a CUDA graph; see `Capturable`."""
+
+
+class CapturableAdamW(Capturable, AdamW):
+    """AdamW that can be part of a CUDA graph; see `Capturable`."""

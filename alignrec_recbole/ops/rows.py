@@ -29,6 +29,32 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     return found, place
 
 
+def distinct_places(ids: Tensor) -> tuple[Tensor, int]:
+    """Where each of [b] ids is among the different ones, and a bound on the number of these.
+
+    On a CPU it is their number; on a GPU, where that is unknown without waiting, b.
+
+    >>> distinct_places(torch.tensor([7, 3, 7]))
+    (tensor([1, 0, 1]), 2)
+    """
+    if ids.device.type != "cpu":
+        return places_by_sorting(ids), len(ids)
+    found, place = distinct(ids)
+    return place, len(found)
+
+
+def places_by_sorting(ids: Tensor) -> Tensor:
+    """The places of `distinct`, computed without their number.
+
+    >>> places_by_sorting(torch.tensor([7, 3, 7]))
+    tensor([1, 0, 1])
+    """
+    ascending, order = ids.sort()
+    is_new = ascending != ascending.roll(1)
+    is_new[:1] = False
+    return torch.empty_like(order).scatter_(0, order, is_new.cumsum(0))
+
+
 def l2_normalize_rows(x: Tensor) -> Tensor:
     """Rows [..., d] divided by their L2 norm; zero rows stay zero instead of turning into NaN.
 

@@ -19,6 +19,7 @@ ADDED_SETTINGS: dict[str, Any] = {  # key → what runs did before it existed
     "valid_users": None,
     "nlgcl": {},
     "mdvt": {},
+    "captured_steps": False,
 }
 # Added before the rule above: records exist whose hash includes the value.
 HASHED_WITHOUT_RULE = ("precision",)

@@ -29,7 +29,7 @@ from alignrec_recbole.runs.spec import CLI_ONLY_KEYS, PATH_KEYS, DataSpec, RunSp
 from alignrec_recbole.runtime import allocator, hardware
 from alignrec_recbole.runtime.threads import ThreadCount, table_numbers
 from alignrec_recbole.settings import check_keys, check_plain, read_settings, shown
-from alignrec_recbole.training import memory_estimate
+from alignrec_recbole.training import captured, memory_estimate
 from alignrec_recbole.training.recbole_settings import HONOURED, RecBoleSettings, check_refused
 from alignrec_recbole.training.settings import DataSettings, TrainingSettings
 from alignrec_recbole.training.trainer import cutoffs
@@ -416,6 +416,9 @@ def run_settings(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[st
     if kind := getattr(parts.model_class, "settings_class", None):
         read_settings(given, kind, spec.model)  # before RecBole makes numbers of texts
     _check_recbole(given, spec.overrides, parts.own_keys)
+    if given["captured_steps"]:
+        device = hardware.choose_device(spec.device)
+        captured.check(parts.model_class, device, given["learner"])
     return given
 
 

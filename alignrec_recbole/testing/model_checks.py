@@ -39,8 +39,9 @@ from torch.utils._pytree import tree_leaves
 
 from alignrec_recbole.errors import AlignRecError, DivergedError, FeatureError, SettingError
 from alignrec_recbole.evaluation import ranking as ranking_module
+from alignrec_recbole.models._base import PairwiseRecommender
 from alignrec_recbole.settings import check_keys
-from alignrec_recbole.testing import renumbering
+from alignrec_recbole.testing import host_waits, renumbering
 from alignrec_recbole.testing.synthetic import BlockWorld, make_blocks
 from alignrec_recbole.testing.testbed import SMOKE_EPOCHS, FittedModel, ModelUnderTest, Testbed
 from alignrec_recbole.training.trainer import losses_by_name
@@ -83,6 +84,8 @@ def model_checks(under_test: ModelUnderTest) -> Iterator[Check]:
         yield check_loss_falls
         yield check_nan_is_refused
         yield check_gradients
+        if issubclass(under_test.model_class, PairwiseRecommender):
+            yield check_step_waits_for_nothing
     if under_test.uses_features:
         yield check_feature_rows_by_token
         yield check_missing_modality
@@ -337,6 +340,16 @@ def check_gradients(testbed: Testbed) -> None:
     after = {**dict(fit.model.named_buffers()), **dict(fit.model.named_parameters())}
     for name, value in frozen.items():
         assert torch.equal(after[name], value), f"{name} is frozen but a step changed it"
+
+
+def check_step_waits_for_nothing(testbed: Testbed) -> None:
+    """On a GPU the host waits for nothing in a step, or `capture_refused` says why it does."""
+    reason = testbed.under_test.model_class.capture_refused
+    wait = host_waits.first_wait(testbed.smoke_fit())
+    if reason:
+        assert wait, f"capture_refused says {reason!r}, but a step waits for nothing"
+    else:
+        assert not wait, f"a step waits at {wait}"
 
 
 # Data -------------------------------------------------------------------------------------------

@@ -126,6 +126,7 @@ LEARNING = frozenset(  # of RecBole and of ours: nothing reads them where a mode
         "clip_grad_norm",
         "weight_decay",
         "precision",
+        "captured_steps",
     }
 )
 UNREAD = {  # of REFUSED: no effect in stock `run_recbole` either, but for RecBole's default

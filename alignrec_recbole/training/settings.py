@@ -73,6 +73,7 @@ class TrainingSettings(RankingSettings):
     valid_users: Length | None = Field(description="at least 1, or null")
     metric_decimal_place: int = Field(ge=0, le=100, description="0 to 100")
     precision: Literal["float32", "bfloat16"] = Field(description="float32 or bfloat16")
+    captured_steps: bool = Field(description="true or false")
     threads: Annotated[int, Field(gt=0, le=MAX_THREADS)] | None = Field(
         description=f"1 to {MAX_THREADS}, or null"
     )

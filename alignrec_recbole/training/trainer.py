@@ -26,16 +26,25 @@ from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, Scores
 from alignrec_recbole.io import training_state
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.matmul import precision
-from alignrec_recbole.ops.optimizers import Adam, AdamW, FactoredAdam, FactoredAdamW
+from alignrec_recbole.ops.optimizers import (
+    Adam,
+    AdamW,
+    Capturable,
+    CapturableAdam,
+    CapturableAdamW,
+    FactoredAdam,
+    FactoredAdamW,
+)
 from alignrec_recbole.runtime import hardware, random_state, waiting
 from alignrec_recbole.runtime.progress import announce
 from alignrec_recbole.runtime.slow_epochs import SlowEpochs
-from alignrec_recbole.training import divided, memory_estimate
+from alignrec_recbole.training import captured, divided, memory_estimate
 from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.early_stopping import EarlyStopping
 from alignrec_recbole.training.progress import TrainingProgress
 from alignrec_recbole.training.ranking_tasks import as_task, sampled
 from alignrec_recbole.training.saved_training import PairsState, SavedTraining
+from alignrec_recbole.training.steps import Steps, Terms
 
 SAVE_EVERY_SECONDS = 60.0  # at the end of an epoch; more if writing is slow:
 QUICK_SECONDS = 3.0  # a state that takes longer to write is saved proportionally less often
@@ -62,6 +71,8 @@ class MultimodalTrainer(Trainer):
         item_searches: approximate searches of the model's item graphs, for the record.
         valid_users: numbers of users in the sample that is validated (`valid_users: N`) and in all.
         on_epoch: called with the history after each epoch.
+        steps: makes the steps of an epoch, one operator at a time or, with `captured_steps: true`,
+            as one graph each.
     """
 
     def __init__(self, config: Any, model: Any, state_file: Path | None = None) -> None:
@@ -95,6 +106,8 @@ class MultimodalTrainer(Trainer):
         self.item_searches: list[dict[str, Any]] = []
         self.valid_users: dict[str, int] = {}
         self.on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
+        graphs = captured.graphs_for(type(model), config)
+        self.steps = captured.CapturedSteps(model.changing_parts, graphs) if graphs else Steps()
         self.optimizer = self._build_optimizer()
         self.stopping = EarlyStopping(
             self.valid_metric,
@@ -166,7 +179,10 @@ class MultimodalTrainer(Trainer):
                 show_progress,
             ) as progress,
         ):
-            self._run_epochs(progress, batches, task, callback_fn)
+            try:
+                self._run_epochs(progress, batches, task, callback_fn)
+            finally:
+                self.steps.release()
         if self.stopping.exhausted and self.stop_reason == "epochs":
             self.stop_reason = "patience"
         if self.state_file and self._saved_epochs != len(self.history):
@@ -228,27 +244,11 @@ class MultimodalTrainer(Trainer):
         self.model.epoch = epoch
         if hasattr(self.model, "begin_epoch"):  # what a model draws or builds once an epoch
             self.model.begin_epoch(epoch_generator(self.config["seed"], epoch))
-        total: torch.Tensor | None = None
-        count = 0
-        for batch in batches:
-            batch = batch.to(self.device)
-            self.optimizer.zero_grad()
-            with precision(self.precision):
-                parts = losses_by_name(self.model.calculate_loss(batch))
-                terms = torch.stack([part.reshape(()) for part in parts.values()])
-                terms.sum().backward()
-            if self.clip_grad_norm:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
-            self.optimizer.step()
-            if hasattr(self.model, "after_step"):  # what a model's weights must keep to
-                self.model.after_step()
-            values = terms.detach()
-            total = values if total is None else total + values  # no sync with the device here
-            count += 1
-        assert total is not None
+        on_device = (batch.to(self.device) for batch in batches)
+        total, count = self.steps.epoch(self._step, on_device)
         divided.align(self.optimizer)
-        means = (value / count for value in total.tolist())
-        losses = dict(zip(parts, means, strict=True))
+        means = (value / count for value in total.values.tolist())
+        losses = dict(zip(total.names, means, strict=True))
         if not all(map(math.isfinite, losses.values())):
             raise DivergedError(
                 f"The training loss is not finite in epoch {epoch}.",
@@ -264,6 +264,20 @@ class MultimodalTrainer(Trainer):
             "losses": losses,
         }
 
+    def _step(self, batch: Interaction) -> Terms:
+        """One step of the optimizer."""
+        self.optimizer.zero_grad()
+        with precision(self.precision):
+            parts = losses_by_name(self.model.calculate_loss(batch))
+            terms = torch.stack([part.reshape(()) for part in parts.values()])
+            terms.sum().backward()
+        if self.clip_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+        self.optimizer.step()
+        if hasattr(self.model, "after_step"):  # what a model's weights must keep to
+            self.model.after_step()
+        return Terms(tuple(parts), terms.detach())
+
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         """Adam or AdamW of ours, by the config's `learner`; RecBole's for every other.
 
@@ -278,6 +292,10 @@ class MultimodalTrainer(Trainer):
         settings = {"lr": self.learning_rate, "weight_decay": self.weight_decay or 0.0}
         if not all(p.is_floating_point() for p in parameters):
             return {"adam": Adam, "adamw": AdamW}[learner](parameters, **settings)
+        if isinstance(self.steps, captured.CapturedSteps):
+            return {"adam": CapturableAdam, "adamw": CapturableAdamW}[learner](
+                parameters, **settings
+            )
         if self.clip_grad_norm:
             return {"adam": Adam, "adamw": AdamW}[learner](parameters, fused=True, **settings)
         return {"adam": FactoredAdam, "adamw": FactoredAdamW}[learner](parameters, **settings)
@@ -300,8 +318,12 @@ class MultimodalTrainer(Trainer):
 
     def _set_learning_rate(self, epoch: int) -> None:
         factor, every = self.config["lr_decay"] or (1.0, 1)
+        rate = self.learning_rate * factor ** (epoch / every)
+        if isinstance(self.optimizer, Capturable):
+            self.optimizer.set_learning_rate(rate)
+            return
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * factor ** (epoch / every)
+            group["lr"] = rate
 
     @property
     def cur_step(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,10 +21,13 @@ from alignrec_recbole.ops.edge_weights import EdgeWeights
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 from alignrec_recbole.ops.topk import top_k
+from alignrec_recbole.registry import models
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.runtime import hardware
+from alignrec_recbole.testing import model_checks as suite
 from alignrec_recbole.testing.synthetic import make_blocks
 from alignrec_recbole.testing.testbed import Testbed
-from alignrec_recbole.training import memory_estimate
+from alignrec_recbole.training import captured, memory_estimate
 
 pytestmark = [
     pytest.mark.gpu,
@@ -147,6 +151,45 @@ def test_repeated_trainings_differ_by_rounding_only(tmp_path: Path) -> None:
     testbed = Testbed("AlignRec", tmp_path, device="cuda")
     one, other = (testbed.fresh_fit(epochs=2).scores().cpu() for _ in range(2))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled with a number per recording of a step."""
+    found: list[int] = []
+    record = captured.CudaGraphs.record
+
+    def counted(self: captured.CudaGraphs, function: Callable[[], None]) -> captured.Recording:
+        found.append(len(found))
+        return record(self, function)
+
+    monkeypatch.setattr(captured.CudaGraphs, "record", counted)
+    return found
+
+
+@pytest.mark.parametrize(("model", "recorded"), [("AlignRec", 1), ("LightGCN", 1), ("FREEDOM", 3)])
+def test_captured_steps_train_as_others_do(tmp_path, monkeypatch, model, recorded) -> None:
+    testbed, made = Testbed(model, tmp_path, device="cuda"), recordings(monkeypatch)
+    settings = {"epochs": 3, "train_batch_size": 100, "lr_decay": [0.9, 1]}
+    one, other = (
+        testbed.fresh_fit(validate=True, captured_steps=flag, **settings) for flag in (False, True)
+    )
+    assert len(made) == recorded
+    for before, after in zip(one.trainer.history, other.trainer.history, strict=True):
+        assert after["losses"] == pytest.approx(before["losses"], rel=1e-3)
+    torch.testing.assert_close(one.scores(), other.scores(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in models.MODELS if not getattr(
+        components(name).model_class, "capture_refused", "not a pairwise model")],
+)  # fmt: skip
+def test_every_model_that_allows_it_is_captured(tmp_path, monkeypatch, name: str) -> None:
+    made = recordings(monkeypatch)
+    testbed = Testbed(name, tmp_path, device="cuda")
+    fit = testbed.fresh_fit(captured_steps=True, train_batch_size=64)
+    assert made
+    suite.check_loss_falls(SimpleNamespace(under_test=testbed.under_test, fit=lambda **_: fit))
 
 
 def test_the_gpus_memory_is_what_counts() -> None:

@@ -220,6 +220,32 @@ class DeadLayer(BPR):
         self.gate = torch.nn.Linear(2, 2)
 
 
+class ReadsItsLoss(BPR):
+    """Looks at a loss term on the host before it returns it."""
+
+    def calculate_loss(self, interaction: Any) -> Any:
+        bpr, norms = super().calculate_loss(interaction)
+        return (bpr, norms) if bpr > 0 else (bpr,)
+
+
+class CopiesInEachStep(BPR):
+    """Multiplies its loss by a tensor that stays on the host."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.on_host = torch.ones(1)
+
+    def calculate_loss(self, interaction: Any) -> Any:
+        bpr, norms = super().calculate_loss(interaction)
+        return bpr * self.on_host.to(bpr.device), norms
+
+
+class RefusesForNothing(BPR):
+    """Says that its steps cannot be captured; they can."""
+
+    capture_refused = "it counts its rows"
+
+
 class ThawedBuffer(BPR):
     """Changes what it says is constant."""
 
@@ -428,6 +454,9 @@ BROKEN = [
     ),
     broken(HidesNaN, "check_nan_is_refused", "training went on"),
     broken(DeadLayer, "check_gradients", "gate.weight gets no gradient"),
+    broken(ReadsItsLoss, "check_step_waits_for_nothing", "needs a value"),
+    broken(CopiesInEachStep, "check_step_waits_for_nothing", "a tensor of the host"),
+    broken(RefusesForNothing, "check_step_waits_for_nothing", "waits for nothing"),
     broken(ThawedBuffer, "check_gradients", "constant is frozen"),
     broken(SortsTokens, "check_renaming_items_is_harmless", "renamed items"),
     broken(
