@@ -16,6 +16,7 @@ from alignrec_recbole.errors import RecordError
 from benchmarks import parity, speed
 from benchmarks.reference import epoch_timer, options
 from benchmarks.speed import (
+    alignrec,
     baselines,
     electronics,
     growth,
@@ -49,6 +50,18 @@ def test_sides_act_in_turn_and_are_measured():
 def test_an_error_of_a_side_is_the_callers():
     with pytest.raises(RuntimeError, match="division by zero"):
         paired_timing.measure({"x": (broken, ())}, rounds=1)
+
+
+def test_captured_steps_are_compared_on_a_gpu_alone(capsys):
+    sides = {"ours float32": [0.010, 0.012, 0.011], "ours float32, captured": [0.002]}
+    timings = {name: paired_timing.Timing(0.0, {"step": taken}) for name, taken in sides.items()}
+    assert alignrec.steps_side_by_side(timings, "cuda") == (
+        "ours float32: 11.00 ms a step, captured 2.00 ms: 5.50×"
+    )
+    assert "they need a GPU" in alignrec.steps_side_by_side(timings, "cpu")
+    with pytest.raises(SystemExit):
+        alignrec.main(["--dataset", "lfm2k", "--device", "cuda"])
+    assert "there is no GPU here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("scale", [1, 3])
