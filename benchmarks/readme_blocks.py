@@ -34,7 +34,7 @@ from alignrec_recbole.reports.tables import (
     mean_sd_cell,
 )
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
-from benchmarks import ablations
+from benchmarks import ablations, two_stage_report
 from benchmarks.speed import report as speed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -377,6 +377,12 @@ def parts_of_alignrec(results: Results) -> str:
     return _github(tables[0][0], [row for _, rows in tables for row in rows])
 
 
+def two_stages(results: Results) -> str:
+    """Two-stage and joint training: the arms, then where each series converged."""
+    found = two_stage_report.read(results.folder / "two-stage")
+    return "\n\n".join(_github(*of(found)) for of in (two_stage_report.arms, two_stage_report.when))
+
+
 def without_terms(results: Results) -> str:
     """The best validation of the runs of `geometry`, without alignment terms and with all."""
     header = ["data set", "without", "seeds", "Recall@20 without", "with all three"]
@@ -427,6 +433,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "pretraining-teacher": pretraining("teacher_history"),
     "ablations": parts_of_alignrec,
     "without-terms": without_terms,
+    "two-stage": two_stages,
     "geometry": geometry,
     "speed": speed_table,
     "speed-short": speed_short,

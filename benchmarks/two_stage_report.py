@@ -2,8 +2,9 @@
 
     python -m benchmarks.two_stage_report
 
-Reads FOLDER/s<seed>.json and writes FOLDER/curves.csv (one row per seed, arm, series and update)
-and FOLDER/curves.png; prints the table of the arms and where each series converged.
+Reads FOLDER/s<seed>.json and writes the figure FOLDER/curves.{svg,pdf,png} and its data as
+FOLDER/curves.csv (one row per seed, arm, series and update); prints the table of the arms and where
+each series converged.
 
 A series has converged by 90 % at the first evaluation at which it has covered 90 % of the way from
 its first to its best value of the run.
@@ -19,10 +20,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scipy import stats
 from tabulate import tabulate
 
-from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.reports.colours import GREY, OTHERS, TARGET
+from alignrec_recbole.reports.plots import PAGE, Drawing, save
+from alignrec_recbole.reports.plots.style import fold, legend, styled
 from benchmarks.two_stage import ARMS, FOLDER
 
 SERIES = {
@@ -149,27 +154,23 @@ def gradients(results: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def plot(frame: pd.DataFrame, path: Path) -> None:
+@styled
+def plot(frame: pd.DataFrame) -> Drawing:
     """The series over updates (above) and CPU seconds (below), one line per seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 4, figsize=(13, 5.4), layout="constrained")
-    colours = dict(zip(ARMS, ("C0", "C1", "C7"), strict=True))
+    figure = Figure(figsize=(PAGE, 3.6), layout="constrained")
+    axes = figure.subplots(2, len(SERIES))
+    colours = dict(zip(ARMS, (TARGET, OTHERS[0], GREY), strict=True))
     for row, along in zip(axes, ("update", "seconds"), strict=True):
         for axis, (name, title) in zip(row, SERIES.items(), strict=True):
             own = frame[frame["series"] == name]
             for (arm, _), part in own.groupby(["arm", "seed"]):
                 axis.plot(part[along], part["value"], color=colours[arm], lw=1)
-            for arm in own["arm"].unique():
-                axis.plot([], [], color=colours[arm], label=arm)
-            axis.set(title=title, xlabel="update" if along == "update" else "CPU seconds")
-            axis.legend(fontsize=7)
-    with atomic_write(path) as handle:
-        figure.savefig(handle, format="png", dpi=90)
-    pyplot.close(figure)
+            if along == "update":
+                axis.set_title(fold(title, 16))
+            axis.set_xlabel("update" if along == "update" else "CPU seconds")
+    present = [arm for arm in ARMS if (frame["arm"] == arm).any()]
+    legend(figure, {arm: Line2D([], [], color=colours[arm]) for arm in present})
+    return Drawing(figure, frame)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -183,9 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not results:
         parser.error(f"{options.folder} has no s<seed>.json; run benchmarks.two_stage first")
     frame = curves(results)
-    with atomic_write(options.folder / "curves.csv", "w") as handle:
-        frame.to_csv(handle, index=False, float_format="%.6g", lineterminator="\n")
-    plot(frame, options.folder / "curves.png")
+    save(plot(frame), options.folder, "curves")
     for header, rows in (arms(results), when(results)):
         print(tabulate(rows, headers=header, tablefmt="github", disable_numparse=True), "\n")
     print(f"gradient of L_REC / L_ICA in the encoder: {gradients(results)}")

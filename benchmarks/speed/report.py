@@ -14,13 +14,12 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.colours import GREY, OTHERS, TARGET
 from alignrec_recbole.reports.plots import PAGE, Drawing, save
-from alignrec_recbole.reports.plots.style import marker, styled
+from alignrec_recbole.reports.plots.style import log_axis, marker, styled
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "shipped" / "speed"
 ROWS = {  # file → what was timed, against whom, what bounds ours
@@ -247,9 +246,8 @@ def growth_plot(entry: dict[str, Any]) -> Drawing:
         left.plot(scale, step, **look)
         left.plot(scale, [step[0] * s / scale[0] for s in scale], ":", color=colour)
         right.plot(scale, [p["peak_bytes"] / 2**30 for p in points], **look)
-    left.set(ylabel="training step, ms (dotted: linear)", yscale="log")
-    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    left.yaxis.set_major_formatter("{x:g}")
+    left.set(ylabel="training step, ms (dotted: linear)")
+    log_axis(left, "y")
     right.set(ylabel="peak memory, GiB")
     right.set_ylim(bottom=0)
     for axes in (left, right):
