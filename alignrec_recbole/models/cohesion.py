@@ -34,7 +34,6 @@ Cost        2L + n + 1 sparse products of width (M + 1) d, half of those of the 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -43,35 +42,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.features.item_order import tie_ranks
-from alignrec_recbole.graphs.user_item import (
-    bipartite_adjacency,
-    row_softmax,
-    user_cooccurrence_graph,
-)
-from alignrec_recbole.models._base import GraphSettings, padded
-from alignrec_recbole.models._content import (
-    ContentRecommender,
-    ItemGraphSettings,
-    ModalityFeatures,
-    project,
-)
+from alignrec_recbole.models._base import padded
+from alignrec_recbole.models._two_graphs import TwoGraphRecommender, TwoGraphSettings
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
-from alignrec_recbole.ops.sparse import SparseOperator
-from alignrec_recbole.settings import MAX_LAYERS
 
 
-class COHESIONSettings(GraphSettings, ItemGraphSettings):
+class COHESIONSettings(TwoGraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/COHESION.yaml."""
 
-    n_mm_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graph n")
-    user_k: int = Field(gt=0, description="neighbours of a user in T")
-    mm_image_weight: float = Field(ge=0, le=1, description="weight of all that is not text")
     reg_weight: float = Field(ge=0, description="weight of the squares of p")
     train_id_view: bool = Field(description="the view id is learnt")
 
 
-class COHESION(ContentRecommender):
+class COHESION(TwoGraphRecommender):
     """COHESION on any number of modalities."""
 
     settings_class = COHESIONSettings
@@ -81,13 +64,6 @@ class COHESION(ContentRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         keys, size = self.settings, self.settings.embedding_size
-        self.weights = {"bpr": 1 / math.log(2), "squares": keys.reg_weight}
-        self.tables = ModalityFeatures(dataset, train=False)
-        self.projections = self.tables.projections(4 * size)
-        self.outer = nn.ModuleList(nn.Linear(4 * size, size) for _ in self.tables)
-        self.preferences = nn.ParameterList(
-            padded(self.n_users, size, nn.init.xavier_normal_) for _ in self.tables
-        )
         self.id_items = padded(self.n_items, size, nn.init.xavier_normal_)
         self.id_users = padded(self.n_users, size, nn.init.xavier_normal_)
         self.id_layers = nn.Sequential(
@@ -95,28 +71,11 @@ class COHESION(ContentRecommender):
         )
         self.id_users.requires_grad_(keys.train_id_view)
         self.id_layers.requires_grad_(keys.train_id_view)
-        self.graph = bipartite_adjacency(self.interactions)
-        shape = self.n_users, self.n_items
-        place = tie_ranks(dataset.field2id_token[dataset.uid_field])
-        self.user_user = SparseOperator(
-            row_softmax(user_cooccurrence_graph(dataset.pairs(), shape, keys.user_k, place))
-        )
-        self.item_item = self.tables.item_graph(keys.mm_image_weight, keys)
-
-    def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Vectors of all users and items."""
-        users, items = self._propagated()
-        content = items
-        for _ in range(self.settings.n_mm_layers):
-            content = self.item_item @ content
-        return users + self.user_user @ users, items + content
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """bpr and squares."""
         items = torch.cat([positives, negatives.ravel()])
-        all_users, all_items = self._propagated()
-        user = gather_rows(all_users, users) + self.user_user.rows(users, all_users)
-        item = gather_rows(all_items, items) + self._content_rows(items, all_items)
+        user, item = self._at_rows(users, items)
         positive, negative = item.split([len(users), len(items) - len(users)])
         terms = {"bpr": self._balanced_bpr(user, positive, negative)}
         if self.weights["squares"]:
@@ -138,9 +97,7 @@ class COHESION(ContentRecommender):
             ids = self._refined([self._start(self.id_users, self.id_layers(self.id_items))])
         start = []
         for number, users in enumerate(self.preferences):
-            hidden = F.leaky_relu(self.tables.project(number, self.projections[number]))
-            items = project(hidden, self.outer[number]) * self.tables.present(number)[:, None]
-            start.append(self._start(users, items))
+            start.append(self._start(users, self._content(number)))
         nodes = torch.cat([ids, self._refined(start)], 1)
         users, items = nodes.split([self.n_users, self.n_items])
         return users, items
@@ -161,10 +118,3 @@ class COHESION(ContentRecommender):
             layer = (cosine[:, :, None] * near).view(len(first), -1)
             total = total + layer
         return total
-
-    def _content_rows(self, rows: Tensor, items: Tensor) -> Tensor:
-        """(Sⁿ y)[rows]."""
-        layers = self.settings.n_mm_layers
-        for _ in range(layers - 1):
-            items = self.item_item @ items
-        return self.item_item.rows(rows, items) if layers else gather_rows(items, rows)

@@ -26,45 +26,27 @@ Cost        2L + n sparse products of width M d, M products I × f_m × 4d and I
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.features.item_order import tie_ranks
-from alignrec_recbole.graphs.user_item import (
-    bipartite_adjacency,
-    row_softmax,
-    user_cooccurrence_graph,
-)
-from alignrec_recbole.models._base import GraphSettings, padded, pair_scores
-from alignrec_recbole.models._content import (
-    ContentRecommender,
-    ItemGraphSettings,
-    ModalityFeatures,
-    project,
-)
+from alignrec_recbole.models._base import padded, pair_scores
+from alignrec_recbole.models._two_graphs import TwoGraphRecommender, TwoGraphSettings
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_sum
 from alignrec_recbole.ops.rows import gather_rows
-from alignrec_recbole.ops.sparse import SparseOperator
-from alignrec_recbole.settings import MAX_LAYERS
 
 
-class DRAGONSettings(GraphSettings, ItemGraphSettings):
+class DRAGONSettings(TwoGraphSettings):
     """Hyper-parameters; defaults and their sources are in properties/model/DRAGON.yaml."""
 
-    n_mm_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graph n")
-    user_k: int = Field(gt=0, description="neighbours of a user in T")
-    mm_image_weight: float = Field(ge=0, le=1, description="weight of all that is not text")
     reg_weight: float = Field(ge=0, description="weight of the squares of p and a")
 
 
-class DRAGON(ContentRecommender):
+class DRAGON(TwoGraphRecommender):
     """DRAGON on any number of modalities."""
 
     settings_class = DRAGONSettings
@@ -75,41 +57,16 @@ class DRAGON(ContentRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        keys, size = self.settings, self.settings.embedding_size
-        self.weights = {"bpr": 1 / math.log(2), "squares": keys.reg_weight}
-        self.tables = ModalityFeatures(dataset, train=False)
-        self.projections = self.tables.projections(4 * size)
-        self.outer = nn.ModuleList(nn.Linear(4 * size, size) for _ in self.tables)
-        self.preferences = nn.ParameterList(
-            padded(self.n_users, size, nn.init.xavier_normal_) for _ in self.tables
-        )
         if len(self.tables) > 1:
             drawn = padded(self.n_users, len(self.tables), nn.init.xavier_normal_).detach()
             shares = torch.softmax(drawn, 1)[:, :, None]
             shares[0] = 0
             self.attention = nn.Parameter(shares)
-        self.graph = bipartite_adjacency(self.interactions)
-        shape = self.n_users, self.n_items
-        place = tie_ranks(dataset.field2id_token[dataset.uid_field])
-        self.user_user = SparseOperator(
-            row_softmax(user_cooccurrence_graph(dataset.pairs(), shape, keys.user_k, place))
-        )
-        self.item_item = self.tables.item_graph(keys.mm_image_weight, keys)
-
-    def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Vectors of all users and items."""
-        users, items = self._propagated()
-        content = items
-        for _ in range(self.settings.n_mm_layers):
-            content = self.item_item @ content
-        return users + self.user_user @ users, items + content
 
     def loss_terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """bpr and squares."""
         items = torch.cat([positives, negatives.ravel()])
-        all_users, all_items = self._propagated()
-        user = gather_rows(all_users, users) + self.user_user.rows(users, all_users)
-        item = gather_rows(all_items, items) + self._content_rows(items, all_items)
+        user, item = self._at_rows(users, items)
         positive, negative = item.split([len(users), len(items) - len(users)])
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["squares"]:
@@ -123,21 +80,13 @@ class DRAGON(ContentRecommender):
 
     def _propagated(self) -> tuple[Tensor, Tensor]:
         """y of all users and items, the modalities side by side [·, M d]."""
-        start = []
-        for number in range(len(self.tables)):
-            hidden = F.leaky_relu(self.tables.project(number, self.projections[number]))
-            items = project(hidden, self.outer[number]) * self.tables.present(number)[:, None]
-            start.append(columns.normalize_rows(torch.cat([self.preferences[number], items])))
+        start = [
+            columns.normalize_rows(torch.cat([users, self._content(number)]))
+            for number, users in enumerate(self.preferences)
+        ]
         nodes = layer_sum(self.graph, torch.cat(start, 1), self.settings.n_ui_layers)
         users, items = nodes.split([self.n_users, self.n_items])
         if len(self.tables) > 1:
             views = users.view(self.n_users, len(self.tables), -1)
             users = (columns.spread(self.attention) * views).view(self.n_users, -1)
         return users, items
-
-    def _content_rows(self, rows: Tensor, items: Tensor) -> Tensor:
-        """(Sⁿ y)[rows]."""
-        layers = self.settings.n_mm_layers
-        for _ in range(layers - 1):
-            items = self.item_item @ items
-        return self.item_item.rows(rows, items) if layers else gather_rows(items, rows)
