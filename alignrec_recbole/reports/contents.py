@@ -320,7 +320,7 @@ def figures(
             ("training", "training_curves", (full, colours), _runs(full)),
             ("knock-out", "knock_out_leads", (knocked, colours), _runs(knocked)),
             ("sensitivity", "sensitivity", (points, colours), points),
-            ("budget", "search_curves", (searches, colours), [*_runs(full), *points]),
+            ("budget", "search_curves", (searches, full, colours), [*_runs(full), *points]),
         ):
             if kind != "budget" or searches:
                 yield Figure(f"{stem}-{kind}", kind, draw, arguments, made_of)

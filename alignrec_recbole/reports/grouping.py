@@ -70,9 +70,7 @@ class SeedGroup:
     @property
     def name(self) -> str:
         """Label and features, which tell the groups of a block apart."""
-        return (
-            self.label if self.first.features == "none" else f"{self.label}, {self.first.features}"
-        )
+        return row_name(self.label, self.first.features)
 
     @property
     def first(self) -> RunRecord:
@@ -123,6 +121,15 @@ class SeedGroup:
         """Mean of the metric over the seeds; None if no record has it."""
         values = list(self.values(metric, split).values())
         return math.fsum(values) / len(values) if values else None
+
+
+def row_name(label: str, features: str) -> str:
+    """What tells a row from the others of its table.
+
+    >>> row_name("BPR", "none"), row_name("AlignRec", "lsa")
+    ('BPR', 'AlignRec, lsa')
+    """
+    return label if features == "none" else f"{label}, {features}"
 
 
 def _tuning_note(record: RunRecord) -> str:

@@ -51,6 +51,7 @@ DEFAULT_TARGET = "AlignRec"
 MISSING = "—"
 DATA_MARK = "\u2021"  # of a table with a footnote
 PLACES = 4
+PAIRED_TESTS = "paired tests"  # of the target against the others, as their table's title says
 SIGNIFICANT, LEVEL = "*", 0.05
 OTHER_FEATURES = "not the paper's features"
 TERMINAL, BETWEEN = 100, 2  # columns of a terminal, and between those of a table
@@ -440,7 +441,7 @@ def significance(
     tests: Sequence[Comparison],
     side: Side,
     test: str,
-    what: str = "paired tests",
+    what: str = PAIRED_TESTS,
 ) -> Table:
     """Every comparison, with p before and after Holm or the reason why there is none."""
     rows = [

@@ -18,7 +18,7 @@ pre code script"""
 SVG = "svg polyline line circle defs g path text tspan use style clippath rect title desc"
 OF_MATPLOTLIB = "metadata rdf work type date format creator agent"
 HREF = re.compile(
-    r"#|data:,$|(\.\./)?figures/[^/]+\.svg$"
+    r"#|data:,$|(\.\./)?figures/[^/]+\.(svg|csv)$"
     r"|(\.\./)?((runs|data|audits|files|assets)/)?[\w.+-]+\.(html|json|csv|tex|css|js)$"
 )
 FORMULAS = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")

@@ -319,6 +319,51 @@ def test_settings_are_lines_points_or_a_map(drawn: Any) -> None:
     assert grid.images[0].get_array().shape == (3, 4)
 
 
+def test_panels_of_a_model_with_a_part_more_say_so(tmp_path: Path) -> None:
+    for weight in (0.01, 0.1):
+        for more in ({}, {"align": {"cca": weight}}):
+            config = {"reg_weight": 0.1 if more else weight, **more}
+            store(tmp_path, record("BPR", value=weight, config=config), kind="tuning")
+    drawing = plots.sensitivity(read_runs(tmp_path / "tuning"))
+    titles = [axis.get_title(loc="left") for axis in drawing.figure.axes]
+    assert titles == ["BPR + align", "BPR"]
+    assert set(drawing.data["row"]) == {"BPR + align", "BPR"}
+
+
+@pytest.mark.parametrize(("columns", "decimals"), [(2, 3), (4, 2)])
+def test_figures_in_the_cells_of_a_map_do_not_touch(
+    tmp_path: Path, columns: int, decimals: int
+) -> None:
+    for row, column in itertools.product((1, 2), range(1, columns + 1)):
+        config = {"knn_k": row, "n_layers": column}
+        value = 0.3 + row / 100 + column / 1000
+        store(tmp_path, record("FREEDOM", value=value, config=config), kind="tuning")
+        for other in ("A", "B", "C"):  # a panel is as narrow as on a full page
+            config = {"reg_weight": column}
+            store(tmp_path, record(other, value=value, config=config), kind="tuning")
+    figure = plots.sensitivity(read_runs(tmp_path / "tuning")).figure
+    (axis,) = [axis for axis in figure.axes if axis.images]
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == 2 * columns
+    assert {len(text.get_text()) for text in axis.texts} == {decimals + 1}
+    for first, second in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second)
+
+
+def test_no_panel_is_empty_where_no_search_has_epochs(tmp_path: Path) -> None:
+    for weight in (0.01, 0.1):
+        trial = record("EASE", value=weight, config={"reg_weight": weight}, epochs=0, history=[])
+        store(tmp_path, trial, kind="tuning")
+    note = "grid on validation: reg_weight in [0.01, 0.1]"
+    made = record("EASE", value=0.1, tuned_on=note, epochs=0, history=[])
+    store(tmp_path, made)
+    runs, tuning = read_runs(tmp_path / "runs"), read_runs(tmp_path / "tuning")
+    (figure,) = [f for f in contents.figures(runs, tuning) if f.kind == "budget"]
+    (axis,) = plots.search_curves(*figure.arguments).figure.axes
+    assert axis.get_xlabel() == "trials, in random order"
+    assert axis.lines
+
+
 def test_epochs_are_whole_and_start_at_one(drawn: Any) -> None:
     for axis in drawn["training", "page"].figure.axes:
         ticks = axis.get_xticks()
@@ -338,6 +383,47 @@ def test_full_is_first_and_titles_are_questions(drawn: Any) -> None:
         inches = axis.get_position().height * figure.get_figheight() / abs(high - low)
         heights |= {round(bar.get_height() * inches, 2) for bar in axis.patches}
     assert len(heights) == 1
+
+
+def test_a_pdf_has_the_letters_of_the_figure_as_outlines_of_one_font(
+    output: Path, tmp_path: Path
+) -> None:
+    """Type 3 fonts are refused by many publishers; a letter that the small font lacks is there."""
+    runs = [r for r in read_runs(output / "runs") if r.record.protocol == "full"]
+    members = comparable_groups(runs)[ComparisonKey("toy", "full", "mmrec")]
+    plain = plots.training_curves(members)
+    other = plots.training_curves(members)
+    other.figure.axes[0].set_ylabel("\u0416 \u2603")
+    files = []
+    for name, drawing in (("plain", plain), ("other", other)):
+        plots.save(drawing, tmp_path, name)
+        files.append((tmp_path / f"{name}.pdf").read_bytes())
+        assert b"/FontFile2" in files[-1]
+        assert b"/Type3" not in files[-1]
+        assert b"DejaVuSans" in files[-1]
+    assert all(100 < len(file) < 200_000 for file in files)
+
+
+def test_labels_are_where_the_first_drawing_put_them_in_all_files(
+    output: Path, tmp_path: Path
+) -> None:
+    """Positions are fixed after the SVG file; the PNG file must look as if drawn alone."""
+    found = comparable_groups(read_runs(output / "runs"))
+    members = found[ComparisonKey("toy", "full", "mmrec")]
+    saved = plots.training_curves(members)
+    plots.save(saved, tmp_path, "saved")
+    alone = plots.training_curves(members)
+    places = []
+    for each in (saved, alone):
+        each.figure.dpi = 150
+        each.figure.draw(FigureCanvasAgg(each.figure).get_renderer())
+        unseen = outside(each.figure)
+        shown = [text for text in texts(each) if text not in unseen]
+        places.append([(text.get_text(), text.get_window_extent()) for text in shown])
+    assert len(places[0]) > 20
+    for (name, box), (other, expected) in zip(*places, strict=True):
+        assert name == other
+        np.testing.assert_allclose(box.extents, expected.extents, atol=1.5)
 
 
 def test_one_figure_alone(tmp_path: Path) -> None:

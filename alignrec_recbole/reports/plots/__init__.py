@@ -7,6 +7,7 @@ from alignrec_recbole.reports.plots.audit import audit_dots
 from alignrec_recbole.reports.plots.beyond_accuracy import beyond_accuracy_panels
 from alignrec_recbole.reports.plots.budget import search_curves
 from alignrec_recbole.reports.plots.cost import quality_against_cost
+from alignrec_recbole.reports.plots.files import as_csv, save
 from alignrec_recbole.reports.plots.knock_out import knock_out_leads
 from alignrec_recbole.reports.plots.long_tail import long_tail_dots
 from alignrec_recbole.reports.plots.protocols import protocol_bars
@@ -18,9 +19,6 @@ from alignrec_recbole.reports.plots.style import (
     WIDTHS,
     Drawing,
     EmptyPlotError,
-    as_csv,
-    as_svg,
-    save,
 )
 from alignrec_recbole.reports.plots.training import training_curves
 
@@ -31,7 +29,6 @@ __all__ = [
     "Drawing",
     "EmptyPlotError",
     "as_csv",
-    "as_svg",
     "audit_dots",
     "beyond_accuracy_panels",
     "knock_out_leads",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from alignrec_recbole.reports.colours import Colours
 from alignrec_recbole.reports.grouping import PRIMARY_METRIC, SeedGroup
@@ -53,7 +55,7 @@ def beyond_accuracy_panels(
     figure, axes = panels(len(shown), width, 2.4, 3.0)
     rows, to_label = [], []
     for axis, (name, label) in zip(axes, shown.items(), strict=True):
-        points = []
+        points, bars = [], []
         for group in groups:
             across, up = group.mean(name), group.mean(metric)
             if across is None or up is None:
@@ -71,6 +73,8 @@ def beyond_accuracy_panels(
                 markersize=4.5 if group.name in named else 2.5,
                 elinewidth=0.7,
             )
+            bars += [[(across, end) for end in ends]] if np.isfinite(ends.low) else []
+            bars += [[(end, up) for end in sideways]] if np.isfinite(sideways.low) else []
             if group.name in named or not is_grey(colour):
                 text = INK if is_grey(colour) else colour
                 points.append((across, up, fold(names[group.name], 24), text))
@@ -90,8 +94,10 @@ def beyond_accuracy_panels(
         axis.set_xlabel(label)
         axis.set_ylabel(metric_label(metric))
         axis.margins(0.12)
-        to_label.append((axis, sorted(points, key=lambda point: (point[3] == INK, -point[1]))))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        points.sort(key=lambda point: (point[3] == INK, -point[1]))
+        to_label.append((axis, points, bars))
     freeze(figure)
-    for axis, points in to_label:
-        label_points(axis, points)
+    for each in to_label:
+        label_points(*each)
     return Drawing(figure, pd.DataFrame(rows))

@@ -69,8 +69,7 @@ def quality_against_cost(
     for place, machine in enumerate(machines):
         here = data[data["machine"] == machine]
         for axis, (cost, label) in zip(axes[2 * place :], COSTS.items(), strict=False):
-            labelled = _panel(axis, here, cost, rows, colours, named)
-            to_label.append((axis, labelled))
+            to_label.append((axis, *_panel(axis, here, cost, rows, colours, named)))
             log_axis(axis, "x")
             axis.set_xlabel(label)
             axis.set_ylabel(metric_label(metric))
@@ -80,9 +79,9 @@ def quality_against_cost(
     handles = axes[0].lines[-1:]
     legend(figure, {"Pareto front: no cheaper run is as good": handles[0]} if handles else {})
     freeze(figure)
-    for axis, points in to_label:
+    for axis, points, bars in to_label:
         folded = [(x, y, fold(names[name], 26), colour) for x, y, name, colour in points]
-        label_points(axis, folded, [_corners(axis.lines[-1])])
+        label_points(axis, folded, [_corners(axis.lines[-1]), *bars])
     return Drawing(figure, data)
 
 
@@ -137,10 +136,13 @@ def _panel(
     rows: dict[str, SeedGroup],
     colours: Colours,
     named: set[str],
-) -> list[tuple[float, float, str, str]]:
-    """Draw the points and the front; return what is to be labelled, the most important first."""
+) -> tuple[list[tuple[float, float, str, str]], list[list[tuple[float, float]]]]:
+    """Draw the points and the front.
+
+    Returns what is to be labelled, the most important first, and the ends of the error bars.
+    """
     metric = here.columns[2]
-    points = []
+    points, bars = [], []
     for entry in here.to_dict("records"):
         group = rows[entry["row"]]
         colour = colours.of_row(group)
@@ -155,6 +157,8 @@ def _panel(
             color=colour,
             elinewidth=0.7,
         )
+        if not small and np.isfinite(ends.low):
+            bars.append([(entry[cost], end) for end in ends])
         if not small or entry[f"front of {cost}"]:
             text = INK if is_grey(colour) else colour
             points.append((entry[f"front of {cost}"], entry, text))
@@ -163,7 +167,7 @@ def _panel(
     axis.step(
         front[cost], front[metric], where="post", color=INK, linewidth=0.8, linestyle=":", zorder=0
     )
-    return [(each[cost], each[metric], each["row"], colour) for _, each, colour in points]
+    return [(each[cost], each[metric], each["row"], colour) for _, each, colour in points], bars
 
 
 def _corners(step: Any) -> list[tuple[float, float]]:

@@ -34,8 +34,12 @@ def over(values: Iterable[float]) -> Ends:
     return Ends(mean - half, mean + half)
 
 
-def arms(value: float, ends: Ends) -> list[list[float]]:
-    """The interval as matplotlib takes it; zeros where there is none."""
+def arms(value: float, ends: Ends) -> list[list[float]] | None:
+    """The interval as matplotlib takes it; None where there is none.
+
+    >>> arms(2.0, Ends(1.5, 3.0)), arms(2.0, NONE)
+    ([[0.5], [1.0]], None)
+    """
     if np.isnan(ends.low):
-        return [[0.0], [0.0]]
+        return None
     return [[max(0.0, value - ends.low)], [max(0.0, ends.high - value)]]

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 REACHES = (5, 8, 12, 17, 23, 30, 38, 47, 57, 68, 80, 95, 110)  # points between point and name
 DIRECTIONS = (0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202, 67, 293, 113, 247)
+NEAR = 8  # points; a label farther away has a line to its point
+AROUND = np.array([-3, 0, 3, 0])  # pixels that stay free beside a name
 
+# Which part of a text is at the end of its offset: 0 for the left or the bottom, 1 for the other.
 SIDES = {"left": 0.0, "right": 1.0, "center": 0.5, "bottom": 0.0, "top": 1.0}
 
 
-def _places() -> Iterator[tuple[float, float, str, str]]:
-    """Offset in points and how the text is aligned there, the best places first."""
-    for reach in REACHES:
-        for angle in DIRECTIONS:
-            x, y = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-            across = "left" if x > 0.3 else "right" if x < -0.3 else "center"
-            up = "bottom" if y > 0.3 else "top" if y < -0.3 else "center"
-            yield reach * x, reach * y, across, up
+class _Place(NamedTuple):
+    """Offset in points, and how the text is aligned there."""
+
+    right: float
+    up: float
+    across: str
+    upwards: str
 
 
-NEAR = 8  # points; a label farther away has a line to its point
+def _place(reach: int, angle: int) -> _Place:
+    x, y = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    across = "left" if x > 0.3 else "right" if x < -0.3 else "center"
+    upwards = "bottom" if y > 0.3 else "top" if y < -0.3 else "center"
+    return _Place(reach * x, reach * y, across, upwards)
+
+
+PLACES = [_place(reach, angle) for reach in REACHES for angle in DIRECTIONS]  # the best ones first
+OFFSETS = np.array([(place.right, place.up) for place in PLACES])
+ALIGNED = np.array([(SIDES[place.across], SIDES[place.upwards]) for place in PLACES])
 
 
 def label_points(
@@ -37,75 +47,104 @@ def label_points(
 ) -> list[str]:
     """Write names beside points, each in the first place that is free, the first points first.
 
-    Names do not touch each other, points or, if there is a place without, lines. The axis must have
-    its final size. Returns the names for which no place was free.
+    Names do not touch each other, points or the frame. If there is a place without, they do not
+    touch lines either, and no line from a point to its name crosses another name or point. The axis
+    must have its final size. Returns the names for which no place was free.
 
     Args:
         points: x, y, name, colour.
         lines: corners of lines along the axes.
     """
-    renderer = FigureCanvasAgg(axis.get_figure()).get_renderer()
+    figure = axis.get_figure()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     inside = axis.get_window_extent(renderer)
-    spots = [axis.transData.transform(point[:2]) for point in points]
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in spots]
+    spots = np.array([axis.transData.transform(point[:2]) for point in points]).reshape(-1, 2)
+    taken = np.hstack([spots - 4, spots + 4])
     along = [box for line in lines for box in _segments(axis.transData.transform(line))]
+    avoided = np.array(along).reshape(-1, 4)
+    drawn = np.empty((0, 4))  # lines to names, from x and y to x and y
+    far = np.hypot(*OFFSETS.T) > NEAR
     left = []
-    for (x, y, name, colour), own in zip(points, list(taken), strict=True):
-        for avoided, place in itertools.product((along, []), _places()):
-            text = _written(axis, (x, y), name, colour, place)
-            box = _of(text, renderer)
-            others = [*(other for other in taken if other is not own), *avoided]
-            if _within(box, inside) and not any(box.overlaps(other) for other in others):
-                taken.append(box)
+    for number, (x, y, name, colour) in enumerate(points):
+        size = _size(figure, name, renderer)
+        ends = spots[number] + OFFSETS * figure.dpi / 72
+        low = ends - ALIGNED * size
+        boxes = np.hstack([low, low + size])
+        free = (low >= inside.min).all(axis=1) & (low + size <= inside.max).all(axis=1)
+        others = np.delete(taken, number, axis=0)
+        free &= ~_touch(boxes, others).any(axis=1)
+        beside = ~_touch(boxes, avoided).any(axis=1)
+        to_name = np.hstack([np.broadcast_to(spots[number], ends.shape), ends])
+        clear = ~_cross(drawn, boxes).any(axis=0) & ~(far & _cross(to_name, others).any(axis=1))
+        for found in (free & beside & clear, free & clear, free & beside, free):
+            if found.any():
+                first = int(found.argmax())
+                _write(axis, (x, y), name, colour, PLACES[first])
+                taken = np.vstack([taken, boxes[first] + AROUND])
+                if far[first]:
+                    drawn = np.vstack([drawn, to_name[first]])
                 break
-            text.remove()
         else:
             left.append(name)
     return left
 
 
-def _written(
-    axis: Any,
-    at: tuple[float, float],
-    name: str,
-    colour: str,
-    place: tuple[float, float, str, str],
-) -> Any:
-    right, up, across, upwards = place
+def _size(figure: Any, name: str, renderer: Any) -> tuple[float, float]:
+    """Width and height of a name in pixels."""
+    text = figure.text(0, 0, name)
+    box = text.get_window_extent(renderer)
+    text.remove()
+    return float(box.width), float(box.height)
+
+
+def _touch(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which boxes (left, bottom, right, top) touch which others."""
+    mine, theirs = boxes[:, None], others[None]
+    meet = (mine[..., :2] <= theirs[..., 2:]) & (theirs[..., :2] <= mine[..., 2:])
+    return np.asarray(meet.all(axis=2))
+
+
+def _cross(lines: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Which straight lines (from x and y to x and y) cross which boxes.
+
+    They do where both have a part of each axis in common and the corners of the box are not all on
+    one side of the line.
+
+    >>> _cross(np.array([[0, 0, 4, 4]]), np.array([[1, 1, 2, 2], [3, 0, 4, 1], [5, 5, 6, 6]]))
+    array([[ True, False, False]])
+    """
+    start, end = lines[:, None, :2], lines[:, None, 2:]
+    around = np.concatenate([np.minimum(start, end), np.maximum(start, end)], axis=2)[:, 0]
+    corners = boxes[:, [[0, 1], [0, 3], [2, 1], [2, 3]]]
+    along, off = (end - start)[:, :, None], corners[None] - start[:, :, None]
+    side = along[..., 0] * off[..., 1] - along[..., 1] * off[..., 0]
+    return np.asarray(_touch(around, boxes) & (side.min(axis=2) <= 0) & (side.max(axis=2) >= 0))
+
+
+def _write(axis: Any, at: tuple[float, float], name: str, colour: str, place: _Place) -> None:
     line = {
         "arrowstyle": "-",
         "color": colour,
         "linewidth": 0.4,
         "shrinkA": 0,
         "shrinkB": 2,
-        "relpos": (SIDES[across], SIDES[upwards]),
+        "relpos": (SIDES[place.across], SIDES[place.upwards]),
     }
-    return axis.annotate(
+    axis.annotate(
         name,
         at,
-        (right, up),
+        (place.right, place.up),
         textcoords="offset points",
-        ha=across,
-        va=upwards,
+        ha=place.across,
+        va=place.upwards,
         color=colour,
-        arrowprops=line if math.hypot(right, up) > NEAR else None,
+        arrowprops=line if math.hypot(place.right, place.up) > NEAR else None,
     )
 
 
-def _segments(corners: Any) -> list[Bbox]:
-    pairs = itertools.pairwise(corners)
+def _segments(corners: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """The boxes of the segments of a line, a pixel wider."""
     return [
-        Bbox([(min(a, c), min(b, d)), (max(a, c), max(b, d))]).padded(1) for (a, b), (c, d) in pairs
+        (min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1)
+        for (a, b), (c, d) in itertools.pairwise(corners)
     ]
-
-
-def _within(box: Bbox, outer: Bbox) -> bool:
-    return bool(
-        outer.x0 <= box.x0 and box.x1 <= outer.x1 and outer.y0 <= box.y0 and box.y1 <= outer.y1
-    )
-
-
-def _of(text: Any, renderer: Any) -> Bbox:
-    """The box of an annotation's text without its line."""
-    text.update_positions(renderer)
-    return Text.get_window_extent(text, renderer)

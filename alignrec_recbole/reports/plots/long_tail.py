@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from alignrec_recbole.features.control_names import is_control
 from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.reports.colours import GREY, Colours
 from alignrec_recbole.reports.escaping import as_label
-from alignrec_recbole.reports.grouping import PRIMARY_METRIC, SeedGroup
+from alignrec_recbole.reports.grouping import PRIMARY_METRIC, SeedGroup, row_name
 from alignrec_recbole.reports.plots import intervals
 from alignrec_recbole.reports.plots.style import (
     MAX_LINES,
@@ -35,6 +36,7 @@ KINDS = {
 }
 COUNTS = {"history": "users", "popularity": "items"}
 MOST_NAMED = 6  # grey rows with a name each
+NO_BAR = [[0.0], [0.0]]
 
 
 @styled
@@ -130,21 +132,21 @@ def _panel(
         )
         for key, _ in lines
     }
-    count = table.groupby("label")["features"].nunique()
-    several = set(count.index[count > 1])
+    used = [*zip(table["label"], table["features"], strict=True), *colours.models]
+    sets = Counter(label for label, _ in dict.fromkeys(used))  # here or in other figures
     grey = [key for key, hue in hues.items() if hue == GREY]
     step = 0.7 / max(1, len(lines))
     rows = []
     for place, (key, line) in enumerate(lines):
         label, features = map(str, key)
         hue = hues[key]
-        means, arms = [], []
+        means, arms = [], []  # and the lengths of error bars
         for group in names:
             values = line.loc[line["group"] == group, "value"].dropna().tolist()
             mean = float(np.mean(values)) if values else np.nan
             ends = intervals.over(values)
             means.append(mean)
-            arms.append(intervals.arms(mean, ends))
+            arms.append(intervals.arms(mean, ends) or NO_BAR)
             rows.append(
                 {
                     "ranker": ranker,
@@ -162,7 +164,7 @@ def _panel(
         handle = axis.errorbar(
             np.arange(len(names)) + step * (place - (len(lines) - 1) / 2),
             means,
-            yerr=np.array(arms).reshape(len(names), 2).T,
+            yerr=np.array(arms).reshape(len(names), 2).T if np.any(arms) else None,
             fmt=shape,
             color=hue,
             markersize=3.5,
@@ -170,7 +172,7 @@ def _panel(
             markerfacecolor="white" if not trained and is_control(features) else hue,
             zorder=2 if hue == GREY else 3,
         )
-        name = f"{label}, {features}" if label in several else label
+        name = row_name(label, features) if sets[label] > 1 else label
         if not trained:
             name = features
         if hue == GREY and len(grey) > MOST_NAMED:

@@ -18,6 +18,7 @@ from alignrec_recbole.reports.plots import intervals
 from alignrec_recbole.reports.plots.style import (
     COLUMN,
     INK,
+    LETTER,
     MAX_LINES,
     PAGE,
     Drawing,
@@ -34,7 +35,7 @@ from alignrec_recbole.reports.significance import UserMeans
 RANKED = ("full", "zero-shot", "item-cf", "cold-start")
 ROW, LINE = 0.145, 0.14  # inches of a line of a row's name, and of a title
 AROUND, LEGEND = 0.62, 0.25  # inches of a panel without rows and title, and of the legend
-LETTER, BOLD = 0.068, 0.077  # inches of an average letter
+BOLD = 0.077  # inches of an average bold letter
 BAR = 0.62
 
 

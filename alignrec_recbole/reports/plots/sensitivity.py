@@ -15,7 +15,6 @@ from alignrec_recbole.reports.colours import TARGET, Colours
 from alignrec_recbole.reports.escaping import as_label
 from alignrec_recbole.reports.grouping import SeedGroup, flatten
 from alignrec_recbole.reports.plots.style import (
-    COLUMN,
     MAX_PANELS,
     PAGE,
     Drawing,
@@ -35,6 +34,7 @@ from alignrec_recbole.runs.record_fields import LARGEST, SMALLEST
 
 MAX_TICKS = 5  # values that are named on an axis
 MAX_CELLS = 12  # rows or columns of a heat map whose cells have their figures
+DECIMALS, BETWEEN = (3, 2), 5  # of a cell's figure; pixels between two of them
 FRAME = "#D55E00"
 SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", TARGET])
 
@@ -55,8 +55,8 @@ def sensitivity(
     groups = {group.name: group for group in (SeedGroup(r.record.model, (r,)) for r in runs)}
     names = short_names(list(groups.values()))
     rows = []
-    for axis, (name, keys, table) in zip(axes, found, strict=True):
-        axis.set_title(fold(names[name], 18 if width > COLUMN else 16))
+    for axis, (name, part, keys, table) in zip(axes, found, strict=True):
+        axis.set_title(fold(names[name] + as_label(part), 16))
         metric = str(table["metric"].iloc[0])
         if len(keys) == 2:
             best = table.groupby(keys, as_index=False)["score"].max()
@@ -68,7 +68,7 @@ def sensitivity(
             settings = {f"setting {i + 1}": key for i, key in enumerate(keys)}
             values = {f"value {i + 1}": entry[key] for i, key in enumerate(keys)}
             rows.append(
-                {"row": name, "metric": metric, **settings, **values, "best": entry["score"]}
+                {"row": name + part, "metric": metric, **settings, **values, "best": entry["score"]}
             )
     metrics = dict.fromkeys(row["metric"] for row in rows)
     text = f"best {metric_label(', '.join(metrics), 'validation')}"
@@ -76,30 +76,35 @@ def sensitivity(
     freeze(figure)
     for axis in axes:
         thin_ticks(axis)
+        if axis.images:
+            _write_cells(axis)
     return Drawing(figure, pd.DataFrame(rows))
 
 
-def _panels(runs: Sequence[Run]) -> list[tuple[str, list[str], pd.DataFrame]]:
-    """(model and features, settings, their values and scores) of every panel.
+def _panels(runs: Sequence[Run]) -> list[tuple[str, str, list[str], pd.DataFrame]]:
+    """(model and features, its part, settings, their values and scores) of every panel.
 
     Points whose configurations have other keys, as of a model with a part more, are apart.
     """
-    by_model: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    by_model: dict[str, dict[tuple[str, ...], list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if run.record.selection.get("best_score") is not None:
             name = SeedGroup(run.record.model, (run,)).name
-            by_model[(name, *sorted(flatten(run.record.config)))].append(run)
+            by_model[name][tuple(sorted(flatten(run.record.config)))].append(run)
     out = []
-    for (model, *_), points in sorted(by_model.items()):
-        configs = [flatten(point.record.config) for point in points]
-        table = pd.DataFrame(configs)
-        keys = [key for key in sorted(table) if table[key].nunique() > 1]
-        table["score"] = [point.record.selection["best_score"] for point in points]
-        table["metric"] = [point.record.selection["metric"] for point in points]
-        if len(keys) == 2 and _is_grid(table, keys):
-            out.append((model, keys, table))
-        else:
-            out += [(model, [key], table) for key in keys]
+    for model, variants in sorted(by_model.items()):
+        common = set.intersection(*map(set, variants))
+        for names, points in sorted(variants.items()):
+            parts = dict.fromkeys(key.partition(".")[0] for key in names if key not in common)
+            part = "".join(f" + {name}" for name in parts)
+            table = pd.DataFrame([flatten(point.record.config) for point in points])
+            keys = [key for key in sorted(table) if table[key].nunique() > 1]
+            table["score"] = [point.record.selection["best_score"] for point in points]
+            table["metric"] = [point.record.selection["metric"] for point in points]
+            if len(keys) == 2 and _is_grid(table, keys):
+                out.append((model, part, keys, table))
+            else:
+                out += [(model, part, [key], table) for key in keys]
     return out
 
 
@@ -151,20 +156,6 @@ def _heat_map(axis: Any, best: pd.DataFrame, keys: list[str]) -> None:
     low, high = np.nanmin(values), np.nanmax(values)
     axis.imshow(np.ma.masked_invalid(values), cmap=SHADES, aspect="auto", vmin=low, vmax=high)
     axis.set_box_aspect(None)
-    if max(values.shape) <= MAX_CELLS:
-        small = values.shape[1] > 4
-        for (row, column), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                dark = value > low + 0.85 * (high - low)
-                text = f"{value:.2f}" if small else f"{value:.3f}"
-                axis.text(
-                    column,
-                    row,
-                    text.removeprefix("0"),
-                    ha="center",
-                    va="center",
-                    color="#ffffff" if dark else "#000000",  # on the cell, whatever the page's
-                )
     row, column = np.unravel_index(np.nanargmax(values), values.shape)
     corner = (float(column) - 0.5, float(row) - 0.5)
     axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=FRAME, linewidth=1.5))
@@ -173,6 +164,35 @@ def _heat_map(axis: Any, best: pd.DataFrame, keys: list[str]) -> None:
         getattr(axis, f"set_{which}ticks")(places, [_shown(order[place]) for place in places])
         getattr(axis, f"set_{which}label")(as_label(key))
     axis.grid(visible=False)
+
+
+def _write_cells(axis: Any) -> None:
+    """Write the figures into the cells of a heat map, with as many decimals as fit."""
+    (image,) = axis.images
+    values = image.get_array()
+    if max(values.shape) > MAX_CELLS:
+        return
+    room = axis.get_window_extent().width / values.shape[1]
+    for decimals in DECIMALS:
+        texts = [_write_cell(axis, image.norm, *cell, decimals) for cell in np.ndenumerate(values)]
+        widest = max(text.get_window_extent().width for text in texts)
+        if widest + BETWEEN <= room:
+            return
+        for text in texts:
+            text.remove()
+
+
+def _write_cell(axis: Any, norm: Any, place: tuple[int, int], value: float, decimals: int) -> Any:
+    shown = f"{value:.{decimals}f}".removeprefix("0") if np.isfinite(value) else ""
+    dark = norm(value) > 0.85
+    return axis.text(
+        place[1],
+        place[0],
+        shown,
+        ha="center",
+        va="center",
+        color="#ffffff" if dark else "#000000",  # on the cell, whatever the page's
+    )
 
 
 def _in_order(values: pd.Series) -> list[str]:

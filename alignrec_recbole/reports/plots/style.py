@@ -1,27 +1,22 @@
-"""The style that all figures share: sizes, text, axes, files."""
+"""The style that all figures share: sizes, text, panels, axes, names."""
 
 from __future__ import annotations
 
 import functools
-import io
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports import escaping
 from alignrec_recbole.reports.colours import GREY
 from alignrec_recbole.reports.grouping import SeedGroup
@@ -33,7 +28,7 @@ INK = "#1b1e23"  # the site puts its own text colour in its place
 MARKERS = "os^DvPX<>*"
 MAX_LINES = 300  # groups in one figure; a page has no more room
 MAX_PANELS = 60
-MAX_COLOURED = 12  # entries of a legend
+LETTER, HANDLE = 0.068, 0.5  # inches of an average letter, and of an entry of a legend beside them
 STYLE: dict[Any, Any] = {
     "font.size": TEXT,
     "axes.titlesize": TEXT,
@@ -68,6 +63,8 @@ STYLE: dict[Any, Any] = {
     "legend.columnspacing": 1.2,
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name with $ is no formula
+    "text.hinting": "none",  # letters of a PNG file are where they are in the others
+    "axes.titley": 1.0,  # else each drawing measures all names of ticks once more for it
     "svg.hashsalt": "alignrec",
     "pdf.fonttype": 42,
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
@@ -103,58 +100,23 @@ def styled(draw: Callable[..., Drawing]) -> Callable[..., Drawing]:
 def freeze(figure: Figure) -> None:
     """Give the axes their final place."""
     engine = figure.get_layout_engine()
-    if engine is not None:
-        FigureCanvasAgg(figure)
+    if engine is None:
+        return
+    FigureCanvasAgg(figure)
+    engine.execute(figure)
+    if not _as_measured(figure):  # other ticks fit into the sizes that the layout gave
         engine.execute(figure)
-        engine.execute(figure)  # ticks change with the size that the first one gave
-        figure.set_layout_engine("none")
+    figure.set_layout_engine("none")
 
 
-# Files -------------------------------------------------------------------------------------------
-
-
-def as_svg(drawing: Drawing) -> str:
-    """The figure as SVG with a transparent background."""
-    buffer = io.StringIO()
-    with mpl.rc_context(STYLE):
-        drawing.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()
-
-
-def as_csv(drawing: Drawing) -> str:
-    """The data of the figure, unrounded; blanks are blank."""
-    data = drawing.data.copy()
-    for column in data.columns:
-        if data[column].map(lambda value: isinstance(value, str)).any():
-            data[column] = data[column].map(
-                lambda value: escaping.as_csv(value) if isinstance(value, str) else value
-            )
-    data.columns = [escaping.as_csv(str(name)) for name in data.columns]
-    return str(data.to_csv(index=False, lineterminator="\n"))
-
-
-def save(drawing: Drawing, folder: Path, name: str) -> list[Path]:
-    """Write `<name>.svg`, `.pdf`, `.png` and the data as `.csv`; equal bytes for equal figures.
-
-    Each canvas draws once: `savefig` would draw twice to compute a layout that is final already.
-    """
-    paths = []
-    figure, dpi = drawing.figure, drawing.figure.dpi
-    for suffix, canvas, size, options in (
-        ("svg", FigureCanvasSVG, dpi, {"metadata": {"Date": None}}),
-        ("pdf", FigureCanvasPdf, dpi, {"metadata": {"CreationDate": None}}),
-        ("png", FigureCanvasAgg, 150, {}),
-    ):
-        path = folder / f"{name}.{suffix}"
-        with mpl.rc_context(STYLE), atomic_write(path) as handle:
-            figure.dpi = size
-            getattr(canvas(figure), f"print_{suffix}")(handle, **options)
-            figure.dpi = dpi
-        paths.append(path)
-    paths.append(folder / f"{name}.csv")
-    with atomic_write(paths[-1], "w") as handle:
-        handle.write(as_csv(drawing))
-    return paths
+def _as_measured(figure: Figure) -> bool:
+    """Whether all axes have the names of ticks that they had when the layout measured them."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        before = [tick.label1.get_text() for tick in axis.majorTicks]
+        now = [label.get_text() for label in axis.get_ticklabels()]
+        if before[: len(now)] != now:
+            return False
+    return True
 
 
 # What cannot be drawn ----------------------------------------------------------------------------
@@ -207,8 +169,10 @@ def legend(figure: Figure, entries: Mapping[str, Any]) -> None:
         return
     width = figure.get_figwidth()
     shown = {fold(label, int(width * 13)): handle for label, handle in entries.items()}
-    longest = max(len(line) for label in shown for line in label.split("\n"))
-    columns = max(1, min(len(shown), int(width / (0.068 * longest + 0.5))))
+    lengths = [max(map(len, label.split("\n"))) for label in shown]
+    one_row = LETTER * sum(lengths) + HANDLE * len(shown) <= width
+    fitting = int(width / (LETTER * max(lengths) + HANDLE))
+    columns = len(shown) if one_row else max(1, min(len(shown), fitting))
     figure.legend(
         list(shown.values()),
         list(shown),
@@ -257,15 +221,19 @@ def short(value: float) -> str:
 
 
 def thin_ticks(axis: Any) -> None:
-    """Take away names of ticks under an axis that would touch the one before; see `freeze`."""
+    """Take away names of ticks under an axis that would touch others; the ends stay first.
+
+    The axis must have its final size (`freeze`).
+    """
     labels = axis.get_xticklabels()
-    last: Bbox | None = None
-    for label in sorted(labels, key=lambda each: each.get_position()[0]):
+    first, *others = sorted(labels, key=lambda each: each.get_position()[0])
+    kept: list[Bbox] = []
+    for label in [first, *others[-1:], *others[:-1]]:
         box = label.get_window_extent().padded(1.5)
-        if last is not None and box.overlaps(last):
+        if any(box.overlaps(other) for other in kept):
             label.set_text("")
         else:
-            last = box
+            kept.append(box)
     axis.set_xticks(axis.get_xticks(), [label.get_text() for label in labels])
 
 

@@ -10,6 +10,7 @@ from alignrec_recbole.reports.grouping import comparable_groups
 from alignrec_recbole.reports.inputs import Inputs
 from alignrec_recbole.reports.progress import bar
 from alignrec_recbole.reports.site import audit_pages, dataset_pages, run_pages, start_page
+from alignrec_recbole.reports.site.figures import figure_file
 from alignrec_recbole.reports.site.names import run_page, run_slug, safe
 from alignrec_recbole.reports.site.rendering import write_assets, write_copy, write_page
 from alignrec_recbole.reports.tables import Table
@@ -55,6 +56,9 @@ def write(
         for _, suffix in dataset_pages.DOWNLOADS:
             source = output / "tables" / f"{stem}.{suffix}"
             write_copy(folder, f"files/{safe(stem)}.{suffix}", source, inputs)
+    for figure in figures:
+        source = output / "plots" / f"{figure}.csv"
+        write_copy(folder, figure_file(figure, "csv"), source, inputs)
     for name in names:
         own = [run for run in runs if run.record.dataset == name]
         drawn = [figure for figure in figures if dataset_pages.owner(figure, names) == name]

@@ -9,7 +9,8 @@ from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.reports.captions import CAPTIONS
 from alignrec_recbole.reports.grouping import ComparisonKey, SeedGroup
 from alignrec_recbole.reports.site.blocks import Block, Groups, block, fitted
-from alignrec_recbole.reports.site.figures import kind_of
+from alignrec_recbole.reports.site.figures import FILES as FIGURE_FILES
+from alignrec_recbole.reports.site.figures import figure_file, kind_of
 from alignrec_recbole.reports.site.names import run_page, run_title, safe
 from alignrec_recbole.reports.tables import Cell, Table, mean_sd_cell, table_title, text_cell
 from alignrec_recbole.runs.record import Run
@@ -141,7 +142,10 @@ def _sections(
                 "figures": [
                     {
                         "name": name,
-                        "file": f"figures/{name}.svg",
+                        "file": figure_file(name, "svg"),
+                        "downloads": [
+                            (suffix.upper(), figure_file(name, suffix)) for suffix in FIGURE_FILES
+                        ],
                         "caption": CAPTIONS[kind_of(name)],
                     }
                     for name in drawn

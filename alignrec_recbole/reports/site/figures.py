@@ -13,9 +13,17 @@ INK = "#1b1e23"  # of plots; the site uses its own text colour instead
 COLOURS = "<style>svg{color:#1b1e23}@media (prefers-color-scheme:dark){svg{color:#e8eaee}}</style>"
 
 
+FILES = ("svg", "csv")  # of a figure, which pages offer for download
+
+
+def figure_file(name: str, suffix: str) -> str:
+    """Path of a figure, or of its data, in the site."""
+    return f"figures/{name}.{suffix}"
+
+
 def figure_path(folder: Path, name: str) -> Path:
     """Path of a figure in the site's folder."""
-    return folder / "figures" / f"{name}.svg"
+    return folder / figure_file(name, "svg")
 
 
 def kind_of(name: str) -> str:

@@ -10,17 +10,18 @@ from typing import Any
 from alignrec_recbole.audit.report import AuditReport
 from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.reports import audit_tables
-from alignrec_recbole.reports.grouping import PRIMARY_METRIC
+from alignrec_recbole.reports.grouping import PRIMARY_METRIC, row_name
 from alignrec_recbole.reports.site.audit_pages import audit_page
 from alignrec_recbole.reports.site.blocks import Block, block
 from alignrec_recbole.reports.site.dataset_pages import dataset_page, protocol_of
-from alignrec_recbole.reports.tables import MISSING, Cell, Table, text_cell
+from alignrec_recbole.reports.tables import MISSING, PAIRED_TESTS, Cell, Table, text_cell
 from alignrec_recbole.runs.record import Run
 from alignrec_recbole.suites.status import CellStatus
 
 BARS = 6  # of a card, one per model
 MAX_LABEL = 48
 GAIN = "over best baseline"
+FEWEST_PAIRS = {"users": 2, "seeds": 3}  # of a test that a card shows
 MAX_PROBLEMS = 100
 MAX_CARDS = 60
 MAX_AUDITS = 150
@@ -95,7 +96,9 @@ def _card(dataset: str, tables: Mapping[str, Sequence[Table]], runs: int) -> dic
             other = max(others, key=lambda row: row[main].value or 0.0)
             facts.append(("Best baseline", f"{_name(other)}: {other[main].text}"))
         if gain is not None:
-            facts.append(("Over it", target[gain].text))
+            facts.append(("Over it", target[gain].text.partition(" (")[0]))  # without p
+        if others:
+            facts.append(("p", _p(_tests(boards, board), target, other, board.header[main])))
     card["facts"] = facts
     ranked = sorted(scored, key=lambda row: -(row[main].value or 0.0))
     best_of: dict[str, Sequence[Cell]] = {_model(row): row for row in targets}
@@ -115,6 +118,41 @@ def _card(dataset: str, tables: Mapping[str, Sequence[Table]], runs: int) -> dic
         ]
         card["chart"] = "; ".join(f"{_name(row)} {row[main].value:.4f}" for row in shown)
     return card
+
+
+def _tests(tables: Sequence[Table], board: Table) -> list[Mapping[str, Cell]]:
+    """The paired tests between a leaderboard's rows, each as cells by their column."""
+    return [
+        dict(zip(table.header, row, strict=True))
+        for table in tables
+        if table.title == f"{board.title}: {PAIRED_TESTS}"
+        for row in table.rows
+    ]
+
+
+def _p(
+    tests: Sequence[Mapping[str, Cell]], target: Sequence[Cell], other: Sequence[Cell], metric: str
+) -> str:
+    """p of the target against the best baseline over users, else over seeds, or why it has none.
+
+    Two common seeds are too few.
+    """
+    wanted = [*(row_name(row[0].text, row[1].text) for row in (target, other)), metric]
+    found = {
+        test["pairs of"].text: test
+        for test in tests
+        if [test[name].text for name in ("target", "against", "metric")] == wanted
+    }
+    reasons = []
+    for over, fewest in FEWEST_PAIRS.items():
+        if over not in found:
+            continue
+        test = found[over]
+        pairs = int(test["pairs"].value or 0)
+        if test["p (Holm)"].value is not None and pairs >= fewest:
+            return f"{test['p (Holm)'].text} over {pairs:,} {over}, after Holm"
+        reasons.append(test["p"].text.partition(": ")[2] or f"{pairs} common {over}")
+    return f"not available: {'; '.join(reasons) or f'{metric} is not tested'}"
 
 
 def _model(row: Sequence[Cell]) -> str:
