@@ -7,10 +7,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.text import Text
 from records import METRICS, record, store
 
@@ -21,6 +23,7 @@ from alignrec_recbole.reports.grouping import ComparisonKey, comparable_groups
 from alignrec_recbole.reports.plots import style
 from alignrec_recbole.reports.plots.audit import LOOKS
 from alignrec_recbole.reports.plots.cost import machine_of
+from alignrec_recbole.reports.plots.fonts import in_small_fonts
 from alignrec_recbole.reports.significance import UserMeans
 from alignrec_recbole.runs.record import Run, read_runs
 
@@ -402,6 +405,9 @@ def test_a_pdf_has_the_letters_of_the_figure_as_outlines_of_one_font(
         assert b"/Type3" not in files[-1]
         assert b"DejaVuSans" in files[-1]
     assert all(100 < len(file) < 200_000 for file in files)
+    assert in_small_fonts("\u0416") == {}
+    with mpl.rc_context(in_small_fonts("a \u2212 b")):
+        assert findfont(FontProperties(weight="bold")).endswith("bold.ttf")
 
 
 def test_labels_are_where_the_first_drawing_put_them_in_all_files(

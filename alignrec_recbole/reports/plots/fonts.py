@@ -20,7 +20,7 @@ UNDRAWN = "\n\u200b"  # of texts in lines
 FACES = ("normal", "bold")
 
 
-def in_small_fonts(text: str) -> dict[str, Any]:
+def in_small_fonts(text: str) -> dict[Any, Any]:
     """Settings with which matplotlib sets a text in the small fonts; none if they lack a letter."""
     if not set(text) <= set(LETTERS + UNDRAWN):
         return {}
@@ -36,6 +36,7 @@ def _added() -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory(prefix="alignrec-fonts-")
     for face in FACES:
         options = subset.Options(glyph_names=True, recommended_glyphs=True)
+        options.drop_tables += ["FFTM"]  # a date, of which fontTools warns
         found = findfont(FontProperties(weight=face))
         with subset.load_font(found, options) as font:
             subsetter = subset.Subsetter(options)
