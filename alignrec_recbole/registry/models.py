@@ -92,6 +92,7 @@ MODELS: dict[str, ModelEntry] = {
         native("MMGCF", "mmgcf", needs_features=True),
         native("SOIL", "soil", needs_features=True),
         native("MSCA", "msca", needs_features=True),
+        native("REARM", "rearm", needs_features=True),
         ModelEntry("EASE", f"{RECBOLE_MODELS}.ease:EASE", "recbole"),
         ModelEntry("ItemKNN", f"{RECBOLE_MODELS}.itemknn:ItemKNN", "recbole"),
     )

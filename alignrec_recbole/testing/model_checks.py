@@ -462,11 +462,16 @@ _IN_BLOCKS = (
 # (class, check) → settings of the check's own. The bound of a block of similarities is taken from
 # the configuration. LGMRec contrasts sets whose memberships are drawn with noise of their own: here
 # this term stays where chance puts it, three quarters of an epoch's loss; the rest must fall.
+# REARM's graphs order these items before the first step: without them there is much to learn.
 CHECK_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     **{(name, "check_memory_ceiling"): {"knn_memory_mb": 1} for name in _IN_BLOCKS},
     ("MMGF", "check_memory_ceiling"): {"knn_memory_mb": 1, "knn_k": 20},  # k entries per item
+    ("REARM", "check_memory_ceiling"): {
+        "knn_memory_mb": 1, "embedding_size": 64, "train_batch_size": 256,
+    },
     ("LGMRec", "check_loss_falls"): {"cl_weight": 0.0},
-}
+    ("REARM", "check_loss_falls"): {"n_ui_layers": 0, "n_mm_layers": 0, "n_user_layers": 0},
+}  # fmt: skip
 
 # model → what its loss cannot fall below, and why; the fall is measured above it.
 LOSS_FLOORS: dict[str, tuple[float, str]] = {

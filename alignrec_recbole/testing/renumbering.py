@@ -41,7 +41,10 @@ def sparse_world() -> BlockWorld:
 class ConstantDraws(TorchDispatchMode):
     """Replaces what is drawn by constants; `unknown` names operations that it cannot replace."""
 
-    _FILLED: ClassVar = {"bernoulli_": 1.0, "exponential_": 1.0, "uniform_": 0.5, "normal_": 0.0}
+    _FILLED: ClassVar = {
+        "bernoulli_": 1.0, "exponential_": 1.0, "uniform_": 0.5, "normal_": 0.0,
+        "random_": 0,  # keeps everything in ops.entry_attention
+    }  # fmt: skip
     _LIKE: ClassVar = {"rand_like": 0.5, "randn_like": 0.0}
     _MADE: ClassVar = {"rand": 0.5, "randn": 0.0}
 

@@ -4,12 +4,12 @@
         [--data-path DIR --dataset D --text STEM --other STEM --seeds 999,1000,1001 --epochs 1000
         --learning-rate X --cache FILE.json --output DIR]
 
-CHECKOUT is one of enoche/MMRec, with its pull request 63 for MSCA, or of the code of GUME, MENTOR
-or SOIL. Its models run in float32, ours in float64 and float32; two batches of one epoch, so that
-what is computed once per epoch is compared when it is new and when it is reused. With a data set
-(MMRec's layout, feature files with row = itemID) both sides are also trained with the defaults of
-properties/model, once per seed; a larger learning rate X on both sides needs fewer epochs. A seed
-in FILE is not trained again. The last line printed is one JSON object.
+CHECKOUT is one of enoche/MMRec, with its pull request 63 for MSCA, or of another code of
+benchmarks/README.md. Its models run in float32, ours in float64 and float32; two batches of one
+epoch, so that what is computed once per epoch is compared when it is new and when it is reused.
+With a data set (MMRec's layout, feature files with row = itemID) both sides are also trained with
+the defaults of properties/model, once per seed; a larger learning rate X on both sides needs fewer
+epochs. A seed in FILE is not trained again. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import provenance
 from benchmarks.parity.errors import relative_error
-from benchmarks.reference import checkout, mmrec
+from benchmarks.reference import checkout, mmrec, rearm
 from benchmarks.reference.checkout import NoneDict, default_dtype
 from benchmarks.reference.options import add_cache
 from benchmarks.reference.our_training import train_ours
@@ -68,6 +68,8 @@ class ParitySpec:
         shift: added to all features, so that no two items have a negative cosine.
         reference: name of the reference's class, if it is not ours.
         model: whose name differs from that of the comparison, which has other settings.
+        isolated: one user has no interactions.
+        scaled: MMRec's parameter → factor of its values.
     """
 
     tensors: dict[str, str]
@@ -84,6 +86,12 @@ class ParitySpec:
     reference: str = ""
     model: str = ""
     shift: float = 0.0
+    isolated: bool = True
+    scaled: dict[str, float] = field(default_factory=dict)
+
+    def values(self, theirs: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The values of MMRec's parameter and of ours."""
+        return values(theirs, shape) * self.scaled.get(theirs, 1.0)
 
     def names(self, kinds: tuple[str, ...]) -> dict[str, str]:
         """`tensors` of a case: `{n}` in ours is the number of the set, `image` and `text` the set.
@@ -261,6 +269,79 @@ def _learn_id_view(model: Any, ours: dict[str, Any]) -> None:
         return vectors.as_subclass(_Differentiable), preference
 
     model.id_gcn.forward = with_gradient
+
+
+def _rearm(adjust: Callable[[Any, dict[str, Any]], None], **settings: Any) -> ParitySpec:
+    """REARM with layers of knowledge that are learnt or not."""
+    tensors = {
+        "user_id_embedding.weight": "nodes.weight[users]",
+        "item_id_embedding.weight": "nodes.weight[items]",
+        **TABLES,
+        "user_v_prefer": "users.{image}[1:]", "user_t_prefer": "users.{text}[1:]",
+        **_layers(
+            image_i_trs="item_projections.{image}", text_i_trs="item_projections.{text}",
+            image_u_trs="user_projections.{image}", text_u_trs="user_projections.{text}",
+            ly_norm="norm", meta_netu="user_maps.knowledge", meta_neti="item_maps.knowledge",
+        ),
+        "prl.weight": "activation.weight",
+    }  # fmt: skip
+    for theirs, ours in (("self_i_attn", "self_attention"), ("mutual_i_attn", "mutual_attention")):
+        for number, kind in ((1, "image"), (2, "text")):
+            for part in ("in_proj_weight", "in_proj_bias", "out_proj.weight"):
+                tensors[f"{theirs}{number}.{part}"] = f"{ours}.{{{kind}}}.{part}"
+    for kind in ("user", "item"):
+        for number, side in ((1, "left"), (2, "right")):
+            their, our = f"mlp_{kind[0]}{number}", f"{kind}_maps.{side}"
+            tensors |= _layers(**{f"{their}__linear_pre": f"{our}.0",
+                                  f"{their}__linear_out": f"{our}.2"})  # fmt: skip
+            tensors[f"{their}.prl.weight"] = f"{our}.1.weight"
+    return ParitySpec(
+        tensors,
+        lambda ours: {
+            "embedding_dim": ours["embedding_size"], "num_layer": ours["n_ui_layers"],
+            "n_ii_layers": ours["n_mm_layers"], "n_uu_layers": ours["n_user_layers"],
+            "item_knn_k": ours["knn_k"], "user_knn_k": ours["user_k"],
+            "i_mm_image_weight": ours["mm_image_weight"],
+            "u_mm_image_weight": ours["user_image_weight"],
+            "ii_co_weight": ours["item_co_weight"], "uu_co_weight": ours["user_co_weight"],
+            "rank": ours["rank"], "s_drop": ours["self_dropout"],
+            "m_drop": ours["mutual_dropout"], "cl_loss_weight": ours["cl_weight"],
+            "diff_loss_weight": ours["diff_weight"], "cl_tmp": ours["temperature"],
+        },
+        settings={
+            "n_ui_layers": 3, "n_mm_layers": 2, "n_user_layers": 1, "knn_k": 4, "user_k": 5,
+            "mm_image_weight": 0.3, "user_image_weight": 0.2, "item_co_weight": 0.2,
+            "user_co_weight": 0.4, "rank": 3, "self_dropout": 0.4, "mutual_dropout": 0.6,
+            "cl_weight": 0.1, "diff_weight": 0.5, "temperature": 0.6, **settings,
+        },
+        unused=tuple(f"{kind}_i_attn{n}.out_proj.bias" for kind in ("self", "mutual")
+                     for n in (1, 2)),
+        features=(("image", "text"),),  # the reference needs both
+        code=rearm.MARK,
+        adjust=adjust,
+        model="REARM",
+        scaled={  # so that shares differ, and gradients do not nearly cancel
+            name.format(n): factor for n in (1, 2) for name, factor in (
+                ("self_i_attn{}.in_proj_weight", 150.0), ("self_i_attn{}.out_proj.weight", 0.2),
+                ("mutual_i_attn{}.in_proj_weight", 40.0),
+            )
+        },
+        isolated=False,  # the reference divides by the number of a user's items
+    )  # fmt: skip
+
+
+class _Attached(torch.Tensor):
+    """Stays attached."""
+
+    def detach(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)  # type: ignore[arg-type]
+
+
+def _learn_knowledge(model: Any, ours: dict[str, Any]) -> None:
+    """Layers of knowledge with a gradient (rearm.py D1)."""
+    for layer in (model.meta_netu, model.meta_neti):
+        forward = layer.forward
+        layer.forward = lambda rows, own=forward: own(rows).as_subclass(_Attached)
 
 
 PAIRS: dict[str, ParitySpec] = {
@@ -564,6 +645,8 @@ PAIRS: dict[str, ParitySpec] = {
         code="soil",
         shift=1.3,  # no user's last place is between equally alike pairs
     ),
+    "REARM": _rearm(lambda model, ours: None, train_knowledge=False),
+    "REARM-knowledge": _rearm(_learn_knowledge, train_knowledge=True),
     "COHESION": _cohesion(lambda model, ours: None, train_id_view=False),
     "COHESION-ids": _cohesion(_learn_id_view, train_id_view=True),
     "MMGCF": _mmgcf("equal", "mean", features=(("image", "text"), ("text",), ("image",))),
@@ -579,11 +662,13 @@ PAIRS: dict[str, ParitySpec] = {
 # Inputs -----------------------------------------------------------------------------------------
 
 
-def inputs(kinds: tuple[str, ...], shift: float = 0.0) -> dict[str, Any]:
+def inputs(kinds: tuple[str, ...], shift: float = 0.0, *, isolated: bool = True) -> dict[str, Any]:
     """Features, interactions (an isolated user, an unsold item), batches."""
     rng = np.random.default_rng(len(kinds))
     matrix = (rng.random((USERS, ITEMS)) < 0.08).astype(np.float64)
-    matrix[0] = matrix[:, 1] = 0
+    if isolated:
+        matrix[0] = 0
+    matrix[:, 1] = 0
     user, item = np.nonzero(matrix)
     picks = [rng.integers(len(user), size=BATCH) for _ in range(BATCHES)]
     return {
@@ -616,6 +701,9 @@ def fixed_chance() -> Iterator[None]:
         selected = torch.arange(x.shape[-1], device=x.device) % 4 > 0
         return x * selected / (1 - p) if p and training else x
 
+    def draw_kept(like: torch.Tensor, p: float) -> tuple[torch.Tensor, float]:
+        return dropout(torch.ones_like(like)).sign().to(torch.uint8), 1 / (1 - p)
+
     def gumbel(logits: torch.Tensor, tau: float = 1, **_: Any) -> torch.Tensor:
         return torch.softmax(logits / tau, -1)
 
@@ -626,9 +714,19 @@ def fixed_chance() -> Iterator[None]:
         pattern = torch.arange(x.shape[-1]) * (3 + next(turns) % 2) % 7 + 1.0
         return pattern.to(x).expand(x.shape) / 8
 
+    def attention(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, p: float, causal: bool
+    ) -> torch.Tensor:
+        assert mask is None
+        assert not causal
+        shares = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1)
+        return (dropout(shares, p) if p else shares) @ v
+
     with (
+        mock.patch("torch.nn.functional.scaled_dot_product_attention", attention),
         mock.patch("torch.rand_like", rand_like),
         mock.patch("torch.nn.functional.dropout", dropout),
+        mock.patch("alignrec_recbole.ops.entry_attention.draw_kept", draw_kept),
         mock.patch("torch.nn.functional.gumbel_softmax", gumbel),
         mock.patch("torch.multinomial", multinomial),
     ):
@@ -648,6 +746,10 @@ def our_settings(name: str) -> dict[str, Any]:
     return {**components(model_of(name)).defaults, **PAIRS[name].settings}
 
 
+def _inputs_of(name: str, kinds: tuple[str, ...]) -> dict[str, Any]:
+    return inputs(kinds, PAIRS[name].shift, isolated=PAIRS[name].isolated)
+
+
 def in_order_of_ids(count: int) -> list[str]:
     """Tokens [count + 1] of nodes that are among equals in the order of their ids, PAD first."""
     return ["[PAD]", *map(str, seeded_order(["[PAD]", *map(str, range(1, count + 1))], TIE_SEED))]
@@ -655,7 +757,7 @@ def in_order_of_ids(count: int) -> list[str]:
 
 def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
     """Our model on a case's inputs; row 0 of every table is PAD."""
-    given = inputs(kinds, PAIRS[name].shift)
+    given = _inputs_of(name, kinds)
     user, item = given["matrix"].nonzero()
     present = np.arange(ITEMS + 1) > 0
     sets = {
@@ -694,7 +796,7 @@ def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
         for theirs, ours in names.items():
             if not ours.startswith("tables."):  # these are the features
                 tensor, rows = _place(own, ours)
-                drawn = torch.from_numpy(values(theirs, tuple(tensor[rows].shape)))
+                drawn = torch.from_numpy(PAIRS[name].values(theirs, tuple(tensor[rows].shape)))
                 tensor[rows] = drawn.to(tensor.dtype)
     return model
 
@@ -721,7 +823,7 @@ def _cut(tensors: dict[str, torch.Tensor], address: str) -> torch.Tensor:
 
 def our_run(name: str, kinds: tuple[str, ...], *, double: bool) -> dict[str, np.ndarray]:
     """Loss and gradients of each batch, then scores, as arrays."""
-    batches = [torch.from_numpy(batch) + 1 for batch in inputs(kinds)["batches"]]
+    batches = [torch.from_numpy(batch) + 1 for batch in _inputs_of(name, kinds)["batches"]]
     out = {}
     with fixed_chance(), default_dtype(torch.float64 if double else torch.float32):
         model = build_ours(name, kinds, double=double)
@@ -749,20 +851,16 @@ def our_run(name: str, kinds: tuple[str, ...], *, double: bool) -> dict[str, np.
 
 def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The same of MMRec's model; its feature tables are the features."""
-    given, pair = inputs(kinds, PAIRS[name].shift), PAIRS[name]
+    given, pair = _inputs_of(name, kinds), PAIRS[name]
     settings = {"train_batch_size": 2048, **pair.theirs(our_settings(name))}
     out: dict[str, Any] = {}
-    with (
-        fixed_chance(),
-        mmrec.built(
-            reference,
-            pair.reference or model_of(name),
-            settings,
-            given["features"],
-            given["matrix"],
-            pair.code,
-        ) as model,
-    ):
+    data = given["features"], given["matrix"]
+    if pair.code == rearm.MARK:
+        opened = rearm.built(reference, pair.theirs(our_settings(name)), *data)
+    else:
+        kind = pair.reference or model_of(name)
+        opened = mmrec.built(reference, kind, settings, *data, pair.code)
+    with fixed_chance(), opened as model:
         pair.adjust(model, our_settings(name))
         names = pair.names(kinds)
         every = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -773,7 +871,7 @@ def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, n
         with torch.no_grad():
             for theirs, ours in names.items():
                 if not ours.startswith("tables."):  # these are the features
-                    drawn = values(theirs, tuple(own[theirs].shape))
+                    drawn = pair.values(theirs, tuple(own[theirs].shape))
                     own[theirs].copy_(torch.from_numpy(drawn))
             for other in unused:
                 if other not in TABLES:  # these share the features' memory
@@ -837,10 +935,13 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
         "weight_decay": settings.get("weight_decay", 0.0),
         "epochs": options.epochs,
     }
-    (theirs,) = checkout.train(
-        options.reference, PAIRS[name].code, name, folder,
-        {kind: folder / f"{stem}.npy" for kind, stem in files.items() if stem}, given, [seed],
-    )  # fmt: skip
+    paths = {kind: folder / f"{stem}.npy" for kind, stem in files.items() if stem}
+    if PAIRS[name].code == rearm.MARK:
+        theirs = rearm.train(options.reference, folder, paths, given, seed)
+    else:
+        (theirs,) = checkout.train(
+            options.reference, PAIRS[name].code, name, folder, paths, given, [seed]
+        )
     mine = train_ours(name, options, stems, seed, chosen, options.output)
     print(f"ours: {name} seed {seed} {mine.metrics}", file=sys.stderr)
     return {

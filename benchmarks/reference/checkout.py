@@ -48,6 +48,7 @@ SOURCES = {
     "freedom_vp": "github.com/Jinfeng-Xu/MDVT",
     "freedom_plus": "github.com/Jinfeng-Xu/NLGCL-Plus",
     "msca": "github.com/enoche/MMRec, with its pull request 63",
+    "rearm": "github.com/MrShouxingMa/REARM",
 }
 
 
@@ -104,7 +105,8 @@ def _uniform(size: int, tensor: torch.Tensor) -> None:
     torch.nn.init.uniform_(tensor, -(size**-0.5), size**-0.5)
 
 
-AT_TOP = {"soil"}  # codes without a folder `src`
+AT_TOP = {"soil", "rearm"}  # codes without a folder `src`
+MODULES = {"rearm": "model.py"}  # by which a code is recognised, if not by that of its model
 
 
 STAND_INS: dict[str, dict[str, Any]] = {
@@ -122,6 +124,9 @@ STAND_INS: dict[str, dict[str, Any]] = {
         "softmax": _softmax_by_group,
     },
     "sparsesvd": {"sparsesvd": None},
+    "tensorboardX": {"SummaryWriter": None},
+    "matplotlib": {},
+    "matplotlib.pyplot": {},
     "torchvision": {},
     "torchvision.transforms": {},
     "torchvision.transforms.functional": {"pad": None, "resize": None},
@@ -137,7 +142,11 @@ class NoneDict(dict):
 
 def is_of(reference: Path, model: str) -> bool:
     """Whether a folder is a checkout of the code that has this model."""
-    return (_source(reference, model) / "models" / f"{model}.py").is_file()
+    return (_source(reference, model) / _module(model)).is_file()
+
+
+def _module(model: str) -> str:
+    return MODULES.get(model, f"models/{model}.py")
 
 
 def _source(reference: Path, model: str) -> Path:
@@ -169,6 +178,8 @@ def _mend_soil() -> None:
     utils.build_graph_from_adj = build
 
 
+PLACED = {"rearm"}  # codes whose `.to` of a parameter changes nothing on a GPU either
+
 MENDS = {"soil": _mend_soil}  # mistakes that end in an error, or that ours does not follow
 
 
@@ -188,7 +199,7 @@ def importable(reference: Path, model: str, device: str = "cpu") -> Iterator[Non
         raise DataError(
             f"This is no checkout of {SOURCES[model]}.",
             found=str(reference),
-            expected=f"a folder with src/models/{model}.py",
+            expected=f"a folder with {'' if model in AT_TOP else 'src/'}{_module(model)}",
             hint=f"clone {SOURCES[model]} and pass its root",
         )
     for name, kind in (("float", np.float64), ("int", np.int64)):
@@ -200,13 +211,15 @@ def importable(reference: Path, model: str, device: str = "cpu") -> Iterator[Non
         _stand_in(name, attributes)
     sys.path.insert(0, str(source))
     try:
-        with _cuda_is_the_cpu() if device == "cpu" else contextlib.nullcontext():
+        patched = device == "cpu" and model not in PLACED
+        with _cuda_is_the_cpu() if patched else contextlib.nullcontext():
             MENDS.get(model, lambda: None)()
             yield
     finally:
         sys.path.remove(str(source))
         for name, module in list(sys.modules.items()):  # another checkout has the same names
-            if str(getattr(module, "__file__", None)).startswith(str(source)):
+            places = [getattr(module, "__file__", None), *vars(module).get("__path__", [])]
+            if any(str(place).startswith(str(source)) for place in places):
                 del sys.modules[name]
 
 
@@ -391,15 +404,20 @@ def train(
         "dataset_dir": str(dataset_dir.resolve()), "settings": settings, "seeds": seeds,
         "features": {kind: str(path.resolve()) for kind, path in features.items()},
     }  # fmt: skip
+    return in_a_process(__name__, order)
+
+
+def in_a_process(module: str, order: dict[str, Any]) -> Any:
+    """What a module prints last, as JSON, when it is run with a JSON argument."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", __name__, json.dumps(order)],
+        [sys.executable, "-W", "ignore", "-m", module, json.dumps(order)],
         stdout=subprocess.PIPE,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     if done.returncode:
-        raise RuntimeError(f"{name} of {SOURCES[model]} ended with an error; see above.")
+        raise RuntimeError(f"{module} ended with an error; see above.")
     return json.loads(done.stdout.splitlines()[-1])
 
 

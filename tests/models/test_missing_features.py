@@ -8,10 +8,10 @@ import torch
 from alignrec_recbole.models._content import ModalityFeatures
 from alignrec_recbole.testing.testbed import Testbed
 
-TRAINED = ["AlignRec", "BM3", "FREEDOM", "GUME", "LATTICE", "MGCN", "MSCA", "PGL", "SMORE"]
+TRAINED = ["AlignRec", "BM3", "FREEDOM", "GUME", "LATTICE", "MGCN", "MSCA", "PGL", "REARM", "SMORE"]
 MASKED = [
     "BM3", "COHESION", "DAMRS", "DRAGON", "DualGNN", "GRCN", "LATTICE", "MENTOR", "MMGCN", "PGL",
-    "SLMRec",
+    "REARM", "SLMRec",
 ]  # fmt: skip
 
 

@@ -54,7 +54,7 @@ CASES = (
     f"LGMRec:{BOTH}",
     f"DualGNN:{BOTH}",
 )
-REFUSED = {"MMGCN", "GRCN", "DAMRS", "MENTOR", "COHESION", "MMGCF", "MSCA"}
+REFUSED = {"MMGCN", "GRCN", "DAMRS", "MENTOR", "COHESION", "MMGCF", "MSCA", "REARM"}
 
 
 @pytest.fixture(scope="module")
