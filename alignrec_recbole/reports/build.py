@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -55,10 +57,22 @@ def build(
         unusable.append(path)
         skipped(path, error)
 
-    if figures:
-        paths = contents.write_figures(output, inputs, target, skip, figures, width)
-        inputs.update()
+    with _rare_collections():
+        if figures:
+            paths = contents.write_figures(output, inputs, target, skip, figures, width)
+            inputs.update()
+            return paths
+        paths = contents.write_report(output, inputs, target, side, test, skip, width, columns)
+        inputs.finish("" if unusable else digest, paths)
         return paths
-    paths = contents.write_report(output, inputs, target, side, test, skip, width, columns)
-    inputs.finish("" if unusable else digest, paths)
-    return paths
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look for unreachable cycles less often: a tenth of the time, 25 MiB more."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

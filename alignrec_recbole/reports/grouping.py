@@ -301,8 +301,18 @@ def _defaults(model: str, dataset: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=512)  # every group asks for the same files
 def _flat_defaults(model: str, dataset: str, files: tuple[tuple[Path, int], ...]) -> dict[str, str]:
-    layers = [*(read_yaml(path) for path, _ in files[:-1]), dataset_defaults(dataset)]
+    layers = [*(_layer(*file) for file in files[:-1]), _dataset_layer(dataset, files[-1])]
     return flatten({key: value for layer in layers for key, value in layer.items()})
+
+
+@functools.lru_cache(maxsize=512)  # every model and data set have the first one
+def _layer(path: Path, changed: int) -> dict[str, Any]:
+    return read_yaml(path)
+
+
+@functools.lru_cache(maxsize=512)
+def _dataset_layer(dataset: str, file: tuple[Path, int]) -> dict[str, Any]:
+    return dataset_defaults(dataset)
 
 
 def _changed(path: Path) -> int:

@@ -35,8 +35,8 @@ def _added() -> tempfile.TemporaryDirectory[str]:
 
     folder = tempfile.TemporaryDirectory(prefix="alignrec-fonts-")
     for face in FACES:
-        options = subset.Options(glyph_names=True, recommended_glyphs=True)
-        options.drop_tables += ["FFTM"]  # a date, of which fontTools warns
+        options = subset.Options(glyph_names=True, recommended_glyphs=True, legacy_kern=True)
+        options.drop_tables += ["FFTM", "GDEF", "GPOS", "MATH"]  # the table kern says the same
         found = findfont(FontProperties(weight=face))
         with subset.load_font(found, options) as font:
             subsetter = subset.Subsetter(options)

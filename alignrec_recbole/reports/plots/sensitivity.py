@@ -34,7 +34,7 @@ from alignrec_recbole.runs.record_fields import LARGEST, SMALLEST
 
 MAX_TICKS = 5  # values that are named on an axis
 MAX_CELLS = 12  # rows or columns of a heat map whose cells have their figures
-DECIMALS, BETWEEN = (3, 2), 5  # of a cell's figure; pixels between two of them
+DECIMALS, BETWEEN = (3, 2), 4  # of a cell's figure; pixels between two of them
 FRAME = "#D55E00"
 SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", TARGET])
 
