@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,6 +39,15 @@ AXES = {
 }
 
 
+class _Dot(NamedTuple):
+    """A point and its intervals."""
+
+    across: float
+    up: float
+    sideways: intervals.Ends
+    upwards: intervals.Ends
+
+
 @styled
 def beyond_accuracy_panels(
     members: Sequence[SeedGroup],
@@ -56,6 +67,7 @@ def beyond_accuracy_panels(
     rows, to_label = [], []
     for axis, (name, label) in zip(axes, shown.items(), strict=True):
         points, bars = [], []
+        alike: dict[tuple[bool, bool, str], list[_Dot]] = defaultdict(list)
         for group in groups:
             across, up = group.mean(name), group.mean(metric)
             if across is None or up is None:
@@ -63,19 +75,11 @@ def beyond_accuracy_panels(
             ends = intervals.over(group.values(metric).values())
             sideways = intervals.over(group.values(name).values())
             colour = colours.of_row(group)
-            axis.errorbar(
-                across,
-                up,
-                xerr=intervals.arms(across, sideways),
-                yerr=intervals.arms(up, ends),
-                fmt="o",
-                color=colour,
-                markersize=4.5 if group.name in named else 2.5,
-                elinewidth=0.7,
-            )
+            large = group.name in named
+            alike[not is_grey(colour), large, colour].append(_Dot(across, up, sideways, ends))
             bars += [[(across, end) for end in ends]] if np.isfinite(ends.low) else []
             bars += [[(end, up) for end in sideways]] if np.isfinite(sideways.low) else []
-            if group.name in named or not is_grey(colour):
+            if large or not is_grey(colour):
                 text = INK if is_grey(colour) else colour
                 points.append((across, up, fold(names[group.name], 24), text))
             rows.append(
@@ -90,6 +94,17 @@ def beyond_accuracy_panels(
                     f"{metric} high": ends.high,
                     "seeds": len(group.values(metric)),
                 }
+            )
+        for (_, large, colour), dots in sorted(alike.items()):  # colours above grey
+            axis.errorbar(
+                [dot.across for dot in dots],
+                [dot.up for dot in dots],
+                xerr=intervals.arms([dot.across for dot in dots], [dot.sideways for dot in dots]),
+                yerr=intervals.arms([dot.up for dot in dots], [dot.upwards for dot in dots]),
+                fmt="o",
+                color=colour,
+                markersize=4.5 if large else 2.5,
+                elinewidth=0.7,
             )
         axis.set_xlabel(label)
         axis.set_ylabel(metric_label(metric))

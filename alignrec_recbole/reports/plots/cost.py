@@ -143,25 +143,28 @@ def _panel(
     """
     metric = here.columns[2]
     points, bars = [], []
+    alike: dict[tuple[bool, bool, str], list[dict[str, Any]]] = defaultdict(list)
     for entry in here.to_dict("records"):
         group = rows[entry["row"]]
         colour = colours.of_row(group)
         small = group.name not in named and is_grey(colour)
-        ends = intervals.Ends(entry["low"], entry["high"])
-        axis.errorbar(
-            entry[cost],
-            entry[metric],
-            yerr=None if small else intervals.arms(entry[metric], ends),
-            fmt="o",
-            markersize=2.5 if small else 4.5,
-            color=colour,
-            elinewidth=0.7,
-        )
-        if not small and np.isfinite(ends.low):
-            bars.append([(entry[cost], end) for end in ends])
+        alike[not is_grey(colour), not small, colour].append(entry)
+        if not small and np.isfinite(entry["low"]):
+            bars.append([(entry[cost], entry[end]) for end in ("low", "high")])
         if not small or entry[f"front of {cost}"]:
             text = INK if is_grey(colour) else colour
             points.append((entry[f"front of {cost}"], entry, text))
+    for (_, large, colour), entries in sorted(alike.items()):  # colours above grey
+        ends = [intervals.Ends(each["low"], each["high"]) for each in entries]
+        axis.errorbar(
+            [each[cost] for each in entries],
+            [each[metric] for each in entries],
+            yerr=intervals.arms([each[metric] for each in entries], ends) if large else None,
+            fmt="o",
+            markersize=4.5 if large else 2.5,
+            color=colour,
+            elinewidth=0.7,
+        )
     points.sort(key=lambda each: (each[2] == INK, not each[0], -each[1][metric]))
     front = here[here[f"front of {cost}"]].sort_values(cost)
     axis.step(

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports import escaping
@@ -19,7 +21,7 @@ from alignrec_recbole.reports.plots.recorded import Recorded
 from alignrec_recbole.reports.plots.style import STYLE, Drawing
 
 DPI = 150
-PNG = {"compress_level": 3}  # a third of the time of the default, a tenth larger
+COMPRESSION = 3  # of PNG files: two thirds of the time of the default, 2 % larger
 
 
 def save(drawing: Drawing, folder: Path, name: str) -> list[Path]:
@@ -48,7 +50,10 @@ def _pdf(figure: Figure, handle: Any) -> None:
 
 
 def _png(figure: Figure, handle: Any) -> None:
-    FigureCanvasAgg(figure).print_png(handle, pil_kwargs=PNG)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])  # nothing is transparent
+    picture.save(handle, "PNG", dpi=(DPI, DPI), compress_level=COMPRESSION)
 
 
 WRITE = {"svg": _svg, "pdf": _pdf, "png": _png}

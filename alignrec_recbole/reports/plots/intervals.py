@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,12 +34,14 @@ def over(values: Iterable[float]) -> Ends:
     return Ends(mean - half, mean + half)
 
 
-def arms(value: float, ends: Ends) -> list[list[float]] | None:
-    """The interval as matplotlib takes it; None where there is none.
+def arms(values: Sequence[float], ends: Sequence[Ends]) -> np.ndarray | None:
+    """The lengths of intervals below and above, as matplotlib takes them; None if there is none.
 
-    >>> arms(2.0, Ends(1.5, 3.0)), arms(2.0, NONE)
-    ([[0.5], [1.0]], None)
+    >>> arms([2.0, 3.0], [Ends(1.5, 3.0), NONE]).tolist()
+    [[0.5, nan], [1.0, nan]]
+    >>> arms([2.0], [NONE]) is None
+    True
     """
-    if np.isnan(ends.low):
-        return None
-    return [[max(0.0, value - ends.low)], [max(0.0, ends.high - value)]]
+    low, high = np.array(ends, dtype=np.float64).T
+    lengths = np.maximum(0.0, [values - low, high - values])
+    return None if np.isnan(lengths).all() else lengths

@@ -36,7 +36,6 @@ KINDS = {
 }
 COUNTS = {"history": "users", "popularity": "items"}
 MOST_NAMED = 6  # grey rows with a name each
-NO_BAR = [[0.0], [0.0]]
 
 
 @styled
@@ -140,13 +139,13 @@ def _panel(
     for place, (key, line) in enumerate(lines):
         label, features = map(str, key)
         hue = hues[key]
-        means, arms = [], []  # and the lengths of error bars
+        means, several = [], []
         for group in names:
             values = line.loc[line["group"] == group, "value"].dropna().tolist()
             mean = float(np.mean(values)) if values else np.nan
             ends = intervals.over(values)
             means.append(mean)
-            arms.append(intervals.arms(mean, ends) or NO_BAR)
+            several.append(ends)
             rows.append(
                 {
                     "ranker": ranker,
@@ -164,7 +163,7 @@ def _panel(
         handle = axis.errorbar(
             np.arange(len(names)) + step * (place - (len(lines) - 1) / 2),
             means,
-            yerr=np.array(arms).reshape(len(names), 2).T if np.any(arms) else None,
+            yerr=intervals.arms(means, several),
             fmt=shape,
             color=hue,
             markersize=3.5,

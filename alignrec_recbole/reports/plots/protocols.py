@@ -170,7 +170,7 @@ def _panel(
                 )
             if not np.isnan(seeds.low):
                 handles["95 % interval over seeds"] = axis.errorbar(
-                    mean, at, xerr=intervals.arms(mean, seeds), color=INK, elinewidth=0.8
+                    mean, at, xerr=intervals.arms([mean], [seeds]), color=INK, elinewidth=0.8
                 )
         chance = (group.first.chance or {}).get(metric)
         rows.append(

@@ -7,6 +7,7 @@ all formats.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from matplotlib.backend_bases import GraphicsContextBase, RendererBase
@@ -46,9 +47,7 @@ class Recorder(RendererBase):
         return text_to_path.get_text_width_height_descent(s, prop, ismath)
 
     def _keep(self, name: str, gc: GraphicsContextBase, *args: Any, **more: Any) -> None:
-        now = GraphicsContextBase()
-        now.copy_properties(gc)
-        self.calls.append((name, now, args, more))
+        self.calls.append((name, copy.copy(gc), args, more))
 
     def draw_path(self, gc: Any, *args: Any, **more: Any) -> None:
         self._keep("draw_path", gc, *args, **more)

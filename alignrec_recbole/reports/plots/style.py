@@ -13,7 +13,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from alignrec_recbole.errors import RecordError
@@ -249,7 +249,7 @@ def log_axis(axis: Any, which: str) -> None:
         subs = (1, 2, 5) if decades < 1.7 else (1, 3) if decades < 2.5 else (1,)
         scale.set_major_locator(LogLocator(subs=subs, numticks=8))
     scale.set_major_formatter(lambda value, _: short(value))
-    scale.set_minor_formatter(NullFormatter())
+    scale.set_minor_locator(NullLocator())
 
 
 def epoch_axis(axis: Any, last: int) -> None:

@@ -68,5 +68,8 @@ def _environment() -> Any:
 
 def _printable(value: Any) -> Any:
     """Text without control characters; HTML of our own as it is."""
-    is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return printable(value, MAX_SHOWN) if is_text else value
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    if len(value) <= MAX_SHOWN and value.isprintable():  # nearly always
+        return value
+    return printable(value, MAX_SHOWN)
