@@ -63,6 +63,10 @@ class KnockedOut:
         """Its variants in the order of tables."""
         return sorted(self.runs, key=_place)
 
+    def is_twin(self, variant: str) -> bool:
+        """Whether a variant is the ID-only twin, under this name or another."""
+        return self.runs[variant] == self.runs.get(TWIN)
+
 
 def _place(variant: str) -> tuple[int, str]:
     return ORDER.index("only" if variant.endswith(" only") else variant), variant

@@ -171,6 +171,8 @@ def test_every_form_is_written(tmp_path: Path) -> None:
     assert float(lines[0]["lead"]) == pytest.approx(0.04, abs=0.004)
     for suffix in ("svg", "pdf", "png"):
         assert (tmp_path / "plots" / f"toy-knock-out.{suffix}").stat().st_size > 1000
+    drawn = csv.DictReader(io.StringIO((tmp_path / "plots" / "toy-knock-out.csv").read_text()))
+    assert {row["variant"] for row in drawn} == {"real", "text only", "shuffled"}  # no twin
 
 
 def test_interventions_are_averaged_over_permutations(tmp_path: Path) -> None:

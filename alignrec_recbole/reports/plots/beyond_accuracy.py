@@ -79,9 +79,10 @@ def beyond_accuracy_panels(
             alike[not is_grey(colour), large, colour].append(_Dot(across, up, sideways, ends))
             bars += [[(across, end) for end in ends]] if np.isfinite(ends.low) else []
             bars += [[(end, up) for end in sideways]] if np.isfinite(sideways.low) else []
+            bars += [] if large else [[(across, up)] * 2]
             if large or not is_grey(colour):
                 text = INK if is_grey(colour) else colour
-                points.append((across, up, fold(names[group.name], 24), text))
+                points.append((across, up, fold(names[group.name], 20), text))
             rows.append(
                 {
                     "row": group.name,
@@ -108,7 +109,7 @@ def beyond_accuracy_panels(
             )
         axis.set_xlabel(label)
         axis.set_ylabel(metric_label(metric))
-        axis.margins(0.12)
+        axis.margins(0.12, 0.18)  # names go above the best
         axis.xaxis.set_major_locator(MaxNLocator(5))
         points.sort(key=lambda point: (point[3] == INK, -point[1]))
         to_label.append((axis, points, bars))

@@ -74,13 +74,13 @@ def quality_against_cost(
             axis.set_xlabel(label)
             axis.set_ylabel(metric_label(metric))
             axis.set_title(fold(machine, 44))
-            axis.margins(0.12)
+            axis.margins(0.12, 0.18)  # names go above the best
             axis.yaxis.set_major_locator(MaxNLocator(6))
     handles = axes[0].lines[-1:]
     legend(figure, {"Pareto front: no cheaper run is as good": handles[0]} if handles else {})
     freeze(figure)
     for axis, points, bars in to_label:
-        folded = [(x, y, fold(names[name], 26), colour) for x, y, name, colour in points]
+        folded = [(x, y, fold(names[name], 20), colour) for x, y, name, colour in points]
         label_points(axis, folded, [_corners(axis.lines[-1]), *bars])
     return Drawing(figure, data)
 
@@ -139,7 +139,8 @@ def _panel(
 ) -> tuple[list[tuple[float, float, str, str]], list[list[tuple[float, float]]]]:
     """Draw the points and the front.
 
-    Returns what is to be labelled, the most important first, and the ends of the error bars.
+    Returns what is to be labelled, the most important first, and the ends of what names avoid:
+    error bars and small points.
     """
     metric = here.columns[2]
     points, bars = [], []
@@ -151,6 +152,8 @@ def _panel(
         alike[not is_grey(colour), not small, colour].append(entry)
         if not small and np.isfinite(entry["low"]):
             bars.append([(entry[cost], entry[end]) for end in ("low", "high")])
+        if small:
+            bars.append([(entry[cost], entry[metric])] * 2)
         if not small or entry[f"front of {cost}"]:
             text = INK if is_grey(colour) else colour
             points.append((entry[f"front of {cost}"], entry, text))

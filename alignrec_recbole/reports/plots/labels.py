@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-REACHES = (5, 8, 12, 17, 23, 30, 38, 47, 57, 68, 80, 95, 110)  # points between point and name
+# Points between a point and its name.
+REACHES = (5, 8, 12, 17, 23, 30, 38, 47, 57, 68, 80, 95, 110, 130, 155)
 DIRECTIONS = (0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202, 67, 293, 113, 247)
 NEAR = 8  # points; a label farther away has a line to its point
-AROUND = np.array([-3, 0, 3, 0])  # pixels that stay free beside a name
+MARGIN = 3  # pixels between a name and the frame, or by which its own point is nearer than others
+TOUCHING, CROSSING, MISTAKEN = 20, 40, 40  # as bad as so many points of distance
+AROUND = np.array([-MARGIN, 0, MARGIN, 0])  # what stays free beside a name
 
 # Which part of a text is at the end of its offset: 0 for the left or the bottom, 1 for the other.
 SIDES = {"left": 0.0, "right": 1.0, "center": 0.5, "bottom": 0.0, "top": 1.0}
@@ -37,6 +40,7 @@ def _place(reach: int, angle: int) -> _Place:
 
 PLACES = [_place(reach, angle) for reach in REACHES for angle in DIRECTIONS]  # the best ones first
 OFFSETS = np.array([(place.right, place.up) for place in PLACES])
+DISTANCES = np.hypot(*OFFSETS.T)
 ALIGNED = np.array([(SIDES[place.across], SIDES[place.upwards]) for place in PLACES])
 
 
@@ -45,11 +49,12 @@ def label_points(
     points: Sequence[tuple[float, float, str, str]],
     lines: Sequence[Sequence[tuple[float, float]]] = (),
 ) -> list[str]:
-    """Write names beside points, each in the first place that is free, the first points first.
+    """Write names beside points, each in the best place that is free, the first points first.
 
-    Names do not touch each other, points or the frame. If there is a place without, they do not
-    touch lines either, and no line from a point to its name crosses another name or point. The axis
-    must have its final size. Returns the names for which no place was free.
+    Names do not touch each other, points or the frame. Near places are better, and so are those
+    where a name touches no line, where no line from a point to its name crosses another name or
+    point, and where the name is not nearer to another point of its colour. The axis must have its
+    final size. Returns the names for which no place was free.
 
     Args:
         points: x, y, name, colour.
@@ -57,13 +62,14 @@ def label_points(
     """
     figure = axis.get_figure()
     renderer = FigureCanvasAgg(figure).get_renderer()
-    inside = axis.get_window_extent(renderer)
+    inside = axis.get_window_extent(renderer).padded(-MARGIN)
+    hues = np.array([point[3] for point in points])
     spots = np.array([axis.transData.transform(point[:2]) for point in points]).reshape(-1, 2)
     taken = np.hstack([spots - 4, spots + 4])
     along = [box for line in lines for box in _segments(axis.transData.transform(line))]
     avoided = np.array(along).reshape(-1, 4)
     drawn = np.empty((0, 4))  # lines to names, from x and y to x and y
-    far = np.hypot(*OFFSETS.T) > NEAR
+    far = DISTANCES > NEAR
     left = []
     for number, (x, y, name, colour) in enumerate(points):
         size = _size(figure, name, renderer)
@@ -73,19 +79,21 @@ def label_points(
         free = (low >= inside.min).all(axis=1) & (low + size <= inside.max).all(axis=1)
         others = np.delete(taken, number, axis=0)
         free &= ~_touch(boxes, others).any(axis=1)
-        beside = ~_touch(boxes, avoided).any(axis=1)
-        to_name = np.hstack([np.broadcast_to(spots[number], ends.shape), ends])
-        clear = ~_cross(drawn, boxes).any(axis=0) & ~(far & _cross(to_name, others).any(axis=1))
-        for found in (free & beside & clear, free & clear, free & beside, free):
-            if found.any():
-                first = int(found.argmax())
-                _write(axis, (x, y), name, colour, PLACES[first])
-                taken = np.vstack([taken, boxes[first] + AROUND])
-                if far[first]:
-                    drawn = np.vstack([drawn, to_name[first]])
-                break
-        else:
+        if not free.any():
             left.append(name)
+            continue
+        to_name = np.hstack([np.broadcast_to(spots[number], ends.shape), ends])
+        distance = _distance(boxes, spots)
+        rivals = (hues == colour) & (np.arange(len(points)) != number)
+        mistaken = (distance[:, rivals] < distance[:, [number]] + MARGIN).any(axis=1)
+        crossing = far & _cross(to_name, others).any(axis=1) | _cross(drawn, boxes).any(axis=0)
+        touching = _touch(boxes, avoided).any(axis=1)
+        cost = DISTANCES + MISTAKEN * (mistaken & ~far) + CROSSING * crossing + TOUCHING * touching
+        best = int(np.where(free, cost, np.inf).argmin())
+        _write(axis, (x, y), name, colour, PLACES[best])
+        taken = np.vstack([taken, boxes[best] + AROUND])
+        if far[best]:
+            drawn = np.vstack([drawn, to_name[best]])
     return left
 
 
@@ -95,6 +103,16 @@ def _size(figure: Any, name: str, renderer: Any) -> tuple[float, float]:
     box = text.get_window_extent(renderer)
     text.remove()
     return float(box.width), float(box.height)
+
+
+def _distance(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """From each box to each point; 0 inside.
+
+    >>> _distance(np.array([[0, 0, 2, 1]]), np.array([[1, 1], [5, 5]]))
+    array([[0., 5.]])
+    """
+    beyond = np.maximum(boxes[:, None, :2] - points, points - boxes[:, None, 2:])
+    return np.asarray(np.hypot(*np.moveaxis(np.maximum(beyond, 0), 2, 0)))
 
 
 def _touch(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

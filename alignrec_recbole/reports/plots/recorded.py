@@ -97,6 +97,8 @@ class Recorded(Figure):
             if scale != 1:
                 _enlarge(own, larger)
                 args = _enlarged(name, args, larger)
+                if name == "draw_markers":
+                    own.set_snap(None)  # the figure decided for a smaller marker
             if name == "draw_text" and renderer.flipy():
                 x, y, *rest = args
                 args = (x, self.recorder.height * scale - y, *rest)
