@@ -31,8 +31,9 @@ Deviations  D1 `train_knowledge` is false: k is a constant, so N and n stay as t
                and users with the same items in S, are in a fixed random order, not in that of ids.
             D4 p is the mean over the items that have the modality; an item or user without it has
                W f + b = 0 there and only a self edge in S_m.
-            D5 `train_features: false` makes f constant, and p the mean of f, without a table of
-               users. The reference trains both.
+            D5 the reference trains f and p, which are as wide as the features, for each item and
+               each user. `train_features: false` makes f constant, and p the mean of f, without a
+               table of users; at the size of Amazon Electronics it is needed.
             D6 the mean over other modalities in y', and the sums over pairs, are for more than two;
                with one, there are no B, and no terms but BPR.
             D7 K and r are computed for the batch's rows only (same values).
