@@ -97,8 +97,9 @@ def _panels(runs: Sequence[Run]) -> list[tuple[str, str, list[str], pd.DataFrame
         for names, points in sorted(variants.items()):
             parts = dict.fromkeys(key.partition(".")[0] for key in names if key not in common)
             part = "".join(f" + {name}" for name in parts)
-            table = pd.DataFrame([flatten(point.record.config) for point in points])
-            keys = [key for key in sorted(table) if table[key].nunique() > 1]
+            configs = [flatten(point.record.config) for point in points]
+            keys = [key for key in names if len({config[key] for config in configs}) > 1]
+            table = pd.DataFrame({key: [config[key] for config in configs] for key in keys})
             table["score"] = [point.record.selection["best_score"] for point in points]
             table["metric"] = [point.record.selection["metric"] for point in points]
             if len(keys) == 2 and _is_grid(table, keys):
