@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from alignrec_recbole.reports.grouping import ComparisonKey, comparable_groups
 from alignrec_recbole.reports.plots import style
 from alignrec_recbole.reports.plots.audit import LOOKS
 from alignrec_recbole.reports.plots.cost import machine_of
-from alignrec_recbole.reports.plots.fonts import in_small_fonts
+from alignrec_recbole.reports.plots.fonts import _added, in_small_fonts
 from alignrec_recbole.reports.significance import UserMeans
 from alignrec_recbole.runs.record import Run, read_runs
 
@@ -408,6 +409,27 @@ def test_a_pdf_has_the_letters_of_the_figure_as_outlines_of_one_font(
     assert in_small_fonts("\u0416") == {}
     with mpl.rc_context(in_small_fonts("a \u2212 b")):
         assert findfont(FontProperties(weight="bold")).endswith("bold.ttf")
+
+
+def test_figures_do_not_depend_on_the_settings_of_the_machine(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [r for r in read_runs(output / "runs") if r.record.protocol == "full"]
+    members = comparable_groups(runs)[ComparisonKey("toy", "full", "mmrec")]
+    ours = plots.save(plots.training_curves(members), tmp_path, "ours")
+    with mpl.rc_context({"font.family": "serif", "font.size": 20, "figure.dpi": 33}):
+        others = plots.save(plots.training_curves(members), tmp_path, "others")
+    assert [a.read_bytes() == b.read_bytes() for a, b in zip(ours, others, strict=True)] == [
+        True
+    ] * 4
+
+    def full(**_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    _added.cache_clear()
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    assert in_small_fonts("abc") == {}
+    assert plots.save(plots.training_curves(members), tmp_path, "large")[1].stat().st_size > 1000
 
 
 def test_labels_are_where_the_first_drawing_put_them_in_all_files(

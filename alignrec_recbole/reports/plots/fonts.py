@@ -21,10 +21,17 @@ FACES = ("normal", "bold")
 
 
 def in_small_fonts(text: str) -> dict[Any, Any]:
-    """Settings with which matplotlib sets a text in the small fonts; none if they lack a letter."""
+    """Settings with which matplotlib sets a text in the small fonts.
+
+    None if they lack a letter or there is no folder for temporary files; the file is the same then,
+    but takes longer.
+    """
     if not set(text) <= set(LETTERS + UNDRAWN):
         return {}
-    _added()
+    try:
+        _added()
+    except OSError:
+        return {}
     return {"font.sans-serif": [FAMILY]}
 
 

@@ -30,6 +30,9 @@ MAX_LINES = 300  # groups in one figure; a page has no more room
 MAX_PANELS = 60
 LETTER, HANDLE = 0.068, 0.5  # inches of an average letter, and of an entry of a legend beside them
 STYLE: dict[Any, Any] = {
+    "font.family": ["sans-serif"],  # the same on every machine, whatever its matplotlibrc says
+    "font.sans-serif": mpl.rcParamsDefault["font.sans-serif"],
+    "figure.dpi": 100,
     "font.size": TEXT,
     "axes.titlesize": TEXT,
     "axes.titlelocation": "left",
