@@ -14,6 +14,7 @@ from scipy import stats
 from tabulate import tabulate
 
 from alignrec_recbole.reports.audit_marks import AuditMarks
+from alignrec_recbole.reports.budgets import budgets_of
 from alignrec_recbole.reports.escaping import as_markdown
 from alignrec_recbole.reports.grouping import (
     COLUMNS,
@@ -33,7 +34,7 @@ from alignrec_recbole.reports.tables import (
     marked,
     mean_sd_cell,
 )
-from alignrec_recbole.runs.record import Run, RunRecord, read_runs
+from alignrec_recbole.runs.record import Run, read_runs
 from benchmarks import ablations, two_stage_report
 from benchmarks.speed import report as speed
 
@@ -51,12 +52,12 @@ class Results(NamedTuple):
 
     Attributes:
         tested: groups of test results by block.
-        tuning: grid points, scored on validation alone.
+        tuning: runs of grid points, scored on validation alone.
         folder: where parity, speed and pre-training files are stored.
     """
 
     tested: dict[ComparisonKey, list[SeedGroup]]
-    tuning: list[RunRecord]
+    tuning: list[Run]
     folder: Path = SHIPPED
 
 
@@ -65,7 +66,7 @@ def read(folder: Path) -> Results:
     tuning = clean(read_runs(folder / "tuning")) if (folder / "tuning").is_dir() else []
     return Results(
         comparable_groups(clean(read_runs(folder / "runs"))),
-        [run.record for run in tuning],
+        tuning,
         SHIPPED,
     )
 
@@ -124,6 +125,41 @@ def best_on_sports(results: Results) -> str:
     return _github(
         ["model", "features", "seeds", PRIMARY_METRIC, NDCG, f"reference {PRIMARY_METRIC}"], rows
     )
+
+
+def searches(results: Results) -> str:
+    """Per model on lfm2k: its search by TPE, and the grid of the table of models."""
+    header = ["model", "features", "chosen by", "trials", "pruned", "epochs", "seconds", "patience"]
+    header += ["best on validation", "seeds", PRIMARY_METRIC, NDCG]
+    rows = []
+    for block, members in results.tested.items():
+        if block.dataset != "lfm2k" or block.protocol != "full":
+            continue
+        budgets = budgets_of(members, results.tuning)
+        searched = [g for g in members if g.name in budgets and budgets[g.name].sampler == "tpe"]
+        for group in sorted(searched, key=lambda group: group.first.model):
+            grids = [
+                other
+                for other in members
+                if (other.first.model, other.first.features)
+                == (group.first.model, group.first.features)
+                and other.name in budgets
+                and budgets[other.name].sampler == "grid"
+                and not any(key.startswith("align.") for key in other.non_default_settings)
+            ]
+            for each in (*grids, group):
+                budget = budgets[each.name]
+                spent = f"{budget.epochs:,}", f"{budget.seconds:,.0f}"
+                best = "—" if budget.best is None else f"{budget.best:.4f}"
+                rows.append(
+                    [
+                        *(each.first.model, each.first.features, budget.sampler),
+                        *(budget.trials, budget.pruned, *spent),
+                        *(budget.patience, best, len(each.runs)),
+                        *(_spread(each, PRIMARY_METRIC), _spread(each, NDCG)),
+                    ]
+                )
+    return _github(header, rows)
 
 
 def reproduction(results: Results) -> str:
@@ -212,7 +248,7 @@ def alignment_grid(results: Results) -> str:
               ("sports", "MGCN"): 0.0001}  # fmt: skip
     rows: dict[tuple[str, str, Any], dict[Any, float]] = {}
     plain: dict[tuple[str, str], float] = {}
-    for record in results.tuning:
+    for record in (run.record for run in results.tuning):
         key, config = (record.dataset, record.model), record.config
         if key not in chosen or config.get("reg_weight") != chosen[key]:
             continue
@@ -422,6 +458,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "results": best_on_sports,
     "leaderboards": leaderboards,
     "reproduction": reproduction,
+    "searches": searches,
     "before-training-lfm2k": before_training("lfm2k"),
     "before-training-ml-100k": before_training("ml-100k"),
     "before-training-sports": before_training("sports"),
