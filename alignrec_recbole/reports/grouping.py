@@ -27,6 +27,7 @@ from alignrec_recbole.runs.record import NUMBERS_EPOCH, Run, RunRecord
 PRIMARY_METRIC = "Recall@20"
 COLUMNS = ("Recall@10", PRIMARY_METRIC, "NDCG@10", "NDCG@20")
 ABSENT = "absent"  # how labels show a setting that a configuration does not have
+MOST_DIGITS = 8  # letters of a value in a name; a longer number is shown in four digits
 GRIDS = re.compile(r"(?:: |; )([\w.]+) in \[(.*?)\](?=; |$)")  # in a record's `tuned_on`
 NOT_CHOSEN = {"epochs", "eval_args", "metrics", "setting", "topk"}  # no chance of a better row
 NOT_VARIED = {
@@ -264,7 +265,7 @@ def _named(variants: list[list[Run]]) -> list[SeedGroup]:
         for config in configs
     ]
     labels = [
-        plain(f"{model} ({', '.join(plain(entry, 100) for entry in own)})" if own else model, 300)
+        plain(f"{model} ({', '.join(plain(_short(e), 100) for e in own)})" if own else model, 300)
         for own in non_default
     ]
     seen = Counter(zip(labels, (record.features for record in records), strict=True))
@@ -276,6 +277,16 @@ def _named(variants: list[list[Run]]) -> list[SeedGroup]:
         )
         for label, record, members, own in zip(labels, records, variants, non_default, strict=True)
     ]
+
+
+def _short(entry: str) -> str:
+    """A "key=value" with a value of many digits in four.
+
+    >>> _short("reg_weight=1.8648562452180992e-05"), _short("reg_weight=100.0")
+    ('reg_weight=1.865e-05', 'reg_weight=100.0')
+    """
+    key, _, value = entry.partition("=")
+    return f"{key}={_four_digits(value)}" if len(value) > MOST_DIGITS else entry
 
 
 def _usual(configs: list[dict[str, str]], defaults: dict[str, str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ NARROWEST = 55.0  # points of a column of words
 BREAKS = tuple("+/=_,;:-)]}")  # a line may end after these
 WHOLE = 11  # letters that are never broken
 MOST_LINES = 44  # of one table; a page has no more room
+FLOATS = 16  # tables after which LaTeX has to set what it holds back; it holds 52 at most
 FOOTNOTE_MARK = r"\textsuperscript{\textdaggerdbl}"
 BEST = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
 NAMES = ("model", "ranker", "features", "target", "against", "metric", "masked", "fill")
@@ -39,7 +40,10 @@ def as_latex(tables: Sequence[Table], columns: Sequence[str] = ()) -> str:
         names, *groups = _distributed(table, columns)
         for group in groups or [[]]:
             for rows in _pages(table, names, group):
-                label = f"tab:{_slug(table.title)}-{next(numbers)}"
+                number = next(numbers)
+                if number % FLOATS == 0:
+                    parts.append("\\clearpage\n")
+                label = f"tab:{_slug(table.title)}-{number}"
                 parts.append(_part(table, names, group, rows, label))
     return "\n".join(parts)
 
