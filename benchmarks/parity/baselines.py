@@ -91,7 +91,7 @@ class ParitySpec:
 
     def values(self, theirs: str, shape: tuple[int, ...]) -> np.ndarray:
         """The values of MMRec's parameter and of ours."""
-        return values(theirs, shape) * self.scaled.get(theirs, 1.0)
+        return np.asarray(values(theirs, shape) * self.scaled.get(theirs, 1.0))
 
     def names(self, kinds: tuple[str, ...]) -> dict[str, str]:
         """`tensors` of a case: `{n}` in ours is the number of the set, `image` and `text` the set.

@@ -112,14 +112,17 @@ def read_records(folder: Path) -> list[RunRecord]:
 def spec_of(record: RunRecord) -> RunSpec:
     """The specification of the run that a record is of, from its command.
 
-    A value that the command chose from a grid is read in the record's configuration.
+    A value that the command chose from a grid, or by a search, is read in the record.
     """
     parser = argparse.ArgumentParser()
+    parser.add_argument("verb", nargs="?", choices=("run", "tune"), default="run")
+    for option in ("--trials", "--sampler", "--pruner"):
+        parser.add_argument(option)
     for option in ("--model", "--dataset", "--features", "--protocol", "--seeds", "--data-path",
                    "--features-path", "--output", "--device", "--setting"):  # fmt: skip
         parser.add_argument(option)
     parser.add_argument("--epochs", type=int)
-    for option in ("--quiet", "--overwrite", "--resume"):
+    for option in ("--quiet", "--overwrite", "--resume", "--no-save", "--no-progress"):
         parser.add_argument(option, action="store_true")
     for option in ("--set", "--grid"):
         parser.add_argument(option, action="extend", nargs="+", default=[])
@@ -131,6 +134,9 @@ def spec_of(record: RunRecord) -> RunSpec:
         for part in key.split("."):
             value = value[part]
         pairs.append((key, value))
+    if options.verb == "tune" and record.budget is not None:
+        (trial,) = [t for t in record.budget["curve"] if t["trial"] == record.budget["chosen"]]
+        pairs += trial["parameters"].items()
     overrides: dict[str, Any] = {}
     for key, value in pairs:
         *parents, last = key.split(".")

@@ -128,6 +128,9 @@ def test_every_committed_grid_is_found_whole() -> None:
             if "validation, seed" not in told or group.first.protocol != "full":
                 continue
             tuned += 1
+            if " trials of " in told:  # a search, which the record describes
+                assert group.first.budget is not None
+                continue
             points = np.prod([len(part.split("[")[1].split(",")) for part in told.split("; ")])
             found = budgets.budget_of(group, tuning)
             assert found is not None, group.name
