@@ -185,6 +185,9 @@ class REARM(ContentRecommender):
     """REARM on any number of modalities."""
 
     settings_class = REARMSettings
+    capture_refused = (
+        "its contrasts are over a batch's different users and items, whose number the host waits for"
+    )
     columns_refused = "its attention is among the entries of whole vectors"
 
     def __init__(self, config: Any, dataset: Any) -> None:
