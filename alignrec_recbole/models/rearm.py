@@ -185,9 +185,7 @@ class REARM(ContentRecommender):
     """REARM on any number of modalities."""
 
     settings_class = REARMSettings
-    capture_refused = (
-        "its contrasts are over a batch's different users and items, whose number the host waits for"
-    )
+    capture_refused = "its contrasts are over a batch's different users and items, of any number"
     columns_refused = "its attention is among the entries of whole vectors"
 
     def __init__(self, config: Any, dataset: Any) -> None:
