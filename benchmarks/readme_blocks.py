@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 from tabulate import tabulate
 
+from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.budgets import budgets_of
 from alignrec_recbole.reports.escaping import as_markdown
@@ -35,7 +36,7 @@ from alignrec_recbole.reports.tables import (
     mean_sd_cell,
 )
 from alignrec_recbole.runs.record import Run, read_runs
-from benchmarks import ablations, two_stage_report
+from benchmarks import ablations, knock_out, rekeyed, two_stage_report
 from benchmarks.speed import report as speed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -419,6 +420,32 @@ def two_stages(results: Results) -> str:
     return "\n\n".join(_github(*of(found)) for of in (two_stage_report.arms, two_stage_report.when))
 
 
+def content_explains(place: int) -> Callable[[Results], str]:
+    """One of the tables of protocol knock-out, data sets below one another."""
+
+    def made(results: Results) -> str:
+        parts = []
+        for stored in knock_out.read(results.folder / "knock-out"):
+            parts += [f"**{stored['dataset']}**", _github(*knock_out.table(stored, place))]
+        return "\n\n".join(parts)
+
+    return made
+
+
+def rekeyed_scores(results: Results) -> str:
+    """What models score on released and on re-keyed splits."""
+    stored = rekeyed.read(results.folder / "rekeyed")
+    found = {name: rekeyed.table(rows) for name, rows in stored.items()}
+    header = next(iter(found.values()))[0]
+    rows = [
+        [shown_name(name), *row]
+        for name, (_, rows) in found.items()
+        for row in rows
+        if row[header.index("metric")] == PRIMARY_METRIC
+    ]
+    return _github(["split", *header], rows)
+
+
 def without_terms(results: Results) -> str:
     """The best validation of the runs of `geometry`, without alignment terms and with all."""
     header = ["data set", "without", "seeds", "Recall@20 without", "with all three"]
@@ -471,6 +498,10 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "ablations": parts_of_alignrec,
     "without-terms": without_terms,
     "two-stage": two_stages,
+    "knock-out": content_explains(0),
+    "knock-out-variants": content_explains(1),
+    "knock-out-interventions": content_explains(2),
+    "rekeyed": rekeyed_scores,
     "geometry": geometry,
     "speed": speed_table,
     "speed-short": speed_short,

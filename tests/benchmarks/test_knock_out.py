@@ -1,0 +1,87 @@
+"""The file of a data set's runs of protocol knock-out."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trials import run_verb
+
+from alignrec_recbole.errors import RecordError
+from alignrec_recbole.runs.record import read_runs
+from benchmarks import knock_out
+
+VARIANTS = {"real", "shuffled", "zero"}
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """VBPR on a small shop: real, shuffled and no features, two seeds."""
+    root, draw = tmp_path_factory.mktemp("knock-out"), random.Random(0)
+    lines = ["userID\titemID\tx_label"]
+    for user in range(40):
+        items = draw.sample(range(30), 6)
+        lines += [f"{user}\t{i}\t{n}" for i, n in zip(items, [0, 0, 0, 0, 1, 2], strict=True)]
+    (root / "data" / "shop").mkdir(parents=True)
+    (root / "data" / "shop" / "shop.inter").write_text("\n".join(lines) + "\n")
+    np.save(root / "data" / "shop" / "words.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    answer = run_verb(
+        "--protocol", "knock-out", "--model", "VBPR", "--dataset", "shop", "--features", "words",
+        "--eval-convention", "mmrec", "--seeds", "1,2", "--epochs", "2", "--quiet", "--no-save",
+        "--set", "variants=[real,shuffled,zero,id-only]",
+        "--data-path", root / "data", "--output", root / "out",
+    )  # fmt: skip
+    assert answer.status == 0, answer.errors
+    return root / "out"
+
+
+def test_every_run_is_stored_once_with_the_tables_of_the_report(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--output", str(output), "--dataset", "shop", "--folder", str(tmp_path)]
+    assert knock_out.main(given) == 0
+    assert "content explains" in capsys.readouterr().out
+    (stored,) = knock_out.read(tmp_path)
+    records = {r.record.config_sha256: r.record for r in read_runs(output / "runs" / "shop")}
+    assert {(run["variant"], run["seed"]) for run in stored["runs"]} == {
+        (variant, seed) for variant in VARIANTS for seed in (1, 2)
+    }
+    for run in stored["runs"]:
+        record = next(
+            r.record
+            for r in read_runs(output / "runs" / "shop")
+            if (r.record.config_sha256, r.record.seed) == (run["config_sha256"], run["seed"])
+        )
+        assert run["Recall@20"] == record.metrics["Recall@20"]
+        assert run["epochs"] == record.epochs == 2
+    assert len(records) == len({run["config_sha256"] for run in stored["runs"]})
+    header, ((*cells,),) = knock_out.table(stored, 1)
+    shown = dict(zip(header, cells, strict=True))
+    for variant in VARIANTS:
+        values = [run["Recall@20"] for run in stored["runs"] if run["variant"] == variant]
+        assert shown[variant] == f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+    assert shown["ID-only"] == shown["zero"]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".svg", ".pdf", ".png"}
+    figure = (tmp_path / "shop.csv").read_text()
+    assert "shuffled" in figure
+    assert "zero" not in figure  # the twin itself has no dot
+
+
+def test_a_data_set_without_runs_is_named(output: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="'shelf' do not make one table") as caught:
+        knock_out.groups(output, "shelf")
+    assert "suite knock-out" in str(caught.value)
+
+
+def test_stored_results_of_the_repository_are_of_committed_code() -> None:
+    stored = knock_out.read()
+    if not stored:
+        pytest.skip("the repository has no results of the suite knock-out yet")
+    for one in stored:
+        for run in one["runs"]:
+            assert len(run["commit"]) == 40
+        shares = json.dumps(one["tables"][0])
+        assert "over users and seeds" in shares
