@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class PairwiseRecommender(GeneralRecommender):
     # why a step cannot be repeated as one graph of a GPU (`training.captured`); "": it can
     capture_refused = "its step has not been checked for operators that the host waits for"
     weights: dict[str, float]
-    epoch = 0  # of the training, from 0; the trainer sets it
+    epoch_losses: Sequence[float] = ()  # mean training losses of the epochs before; the trainer's
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

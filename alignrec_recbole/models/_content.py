@@ -7,12 +7,12 @@ a modality.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
@@ -277,12 +277,45 @@ class NeighbourSettings(Settings):
     temperature: float = Field(0.2, gt=0, description="τ")
 
 
+EPOCHS_BEFORE = 3  # epochs whose losses decide nothing
+
+
 class VirtualSettings(Settings):
     """Triplets of users with their nearest and farthest items, MDVT, in any model of two views."""
 
     weight: float = Field(0.0, ge=0, lt=1, description="share of the loss, 0: none")
     k: int = Field(1, gt=0, description="nearest and farthest items per user")
     warm_up: int = Field(0, ge=0, description="epochs before they begin")
+    threshold: float | None = Field(
+        None, gt=0, lt=1, description="in place of warm_up: they begin once the loss falls by less"
+    )
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> VirtualSettings:
+        if self.warm_up and self.threshold is not None:
+            raise ValueError("warm_up and threshold are two ways to begin; give one")
+        return self
+
+    def have_begun(self, losses: Sequence[float]) -> bool:
+        """Whether the triplets take part, after epochs with these mean losses.
+
+        With a threshold, from the epoch after the first with (L_{e−1} − L_e) / L_e < threshold;
+        that of the first three epochs is not asked.
+
+        Source: Xu et al., MDVT, KDD 2025; the first three: Jinfeng-Xu/MDVT@b0f36b2 trainer.py.
+
+        >>> dynamic = VirtualSettings(weight=0.1, threshold=0.2)
+        >>> dynamic.have_begun([9.0, 8.9, 6.0, 4.0]), dynamic.have_begun([9.0, 8.9, 6.0, 4.0, 3.9])
+        (False, True)
+        >>> VirtualSettings(weight=0.1, warm_up=2).have_begun([9.0, 8.9])
+        True
+        """
+        if not self.weight:
+            return False
+        if self.threshold is None:
+            return len(losses) >= self.warm_up
+        later = itertools.pairwise(losses[EPOCHS_BEFORE - 1 :])
+        return any(before - now < self.threshold * now for before, now in later)
 
 
 class TwoViewSettings(Settings):
@@ -290,7 +323,7 @@ class TwoViewSettings(Settings):
 
     align: AlignSettings = Field(description="align.cca, align.uia, align.reg, align.temperature")
     nlgcl: NeighbourSettings = Field(description="nlgcl.weight, nlgcl.alpha, nlgcl.temperature")
-    mdvt: VirtualSettings = Field(description="mdvt.weight, mdvt.k, mdvt.warm_up")
+    mdvt: VirtualSettings = Field(description="mdvt.weight, mdvt.k, mdvt.warm_up, mdvt.threshold")
 
 
 class Views(NamedTuple):
@@ -364,7 +397,7 @@ class TwoViewRecommender(ContentRecommender):
         return (self._has_triplets(),)
 
     def _has_triplets(self) -> bool:
-        return bool(self.virtual.weight) and self.epoch >= self.virtual.warm_up
+        return self.virtual.have_begun(self.epoch_losses)
 
     def _virtual_triplets(self) -> Tensor:
         """`losses.virtual_triplets` of all vectors that the training's graph gives."""

@@ -241,7 +241,7 @@ class MultimodalTrainer(Trainer):
     def _run_epoch(self, batches: Any, epoch: int) -> dict[str, Any]:
         started = time.perf_counter()
         self.model.train()
-        self.model.epoch = epoch
+        self.model.epoch_losses = [entry["loss"] for entry in self.history]
         if hasattr(self.model, "begin_epoch"):  # what a model draws or builds once an epoch
             self.model.begin_epoch(epoch_generator(self.config["seed"], epoch))
         on_device = (batch.to(self.device) for batch in batches)

@@ -187,7 +187,7 @@ def test_the_triplets_take_their_share_of_the_loss_after_warming_up(testbed):
     batch, losses = plain.batch(), []
     for model, epoch in ((plain.model, 2), (switched.model, 1), (switched.model, 2)):
         model.train()
-        model.epoch = epoch
+        model.epoch_losses = [1.0] * epoch
         begin(model)
         losses.append(sum(model.calculate_loss(batch)))
     begin(model)
@@ -204,3 +204,19 @@ def test_the_trainer_counts_the_epochs_of_warming_up(tmp_path):
     plain, switched = bed.smoke_fit(), bed.smoke_fit(mdvt={**MDVT, "warm_up": 1})
     assert plain.losses[0] == switched.losses[0]
     assert plain.losses[1] != switched.losses[1]
+
+
+def test_with_a_threshold_the_triplets_begin_once_the_loss_falls_slowly(tmp_path):
+    bed, triplets = Testbed("MGCN", tmp_path), {"weight": 0.25, "k": 3}
+    losses = bed.fit(epochs=6).losses
+    falls = [(before - now) / now for before, now in itertools.pairwise(losses)]
+    assert falls[2] > falls[3] > 0  # so that a threshold between them is reached by the fifth
+    threshold = (falls[2] + falls[3]) / 2
+    switched = bed.fit(epochs=6, mdvt={**triplets, "threshold": threshold})
+    assert switched.losses[:5] == losses[:5]
+    assert switched.losses[5] != losses[5]
+
+
+def test_two_beginnings_of_the_triplets_are_refused(testbed):
+    with pytest.raises(SettingError, match="two ways to begin"):
+        testbed.build(mdvt={**MDVT, "threshold": 0.2})
