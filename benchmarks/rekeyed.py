@@ -58,6 +58,7 @@ class Pair:
         users: that both sides ranked; 0 without values per user.
         users_that_differ: by more than 1e-9 in the mean over seeds.
         p_users: of the paired test.
+        epochs: trained at most.
         commits: of the code.
     """
 
@@ -72,6 +73,7 @@ class Pair:
     users: int
     users_that_differ: int
     p_users: float | None
+    epochs: int
     commits: list[str]
 
 
@@ -133,6 +135,7 @@ def _pair(released: SeedGroup, rekeyed: SeedGroup, metric: str, back: dict[str, 
         users=users,
         users_that_differ=differ,
         p_users=p_users,
+        epochs=max(record.epochs for group in (released, rekeyed) for record in group.records),
         commits=sorted(
             {str(r.code.get("commit")) for group in (released, rekeyed) for r in group.records}
         ),
@@ -182,6 +185,7 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         "model",
         "features",
         "seeds",
+        "epochs",
         "metric",
         "released",
         "re-keyed",
@@ -196,6 +200,7 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
             row["model"],
             row["features"],
             str(len(row["released"])),
+            str(row["epochs"] or "—"),
             row["metric"],
             _spread(row["released"]),
             _spread(row["rekeyed"]),
