@@ -189,12 +189,13 @@ def read(folder: Path = FOLDER) -> dict[str, list[dict[str, Any]]]:
 
 def table(dataset: str, rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Header and cells."""
-    header = ["data set", "features", "without", "seeds", "metric", "whole", "without it"]
+    header = ["data set", "features", "epochs", "without", "seeds", "metric", "whole", "without it"]
     header += ["difference", "95 % interval", "p, seeds", "p, users"]
     return header, [
         [
             dataset,
             row["features"],
+            str(row["epochs"]),
             row["part"],
             str(len(row["whole"])),
             row["metric"],
