@@ -226,6 +226,7 @@ class Recommender:
         self.rows = torch.zeros(len(names), setting.width)
         torch.manual_seed(spec.seed)
         self.model.feature_projection = nn.Linear(setting.width, self.model.gate.in_features)
+        self.place = self.model.tables.place
         self.model.tables = GivenFeatures(self.rows)
         self.optimizer = Adam(self.model.parameters(), lr=setting.recommender_rate)
         self.batches = itertools.chain.from_iterable(itertools.repeat(train_data(prepared)))
@@ -243,7 +244,7 @@ class Recommender:
         """Put in rows of all items and build the item graph."""
         self.rows = self.model.tables.rows = rows
         keys = self.model.settings
-        self.model.item_item = SparseOperator(item_graph(rows, keys.knn_k))
+        self.model.item_item = SparseOperator(item_graph(rows, keys.knn_k, place=self.place))
 
     def skip(self, updates: int) -> None:
         """Go past the batches of earlier updates."""

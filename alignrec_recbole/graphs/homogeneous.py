@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignrec_recbole.graphs import searches
 from alignrec_recbole.graphs.item_item import nearest_neighbours
+from alignrec_recbole.graphs.ties import SLACK
 from alignrec_recbole.graphs.user_item import (
     binary_interactions,
     row_softmax,
@@ -55,10 +56,18 @@ def cosine_graph(
     members = np.lexsort((place, group))  # group by group
     size = np.bincount(group)
     begin = np.cumsum(size) - size
-    values, indices = nearest_neighbours(
-        features[torch.from_numpy(first)], k, method=method, memory_bytes=memory_bytes
+    place = place[members[begin]]  # of a group: its first member's
+    found, indices = nearest_neighbours(
+        features[torch.from_numpy(first)],
+        k,
+        method=method,
+        memory_bytes=memory_bytes,
+        place=place,
     )
-    near = indices.cpu().numpy()
+    values, near = found.cpu().numpy().astype(np.float64), indices.cpu().numpy()
+    step = np.cumsum(-np.diff(values, axis=1, prepend=values[:, :1]) > SLACK, axis=1)
+    order = np.lexsort((place[near], step))  # equals by place within a list, too
+    values, near = (np.take_along_axis(part, order, 1) for part in (values, near))
     here = np.where(near >= 0, size[near], 0)
     known = int(size[(near >= 0).any(1)].sum())
     k = max(min(k, known), 1)
@@ -66,7 +75,7 @@ def cosine_graph(
     row = np.repeat(np.arange(near.size) // max(near.shape[1], 1), taken)
     within = np.arange(len(row)) - np.repeat(np.cumsum(taken) - taken, taken)
     column = members[np.repeat(begin[near.ravel()], taken) + within]
-    weight = np.repeat(values.cpu().numpy().astype(np.float64).ravel(), taken) / k
+    weight = np.repeat(values.ravel(), taken) / k
     graph = sp.csr_matrix((weight, (row, column)), shape=(len(first), n))[group]
     alone = np.diff(graph.indptr) == 0
     alone[0] = False

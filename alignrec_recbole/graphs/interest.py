@@ -13,10 +13,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from alignrec_recbole.graphs.ties import top_k_by_place
 from alignrec_recbole.graphs.user_item import binary_interactions, inverse_root
 from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.ops.rows import l2_normalize_rows, row_blocks
-from alignrec_recbole.ops.topk import top_k
 
 Pairs = tuple[np.ndarray, np.ndarray]
 EQUAL = 1e-6  # of a likeness: rounding must not decide
@@ -27,6 +27,7 @@ def second_order_interactions(
     pairs: Pairs,
     shape: tuple[int, int],
     k: int,
+    place: np.ndarray | None = None,
     *,
     memory_bytes: int = 256 << 20,
 ) -> sp.csr_matrix:
@@ -42,6 +43,8 @@ def second_order_interactions(
         pairs: users and items of the interactions.
         shape: (U, I).
         k: pairs per user.
+        place: of each item among those equally like another [I], the smallest first; None: in no
+            order.
         memory_bytes: bound on the likenesses of a block.
 
     Source: Su et al., SOIL, MM 2024, equations 1-3; own items as in its code.
@@ -53,7 +56,8 @@ def second_order_interactions(
            [0. , 1. , 1. , 0.6]])
     """
     own = binary_interactions(pairs, shape)
-    near, likeness = _most_alike([l2_normalize_rows(table) for table in tables], k, memory_bytes)
+    units = [l2_normalize_rows(table) for table in tables]
+    near, likeness = _most_alike(units, k, place, memory_bytes)
     user, item = own.nonzero()
     user, second = np.repeat(user, near.shape[1]), near[item].ravel()
     weight = likeness[item].ravel()
@@ -83,7 +87,9 @@ def _shares(user: np.ndarray, weight: np.ndarray, k: int, n_users: int) -> np.nd
     return above + equal * shared[user]
 
 
-def _most_alike(units: list[Tensor], k: int, memory_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+def _most_alike(
+    units: list[Tensor], k: int, place: np.ndarray | None, memory_bytes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Of each item the k other items most like it [n, k], and their likeness, 0 if not alike.
 
     The likenesses are symmetric to the last bit, so that no order of rows decides among equals.
@@ -102,7 +108,7 @@ def _most_alike(units: list[Tensor], k: int, memory_bytes: int) -> tuple[np.ndar
             common |= both
         product.masked_fill_(~common, -torch.inf)
         product[torch.arange(len(product)), torch.arange(block.start, block.stop)] = -torch.inf
-        near[block] = top_k(product, k)[1]
+        near[block] = top_k_by_place(product, k, place)[1]
     row = torch.arange(n, device=near.device).repeat_interleave(k)
     column, found = near.ravel(), torch.ones(n * k, dtype=torch.float64, device=near.device)
     compared = torch.zeros_like(found, dtype=torch.bool)
@@ -120,6 +126,7 @@ def interest_graphs(
     pairs: Pairs,
     shape: tuple[int, int],
     k: int,
+    place: np.ndarray | None = None,
     *,
     memory_bytes: int = 256 << 20,
 ) -> list[sp.csr_matrix]:
@@ -128,6 +135,11 @@ def interest_graphs(
     For every modality, a user's k items of the largest sum of cosines with the user's own items are
     their interest. An own item has an edge to each item of the interest by any modality. Its weight
     is the cosine in the graph's modality, 0 if negative, once per user who has it.
+
+    Args:
+        tables, pairs, shape, memory_bytes: as of `second_order_interactions`.
+        k: items per user and modality.
+        place: of each item among those of equal sums [I], the smallest first; None: in no order.
 
     Returns:
         CSR [I, I] per modality, D^-½ W D^-½ with the row sums D, on rows and columns alike; not
@@ -145,7 +157,7 @@ def interest_graphs(
     """
     own = binary_interactions(pairs, shape)
     units = [l2_normalize_rows(table) for table in tables]
-    chosen = sum(_interest(unit, own, k, memory_bytes) for unit in units)
+    chosen = sum(_interest(unit, own, k, place, memory_bytes) for unit in units)
     counts = (own.T @ (chosen > 0).astype(np.float64)).tocoo()
     row, column = (torch.from_numpy(part.astype(np.int64)) for part in (counts.row, counts.col))
     out = []
@@ -158,7 +170,9 @@ def interest_graphs(
     return out
 
 
-def _interest(unit: Tensor, own: sp.csr_matrix, k: int, memory_bytes: int) -> sp.csr_matrix:
+def _interest(
+    unit: Tensor, own: sp.csr_matrix, k: int, place: np.ndarray | None, memory_bytes: int
+) -> sp.csr_matrix:
     """Each user's k items of the largest sum of cosines with the own ones: ones in CSR [U, I]."""
     missing = ~unit.any(1)
     rows = unit.cpu().numpy()
@@ -169,7 +183,7 @@ def _interest(unit: Tensor, own: sp.csr_matrix, k: int, memory_bytes: int) -> sp
         score = matmul_nt(profile, unit).to(profile.dtype)
         score[:, missing] = -torch.inf
         score[~profile.any(1)] = -torch.inf
-        best, column = top_k(score, min(k, own.shape[1]))
+        best, column = top_k_by_place(score, k, place)
         is_edge: np.ndarray = best.cpu().numpy() > -np.inf
         users.append(np.repeat(np.arange(block.start, block.stop), is_edge.sum(1)))
         items.append(column.cpu().numpy()[is_edge])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from alignrec_recbole.graphs import hnsw, searches
 from alignrec_recbole.graphs.knn_cache import Found, get_or_compute
+from alignrec_recbole.graphs.ties import first_k, is_tied, top_k_by_place
 from alignrec_recbole.graphs.user_item import inverse_root, user_cooccurrence_graph
 from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.ops.rows import l2_normalize_rows, row_blocks
@@ -29,7 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 def nearest_neighbours(
-    features: Tensor, k: int, *, method: searches.Method = "exact", memory_bytes: int = 256 << 20
+    features: Tensor,
+    k: int,
+    *,
+    method: searches.Method = "exact",
+    memory_bytes: int = 256 << 20,
+    place: np.ndarray | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cosine k-nearest neighbours of every row.
 
@@ -43,6 +49,8 @@ def nearest_neighbours(
         method: exact, in blocks of rows; approximate (`hnsw`); or auto: approximate on a CPU from
             AUTO_ROWS rows on, else exact.
         memory_bytes: bound on a block of similarities and the memory for ranking it.
+        place: of each row among equally near ones [n], the smallest first; None, and in an
+            approximate search: in no order.
 
     Returns:
         similarities [n, k] and indices [n, k]; index −1 where there is no neighbour.
@@ -55,10 +63,10 @@ def nearest_neighbours(
         return _approximate(features, k, memory_bytes)
 
     def exact() -> Found:
-        values, indices = _search(features.to(device), k, memory_bytes)
+        values, indices = _search(features.to(device), k, memory_bytes, place)
         return Found(values.to(features.device), indices.to(features.device))
 
-    found = get_or_compute(features, k, exact)
+    found = get_or_compute(features, k, exact, place=place)
     return found.values, found.indices
 
 
@@ -95,16 +103,20 @@ def _approximate(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, T
     return found.values, found.indices
 
 
-def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor]:
+def _search(
+    features: Tensor, k: int, memory_bytes: int, place: np.ndarray | None = None
+) -> tuple[Tensor, Tensor]:
     """Each block meets only the rows from its own first on: one product serves both its sides."""
     features = _scaled_into_range(features)
     norms = features.norm(dim=1)
     is_zero = norms.eq(0)  # a NaN stays, and is seen in the loss
     zero_rows = torch.nonzero(is_zero).ravel()
     inverse = norms.clamp(min=torch.finfo(norms.dtype).tiny).reciprocal()
-    n, k = len(features), min(k, len(features) - len(zero_rows))
-    values = features.new_full((n, k), -torch.inf)
-    indices = torch.full((n, k), -1, dtype=torch.int64, device=features.device)
+    n, most = len(features), len(features) - len(zero_rows)
+    k = min(k, most)
+    wide = k if place is None else min(k + 1, most)  # the next one shows whether the k-th is tied
+    values = features.new_full((n, wide), -torch.inf)
+    indices = torch.full((n, wide), -1, dtype=torch.int64, device=features.device)
     if k == 0:
         return values, indices
     for block in row_blocks(n, n * features.element_size() * 2, memory_bytes):
@@ -118,6 +130,15 @@ def _search(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, Tensor
         if block.stop < n:
             below = slice(block.stop, None)
             _merge_best(values[below], indices[below], similar[:, height:].T, first)
+    if wide > k:
+        assert place is not None
+        tied = torch.nonzero(is_tied(values, k)).ravel()
+        values, indices = values[:, :k].contiguous(), indices[:, :k].contiguous()
+        for block in row_blocks(len(tied), n * features.element_size() * 4, memory_bytes):
+            rows = tied[block]
+            similar = matmul_nt(features[rows] * inverse[rows, None], features).mul_(inverse)
+            similar.index_fill_(1, zero_rows, -torch.inf)
+            values[rows], indices[rows] = first_k(similar, k, place)
     return values.masked_fill_(is_zero[:, None], 0.0), indices.masked_fill_(is_zero[:, None], -1)
 
 
@@ -152,6 +173,7 @@ def item_graph(
     method: searches.Method = "exact",
     weighted: bool = True,
     memory_bytes: int = 256 << 20,
+    place: np.ndarray | None = None,
 ) -> sp.csr_matrix:
     """Normalised kNN graph S = D^-½ W D^-½ as scipy CSR [n, n].
 
@@ -163,7 +185,9 @@ def item_graph(
     Source: weighted, build_knn_normalized_graph of AlignRec's code; of ones, Zhou and Shen,
     FREEDOM, MM 2023, equations 1-3.
     """
-    values, indices = nearest_neighbours(features, k, method=method, memory_bytes=memory_bytes)
+    values, indices = nearest_neighbours(
+        features, k, method=method, memory_bytes=memory_bytes, place=place
+    )
     n, column = len(features), indices.cpu().numpy()
     is_edge: np.ndarray = column >= 0
     weight = values.clamp(min=0).cpu().numpy().astype(np.float64)[is_edge]
@@ -187,7 +211,7 @@ AGREEMENT_SLACK = 1e-6  # of a cosine: rounding must not decide where all are eq
 
 
 def agreed_item_graphs(
-    tables: list[Tensor], k: int, *, memory_bytes: int = 256 << 20
+    tables: list[Tensor], k: int, place: np.ndarray | None = None, *, memory_bytes: int = 256 << 20
 ) -> list[sp.csr_matrix]:
     """Of each modality the normalised kNN graph among items that all modalities find similar.
 
@@ -199,6 +223,7 @@ def agreed_item_graphs(
     Args:
         tables: features [n, f_m] per modality.
         k: neighbours per item.
+        place: of each item among equally near ones [n], the smallest first; None: in no order.
         memory_bytes: bound on the similarities of a block and the memory for ranking them.
 
     Returns:
@@ -223,7 +248,7 @@ def agreed_item_graphs(
             cosine.masked_fill_(differ, -torch.inf)
             cosine[:, ~has] = -torch.inf
             cosine[~has[block]] = -torch.inf
-            best, column = top_k(cosine, min(k, n))
+            best, column = top_k_by_place(cosine, k, place)
             is_edge: np.ndarray = best.cpu().numpy() > -np.inf
             row = np.repeat(np.arange(block.start, block.stop), is_edge.sum(1))
             found.append((row, column.cpu().numpy()[is_edge]))
@@ -270,12 +295,17 @@ def common_user_graph(
 
 
 def item_knn(
-    features: Tensor, k: int, shrinkage: float, *, memory_bytes: int = 256 << 20
+    features: Tensor,
+    k: int,
+    shrinkage: float,
+    place: np.ndarray | None = None,
+    *,
+    memory_bytes: int = 256 << 20,
 ) -> sp.csr_matrix:
     """The k largest ⟨f_i, f_j⟩ / (‖f_i‖ ‖f_j‖ + h) of every row as scipy CSR [n, n]; h: shrinkage.
 
     Exact, in blocks of rows; a row may be its own neighbour. Zero rows have no neighbours and are
-    no one's neighbour.
+    no one's neighbour. Equally near ones are taken by their `place`, the smallest first.
 
     Source: Ferrari Dacrema et al., RecSys 2019 (ItemKNN-CBF).
     """
@@ -288,7 +318,7 @@ def item_knn(
         similar = matmul_nt(features[block], features)
         similar.div_(torch.outer(norm[block], norm).add_(shrinkage))
         similar[:, zero_rows] = -torch.inf
-        best, where = similar.topk(k, dim=1)
+        best, where = top_k_by_place(similar, k, place)
         weights.append(best[non_zero[block]])
         columns.append(where[non_zero[block]])
     row = torch.nonzero(non_zero).ravel().repeat_interleave(k).cpu().numpy()
@@ -297,10 +327,12 @@ def item_knn(
     return sp.csr_matrix((weight, (row, column)), shape=(n, n))
 
 
-def largest_products(rows: np.ndarray, k: int, *, memory_bytes: int = 256 << 20) -> sp.csr_matrix:
+def largest_products(
+    rows: np.ndarray, k: int, place: np.ndarray | None = None, *, memory_bytes: int = 256 << 20
+) -> sp.csr_matrix:
     """The k largest ⟨f_i, f_j⟩ > 0 of every row i as scipy CSR [n, n], itself among them.
 
-    Exact, in blocks of rows. In float32.
+    Exact, in blocks of rows. In float32. Equals are taken by their `place`, the smallest first.
 
     >>> largest_products(np.array([[1.0], [2.0], [0.0]]), 1).toarray()
     array([[0., 2., 0.],
@@ -308,7 +340,7 @@ def largest_products(rows: np.ndarray, k: int, *, memory_bytes: int = 256 << 20)
            [0., 0., 0.]], dtype=float32)
     """
     table = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
-    return _largest(lambda block: matmul_nt(table[block], table), len(table), k, memory_bytes)
+    return _largest(lambda b: matmul_nt(table[b], table), len(table), k, place, memory_bytes)
 
 
 def hybrid_knn(
@@ -317,6 +349,7 @@ def hybrid_knn(
     k: int,
     content_weight: float,
     shrinkage: float,
+    place: np.ndarray | None = None,
     *,
     memory_bytes: int = 256 << 20,
 ) -> sp.csr_matrix:
@@ -331,6 +364,7 @@ def hybrid_knn(
         rows: f [I, f], of length 1 or 0.
         content_weight: w.
         shrinkage: h.
+        place: of each item among equals [I], the smallest first; None: in no order.
     """
     table, counts = torch.from_numpy(rows), (histories.T @ histories).tocsr()
     root = np.sqrt(counts.diagonal())
@@ -344,16 +378,20 @@ def hybrid_knn(
         part[own - block.start, own] = 0.0
         return part
 
-    return _largest(similar, len(table), k, memory_bytes)
+    return _largest(similar, len(table), k, place, memory_bytes)
 
 
 def _largest(
-    similar: Callable[[slice], Tensor], n: int, k: int, memory_bytes: int
+    similar: Callable[[slice], Tensor],
+    n: int,
+    k: int,
+    place: np.ndarray | None,
+    memory_bytes: int,
 ) -> sp.csr_matrix:
     """The k largest positive entries of each row of a matrix [n, n] that comes in blocks."""
-    k, parts = min(k, n), []
+    parts = []
     for block in row_blocks(n, n * 4 * 3, memory_bytes):
-        best, where = top_k(similar(block), k)
+        best, where = top_k_by_place(similar(block), k, place, above=0.0)
         found = best.cpu().numpy() > 0
         row = np.repeat(np.arange(len(found)), found.sum(1))
         entries = best.cpu().numpy()[found], (row, where.cpu().numpy()[found])

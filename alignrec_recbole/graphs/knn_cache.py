@@ -1,8 +1,9 @@
 """k-nearest-neighbour lists cached on disk, so that many runs on the same features search once.
 
-A file's name is the SHA-256 of the feature values, their shape and type, k, the search's version
-and, of an approximate search, its index, parameters and library's version. The file's header
-repeats it, so other features never get these lists. Nothing is cached outside `use_cache_folder`.
+A file's name is the SHA-256 of the feature values, their shape and type, k, the order of equals,
+the search's version and, of an approximate search, its index, parameters and library's version. The
+file's header repeats it, so other features never get these lists. Nothing is cached outside
+`use_cache_folder`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import save
@@ -54,7 +56,11 @@ def use_cache_folder(folder: Path | None) -> Iterator[None]:
 
 
 def get_or_compute(
-    features: Tensor, k: int, compute: Callable[[], Found], method: str = ""
+    features: Tensor,
+    k: int,
+    compute: Callable[[], Found],
+    method: str = "",
+    place: np.ndarray | None = None,
 ) -> Found:
     """The cached lists of these features, or those of `compute`, which are then cached.
 
@@ -63,11 +69,12 @@ def get_or_compute(
         k: neighbours per row.
         compute: searches; k' ≤ k.
         method: of an approximate search, with its parameters; empty: exact.
+        place: of each row among equally near ones [n]; None: in no order.
     """
     folder = _folder.get()
     if folder is None:
         return compute()
-    digest = _digest(features, k, method)
+    digest = _digest(features, k, method, place)
     path = folder / f"neighbours-{digest[:32]}.safetensors"
     if os.path.lexists(path):
         cached = _read(path, digest, features, k, bool(method))
@@ -89,11 +96,13 @@ def get_or_compute(
     return found
 
 
-def _digest(features: Tensor, k: int, method: str = "") -> str:
+def _digest(features: Tensor, k: int, method: str = "", place: np.ndarray | None = None) -> str:
     values = features.detach().cpu().contiguous()
     text = f"{VERSION} {k} {tuple(values.shape)} {values.dtype}{method and ' '}{method}"
     digest = hashlib.sha256(text.encode())
     digest.update(values.view(torch.uint8).numpy().data)
+    if place is not None:
+        digest.update(np.ascontiguousarray(place, dtype=np.int64).data)
     return digest.hexdigest()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.searches import Method
 from alignrec_recbole.graphs.user_item import normalised_interactions
@@ -59,6 +60,7 @@ class ModalityFeatures(nn.Module):
     Attributes:
         modalities: text, image, audio or fused, per table.
         dims: f_m per table.
+        place: of each item among equally near ones [item_num].
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class ModalityFeatures(nn.Module):
         groups = [features] if fuse else [[one] for one in features]
         self.modalities = tuple(g[0].modality if len(g) == 1 else "fused" for g in groups)
         self.dims = tuple(sum(one.values.shape[1] for one in group) for group in groups)
+        self.place = tie_ranks(dataset.field2id_token[dataset.iid_field])
         self._frozen = [FrozenMatrix() for _ in groups]
         self._inverse_norms: dict[int, tuple[Tensor, Tensor]] = {}
         self._missing: list[list[tuple[str, slice]]] = []  # buffer of rows, columns; per table
@@ -203,6 +206,7 @@ class ModalityFeatures(nn.Module):
                     method=keys.knn,
                     weighted=False,
                     memory_bytes=keys.knn_memory_mb << 20,
+                    place=self.place,
                 )
                 for weight, table in zip(self.modality_weights(non_text_weight), self, strict=True)
             )

@@ -146,6 +146,7 @@ class AlignRec(ContentRecommender):
                 keys.knn_k,
                 method=keys.knn,
                 memory_bytes=keys.knn_memory_mb << 20,
+                place=self.tables.place,
             )
         )
 

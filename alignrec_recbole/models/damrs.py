@@ -46,7 +46,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.graphs.item_item import agreed_item_graphs, common_user_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
@@ -86,12 +85,12 @@ class DAMRS(ContentRecommender):
         self.tables = ModalityFeatures(dataset, train=False)
         self.graph = bipartite_adjacency(self.interactions)
         users, items = dataset.pairs()
-        place = tie_ranks(dataset.field2id_token[dataset.iid_field])
+        place = self.tables.place
         behaviour = common_user_graph(
             (items, users), (self.n_items, self.n_users), keys.cooccurrence_k, place
         )
         content = agreed_item_graphs(
-            list(self.tables), keys.knn_k, memory_bytes=keys.knn_memory_mb << 20
+            list(self.tables), keys.knn_k, place, memory_bytes=keys.knn_memory_mb << 20
         )
         self.item_graphs = [SparseOperator(graph) for graph in (*content, behaviour)]
 

@@ -44,9 +44,13 @@ class ItemKNNCBF(SolvedRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         keys = self.settings
-        features = torch.cat(list(ModalityFeatures(dataset, train=False)), 1)
+        tables = ModalityFeatures(dataset, train=False)
         self.neighbours = item_knn(
-            features, keys.knn_k, keys.shrink, memory_bytes=keys.knn_memory_mb << 20
+            torch.cat(list(tables), 1),
+            keys.knn_k,
+            keys.shrink,
+            tables.place,
+            memory_bytes=keys.knn_memory_mb << 20,
         )
 
     def new_items(self, dataset: Any) -> ContentMap:

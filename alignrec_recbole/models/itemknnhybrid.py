@@ -24,6 +24,7 @@ from typing import Any
 from pydantic import Field
 
 from alignrec_recbole.features.content_map import ContentMap
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.graphs.item_item import hybrid_knn
 from alignrec_recbole.models._closed_form import (
     ContentRows,
@@ -56,6 +57,7 @@ class ItemKNNHybrid(SolvedRecommender):
             keys.knn_k,
             keys.content_weight,
             keys.shrink,
+            tie_ranks(dataset.field2id_token[dataset.iid_field]),
             memory_bytes=keys.knn_memory_mb << 20,
         ).T.tocsr()
 

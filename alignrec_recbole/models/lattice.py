@@ -87,7 +87,14 @@ class LATTICE(TwoViewRecommender):
         self.user_item = SparseOperator(self.interactions)
         self._memory = keys.knn_memory_mb << 20
         self.fixed_graphs = [
-            SparseOperator(item_graph(table.detach(), keys.knn_k, memory_bytes=self._memory))
+            SparseOperator(
+                item_graph(
+                    table.detach(),
+                    keys.knn_k,
+                    memory_bytes=self._memory,
+                    place=self.tables.place,
+                )
+            )
             for table in self.tables
         ]
         self._epoch_graph: SparseOperator | None = None  # None: the next batch makes it
@@ -156,7 +163,9 @@ class LATTICE(TwoViewRecommender):
             unit = l2_normalize_rows(content)
             unit = unit * self.tables.present(number)[:, None]
             with torch.no_grad():
-                _, nearest = nearest_neighbours(unit, keys.knn_k, memory_bytes=self._memory)
+                _, nearest = nearest_neighbours(
+                    unit, keys.knn_k, memory_bytes=self._memory, place=self.tables.place
+                )
             cosines = neighbour_products(unit, nearest).clamp(min=0)
             weights.append(shares[number] * cosines)
             neighbours.append(nearest)

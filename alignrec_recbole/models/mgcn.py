@@ -82,6 +82,7 @@ class MGCN(GatedTwoView):
                     keys.knn_k,
                     method=keys.knn,
                     memory_bytes=keys.knn_memory_mb << 20,
+                    place=self.tables.place,
                 )
             )
             for table in self.tables

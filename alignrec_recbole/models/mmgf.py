@@ -30,6 +30,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.graphs.item_item import largest_products
 from alignrec_recbole.models._closed_form import SolvedRecommender
 from alignrec_recbole.models._content import KnnSettings
@@ -56,6 +57,7 @@ class MMGF(SolvedRecommender):
         balanced = balance(self.histories, keys.degree_power)
         graph = (balanced.T @ balanced).tocsr()
         graph.data **= keys.power
+        place = tie_ranks(dataset.field2id_token[dataset.iid_field])
         for table in dataset.features.values():
             weight = keys.text_weight if table.modality == "text" else keys.non_text_weight
             if weight:
@@ -63,6 +65,7 @@ class MMGF(SolvedRecommender):
                 similar = largest_products(
                     balance(sp.csr_matrix(rows), keys.degree_power).toarray(),
                     keys.knn_k,
+                    place,
                     memory_bytes=keys.knn_memory_mb << 20,
                 )
                 similar.data = weight * similar.data.astype(np.float64) ** keys.power

@@ -34,7 +34,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
-from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.graphs.item_item import common_user_graph, item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
@@ -81,15 +80,16 @@ class MSCA(GatedTwoView):
         self.query = nn.Sequential(nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False))
         self.graph = bipartite_adjacency(self.interactions)
         self.user_item = SparseOperator(self.interactions)
-        memory = keys.knn_memory_mb << 20
+        memory, place = keys.knn_memory_mb << 20, self.tables.place
         self.item_graphs = [
             SparseOperator(
-                item_graph(table.detach(), keys.knn_k, method=keys.knn, memory_bytes=memory)
+                item_graph(
+                    table.detach(), keys.knn_k, method=keys.knn, memory_bytes=memory, place=place
+                )
             )
             for table in self.tables
         ]
         users, items = dataset.pairs()
-        place = tie_ranks(dataset.field2id_token[dataset.iid_field])
         self.behaviour_graph = SparseOperator(
             common_user_graph((items, users), (self.n_items, self.n_users), keys.knn_k, place)
         )

@@ -239,7 +239,7 @@ class REARM(ContentRecommender):
         )
         self.item_graph = self._homogeneous(
             common_shares((items, users), shape[::-1], keys.knn_k, places[1]),
-            [(table.detach(), {}) for table in self.tables],
+            [(table.detach(), {"place": places[1]}) for table in self.tables],
             (keys.item_co_weight, keys.mm_image_weight, keys.knn_k),
         )
         self.users = nn.ParameterList(profiles if keys.train_features else [])

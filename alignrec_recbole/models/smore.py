@@ -90,6 +90,7 @@ class SMORE(GatedTwoView):
                 keys.text_knn_k if kind == "text" else keys.image_knn_k,
                 method=keys.knn,
                 memory_bytes=keys.knn_memory_mb << 20,
+                place=self.tables.place,
             )
             for table, kind in zip(self.tables, self.tables.modalities, strict=True)
         ]

@@ -98,6 +98,7 @@ class SOIL(GatedTwoView):
             dataset.pairs(),
             (self.n_users, self.n_items),
             self.settings.second_order_k,
+            self.tables.place,
             memory_bytes=self.settings.knn_memory_mb << 20,
         )
         user, item = (sp.diags(inverse_root(likes.sum(axis))) for axis in (1, 0))
@@ -108,12 +109,14 @@ class SOIL(GatedTwoView):
         """G_m [item_num]²."""
         keys, memory = self.settings, self.settings.knn_memory_mb << 20
         shape, tables = (self.n_users, self.n_items), list(self.tables)
+        place = self.tables.place
         interest = interest_graphs(
-            tables, dataset.pairs(), shape, keys.interest_k, memory_bytes=memory
+            tables, dataset.pairs(), shape, keys.interest_k, place, memory_bytes=memory
         )
         return [
             SparseOperator(
-                item_graph(table, keys.knn_k, method=keys.knn, memory_bytes=memory) + graph
+                item_graph(table, keys.knn_k, method=keys.knn, memory_bytes=memory, place=place)
+                + graph
             )
             for table, graph in zip(tables, interest, strict=True)
         ]

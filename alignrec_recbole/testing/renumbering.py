@@ -34,8 +34,11 @@ SURE = 1e-3  # level of Welch's test between the figures under two numberings
 
 
 def sparse_world() -> BlockWorld:
-    """Users with few items of their block, so that counts of common items have ties."""
-    return make_blocks(users=50, likes=7)
+    """Users with few items of their block, and equal features in a block.
+
+    So counts of common items have ties, and items have equally near ones.
+    """
+    return make_blocks(users=50, likes=7).with_equal_features()
 
 
 class ConstantDraws(TorchDispatchMode):

@@ -124,6 +124,14 @@ class BlockWorld:
             self, features={name: np.ones_like(matrix) for name, matrix in self.features.items()}
         )
 
+    def with_equal_features(self, count: int = 3) -> BlockWorld:
+        """So many items of a block, one after the other, have the same features."""
+        rows = np.arange(len(self.items))
+        for block in range(int(self.item_block.max()) + 1):
+            own = np.flatnonzero(self.item_block == block)
+            rows[own] = own[np.arange(len(own)) // count * count]
+        return replace(self, features={name: m[rows] for name, m in self.features.items()})
+
     def with_missing(self, modality: str, share: float, seed: int = 1) -> BlockWorld:
         """A share of the items is without a modality, declared in the manifest."""
         count = round(share * len(self.items))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,9 +26,9 @@ def searches(monkeypatch) -> list[int]:
     made: list[int] = []
     search = item_item._search
 
-    def counted(features, k, memory_bytes):
+    def counted(features, k, memory_bytes, place=None):
         made.append(k)
-        return search(features, k, memory_bytes)
+        return search(features, k, memory_bytes, place)
 
     monkeypatch.setattr(item_item, "_search", counted)
     return made
@@ -108,3 +109,11 @@ def test_indices_of_no_row_are_searched_again(tmp_path, index):
         noted = {"digest": knn_cache._with_lists(digest, lists)}
         save_file({"values": lists[0], "indices": forged}, path, metadata=noted)
         assert item_item.nearest_neighbours(features, 2)[1].equal(indices)
+
+
+def test_the_order_of_equals_tells_lists_apart(searches, tmp_path: Path) -> None:
+    features = torch.ones(6, 2)
+    with knn_cache.use_cache_folder(tmp_path):
+        for place in (None, np.arange(6), np.arange(6)[::-1], np.arange(6)):
+            item_item.nearest_neighbours(features, 2, place=place)
+    assert len(searches) == len(list(tmp_path.iterdir())) == 3

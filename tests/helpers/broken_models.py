@@ -13,11 +13,13 @@ import torch
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.encoders.cache import find_or_encode
 from alignrec_recbole.evaluation.ranking import EvalTask
+from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.models.alignrec import AlignRec
 from alignrec_recbole.models.bpr import BPR
 from alignrec_recbole.models.lightgcn import LightGCN
 from alignrec_recbole.models.pop import Pop
 from alignrec_recbole.models.positional_canary import PositionalCanary
+from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.testing.testbed import ModelUnderTest, model_under_test
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
@@ -311,6 +313,15 @@ class TiesByNumber(Pop):
         return super().predict(interaction) + bonus
 
 
+class NearestByNumber(AlignRec):
+    """Its graph takes equally near items by their numbers."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        rows, k = self.tables[0].detach(), self.settings.knn_k
+        self.item_item = SparseOperator(item_graph(rows, k, place=np.arange(self.n_items)))
+
+
 class RanksByNumber(MultimodalTrainer):
     """Sorts with the items' numbers among equal scores."""
 
@@ -467,6 +478,11 @@ BROKEN = [
     ),
     broken(
         PositionalCanary,
+        "check_renumbering_is_harmless",
+        "scores before training differ by",
+    ),
+    broken(
+        NearestByNumber,
         "check_renumbering_is_harmless",
         "scores before training differ by",
     ),
