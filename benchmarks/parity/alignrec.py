@@ -105,6 +105,8 @@ def build_ours(case: Case, inputs: dict[str, Any], double: bool) -> Any:
             )
         },
         pairs=lambda: (user + 1, item + 1),
+        iid_field="i",
+        field2id_token={"i": ["[PAD]", *map(str, range(ITEMS))]},
     )
     with default_dtype(torch.float64 if double else torch.float32):
         model = AlignRec(config, dataset)

@@ -31,7 +31,11 @@ def build(name, sets, pairs, **settings):
         },
         pairs=lambda: (users, items),
         uid_field="u",
-        field2id_token={"u": ["[PAD]", *map(str, range(1, users.max() + 1))]},
+        iid_field="i",
+        field2id_token={
+            field: ["[PAD]", *map(str, range(1, size))]
+            for field, size in (("u", users.max() + 1), ("i", count))
+        },
     )
     names = {"USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "NEG_PREFIX": "neg_", "device": "cpu"}
     parts = components(name)
