@@ -15,7 +15,7 @@ mapping of the re-keyed data set. Per model and metric:
   often than the first.
 
 Of a model that draws nothing only the second is asked, and all that may differ are places of items
-with equal scores. Writes `FOLDER/<dataset>-<seed>.json` and prints the table.
+with equal scores and, of its neighbours, equally near ones. Writes `FOLDER/<dataset>-<seed>.json` and prints the table.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _pair(released: SeedGroup, rekeyed: SeedGroup, metric: str, back: dict[str, 
     common = sorted(values[0].keys() & values[1].keys())
     before, after = (np.array([each[seed] for seed in common]) for each in values)
     test = interval = None
-    if len(common) > 1:
+    if len(common) > 1 and (np.ptp(before) or np.ptp(after)):
         test = stats.ttest_ind(after, before, equal_var=False)
         interval = tuple(map(float, test.confidence_interval(LEVEL)))
     users, differ, p_users = _users(released, rekeyed, metric, back)
