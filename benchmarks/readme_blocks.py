@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 from tabulate import tabulate
 
 from alignrec_recbole.data.rekeyed_names import shown_name
@@ -25,7 +23,6 @@ from alignrec_recbole.reports.grouping import (
     comparable_groups,
 )
 from alignrec_recbole.reports.reference_results import reference_results, reproduction_status
-from alignrec_recbole.reports.significance import holm
 from alignrec_recbole.reports.tables import (
     DATA_MARK,
     Table,
@@ -446,32 +443,6 @@ def rekeyed_scores(results: Results) -> str:
     return _github(["split", *header], rows)
 
 
-def without_terms(results: Results) -> str:
-    """The best validation of the runs of `geometry`, without alignment terms and with all."""
-    header = ["data set", "without", "seeds", "Recall@20 without", "with all three"]
-    header += ["difference", "95 % interval", "p, seeds", "p by Holm"]
-    rows, tested = [], []
-    for dataset in ("lfm2k", "ml-100k"):
-        best = {
-            form: {
-                path.stem.rpartition("-s")[2]: pd.read_csv(path)["valid"].max()
-                for path in (results.folder / "geometry").glob(f"{dataset}-{form}-s*.csv")
-            }
-            for form in FORMS
-        }
-        for form, title in (("no-reg", "REG"), ("none", "CCA, UIA and REG")):
-            seeds = sorted(best["all"].keys() & best[form].keys())
-            whole, without = (np.array([best[f][s] for s in seeds]) for f in ("all", form))
-            test = stats.ttest_rel(without, whole)
-            low, high = test.confidence_interval(0.95)
-            means = (f"{without.mean():.4f}", f"{whole.mean():.4f}")
-            change = (f"{(without - whole).mean():+.4f}", f"{low:+.4f} … {high:+.4f}")
-            rows.append([dataset, title, len(seeds), *means, *change, f"{test.pvalue:.2g}"])
-            tested.append(float(test.pvalue))
-    fixed = (f"{p:.2g}" for p in holm(tested))
-    return _github(header, [[*row, p] for row, p in zip(rows, fixed, strict=True)])
-
-
 FORMS = {"all": "CCA, UIA, REG", "no-reg": "without REG", "none": "none"}
 _VIEWS = ("id", "mm", "sum")
 GEOMETRY = {
@@ -496,7 +467,6 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "pretraining": pretraining("history"),
     "pretraining-teacher": pretraining("teacher_history"),
     "ablations": parts_of_alignrec,
-    "without-terms": without_terms,
     "two-stage": two_stages,
     "knock-out": content_explains(0),
     "knock-out-variants": content_explains(1),

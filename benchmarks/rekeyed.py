@@ -15,7 +15,8 @@ mapping of the re-keyed data set. Per model and metric:
   often than the first.
 
 Of a model that draws nothing only the second is asked, and all that may differ are places of items
-with equal scores and, of its neighbours, equally near ones. Writes `FOLDER/<dataset>-<seed>.json` and prints the table.
+with equal scores and, of its neighbours, equally near ones. Writes `FOLDER/<dataset>-<seed>.json`
+and prints the table.
 """
 
 from __future__ import annotations
