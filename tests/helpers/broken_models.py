@@ -318,8 +318,11 @@ class NearestByNumber(AlignRec):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        rows, k = self.tables[0].detach(), self.settings.knn_k
-        self.item_item = SparseOperator(item_graph(rows, k, place=np.arange(self.n_items)))
+        rows, keys, order = self.tables[0].detach(), self.settings, np.arange(self.n_items)
+        memory = keys.knn_memory_mb << 20
+        self.item_item = SparseOperator(
+            item_graph(rows, keys.knn_k, memory_bytes=memory, place=order)
+        )
 
 
 class RanksByNumber(MultimodalTrainer):
