@@ -6,6 +6,7 @@ a modality.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -60,7 +61,6 @@ class ModalityFeatures(nn.Module):
     Attributes:
         modalities: text, image, audio or fused, per table.
         dims: f_m per table.
-        place: of each item among equally near ones [item_num].
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ModalityFeatures(nn.Module):
         groups = [features] if fuse else [[one] for one in features]
         self.modalities = tuple(g[0].modality if len(g) == 1 else "fused" for g in groups)
         self.dims = tuple(sum(one.values.shape[1] for one in group) for group in groups)
-        self.place = tie_ranks(dataset.field2id_token[dataset.iid_field])
+        self._tokens = dataset.field2id_token[dataset.iid_field]
         self._frozen = [FrozenMatrix() for _ in groups]
         self._inverse_norms: dict[int, tuple[Tensor, Tensor]] = {}
         self._missing: list[list[tuple[str, slice]]] = []  # buffer of rows, columns; per table
@@ -107,6 +107,11 @@ class ModalityFeatures(nn.Module):
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[number] for number in range(len(self)))
+
+    @functools.cached_property
+    def place(self) -> np.ndarray:
+        """Of each item among equally near ones [item_num]; only item graphs ask for it."""
+        return tie_ranks(self._tokens)
 
     def present(self, number: int) -> Tensor:
         """bool [item_num]: which items have the modality, or any of those in a fused table."""
