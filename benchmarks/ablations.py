@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,11 +28,11 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
-from alignrec_recbole.errors import AlignRecError, RecordError
-from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.grouping import SeedGroup, flatten, publishable, seed_groups
 from alignrec_recbole.reports.significance import UserMeans, holm, paired_p
 from alignrec_recbole.runs.record import read_runs
+from benchmarks import command_line
 
 FOLDER = Path("results/shipped/ablations")
 METRICS = ("Recall@20", "NDCG@20")
@@ -226,18 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ica = one, other
     rows = [asdict(one) for one in ablations(options.output, options.dataset, ica)]
     stem = options.dataset + ("-ica" if ica else "")
-    options.folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(options.folder / f"{stem}.json", "w") as handle:
-        json.dump({"dataset": options.dataset, "rows": rows}, handle, indent=1)
-        handle.write("\n")
+    stored = {"dataset": options.dataset, "rows": rows}
+    command_line.store(options.folder / f"{stem}.json", stored)
     header, cells = table(options.dataset, rows)
     print(tabulate(cells, headers=header, tablefmt="github", disable_numparse=True))
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except AlignRecError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    command_line.end(main)

@@ -14,21 +14,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from alignrec_recbole.errors import AlignRecError, RecordError
-from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.colours import colours_of
 from alignrec_recbole.reports.grouping import ComparisonKey, SeedGroup, comparable_groups
 from alignrec_recbole.reports.knock_out import knock_out_tables, knocked_out
 from alignrec_recbole.reports.plots import knock_out_leads, save
 from alignrec_recbole.reports.tables import MISSING
 from alignrec_recbole.runs.record import read_runs
+from benchmarks import command_line
 
 FOLDER = Path("results/shipped/knock-out")
 PROTOCOL = "knock-out"
@@ -109,10 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     key, members = groups(options.output, options.dataset)
     stored = collected(key, members)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(options.folder / f"{options.dataset}.json", "w") as handle:
-        json.dump(stored, handle, indent=1)
-        handle.write("\n")
+    command_line.store(options.folder / f"{options.dataset}.json", stored)
     save(knock_out_leads(members, colours_of({key: members})), options.folder, options.dataset)
     for place in range(len(stored["tables"])):
         header, cells = table(stored, place)
@@ -121,8 +117,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except AlignRecError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    command_line.end(main)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignrec_recbole.errors import AlignRecError, RecordError
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
+from benchmarks import command_line
 from benchmarks.readme_blocks import ROOT, TABLES, Results, read
 
 FILES = ("README.md", "results/README.md", "docs/performance.md")
@@ -71,8 +71,4 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except AlignRecError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    command_line.end(main)

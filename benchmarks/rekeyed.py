@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,11 +35,11 @@ from tabulate import tabulate
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.data.rekey import USERS, read_mapping_back
 from alignrec_recbole.data.rekeyed_names import rekeyed_name
-from alignrec_recbole.errors import AlignRecError, RecordError
-from alignrec_recbole.io.files import atomic_write
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.grouping import SeedGroup, flatten, publishable, seed_groups
 from alignrec_recbole.reports.significance import UserMeans, paired_p
 from alignrec_recbole.runs.record import read_runs
+from benchmarks import command_line
 
 FOLDER = Path("results/shipped/rekeyed")
 METRICS = ("Recall@20", "NDCG@20")
@@ -166,9 +165,7 @@ def _users(
 def write(path: Path, dataset: str, seed: int, found: Sequence[Pair]) -> None:
     """Store the comparison."""
     rows = [asdict(pair) for pair in found]
-    with atomic_write(path, "w") as handle:
-        json.dump({"dataset": dataset, "seed": seed, "rows": rows}, handle, indent=1)
-        handle.write("\n")
+    command_line.store(path, {"dataset": dataset, "seed": seed, "rows": rows})
 
 
 def read(folder: Path = FOLDER) -> dict[str, list[dict[str, Any]]]:
@@ -251,8 +248,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except AlignRecError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    command_line.end(main)
