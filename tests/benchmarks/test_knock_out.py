@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 from trials import run_verb
+from two_blocks import write_two_blocks
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.runs.record import read_runs
@@ -19,17 +19,13 @@ VARIANTS = {"real", "shuffled", "zero"}
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """VBPR on a small shop: real, shuffled and no features, two seeds."""
-    root, draw = tmp_path_factory.mktemp("knock-out"), random.Random(0)
-    lines = ["userID\titemID\tx_label"]
-    for user in range(40):
-        items = draw.sample(range(30), 6)
-        lines += [f"{user}\t{i}\t{n}" for i, n in zip(items, [0, 0, 0, 0, 1, 2], strict=True)]
-    (root / "data" / "shop").mkdir(parents=True)
-    (root / "data" / "shop" / "shop.inter").write_text("\n".join(lines) + "\n")
-    np.save(root / "data" / "shop" / "words.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    """VBPR on two blocks: real, shuffled and no features, two seeds."""
+    root = tmp_path_factory.mktemp("knock-out")
+    (root / "data").mkdir()
+    draw = write_two_blocks(root / "data")
+    np.save(root / "data" / "two" / "words.npy", draw.normal(size=(24, 4)))
     answer = run_verb(
-        "--protocol", "knock-out", "--model", "VBPR", "--dataset", "shop", "--features", "words",
+        "--protocol", "knock-out", "--model", "VBPR", "--dataset", "two", "--features", "words",
         "--eval-convention", "mmrec", "--seeds", "1,2", "--epochs", "2", "--quiet", "--no-save",
         "--set", "variants=[real,shuffled,zero,id-only]",
         "--data-path", root / "data", "--output", root / "out",
@@ -41,18 +37,18 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_run_is_stored_once_with_the_tables_of_the_report(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--output", str(output), "--dataset", "shop", "--folder", str(tmp_path)]
+    given = ["--output", str(output), "--dataset", "two", "--folder", str(tmp_path)]
     assert knock_out.main(given) == 0
     assert "content explains" in capsys.readouterr().out
     (stored,) = knock_out.read(tmp_path)
-    records = {r.record.config_sha256: r.record for r in read_runs(output / "runs" / "shop")}
+    records = {r.record.config_sha256: r.record for r in read_runs(output / "runs" / "two")}
     assert {(run["variant"], run["seed"]) for run in stored["runs"]} == {
         (variant, seed) for variant in VARIANTS for seed in (1, 2)
     }
     for run in stored["runs"]:
         record = next(
             r.record
-            for r in read_runs(output / "runs" / "shop")
+            for r in read_runs(output / "runs" / "two")
             if (r.record.config_sha256, r.record.seed) == (run["config_sha256"], run["seed"])
         )
         assert run["Recall@20"] == record.metrics["Recall@20"]
@@ -65,7 +61,7 @@ def test_every_run_is_stored_once_with_the_tables_of_the_report(
         assert shown[variant] == f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
     assert shown["ID-only"] == shown["zero"]
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".svg", ".pdf", ".png"}
-    figure = (tmp_path / "shop.csv").read_text()
+    figure = (tmp_path / "two.csv").read_text()
     assert "shuffled" in figure
     assert "zero" not in figure  # the twin itself has no dot
 
