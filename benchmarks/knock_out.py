@@ -25,7 +25,7 @@ from alignrec_recbole.reports.colours import colours_of
 from alignrec_recbole.reports.grouping import ComparisonKey, SeedGroup, comparable_groups
 from alignrec_recbole.reports.knock_out import knock_out_tables, knocked_out
 from alignrec_recbole.reports.plots import knock_out_leads, save
-from alignrec_recbole.reports.tables import MISSING
+from alignrec_recbole.reports.table import MISSING
 from alignrec_recbole.runs.record import read_runs
 from benchmarks import command_line
 

@@ -14,7 +14,9 @@ from tabulate import tabulate
 from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.budgets import budgets_of
+from alignrec_recbole.reports.comparisons import comparisons
 from alignrec_recbole.reports.escaping import as_markdown
+from alignrec_recbole.reports.formats.text import highlight
 from alignrec_recbole.reports.grouping import (
     COLUMNS,
     PRIMARY_METRIC,
@@ -22,16 +24,9 @@ from alignrec_recbole.reports.grouping import (
     SeedGroup,
     comparable_groups,
 )
+from alignrec_recbole.reports.leaderboards import leaderboard, marked
 from alignrec_recbole.reports.reference_results import reference_results, reproduction_status
-from alignrec_recbole.reports.tables import (
-    DATA_MARK,
-    Table,
-    comparisons,
-    highlight,
-    leaderboard,
-    marked,
-    mean_sd_cell,
-)
+from alignrec_recbole.reports.table import DATA_MARK, Table, mean_sd_cell
 from alignrec_recbole.runs.record import Run, read_runs
 from benchmarks import ablations, knock_out, rekeyed, two_stage_report
 from benchmarks.speed import report as speed

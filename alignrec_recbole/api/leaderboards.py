@@ -10,17 +10,13 @@ import pandas as pd
 from alignrec_recbole.api.results import load_runs
 from alignrec_recbole.errors import SettingError, UnknownNameError
 from alignrec_recbole.io.suggest import suggest
+from alignrec_recbole.reports.comparisons import comparisons
 from alignrec_recbole.reports.contents import check_target
 from alignrec_recbole.reports.grouping import comparable_groups
+from alignrec_recbole.reports.leaderboards import leaderboard
+from alignrec_recbole.reports.notes import table_title
 from alignrec_recbole.reports.significance import UserMeans
-from alignrec_recbole.reports.tables import (
-    MISSING,
-    PLACES,
-    Table,
-    comparisons,
-    leaderboard,
-    table_title,
-)
+from alignrec_recbole.reports.table import MISSING, PLACES, Table
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler

@@ -21,9 +21,11 @@ from alignrec_recbole.protocols.run import check_spec, run_protocol
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, resolve
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.contents import tables
+from alignrec_recbole.reports.formats.text import as_text
 from alignrec_recbole.reports.grouping import candidates_of
+from alignrec_recbole.reports.leaderboards import comparison
+from alignrec_recbole.reports.notes import FEW
 from alignrec_recbole.reports.table_files import write_tables
-from alignrec_recbole.reports.tables import FEW, as_text, comparison
 from alignrec_recbole.runs.at_once import AtOnce, OneByOne, Runs, choose_jobs
 from alignrec_recbole.runs.prepare import check_run_spec, delete_checkpoint
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note

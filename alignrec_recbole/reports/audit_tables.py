@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from alignrec_recbole.audit.report import GROUPS, AuditReport, Check
 from alignrec_recbole.reports import escaping
-from alignrec_recbole.reports.tables import Cell, Table, as_text, text_cell
+from alignrec_recbole.reports.formats.text import as_text
+from alignrec_recbole.reports.table import Cell, Table, text_cell
 
 HEADER = ("check", "metric", "figure", "control", "chance", "verdict")
 WIDTH = 100  # of a terminal

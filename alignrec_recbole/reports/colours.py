@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from alignrec_recbole.features.control_names import is_control
+from alignrec_recbole.reports.comparisons import targets
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
     SeedGroup,
     default_variants,
     primary_metric,
 )
-from alignrec_recbole.reports.tables import targets
 
 TARGET = "#0072B2"
 OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00")

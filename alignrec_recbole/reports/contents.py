@@ -14,9 +14,11 @@ from alignrec_recbole.errors import RecordError, UnknownNameError, printable
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.reports import list_tables, protocol_tables
 from alignrec_recbole.reports.audit_marks import AuditMarks
+from alignrec_recbole.reports.budget_tables import budget_table
 from alignrec_recbole.reports.budgets import budgets_of
 from alignrec_recbole.reports.captions import KINDS
 from alignrec_recbole.reports.colours import Colours, colours_of
+from alignrec_recbole.reports.comparisons import comparisons, significance, variant_comparisons
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
     SeedGroup,
@@ -25,20 +27,13 @@ from alignrec_recbole.reports.grouping import (
 )
 from alignrec_recbole.reports.inputs import PAGES, Inputs, digest_of
 from alignrec_recbole.reports.knock_out import knock_out_tables
+from alignrec_recbole.reports.leaderboards import leaderboard, marked
 from alignrec_recbole.reports.progress import bar
 from alignrec_recbole.reports.significance import Side, UserMeans
 from alignrec_recbole.reports.site import build as site
 from alignrec_recbole.reports.site.figures import figure_path, write_figure
+from alignrec_recbole.reports.table import Table
 from alignrec_recbole.reports.table_files import write_tables
-from alignrec_recbole.reports.tables import (
-    Table,
-    budget_table,
-    comparisons,
-    leaderboard,
-    marked,
-    significance,
-    variant_comparisons,
-)
 from alignrec_recbole.runs.lists import user_values_path
 from alignrec_recbole.runs.record import Run, read_runs
 from alignrec_recbole.suites.status import read_status

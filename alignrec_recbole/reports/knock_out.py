@@ -14,15 +14,8 @@ from alignrec_recbole.errors import RecordError
 from alignrec_recbole.features.knock_out import KnockOut
 from alignrec_recbole.reports.grouping import PRIMARY_METRIC, ComparisonKey, SeedGroup
 from alignrec_recbole.reports.lead_share import Interval, Leads, leads
-from alignrec_recbole.reports.tables import (
-    Cell,
-    Table,
-    candidates_note,
-    mean_sd_cell,
-    seeds_note,
-    table_title,
-    text_cell,
-)
+from alignrec_recbole.reports.notes import candidates_note, seeds_note, table_title
+from alignrec_recbole.reports.table import Cell, Table, mean_sd_cell, text_cell
 from alignrec_recbole.runs.lists import read_user_values
 from alignrec_recbole.runs.record import Run
 

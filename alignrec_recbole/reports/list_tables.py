@@ -12,14 +12,8 @@ from alignrec_recbole.reports.grouping import (
     possible_hashes,
     primary_metric,
 )
-from alignrec_recbole.reports.tables import (
-    Cell,
-    Table,
-    mean_sd_cell,
-    seeds_note,
-    table_title,
-    text_cell,
-)
+from alignrec_recbole.reports.notes import seeds_note, table_title
+from alignrec_recbole.reports.table import Cell, Table, mean_sd_cell, text_cell
 from alignrec_recbole.runs.lists import user_values_path
 from alignrec_recbole.runs.record import Run, RunRecord
 

@@ -14,17 +14,8 @@ from alignrec_recbole.reports.grouping import (
     SeedGroup,
     primary_metric,
 )
-from alignrec_recbole.reports.tables import (
-    BEST,
-    Cell,
-    Table,
-    candidates_note,
-    column_ranks,
-    mean_sd_cell,
-    seeds_note,
-    table_title,
-    text_cell,
-)
+from alignrec_recbole.reports.notes import candidates_note, seeds_note, table_title
+from alignrec_recbole.reports.table import BEST, Cell, Table, column_ranks, mean_sd_cell, text_cell
 
 EXPOSURE = "exposure@20"
 OF_A_CURVE = ("feature_mask.", "protocol.fill=", "protocol.second_files")  # shown as columns

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.reports import escaping
-from alignrec_recbole.reports.latex import as_latex
-from alignrec_recbole.reports.tables import Table, as_csv, as_html, as_text
+from alignrec_recbole.reports.formats.csv import as_csv
+from alignrec_recbole.reports.formats.html import as_html
+from alignrec_recbole.reports.formats.latex import as_latex
+from alignrec_recbole.reports.formats.text import as_text
+from alignrec_recbole.reports.table import Table
 
 
 def write_tables(

@@ -13,8 +13,11 @@ from alignrec_recbole.audit.report import AuditReport, Check, report_path, write
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.build import build
-from alignrec_recbole.reports.latex import as_latex
-from alignrec_recbole.reports.tables import as_csv, as_html, as_text, comparison
+from alignrec_recbole.reports.formats.csv import as_csv
+from alignrec_recbole.reports.formats.html import as_html
+from alignrec_recbole.reports.formats.latex import as_latex
+from alignrec_recbole.reports.formats.text import as_text
+from alignrec_recbole.reports.leaderboards import comparison
 from alignrec_recbole.runs.record import Run, record_folder, record_stem, write_record
 
 SHA, OTHER = "a" * 64, "b" * 64

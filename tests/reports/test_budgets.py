@@ -12,7 +12,7 @@ from records import record, store
 
 from alignrec_recbole.reports import budgets, contents, plots
 from alignrec_recbole.reports.grouping import comparable_groups
-from alignrec_recbole.reports.tables import leaderboard
+from alignrec_recbole.reports.leaderboards import leaderboard
 from alignrec_recbole.runs.record import RunRecord, read_runs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,8 @@ import pytest
 from records import record, store
 
 from alignrec_recbole.reports.contents import tables
-from alignrec_recbole.reports.tables import MISSING, Table, as_text
+from alignrec_recbole.reports.formats.text import as_text
+from alignrec_recbole.reports.table import MISSING, Table
 from alignrec_recbole.runs.record import read_runs
 
 SHIPPED = Path(__file__).resolve().parents[2] / "results" / "shipped"

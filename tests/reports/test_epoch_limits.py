@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from records import record
 
-from alignrec_recbole.reports.tables import as_text, comparison
+from alignrec_recbole.reports.formats.text import as_text
+from alignrec_recbole.reports.leaderboards import comparison
 from alignrec_recbole.runs.record import Run
 
 

@@ -14,8 +14,8 @@ from alignrec_recbole import load_results
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.reports import contents, list_tables, plots
 from alignrec_recbole.reports.build import build
+from alignrec_recbole.reports.formats.csv import as_csv
 from alignrec_recbole.reports.grouping import comparable_groups
-from alignrec_recbole.reports.tables import as_csv
 from alignrec_recbole.runs.record import read_runs
 
 FIGURES = dict.fromkeys((*list_tables.SHOWN, *METRICS), 0.25)

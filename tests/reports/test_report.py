@@ -18,6 +18,10 @@ from alignrec_recbole.api.results import load_results
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.reports import build, contents, inputs, plots, reference_results
+from alignrec_recbole.reports.comparisons import comparisons, targets, variant_comparisons
+from alignrec_recbole.reports.formats.csv import as_csv
+from alignrec_recbole.reports.formats.latex import as_latex
+from alignrec_recbole.reports.formats.text import as_text
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,
     SeedGroup,
@@ -25,18 +29,8 @@ from alignrec_recbole.reports.grouping import (
     default_variants,
     seed_groups,
 )
-from alignrec_recbole.reports.latex import as_latex
-from alignrec_recbole.reports.tables import (
-    as_csv,
-    as_text,
-    column_ranks,
-    comparison,
-    comparisons,
-    leaderboard,
-    mean_sd_cell,
-    targets,
-    variant_comparisons,
-)
+from alignrec_recbole.reports.leaderboards import comparison, leaderboard
+from alignrec_recbole.reports.table import column_ranks, mean_sd_cell
 from alignrec_recbole.runs.record import Run, read_runs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,9 @@ from records import record, store
 from scipy import stats
 
 from alignrec_recbole.errors import RecordError
+from alignrec_recbole.reports.comparisons import comparisons
 from alignrec_recbole.reports.grouping import comparable_groups
 from alignrec_recbole.reports.significance import compare, corrected, holm, paired_p
-from alignrec_recbole.reports.tables import comparisons
 from alignrec_recbole.runs.record import read_runs
 
 SCIPY = {"t": stats.ttest_rel, "wilcoxon": stats.wilcoxon}

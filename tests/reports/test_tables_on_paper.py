@@ -16,8 +16,10 @@ from records import record, store
 from alignrec_recbole import load_leaderboard
 from alignrec_recbole.errors import SettingError, UnknownNameError
 from alignrec_recbole.reports import build, contents
-from alignrec_recbole.reports.latex import as_latex
-from alignrec_recbole.reports.tables import Table, as_csv, as_text, mean_sd_cell, text_cell
+from alignrec_recbole.reports.formats.csv import as_csv
+from alignrec_recbole.reports.formats.latex import as_latex
+from alignrec_recbole.reports.formats.text import as_text
+from alignrec_recbole.reports.table import Table, mean_sd_cell, text_cell
 from alignrec_recbole.runs.record import read_runs
 
 SHIPPED = Path(__file__).resolve().parents[2] / "results" / "shipped"

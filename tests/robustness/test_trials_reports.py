@@ -23,17 +23,14 @@ from alignrec_recbole.errors import RecordError, printable
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.io.names import is_safe_name
 from alignrec_recbole.reports import build, contents
+from alignrec_recbole.reports.formats.csv import as_csv
+from alignrec_recbole.reports.formats.html import as_html
+from alignrec_recbole.reports.formats.latex import as_latex
+from alignrec_recbole.reports.formats.text import as_text
 from alignrec_recbole.reports.inputs import Inputs
-from alignrec_recbole.reports.latex import as_latex
 from alignrec_recbole.reports.site import build as build_site
+from alignrec_recbole.reports.table import Cell, Table
 from alignrec_recbole.reports.table_files import write_tables
-from alignrec_recbole.reports.tables import (
-    Cell,
-    Table,
-    as_csv,
-    as_html,
-    as_text,
-)
 from alignrec_recbole.runs.record import RunRecord, read_runs
 
 WITHOUT_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)  # which takes minutes

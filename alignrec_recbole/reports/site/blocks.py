@@ -9,7 +9,7 @@ from typing import Any
 from alignrec_recbole.features.control_names import is_control
 from alignrec_recbole.reports.grouping import PRIMARY_METRIC, SeedGroup
 from alignrec_recbole.reports.site.names import run_page, unique
-from alignrec_recbole.reports.tables import BEST, MISSING, Table
+from alignrec_recbole.reports.table import BEST, MISSING, Table
 
 MAX_ELEMENTS = 2200  # of the tables of one page; with the rest it has less than 3,000
 MAX_BYTES = 200_000

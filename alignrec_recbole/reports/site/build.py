@@ -13,7 +13,7 @@ from alignrec_recbole.reports.site import audit_pages, dataset_pages, run_pages,
 from alignrec_recbole.reports.site.figures import figure_file
 from alignrec_recbole.reports.site.names import run_page, run_slug, safe
 from alignrec_recbole.reports.site.rendering import write_assets, write_copy, write_page
-from alignrec_recbole.reports.tables import Table
+from alignrec_recbole.reports.table import Table
 from alignrec_recbole.runs.record import Run
 from alignrec_recbole.suites.status import CellStatus
 

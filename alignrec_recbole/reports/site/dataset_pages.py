@@ -8,11 +8,12 @@ from typing import Any
 from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.reports.captions import CAPTIONS
 from alignrec_recbole.reports.grouping import ComparisonKey, SeedGroup
+from alignrec_recbole.reports.notes import table_title
 from alignrec_recbole.reports.site.blocks import Block, Groups, block, fitted
 from alignrec_recbole.reports.site.figures import FILES as FIGURE_FILES
 from alignrec_recbole.reports.site.figures import figure_file, kind_of
 from alignrec_recbole.reports.site.names import run_page, run_title, safe
-from alignrec_recbole.reports.tables import Cell, Table, mean_sd_cell, table_title, text_cell
+from alignrec_recbole.reports.table import Cell, Table, mean_sd_cell, text_cell
 from alignrec_recbole.runs.record import Run
 
 PARTS = ("-tests", "-budget")  # of a table's file; shown folded

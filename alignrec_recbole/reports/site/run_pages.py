@@ -10,7 +10,7 @@ from alignrec_recbole.reports.grouping import SeedGroup
 from alignrec_recbole.reports.site.blocks import Block, block
 from alignrec_recbole.reports.site.curves import curves
 from alignrec_recbole.reports.site.names import run_page, run_slug, run_title, safe
-from alignrec_recbole.reports.tables import Cell, Table, text_cell
+from alignrec_recbole.reports.table import Cell, Table, text_cell
 from alignrec_recbole.runs.record import Run
 
 MAX_FACTS = 300  # of one section; the rest is in the record

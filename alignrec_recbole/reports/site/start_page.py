@@ -10,11 +10,12 @@ from typing import Any
 from alignrec_recbole.audit.report import AuditReport
 from alignrec_recbole.data.rekeyed_names import shown_name
 from alignrec_recbole.reports import audit_tables
+from alignrec_recbole.reports.comparisons import PAIRED_TESTS
 from alignrec_recbole.reports.grouping import PRIMARY_METRIC, row_name
 from alignrec_recbole.reports.site.audit_pages import audit_page
 from alignrec_recbole.reports.site.blocks import Block, block
 from alignrec_recbole.reports.site.dataset_pages import dataset_page, protocol_of
-from alignrec_recbole.reports.tables import MISSING, PAIRED_TESTS, Cell, Table, text_cell
+from alignrec_recbole.reports.table import MISSING, Cell, Table, text_cell
 from alignrec_recbole.runs.record import Run
 from alignrec_recbole.suites.status import CellStatus
 

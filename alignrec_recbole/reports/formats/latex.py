@@ -13,7 +13,7 @@ from itertools import count
 
 from alignrec_recbole.reports import escaping
 from alignrec_recbole.reports.grouping import COLUMNS
-from alignrec_recbole.reports.tables import MISSING, Cell, Table
+from alignrec_recbole.reports.table import MISSING, Cell, Table
 
 TEXT_WIDTH = 345.0  # points, of the class article at 10 pt, the narrowest of the usual ones
 LETTER, SMALL, BETWEEN = 4.6, 3.1, 4.0  # points: a letter of \footnotesize, of \tiny, two columns

@@ -1,0 +1,1 @@
+"""Formats of tables: terminal and Markdown, HTML, LaTeX, CSV."""
