@@ -26,7 +26,7 @@ from tabulate import tabulate
 
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.spec import RunSpec
-from benchmarks.parity.baselines import PAIRS, of_checkout
+from benchmarks.parity.pairs import PAIRS, of_checkout
 from benchmarks.reference import checkout, rearm
 from benchmarks.reference import our_timing as our_side
 from benchmarks.reference.interactions import add_data, in_mmrec_layout

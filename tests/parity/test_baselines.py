@@ -1,6 +1,6 @@
 """Our baselines against numbers recorded from MMRec (float32, its files untouched).
 
-`python tests/test_parity_baselines.py MMREC GUME`, their checkouts, records them again.
+`python tests/parity/test_baselines.py MMREC GUME`, their checkouts, records them again.
 """
 
 import argparse
@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from alignrec_recbole.errors import DataError, RecordError
-from benchmarks.parity import baselines
+from benchmarks.parity import baselines, one_epoch
+from benchmarks.parity.errors import relative_error
+from benchmarks.parity.pairs import PAIRS
 from benchmarks.reference import checkout
 
 RECORDED = Path(__file__).parent / "parity_baselines.npz"
 BOUND = 5e-5  # the reference computes in float32; a bias before a softmax nearly cancels
-CASES = [(name, kinds) for name, pair in baselines.PAIRS.items() for kinds in pair.features]
+CASES = [(name, kinds) for name, pair in PAIRS.items() for kinds in pair.features]
 
 
 def project(value: np.ndarray) -> np.ndarray:
@@ -32,10 +34,10 @@ def test_loss_gradients_and_scores_equal_the_recorded_ones(name, kinds):
     case = f"{name} {'+'.join(kinds)}/"
     known = {key.removeprefix(case) for key in recorded.files if key.startswith(case)}
     for double in (True, False):
-        ours = baselines.our_run(name, kinds, double=double)
+        ours = one_epoch.our_run(name, kinds, double=double)
         assert set(ours) == known
         for key, value in ours.items():
-            error = baselines.relative_error(project(value), recorded[case + key])
+            error = relative_error(project(value), recorded[case + key])
             assert error < BOUND, f"{key}: {error:.1e}"
 
 
@@ -50,9 +52,9 @@ def record(references: list[Path]) -> None:
     """Losses, gradients and scores of every case, as projections."""
     kept = {}
     for name, kinds in CASES:
-        code = baselines.PAIRS[name].code
+        code = PAIRS[name].code
         reference = next(folder for folder in references if checkout.is_of(folder, code))
-        for key, value in baselines.their_run(reference, name, kinds).items():
+        for key, value in one_epoch.their_run(reference, name, kinds).items():
             kept[f"{name} {'+'.join(kinds)}/{key}"] = project(value).astype(np.float32)
     np.savez_compressed(RECORDED, **kept)
 
