@@ -3,7 +3,8 @@
 A model is one file with a settings class and a model class, a line in registry/models.py and a YAML
 of defaults. A model without item features starts from PairwiseRecommender and UserItemEmbedding
 (bpr.py is the shortest), one with item features from ContentRecommender and ModalityFeatures in
-_content.py (vbpr.py), one whose two views can be aligned from TwoViewRecommender (freedom.py).
+_content.py (vbpr.py), one whose two views can be aligned from TwoViewRecommender in _two_views.py
+(freedom.py).
 """
 
 from __future__ import annotations

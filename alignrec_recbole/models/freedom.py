@@ -31,13 +31,8 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import bipartite_adjacency, sample_edges
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
-from alignrec_recbole.models._content import (
-    ItemGraphSettings,
-    ModalityFeatures,
-    TwoViewRecommender,
-    TwoViewSettings,
-    Views,
-)
+from alignrec_recbole.models._content import ItemGraphSettings, ModalityFeatures
+from alignrec_recbole.models._two_views import TwoViewRecommender, TwoViewSettings, Views
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.ops.sparse import SparseOperator

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from alignrec_recbole import losses
 from alignrec_recbole.graphs.user_item import extended_adjacency
 from alignrec_recbole.models._base import padded
-from alignrec_recbole.models._content import Views
+from alignrec_recbole.models._two_views import Views
 from alignrec_recbole.models.mgcn import MGCN, MGCNSettings
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.propagation import layer_mean

@@ -40,13 +40,8 @@ from alignrec_recbole import losses
 from alignrec_recbole.graphs.item_item import item_graph, nearest_neighbours
 from alignrec_recbole.graphs.user_item import random_walk_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
-from alignrec_recbole.models._content import (
-    KnnSettings,
-    ModalityFeatures,
-    TwoViewRecommender,
-    TwoViewSettings,
-    Views,
-)
+from alignrec_recbole.models._content import KnnSettings, ModalityFeatures
+from alignrec_recbole.models._two_views import TwoViewRecommender, TwoViewSettings, Views
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.neighbours import neighbour_products, neighbour_sums
 from alignrec_recbole.ops.propagation import layer_mean

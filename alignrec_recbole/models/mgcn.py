@@ -34,12 +34,9 @@ from torch import Tensor, nn
 from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding
-from alignrec_recbole.models._content import (
-    GatedTwoView,
-    ItemGraphSettings,
-    ModalityFeatures,
-    TwoViewSettings,
-)
+from alignrec_recbole.models._content import ItemGraphSettings, ModalityFeatures
+from alignrec_recbole.models._gated_views import GatedTwoView
+from alignrec_recbole.models._two_views import TwoViewSettings
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import MAX_LAYERS
 

@@ -37,13 +37,9 @@ from alignrec_recbole import losses
 from alignrec_recbole.graphs.item_item import common_user_graph, item_graph
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
-from alignrec_recbole.models._content import (
-    GatedTwoView,
-    ItemGraphSettings,
-    ModalityFeatures,
-    TwoViewSettings,
-    Views,
-)
+from alignrec_recbole.models._content import ItemGraphSettings, ModalityFeatures
+from alignrec_recbole.models._gated_views import GatedTwoView
+from alignrec_recbole.models._two_views import TwoViewSettings, Views
 from alignrec_recbole.ops.propagation import layer_mean
 from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.ops.sparse import SparseOperator

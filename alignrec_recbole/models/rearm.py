@@ -65,11 +65,7 @@ from alignrec_recbole.graphs.homogeneous import (
 )
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding, pair_scores
-from alignrec_recbole.models._content import (
-    ContentRecommender,
-    ItemGraphSettings,
-    ModalityFeatures,
-)
+from alignrec_recbole.models._content import ContentRecommender, ItemGraphSettings, ModalityFeatures
 from alignrec_recbole.ops.entry_attention import entry_attention
 from alignrec_recbole.ops.linear import linear
 from alignrec_recbole.ops.propagation import layer_mean

@@ -37,7 +37,9 @@ from alignrec_recbole.graphs.item_item import item_graph
 from alignrec_recbole.graphs.searches import Method
 from alignrec_recbole.graphs.user_item import bipartite_adjacency
 from alignrec_recbole.models._base import GraphSettings, UserItemEmbedding
-from alignrec_recbole.models._content import GatedTwoView, ModalityFeatures, TwoViewSettings
+from alignrec_recbole.models._content import ModalityFeatures
+from alignrec_recbole.models._gated_views import GatedTwoView
+from alignrec_recbole.models._two_views import TwoViewSettings
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import MAX_LAYERS

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from alignrec_recbole.errors import SettingError
-from alignrec_recbole.models._content import ModalityFeatures, TwoViewRecommender
+from alignrec_recbole.models._content import ModalityFeatures
+from alignrec_recbole.models._two_views import TwoViewRecommender
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.registry.models import MODELS
 from alignrec_recbole.settings import check_keys
