@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tqdm.auto import tqdm
 
-from alignrec_recbole.audit import features, models, numbering, split
+from alignrec_recbole.audit import feature_leaks, features, models, numbering, split
 from alignrec_recbole.audit.definition import Definition, Finding, NotApplicable
 from alignrec_recbole.audit.report import AuditReport, Check, Skipped
 from alignrec_recbole.audit.subject import Subject, hash_of_split
@@ -18,6 +18,7 @@ CHECKS: tuple[Definition, ...] = (
     *numbering.CHECKS,
     *split.CHECKS,
     *features.CHECKS,
+    *feature_leaks.CHECKS,
     *models.CHECKS,
 )
 

@@ -1,0 +1,78 @@
+"""Feature sets as the checks see them: rows by internal ids, beside the splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from alignrec_recbole.audit.definition import Finding, NotApplicable
+from alignrec_recbole.audit.subject import Subject
+from alignrec_recbole.errors import FeatureError
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A feature set and the splits by internal ids.
+
+    Attributes:
+        name: of the set.
+        values: float32 [item_num, f].
+        present: bool [item_num].
+        pairs: (users, items) of training, validation and test rows.
+        shape: (user_num, item_num).
+    """
+
+    name: str
+    values: np.ndarray
+    present: np.ndarray
+    pairs: tuple[tuple[np.ndarray, np.ndarray], ...]
+    shape: tuple[int, int]
+
+    @property
+    def unit(self) -> np.ndarray:
+        """Centred rows of length 1; rows of missing items are zero."""
+        rows = self.values - self.values[self.present].mean(0, dtype=np.float64).astype(np.float32)
+        rows[~self.present] = 0
+        return unit_rows(rows)
+
+    def history(self) -> sp.csr_matrix:
+        """Training rows, CSR float32 [user_num, item_num]."""
+        users, items = self.pairs[0]
+        matrix = sp.csr_matrix((np.ones(len(users), np.float32), (users, items)), self.shape)
+        matrix.data[:] = 1
+        return matrix
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float32; rows of zeros stay zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(norms > 0, norms, 1), dtype=np.float32)
+
+
+def of_each_set(
+    check: Callable[[Subject, Opened], Finding],
+) -> Callable[[Subject], Iterator[Finding]]:
+    """A check's function of the subject from one of a feature set, made for every named set."""
+
+    def run(subject: Subject) -> Iterator[Finding]:
+        for name in subject.spec.features:
+            try:
+                table = subject.open_features(name)
+            except FeatureError:
+                continue  # the finding of feature-file
+            splits = subject.prepared.splits
+            opened = Opened(
+                name,
+                table.values,
+                table.present,
+                tuple(split.pairs() for split in splits),
+                (splits[0].user_num, splits[0].item_num),
+            )
+            if opened.present.sum() < 3:
+                raise NotApplicable(f"fewer than three items have {name}")
+            yield check(subject, opened)
+
+    return run
