@@ -126,6 +126,13 @@ HEARTBEAT = 10
         help="Of the sampler; one worker draws the same trials again.  [default: 0]",
     ),
     option(
+        "--defaults-first",
+        is_flag=True,
+        default=False,
+        help="The first trial has the model's own settings, so that none is chosen that is worse "
+        "on validation.",
+    ),
+    option(
         "--study",
         metavar="NAME",
         help="Name in the storage; the model's is added.  [default: DATASET-FEATURES]",
@@ -182,7 +189,7 @@ def tune(**given: Any) -> int:
     stopped goes on where it was.
     """
     own = ("space", "trials", "seconds", "sampler", "pruner", "sampler_seed", "study", "storage")
-    search = {name: given.pop(name) for name in (*own, "heartbeat")}
+    search = {name: given.pop(name) for name in (*own, "defaults_first", "heartbeat")}
     if search["trials"] is None and search["seconds"] is None:
         search["trials"] = TRIALS
     usual = parse([f"--dataset={given['dataset']}"])  # the options of `run` that are not here

@@ -92,7 +92,7 @@ class ByPoint(optuna.samplers.BaseSampler):
 
 
 class Enumerated(optuna.samplers.BaseSampler):
-    """The values of one point of a grid."""
+    """The values of one point that is given: of a grid, or the first of a search."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
@@ -220,20 +220,34 @@ def distribution(parameter: Parameter) -> BaseDistribution:
     )
 
 
-def make_sampler(name: str, space: Space, seed: int) -> ByPoint:
+def make_sampler(name: str, space: Space, seed: int, first: Point | None = None) -> ByPoint:
     """The sampler of a name: tpe, random, grid or cmaes.
+
+    Args:
+        name: the sampler.
+        space: what it draws from.
+        seed: of what is drawn.
+        first: the first point, which is then not drawn.
 
     TPE: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NIPS 2011; Optuna's, over
     all parameters together, ten random points first.
     """
+    make = _maker(name, space)
+    if first is None:
+        return ByPoint(make, seed)
+    return ByPoint(lambda point, own: make(point, own) if point else Enumerated(first), seed)
+
+
+def _maker(name: str, space: Space) -> Callable[[int, int], optuna.samplers.BaseSampler]:
+    """Makes the sampler of a point from the point's number and seed."""
     if name == "grid":
         points = list(space.points())
-        return ByPoint(lambda point, _: Enumerated(_at(points, point)), seed)
+        return lambda point, _: Enumerated(_at(points, point))
     if name == "cmaes":
         _need_cmaes()
-        return ByPoint(lambda _, own: Cma(space, own), seed)
+        return lambda _, own: Cma(space, own)
     kind = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[name]
-    return ByPoint(lambda _, own: kind(seed=own), seed)
+    return lambda _, own: kind(seed=own)
 
 
 def _at(points: Sequence[Point], place: int) -> Point:

@@ -88,6 +88,22 @@ class Parameter(BaseModel):
         """Every choice, or the ends of the range."""
         return self.choices or (self.low, self.high)
 
+    def contains(self, value: Any) -> bool:
+        """Whether a search may try a value.
+
+        >>> Parameter(low=1, high=5).contains(2), Parameter(low=1, high=5).contains(0.5)
+        (True, False)
+        >>> Parameter(low=0.0, high=1.0, step=0.5).contains(0.3)
+        False
+        """
+        if self.choices:
+            return json.dumps(value) in map(json.dumps, self.choices)
+        if not self._is_inside(value) or (self.whole and value != int(value)):
+            return False
+        assert self.low is not None
+        steps = (value - self.low) / (self.step or 1)
+        return self.step is None or abs(steps - round(steps)) < 1e-9
+
     @property
     def points(self) -> tuple[Any, ...]:
         """The values that an exhaustive search tries; empty for a range without any."""

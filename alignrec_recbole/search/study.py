@@ -53,7 +53,7 @@ from alignrec_recbole.search.samplers import (
     make_sampler,
     point_of,
 )
-from alignrec_recbole.search.space import Space
+from alignrec_recbole.search.space import Point, Space
 from alignrec_recbole.search.trials import Outcome, Trial, Watch
 
 HEARTBEAT = 10  # seconds between two signs of life
@@ -100,6 +100,7 @@ class Plan:
         seed: of the sampler.
         epochs: maximum of a trial.
         limit: of all workers together.
+        first: values of the first trial; by default they are drawn as those of the others.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Plan:
     seed: int
     epochs: int
     limit: Limit
+    first: Point | None = None
 
 
 class Storage:
@@ -271,7 +273,7 @@ class SharedStudy:
             size = plan.space.size or 0
             self._most = size if self._most is None else min(self._most, size)
         self._stopped = threading.Event()  # by a signal
-        sampler = make_sampler(plan.sampler, plan.space, plan.seed)
+        sampler = make_sampler(plan.sampler, plan.space, plan.seed, plan.first)
         with _quiet(), storage.errors():
             self._study = optuna.create_study(
                 storage=storage.optuna,
@@ -291,6 +293,7 @@ class SharedStudy:
             "sampler": self.plan.sampler,
             "pruner": self.plan.pruner,
             "sampler_seed": self.plan.seed,
+            **({"first": self.plan.first} if self.plan.first else {}),
         }
         found = self._study.user_attrs.get(IDENTITY)
         if found is None:
@@ -305,11 +308,11 @@ class SharedStudy:
             found = self._study.user_attrs.get(IDENTITY)
         if found != identity:
             known = found if isinstance(found, dict) else {}
-            wrong = [key for key in identity if known.get(key) != identity[key]]
+            wrong = [key for key in {**identity, **known} if known.get(key) != identity.get(key)]
             raise SettingError(
                 f"The study {self.plan.name!r} is another one's.",
                 found=", ".join(f"{key} {known.get(key)!r}" for key in wrong),
-                expected=", ".join(f"{key} {identity[key]!r}" for key in wrong),
+                expected=", ".join(f"{key} {identity.get(key)!r}" for key in wrong),
                 hint="pass another --study, or the options that it was begun with",
             )
 

@@ -14,12 +14,13 @@ from pydantic import TypeAdapter
 
 from alignrec_recbole.errors import AlignRecError, SettingError, printable
 from alignrec_recbole.io.files import inside
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.identity import lasting_hash
 from alignrec_recbole.runs.prepare import PreparedRun, check_run_spec, prepare_run
 from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
-from alignrec_recbole.search.space import Space, parse_space
+from alignrec_recbole.search.space import Point, Space, parse_space
 from alignrec_recbole.search.study import HEARTBEAT, Limit, Plan, SharedStudy, Storage
 from alignrec_recbole.search.trials import (
     Outcome,
@@ -49,6 +50,7 @@ class Order:
         study: name in the storage.
         storage: URL of a database.
         trials, seconds: the budget, one of the two.
+        defaults_first: the first trial has the model's own settings.
     """
 
     spec: RunSpec
@@ -62,6 +64,7 @@ class Order:
     trials: int | None = None
     seconds: float | None = None
     heartbeat: int = HEARTBEAT
+    defaults_first: bool = False
 
     @property
     def limit(self) -> Limit:
@@ -79,12 +82,48 @@ class Order:
         """The space."""
         return parse_space(self.space, f"the space of {self.spec.model}")
 
+    @property
+    def first(self) -> Point | None:
+        """The first point, if it is not drawn.
+
+        Raises:
+            SettingError: the space does not have the model's own settings.
+        """
+        return _own_point(self) if self.defaults_first else None
+
     def with_values(self, values: dict[str, Any]) -> RunSpec:
         """The run of a point."""
         return replace(self.spec, overrides=nested(values.items(), self.spec.overrides))
 
 
 ORDERS = TypeAdapter(Order)
+
+
+def _own_point(order: Order) -> Point:
+    """The searched settings as a run without search would have them."""
+    model, space = order.spec.model, order.searched
+    if order.sampler == "grid":
+        raise SettingError(
+            "The order of a grid is fixed: the model's own settings cannot come first.",
+            found="--sampler grid and --defaults-first",
+            expected="one of the two",
+        )
+    settings = components(model).defaults_for(order.spec.dataset)
+    out: Point = {}
+    for name, parameter in space.parameters.items():
+        value: Any = settings
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not parameter.contains(value):
+            raise SettingError(
+                f"The first trial of {model} cannot have its own settings: the space does not have "
+                f"that of {name!r}.",
+                found=f"{name}={shown(value)}",
+                expected=shown(parameter.model_dump(exclude_defaults=True)),
+                hint="pass --space with a file that has it, or leave --defaults-first out",
+            )
+        out[name] = value
+    return out
 
 
 def open_study(order: Order) -> tuple[PreparedRun, SharedStudy]:
@@ -147,6 +186,8 @@ def check_order(order: Order) -> None:
     if order.sampler == "grid":
         space.check_enumerable()
     check_run_spec(order.spec)
+    if first := order.first:
+        check_run_spec(order.with_values(first))
     for point in space.extremes():
         check_run_spec(order.with_values(point))
 
@@ -169,6 +210,7 @@ def _plan(order: Order, prepared: PreparedRun, space: Space) -> Plan:
         seed=order.sampler_seed,
         epochs=prepared.config["epochs"],
         limit=order.limit,
+        first=order.first,
     )
 
 

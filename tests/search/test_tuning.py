@@ -20,9 +20,12 @@ pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 from search_results import curve, quiet, records
 
 from alignrec_recbole.errors import DivergedError, Interrupted, SettingError
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.record import RunRecord
+from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.search import trials as trials_module
 from alignrec_recbole.search import tuning
+from alignrec_recbole.search.space import raw_space
 from alignrec_recbole.search.tuning import ORDERS, Order, tune
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,6 +189,41 @@ def test_orders_are_plain_data(order_of: Callable[..., Order]) -> None:
     again = ORDERS.validate_json(ORDERS.dump_json(order))
     assert again == order
     assert tune(again, quiet)[0].budget
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
+def test_the_first_trial_can_have_the_model_s_own_settings(
+    order_of: Callable[..., Order], sampler: str
+) -> None:
+    order = order_of(sampler=sampler, trials=2, defaults_first=True)
+    usual = components("BPR").defaults_for("two")
+    (record,) = tune(order, quiet)
+    own, drawn = (trial[-1] for trial in curve(record))
+    assert own == {key: usual[key] for key in order.space}
+    assert drawn != own
+    with pytest.raises(SettingError, match="another one's") as refused:
+        tune(replace(order, defaults_first=False), quiet)
+    assert "first" in str(refused.value)
+
+
+def test_a_space_without_the_model_s_own_settings_is_refused_for_the_first_trial(
+    order_of: Callable[..., Order],
+) -> None:
+    space = {"learning_rate": {"low": 0.5, "high": 0.9}}
+    with pytest.raises(SettingError, match="learning_rate"):
+        tuning.check_order(order_of(space=space, defaults_first=True))
+    tuning.check_order(order_of(space=space))
+    with pytest.raises(SettingError, match="grid"):
+        tuning.check_order(order_of(sampler="grid", space={"k": [1, 2]}, defaults_first=True))
+
+
+def test_every_shipped_space_has_the_model_s_own_settings() -> None:
+    spaces = sorted(path.stem for path in (ROOT / "properties" / "search").glob("*.yaml"))
+    assert len(spaces) > 20
+    for model in spaces:
+        spec = RunSpec(model, "lfm2k")
+        order = Order(spec, (1,), raw_space(model), "s", "sqlite:///s.db", defaults_first=True)
+        assert order.first
 
 
 def test_the_choice_is_final(order_of: Callable[..., Order]) -> None:
