@@ -1,248 +1,71 @@
-"""What the verbs share: the command class, options with older spellings, types of values.
-
-click and cloup: options in groups, older spellings, shell completion, and 0.07 s of CPU to import.
-"""
+"""Options that several verbs have."""
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import cloup
-from click.shell_completion import CompletionItem
 
+from alignrec_recbole.cli import _names
+from alignrec_recbole.cli._overrides import assignment
+from alignrec_recbole.cli._types import COUNT, FOLDER, THREADS, Text, names, number_of_jobs
+from alignrec_recbole.cli._verb import option
 from alignrec_recbole.data.split_names import DEFAULT_SEED, DEFAULT_SPLIT, METHODS, NUMBERINGS
 from alignrec_recbole.engines import DEFAULT, ENGINES
-from alignrec_recbole.errors import printable
 
 
-class UsablePath(click.Path):
-    """A path that the file system can have; whether anything is there is not looked at."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path; a zero byte, a link to itself and a part that is too long are usage errors."""
-        try:
-            os.stat(value)
-        except (ValueError, OSError) as error:
-            if isinstance(error, ValueError) or error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
-                reason = getattr(error, "strerror", None) or str(error)
-                self.fail(f"The path {printable(repr(value), 80)} cannot be used: {reason}.", param)
-        return super().convert(value, param, ctx)
+def dataset() -> Callable[[Any], Any]:
+    """--dataset, of the verbs that read one."""
+    return option(
+        "--dataset",
+        required=True,
+        type=Text("name", str, _names.dataset_names),
+        metavar="NAME",
+        help="Data set (`list datasets`), or a folder of your own in --data-path.",
+    )
 
 
-FOLDER = UsablePath(path_type=Path)
-FILE = UsablePath(path_type=Path)
-COUNT = click.IntRange(1, 10**9)
-THREADS = click.IntRange(1, 1024)
-WORKERS = click.IntRange(0, 256)
-SHARE = click.FloatRange(0, 1)
-_SETTING_OPTIONS = {"crop": "--min-crop-area", "recompute": "--gradient-checkpointing"}
+def features(help_text: str) -> Callable[[Any], Any]:
+    """--features."""
+    return option(
+        "--features",
+        type=Text("names", names, _names.feature_names),
+        default=(),
+        metavar="F[,F…]",
+        help=help_text,
+    )
 
 
-def setting_option(name: str) -> str:
-    """The option of a pre-training setting.
-
-    >>> setting_option("crop"), setting_option("batch_size")
-    ('--min-crop-area', '--batch-size')
-    """
-    return _SETTING_OPTIONS.get(name, f"--{name.replace('_', '-')}")
-
-
-class Option(cloup.Option):
-    """An option with older spellings, and with several values after one flag if `spread`.
-
-    Args:
-        aliases: spellings that are accepted and not shown.
-        spread: `--set a=1 b=2` means `--set a=1 --set b=2`.
-    """
-
-    def __init__(
-        self,
-        *names: Any,
-        aliases: Sequence[str] = (),
-        spread: bool = False,
-        **keywords: Any,
-    ) -> None:
-        super().__init__(*names, **keywords)
-        self.aliases, self.spread = tuple(aliases), spread
-
-    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Register every spelling; help and errors show the documented ones."""
-        shown = self.opts
-        self.opts = [*shown, *self.aliases]
-        try:
-            super().add_to_parser(parser, ctx)
-        finally:
-            self.opts = shown
+def settings(help_text: str) -> Callable[[Any], Any]:
+    """--set."""
+    return option(
+        "--set",
+        "overrides",
+        type=Text("setting", assignment),
+        multiple=True,
+        spread=True,
+        metavar="KEY=VALUE…",
+        help=help_text,
+    )
 
 
-def option(*names: str, **keywords: Any) -> Callable[[Any], Any]:
-    """`cloup.option` of the class above."""
-    return cloup.option(*names, cls=Option, **keywords)
+def output(help_text: str) -> Callable[[Any], Any]:
+    """--output, by default results."""
+    return option("--output", type=FOLDER, default=Path("results"), metavar="DIR", help=help_text)
 
 
-class Verb(cloup.Command):
-    """A command whose help ends with examples.
-
-    Args:
-        examples: arguments after the program's name, one string per example.
-    """
-
-    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self.examples = tuple(examples)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, after `--set a=1 b=2` has become `--set a=1 --set b=2`."""
-        several = {
-            name
-            for parameter in self.params
-            if isinstance(parameter, Option) and parameter.spread
-            for name in parameter.opts
-        }
-        return super().parse_args(ctx, spread_values(args, several))
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The examples."""
-        format_examples(self.examples, ctx, formatter)
-
-
-def format_examples(
-    examples: Iterable[str], ctx: click.Context, formatter: click.HelpFormatter
-) -> None:
-    """Write the section "Examples"."""
-    program = ctx.find_root().command_path
-    formatter.write_paragraph()
-    formatter.write("Examples:\n")
-    for example in examples:
-        formatter.write(f"  {program} {example}\n")
-
-
-def verb(examples: Sequence[str], **keywords: Any) -> Callable[[Any], Any]:
-    """Declare a verb."""
-    return cloup.command(cls=Verb, examples=examples, **keywords)
-
-
-def spread_values(arguments: Sequence[str], names: set[str]) -> list[str]:
-    """Repeat an option before each of the values that follow it.
-
-    >>> spread_values(["--set", "a=1", "b=2", "--quiet"], {"--set"})
-    ['--set', 'a=1', '--set', 'b=2', '--quiet']
-    """
-    out: list[str] = []
-    current = ""  # the option that takes the next value, if it is one of `names`
-    fresh = False  # whether it has no value yet
-    for number, argument in enumerate(arguments):
-        if argument == "--":
-            return [*out, *arguments[number:]]
-        if argument.startswith("-") and not fresh:
-            current, fresh = (argument, True) if argument in names else ("", False)
-        elif current:
-            if not fresh:
-                out.append(current)
-            fresh = False
-        out.append(argument)
-    return out
-
-
-class Text(click.ParamType):
-    """A value parsed from text by a function that raises ValueError with a sentence."""
-
-    def __init__(
-        self,
-        name: str,
-        parse: Callable[[str], Any],
-        complete: Callable[[], Iterable[str]] = tuple,
-    ) -> None:
-        self.name, self.parse, self.complete = name, parse, complete
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The parsed value; defaults are passed through."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-        """Names for the last element of a comma-separated list."""
-        before, comma, last = incomplete.rpartition(",")
-        return [
-            CompletionItem(before + comma + name)
-            for name in self.complete()
-            if name.startswith(last)
-        ]
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list of names.
-
-    >>> names("Pop, EASE,")
-    ('Pop', 'EASE')
-    """
-    found = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not found:
-        raise ValueError(f"{text!r} contains no name")
-    return found
-
-
-def seeds(text: str) -> tuple[int, ...]:
-    """Parse a comma-separated list of whole numbers."""
-    try:
-        return tuple(int(seed) for seed in text.split(","))
-    except ValueError:
-        raise ValueError(f"{text!r} is not a list of whole numbers such as 999,1000") from None
-
-
-def cores(text: str) -> tuple[int, int]:
-    """Parse K or U,I: interactions that users and items have at least.
-
-    >>> cores("5"), cores("3,1")
-    ((5, 5), (3, 1))
-    """
-    found = re.fullmatch(r"([0-9]{1,6})(?:,([0-9]{1,6}))?", text.replace(" ", ""))
-    if not found or not int(found[1]) or (found[2] and not int(found[2])):
-        raise ValueError(f"{text!r} is not K or U,I with numbers from 1, such as 5 or 5,10")
-    return int(found[1]), int(found[2] or found[1])
-
-
-def shard(text: str) -> tuple[int, int]:
-    """Parse i/n.
-
-    >>> shard("2/4")
-    (2, 4)
-    """
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise ValueError(f"{text!r} is not i/n with 1 ≤ i ≤ n, such as 2/4")
-    return int(found[1]), int(found[2])
-
-
-def number_of_jobs(text: str) -> int | None:
-    """Parse N or auto, which is None.
-
-    >>> number_of_jobs("2"), number_of_jobs("auto")
-    (2, None)
-    """
-    if text == "auto":
-        return None
-    if not text.isdecimal() or not int(text):
-        raise ValueError(f"--jobs must be at least 1, or auto, not {text!r}")
-    return int(text)
-
-
-SEEDS = Text("seeds", seeds)
-SHARD = Text("shard", shard)
-CORES = Text("cores", cores)
-
-
-# Options of several verbs ------------------------------------------------------------------------
+def no_save(more: str = "") -> Callable[[Any], Any]:
+    """--no-save."""
+    return option(
+        "--no-save",
+        "save",
+        flag_value=False,
+        default=True,
+        help=f"Keep no trained models{more}.",
+    )
 
 
 def data_path() -> Callable[[Any], Any]:

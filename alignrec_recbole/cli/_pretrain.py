@@ -14,8 +14,8 @@ import torch.distributed as dist
 from pydantic import ValidationError
 from tabulate import tabulate
 
-from alignrec_recbole.cli._options import setting_option
 from alignrec_recbole.cli._prepare import find_items
+from alignrec_recbole.cli._pretraining_options import setting_option
 from alignrec_recbole.data.items import ItemTable
 from alignrec_recbole.encoders.beit3 import checkpoints
 from alignrec_recbole.encoders.beit3.corpus import read_corpus

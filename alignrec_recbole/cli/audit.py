@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 import cloup
 
 from alignrec_recbole.cli import _names, _options
-from alignrec_recbole.cli._options import Text, option
-from alignrec_recbole.cli._overrides import assignment
+from alignrec_recbole.cli._types import FILE, Text
+from alignrec_recbole.cli._verb import option, verb
 
 CONTROLS = 10
 
 
-@_options.verb(
+@verb(
     examples=(
         "audit --dataset baby --data-path data --json baby-audit.json",
         "audit --dataset ml-100k --features lsa --model LightGCN",
@@ -23,35 +22,15 @@ CONTROLS = 10
 )
 @cloup.option_group(
     "What to audit",
-    option(
-        "--dataset",
-        required=True,
-        type=Text("name", str, _names.dataset_names),
-        metavar="NAME",
-        help="Data set (`list datasets`), or a folder of your own in --data-path.",
-    ),
-    option(
-        "--features",
-        type=Text("names", _options.names, _names.feature_names),
-        default=(),
-        metavar="F[,F…]",
-        help="Feature sets that are audited with it.  [default: none]",
-    ),
+    _options.dataset(),
+    _options.features("Feature sets that are audited with it.  [default: none]"),
     option(
         "--model",
         type=Text("model", str, _names.model_names),
         metavar="M",
         help="Model that is audited with it (`list models`).  [default: none]",
     ),
-    option(
-        "--set",
-        "overrides",
-        type=Text("setting", assignment),
-        multiple=True,
-        spread=True,
-        metavar="KEY=VALUE…",
-        help="Settings of the data set and its split.",
-    ),
+    _options.settings("Settings of the data set and its split."),
     option(
         "--controls",
         type=click.IntRange(3, 1000),
@@ -69,17 +48,11 @@ CONTROLS = 10
     "Files",
     _options.data_path(),
     _options.features_path(),
-    option(
-        "--output",
-        type=_options.FOLDER,
-        default=Path("results"),
-        metavar="DIR",
-        help="Folder of reports: DIR/audit/NAME-….json and .md.  [default: results]",
-    ),
+    _options.output("Folder of reports: DIR/audit/NAME-….json and .md.  [default: results]"),
     option(
         "--json",
         "json_file",
-        type=_options.FILE,
+        type=FILE,
         metavar="FILE",
         help="Write the report to this file, too.",
     ),

@@ -13,6 +13,7 @@ from typing import Any
 
 from alignrec_recbole._version import __version__
 from alignrec_recbole.cli import _options
+from alignrec_recbole.cli._verb import verb
 from alignrec_recbole.errors import printable
 
 REQUIRED = {  # what training needs: distribution → import name
@@ -29,7 +30,7 @@ REQUIRED = {  # what training needs: distribution → import name
 EXTRAS = {"parquet": ("pyarrow",), "ann": ("faiss",)}  # beside those of encoders and engines
 
 
-@_options.verb(examples=("doctor", "doctor --data-path data"))
+@verb(examples=("doctor", "doctor --data-path data"))
 @_options.data_path()
 def doctor(data_path: Path | None) -> int:
     """Show versions, patches, hardware, extras, data folders and where files can be written.

@@ -7,10 +7,11 @@ from pathlib import Path
 import cloup
 
 from alignrec_recbole.cli import _names, _options
-from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli._types import Text
+from alignrec_recbole.cli._verb import option, verb
 
 
-@_options.verb(
+@verb(
     examples=(
         "download --dataset baby",
         "download --dataset sports --source mmrec --rekey 1",
@@ -21,7 +22,7 @@ from alignrec_recbole.cli._options import option
     option(
         "--dataset",
         required=True,
-        type=_options.Text("name", str, _names.dataset_names),
+        type=Text("name", str, _names.dataset_names),
         metavar="NAME",
         help="Data set (`list datasets`).",
     ),

@@ -7,11 +7,11 @@ from pathlib import Path
 import cloup
 from cloup.constraints import RequireExactly
 
-from alignrec_recbole.cli import _options
-from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli._types import FILE, FOLDER
+from alignrec_recbole.cli._verb import option, verb
 
 
-@_options.verb(
+@verb(
     examples=(
         "export --run results/runs/ml-100k/BPR/RECORD.json --to exported --index",
         "export --feature-file data/shop/mine.npy --to card",
@@ -22,13 +22,13 @@ from alignrec_recbole.cli._options import option
     option(
         "--run",
         "source",
-        type=_options.FILE,
+        type=FILE,
         metavar="RECORD",
         help="Record of a finished run, or its .safetensors.",
     ),
     option(
         "--feature-file",
-        type=_options.FILE,
+        type=FILE,
         metavar="FILE",
         help="A feature file (.npy) with its manifest.",
     ),
@@ -40,7 +40,7 @@ from alignrec_recbole.cli._options import option
         "--to",
         "folder",
         required=True,
-        type=_options.FOLDER,
+        type=FOLDER,
         metavar="DIR",
         help="A new folder.",
     ),

@@ -11,7 +11,8 @@ import cloup
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._option_values import ImportOptions
-from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli._types import COUNT, FOLDER
+from alignrec_recbole.cli._verb import option, verb
 
 
 def import_options(hidden: bool = False) -> Callable[[Any], Any]:
@@ -26,7 +27,7 @@ def import_options(hidden: bool = False) -> Callable[[Any], Any]:
         ),
         option(
             "--connections",
-            type=_options.COUNT,
+            type=COUNT,
             default=8,
             hidden=hidden,
             metavar="N",
@@ -34,14 +35,14 @@ def import_options(hidden: bool = False) -> Callable[[Any], Any]:
         ),
     ]
     if hidden:
-        options.append(option("--raw", type=_options.FOLDER, hidden=True))
+        options.append(option("--raw", type=FOLDER, hidden=True))
         title = "Raw files"
     else:
         title = "Images"
     return cloup.option_group(title, *options, hidden=hidden)
 
 
-@_options.verb(
+@verb(
     name="import-amazon",
     examples=(
         "import-amazon raw/baby --dataset baby",

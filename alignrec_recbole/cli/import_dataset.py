@@ -10,12 +10,13 @@ import cloup
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._option_values import ImportDatasetOptions
-from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli._types import CORES, FILE
+from alignrec_recbole.cli._verb import option, verb
 from alignrec_recbole.cli.import_amazon import import_options
 from alignrec_recbole.data.format_names import FORMAT_NAMES
 
 
-@_options.verb(
+@verb(
     name="import",
     examples=(
         "import raw/beauty --format amazon2023 --dataset beauty",
@@ -48,13 +49,13 @@ from alignrec_recbole.data.format_names import FORMAT_NAMES
     ),
     option(
         "--items",
-        type=_options.FILE,
+        type=FILE,
         metavar="FILE",
         help="Item texts of a table: an id column, text columns, image or image_url.",
     ),
     option(
         "--core",
-        type=_options.CORES,
+        type=CORES,
         metavar="K|U,I",
         help="Interactions that each user and item has at least.  [default: 5 for amazon2023 "
         "reviews and hm, else 1]",

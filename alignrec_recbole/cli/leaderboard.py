@@ -8,20 +8,21 @@ import click
 import cloup
 
 from alignrec_recbole.cli import _options
-from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli._types import FILE, FOLDER
+from alignrec_recbole.cli._verb import option, verb
 
 RERUN_SECONDS = 600
 TOLERANCE = 0.05
 
 
-@_options.verb(
+@verb(
     examples=(
         "leaderboard check results/leaderboard",
         "leaderboard check results/leaderboard --rerun 2 --json board.json",
     ),
 )
 @cloup.argument("action", type=click.Choice(["check"]), help="What to do with the folder.")
-@cloup.argument("folder", type=_options.FOLDER, help="Folder whose runs/ holds the records.")
+@cloup.argument("folder", type=FOLDER, help="Folder whose runs/ holds the records.")
 @cloup.option_group(
     "Runs made again",
     option(
@@ -40,7 +41,7 @@ TOLERANCE = 0.05
     ),
     option(
         "--among",
-        type=_options.FILE,
+        type=FILE,
         metavar="FILE",
         help="Choose among the records that this text file lists, a path under the folder per "
         "line.  [default: all]",
@@ -70,7 +71,7 @@ TOLERANCE = 0.05
     option(
         "--json",
         "json_file",
-        type=_options.FILE,
+        type=FILE,
         metavar="FILE",
         help="Write what was found to this file.",
     ),

@@ -13,6 +13,7 @@ import click
 import cloup
 
 from alignrec_recbole.cli import _options
+from alignrec_recbole.cli._verb import verb
 from alignrec_recbole.errors import DataError, printable
 from alignrec_recbole.io.opening import is_regular_file, read_text
 
@@ -201,7 +202,7 @@ KINDS: dict[str, Callable[[Path | None], Table]] = {
 }
 
 
-@_options.verb(name="list", examples=("list models", "list datasets --data-path data"))
+@verb(name="list", examples=("list models", "list datasets --data-path data"))
 @cloup.argument("kind", type=click.Choice(list(KINDS)), help="What to list.")
 @_options.data_path()
 def list_names(kind: str, data_path: Path | None) -> int:

@@ -12,8 +12,9 @@ import cloup
 from click.shell_completion import CompletionItem
 
 from alignrec_recbole._version import __version__
-from alignrec_recbole.cli import _endings, _options
+from alignrec_recbole.cli import _endings
 from alignrec_recbole.cli._command import as_typed, program_name
+from alignrec_recbole.cli._verb import format_examples
 from alignrec_recbole.cli.audit import audit
 from alignrec_recbole.cli.doctor import doctor
 from alignrec_recbole.cli.download import download
@@ -66,7 +67,7 @@ class Program(cloup.Group):
         """Completion and the examples."""
         formatter.write_paragraph()
         formatter.write("Shell completion: see `doctor`.\n")
-        _options.format_examples(EXAMPLES, ctx, formatter)
+        format_examples(EXAMPLES, ctx, formatter)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Verbs, and the options of the default verb."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._option_values import ItemOptions
+from alignrec_recbole.cli._verb import verb
 from alignrec_recbole.cli.prepare import item_options
 
 
-@_options.verb(
+@verb(
     name="merge-shards",
     examples=(
         "merge-shards --dataset shop --encoder minilm",

@@ -12,7 +12,8 @@ from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._option_values import ImportOptions, PrepareOptions
-from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli._types import COUNT, FILE, FOLDER, SHARD, SHARE, WORKERS
+from alignrec_recbole.cli._verb import option, verb
 from alignrec_recbole.cli.import_amazon import import_options
 from alignrec_recbole.errors import SettingError
 
@@ -26,13 +27,13 @@ def item_options(function: Any) -> Any:
             _options.data_path(),
             option(
                 "--items",
-                type=_options.FILE,
+                type=FILE,
                 metavar="FILE",
                 help="Item table.  [default: the data set's]",
             ),
             option(
                 "--images",
-                type=_options.FOLDER,
+                type=FOLDER,
                 metavar="DIR",
                 help="Its images.  [default: images/ beside the table]",
             ),
@@ -43,7 +44,7 @@ def item_options(function: Any) -> Any:
             option("--name", metavar="TEXT", help="Feature set.  [default: the encoder's name]"),
             option(
                 "--output",
-                type=_options.FOLDER,
+                type=FOLDER,
                 metavar="DIR",
                 help="Folder of the file.  [default: features/ in the data set's folder]",
             ),
@@ -53,14 +54,14 @@ def item_options(function: Any) -> Any:
             "Export",
             option(
                 "--export-mmrec",
-                type=_options.FOLDER,
+                type=FOLDER,
                 aliases=["--mmrec"],
                 metavar="DIR",
                 help="Also write the features as MMRec reads them.",
             ),
             option(
                 "--mapping",
-                type=_options.FILE,
+                type=FILE,
                 metavar="FILE",
                 help="i_id_mapping.csv, where item ids are not numbers.",
             ),
@@ -76,7 +77,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
     return import_options(hidden=True)
 
 
-@_options.verb(
+@verb(
     examples=(
         "prepare --dataset shop --encoder beit3 --weights base --device cuda",
         "prepare --dataset shop --rekey 1",
@@ -86,9 +87,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
 @cloup.option_group("Re-keying", _options.rekey("Encode nothing: write"))
 @cloup.option_group(
     "Execution",
-    option(
-        "--batch-size", type=_options.COUNT, default=32, metavar="N", help="Items.  [default: 32]"
-    ),
+    option("--batch-size", type=COUNT, default=32, metavar="N", help="Items.  [default: 32]"),
     option(
         "--dtype",
         type=click.Choice(["float32", "float16"]),
@@ -97,7 +96,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
     ),
     option(
         "--workers",
-        type=_options.WORKERS,
+        type=WORKERS,
         metavar="N",
         help="Processes that decode images.  [default: cores − 1]",
     ),
@@ -109,7 +108,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
     "Several machines",
     option(
         "--shard",
-        type=_options.SHARD,
+        type=SHARD,
         metavar="I/N",
         help="Encode one of N parts; `merge-shards` joins them.",
     ),
@@ -126,7 +125,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
     ),
     option(
         "--truncate-dim",
-        type=_options.COUNT,
+        type=COUNT,
         metavar="N",
         help="st:MODEL: the first N columns alone.  [default: all]",
     ),
@@ -152,7 +151,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
     ),
     option(
         "--max-new-tokens",
-        type=_options.COUNT,
+        type=COUNT,
         metavar="N",
         help="Longest caption.  [default: 64]",
     ),
@@ -168,7 +167,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
     ),
     option(
         "--image-size",
-        type=_options.COUNT,
+        type=COUNT,
         metavar="PIXELS",
         help="Image size, such as 384.  [default: that of the weights]",
     ),
@@ -180,7 +179,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
     option("--mask", type=click.Choice(["image", "text"]), help="Mask this modality."),
     option(
         "--mask-ratio",
-        type=_options.SHARE,
+        type=SHARE,
         default=1.0,
         metavar="SHARE",
         help="Share of the items that are masked.  [default: 1]",

@@ -10,7 +10,9 @@ import cloup
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._option_values import PretrainOptions
-from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli._pretraining_options import setting_option
+from alignrec_recbole.cli._types import COUNT, FILE, FOLDER, WORKERS
+from alignrec_recbole.cli._verb import option, verb
 from alignrec_recbole.encoders.beit3.pretrain_settings import PretrainSettings
 
 
@@ -23,7 +25,7 @@ def setting_options(function: Any) -> Any:
 def _setting_option(name: str) -> Callable[[Any], Any]:
     field = PretrainSettings.model_fields[name]
     spelling = f"--{name.replace('_', '-')}"
-    shown = _options.setting_option(name)
+    shown = setting_option(name)
     keywords: dict[str, Any] = {"aliases": [spelling]} if shown != spelling else {}
     text = str(field.description)
     text = f"{text[0].upper()}{text[1:]}."
@@ -52,7 +54,7 @@ def _metavar(annotation: Any, several: bool) -> str:
     return {int: "N", str: "NAME"}.get(annotation, "X")
 
 
-@_options.verb(
+@verb(
     examples=(
         "pretrain --dataset shop --output runs/shop --weights base --device cuda",
         "pretrain --dataset shop --output runs/toy --random-init --epochs 2",
@@ -62,12 +64,10 @@ def _metavar(annotation: Any, several: bool) -> str:
     "Items",
     option("--dataset", required=True, metavar="NAME", help="Data set."),
     _options.data_path(),
-    option(
-        "--items", type=_options.FILE, metavar="FILE", help="Item table.  [default: the data set's]"
-    ),
+    option("--items", type=FILE, metavar="FILE", help="Item table.  [default: the data set's]"),
     option(
         "--images",
-        type=_options.FOLDER,
+        type=FOLDER,
         metavar="DIR",
         help="Its images.  [default: images/ beside the table]",
     ),
@@ -86,7 +86,7 @@ def _metavar(annotation: Any, several: bool) -> str:
     ),
     option(
         "--image-size",
-        type=_options.COUNT,
+        type=COUNT,
         metavar="PIXELS",
         help="Image size.  [default: that of the weights, 112 for toy]",
     ),
@@ -106,21 +106,21 @@ def _metavar(annotation: Any, several: bool) -> str:
     "Execution",
     option(
         "--output",
-        type=_options.FOLDER,
+        type=FOLDER,
         required=True,
         metavar="DIR",
         help="Folder of weights, training state and curves.",
     ),
     option(
         "--max-steps",
-        type=_options.COUNT,
+        type=COUNT,
         aliases=["--stop-after"],
         metavar="N",
         help="Stop after N steps; the same command continues.",
     ),
     option(
         "--workers",
-        type=_options.WORKERS,
+        type=WORKERS,
         default=0,
         metavar="N",
         help="Processes that decode images.  [default: 0]",

@@ -8,14 +8,14 @@ from typing import Any
 import click
 import cloup
 
-from alignrec_recbole.cli import _options
-from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli._types import FILE
+from alignrec_recbole.cli._verb import option, verb
 
 MAX_IDS_BYTES = 1 << 30  # of a file of tokens
 MOST_ROWS = 1000  # of a table in the terminal
 
 
-@_options.verb(
+@verb(
     examples=(
         "recommend --run results/runs/ml-100k/BPR/RECORD.json --users 1,7 -k 20",
         "recommend --run exported --users users.txt -k 50 --to lists.parquet",
@@ -27,7 +27,7 @@ MOST_ROWS = 1000  # of a table in the terminal
         "--run",
         "source",
         required=True,
-        type=_options.FILE,
+        type=FILE,
         metavar="RECORD",
         help="Record of a finished run, its .safetensors, or a folder made by `export`.",
     ),
@@ -72,7 +72,7 @@ MOST_ROWS = 1000  # of a table in the terminal
     "Files",
     option(
         "--to",
-        type=_options.FILE,
+        type=FILE,
         metavar="FILE",
         help="Write .csv, .tsv, .json or .parquet.  [default: a table in the terminal]",
     ),

@@ -10,7 +10,8 @@ import click
 import cloup
 
 from alignrec_recbole.cli import _options
-from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli._types import Text, names
+from alignrec_recbole.cli._verb import option, verb
 from alignrec_recbole.errors import RecordError, printable
 
 Side = Literal["two-sided", "right-sided"]
@@ -36,7 +37,7 @@ def figure_kinds() -> tuple[str, ...]:
     return KINDS
 
 
-@_options.verb(
+@verb(
     examples=(
         "report --target AlignRec --test wilcoxon --alternative greater",
         "report --figures cost,training --figure-width column",
@@ -44,13 +45,7 @@ def figure_kinds() -> tuple[str, ...]:
 )
 @cloup.option_group(
     "Files",
-    option(
-        "--output",
-        type=_options.FOLDER,
-        default=Path("results"),
-        metavar="DIR",
-        help="Folder whose runs/ holds the records.  [default: results]",
-    ),
+    _options.output("Folder whose runs/ holds the records.  [default: results]"),
 )
 @cloup.option_group(
     "Significance tests",
@@ -62,7 +57,7 @@ def figure_kinds() -> tuple[str, ...]:
     ),
     option(
         "--alternative",
-        type=_options.Text("alternative", alternative, lambda: ALTERNATIVES),
+        type=Text("alternative", alternative, lambda: ALTERNATIVES),
         default="two-sided",
         aliases=["--side"],
         metavar="|".join(ALTERNATIVES),
@@ -79,7 +74,7 @@ def figure_kinds() -> tuple[str, ...]:
     "Tables",
     option(
         "--columns",
-        type=_options.Text("names", _options.names),
+        type=Text("names", names),
         default=(),
         metavar="NAME[,NAME…]",
         help="Columns of the first LaTeX table, such as Recall@20,NDCG@20; the others follow in "
@@ -90,7 +85,7 @@ def figure_kinds() -> tuple[str, ...]:
     "Figures",
     option(
         "--figures",
-        type=_options.Text("names", _options.names, figure_kinds),
+        type=Text("names", names, figure_kinds),
         default=(),
         metavar="NAME[,NAME…]",
         help="Draw these figures alone: a kind (training, cost, sensitivity, protocols, long-tail, "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,15 +11,16 @@ from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _names, _options
 from alignrec_recbole.cli._option_values import RunOptions
-from alignrec_recbole.cli._options import Text, option
-from alignrec_recbole.cli._overrides import assignment, choices
+from alignrec_recbole.cli._overrides import choices
+from alignrec_recbole.cli._types import SEEDS, Text, names
+from alignrec_recbole.cli._verb import option, verb
 from alignrec_recbole.protocols import PROTOCOLS
 from alignrec_recbole.runtime import processes
 from alignrec_recbole.runtime.sizes import SAVE_LIMIT, bytes_of
 from alignrec_recbole.tracking import TRACKERS
 
 
-@_options.verb(
+@verb(
     examples=(
         "--model AlignRec,LightGCN,BPR --dataset sports --download",
         "--protocol zero-shot,diagnostics --dataset ml-100k --features lsa",
@@ -30,38 +30,28 @@ from alignrec_recbole.tracking import TRACKERS
     "What to run",
     option(
         "--model",
-        type=Text("models", _options.names, _names.model_names),
+        type=Text("models", names, _names.model_names),
         default=(),
         metavar="M[,M…]",
         help="Models (`list models`). Not needed by protocols that train nothing.",
     ),
-    option(
-        "--dataset",
-        required=True,
-        type=Text("name", str, _names.dataset_names),
-        metavar="NAME",
-        help="Data set (`list datasets`), or a folder of your own in --data-path.",
-    ),
+    _options.dataset(),
     _options.rekey("Use, and write where it is not there,"),
-    option(
-        "--features",
-        type=Text("names", _options.names, _names.feature_names),
-        default=(),
-        metavar="F[,F…]",
-        help="Feature sets: stems of .npy files, encoders (`list encoders`), random or "
+    _options.features(
+        "Feature sets: stems of .npy files, encoders (`list encoders`), random or "
         "shuffled:NAME. One set per modality; mmrec means those of the published tables.  "
-        "[default, for models that need features: mmrec where it is there, else lsa]",
+        "[default, for models that need features: mmrec where it is there, else lsa]"
     ),
     option(
         "--protocol",
-        type=Text("names", _options.names, lambda: PROTOCOLS),
+        type=Text("names", names, lambda: PROTOCOLS),
         default=("full",),
         metavar="P[,P…]",
         help="Evaluation protocols (`list protocols`).  [default: full]",
     ),
     option(
         "--seeds",
-        type=_options.SEEDS,
+        type=SEEDS,
         metavar="S[,S…]",
         help="Training seeds.  [default: 999; with mask-modality 999,1000,1001; with knock-out "
         "999 … 1003]",
@@ -90,15 +80,9 @@ from alignrec_recbole.tracking import TRACKERS
         help="Settings that the model's authors published for the data set (`list published`) in "
         "place of the defaults; --set overrides them.  [default: the model's defaults]",
     ),
-    option(
-        "--set",
-        "overrides",
-        type=Text("setting", assignment),
-        multiple=True,
-        spread=True,
-        metavar="KEY=VALUE…",
-        help="Settings of the model, the trainer, the protocol or RecBole. MODEL.KEY=VALUE sets "
-        "one model's.",
+    _options.settings(
+        "Settings of the model, the trainer, the protocol or RecBole. MODEL.KEY=VALUE sets "
+        "one model's."
     ),
     option(
         "--grid",
@@ -114,20 +98,8 @@ from alignrec_recbole.tracking import TRACKERS
     "Files",
     _options.data_path(),
     _options.features_path(),
-    option(
-        "--output",
-        type=_options.FOLDER,
-        default=Path("results"),
-        metavar="DIR",
-        help="Folder of records, tables and models.  [default: results]",
-    ),
-    option(
-        "--no-save",
-        "save",
-        flag_value=False,
-        default=True,
-        help="Keep no trained models; `recommend` and `export` need them.",
-    ),
+    _options.output("Folder of records, tables and models.  [default: results]"),
+    _options.no_save("; `recommend` and `export` need them"),
     option(
         "--save-limit",
         type=Text("size", bytes_of),
@@ -170,7 +142,7 @@ from alignrec_recbole.tracking import TRACKERS
     ),
     option(
         "--track",
-        type=Text("names", _options.names, lambda: TRACKERS),
+        type=Text("names", names, lambda: TRACKERS),
         default=(),
         metavar="T[,T…]",
         help="Trackers of each run: tensorboard, wandb or mlflow; energy by rapl or codecarbon. "

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import cloup
 
 from alignrec_recbole.cli import _names, _options
-from alignrec_recbole.cli._options import option
+from alignrec_recbole.cli._types import FOLDER, SEEDS, Text, names
+from alignrec_recbole.cli._verb import option, verb
 from alignrec_recbole.engines import check_engine
 from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.io.names import check_name
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from alignrec_recbole.suites.schema import Cell
 
 
-@_options.verb(
+@verb(
     examples=(
         "suite smoke --jobs 2",
         "suite knock-out --model VBPR --seeds 999,1000 --list",
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @cloup.argument(
     "name",
     required=False,
-    type=_options.Text("name", str, _names.suite_names),
+    type=Text("name", str, _names.suite_names),
     help="Suite (`list suites`), or a .yaml file of your own.",
 )
 @option("--suite", "named", hidden=True)
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     _options.features_path(),
     option(
         "--output",
-        type=_options.FOLDER,
+        type=FOLDER,
         metavar="DIR",
         help="Folder of records and tables.  [default: the suite's, else results]",
     ),
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     option(
         "--model",
         "models",
-        type=_options.Text("names", _options.names, _names.model_names),
+        type=Text("names", names, _names.model_names),
         default=(),
         metavar="M[,M…]",
         help="Only the cells of these models.",
@@ -55,14 +56,14 @@ if TYPE_CHECKING:
     option(
         "--dataset",
         "datasets",
-        type=_options.Text("names", _options.names, _names.dataset_names),
+        type=Text("names", names, _names.dataset_names),
         default=(),
         metavar="D[,D…]",
         help="Only the cells of these data sets.",
     ),
     option(
         "--seeds",
-        type=_options.SEEDS,
+        type=SEEDS,
         metavar="S[,S…]",
         help="Only the cells with any of these training seeds.",
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,8 +10,8 @@ import cloup
 from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _names, _options
-from alignrec_recbole.cli._options import Text, option
-from alignrec_recbole.cli._overrides import assignment
+from alignrec_recbole.cli._types import COUNT, FILE, SEEDS, Text, names
+from alignrec_recbole.cli._verb import option, verb
 from alignrec_recbole.cli.run import parse
 from alignrec_recbole.engines import check_engine
 
@@ -22,7 +21,7 @@ TRIALS = 30
 HEARTBEAT = 10
 
 
-@_options.verb(
+@verb(
     examples=(
         "tune --model LightGCN,AlignRec --dataset sports --features minilm --trials 30",
         "tune --model MGCN --dataset sports --pruner median --storage postgresql+psycopg://…",
@@ -33,42 +32,22 @@ HEARTBEAT = 10
     option(
         "--model",
         required=True,
-        type=Text("models", _options.names, _names.model_names),
+        type=Text("models", names, _names.model_names),
         metavar="M[,M…]",
         help="Models (`list models`); each gets the same budget.",
     ),
-    option(
-        "--dataset",
-        required=True,
-        type=Text("name", str, _names.dataset_names),
-        metavar="NAME",
-        help="Data set (`list datasets`), or a folder of your own in --data-path.",
-    ),
-    option(
-        "--features",
-        type=Text("names", _options.names, _names.feature_names),
-        default=(),
-        metavar="F[,F…]",
-        help="Feature sets, as for `run`.",
-    ),
+    _options.dataset(),
+    _options.features("Feature sets, as for `run`."),
     option(
         "--space",
-        type=_options.FILE,
+        type=FILE,
         metavar="FILE",
         help="YAML file of the search space.  [default: properties/search/MODEL.yaml]",
     ),
-    option(
-        "--set",
-        "overrides",
-        type=Text("setting", assignment),
-        multiple=True,
-        spread=True,
-        metavar="KEY=VALUE…",
-        help="Settings that are not searched. MODEL.KEY=VALUE sets one model's.",
-    ),
+    _options.settings("Settings that are not searched. MODEL.KEY=VALUE sets one model's."),
     option(
         "--seeds",
-        type=_options.SEEDS,
+        type=SEEDS,
         metavar="S[,S…]",
         help="Training seeds: trials have the first, the chosen settings run with all.  "
         "[default: 999]",
@@ -90,7 +69,7 @@ HEARTBEAT = 10
     "Budget of each model",
     option(
         "--trials",
-        type=_options.COUNT,
+        type=COUNT,
         metavar="N",
         help=f"Trials, pruned ones included.  [default: {TRIALS}]",
     ),
@@ -157,23 +136,11 @@ HEARTBEAT = 10
     _options.data_path(),
     _options.features_path(),
     _options.rekey("Tune on"),
-    option(
-        "--output",
-        type=_options.FOLDER,
-        default=Path("results"),
-        metavar="DIR",
-        help="Folder of records, tables and models.  [default: results]",
-    ),
-    option(
-        "--no-save",
-        "save",
-        flag_value=False,
-        default=True,
-        help="Keep no trained models.",
-    ),
+    _options.output("Folder of records, tables and models.  [default: results]"),
+    _options.no_save(),
     option(
         "--jobs",
-        type=_options.COUNT,
+        type=COUNT,
         metavar="N",
         help="Workers that share the trials and the final runs.  [default: 1; at the address of a "
         "scheduler, as many as its workers have threads]",

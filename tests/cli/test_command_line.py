@@ -14,7 +14,7 @@ import click
 import pytest
 
 from alignrec_recbole.cli import _jobs, _names, doctor, list_names
-from alignrec_recbole.cli._options import Option
+from alignrec_recbole.cli._verb import Option
 from alignrec_recbole.cli.audit import audit as audit_verb
 from alignrec_recbole.cli.main import main, program
 from alignrec_recbole.cli.prepare import PrepareOptions
