@@ -67,7 +67,8 @@ from alignrec_recbole.ops.optimizers import Adam, AdamW
 from alignrec_recbole.ops.rows import l2_normalize_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.runs import provenance
-from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
+from alignrec_recbole.runs.prepare import prepare_run
+from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
 from alignrec_recbole.training.trainer import losses_by_name

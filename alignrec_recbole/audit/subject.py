@@ -28,7 +28,7 @@ from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.runs.spec import DataSpec
 
 if TYPE_CHECKING:
-    from alignrec_recbole.runs.prepare import PreparedData
+    from alignrec_recbole.runs.prepared import PreparedData
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +162,7 @@ def open_subject(
     spec = replace(spec, features=expanded(spec.features, folder))
     settings = {**dataset_defaults(spec.dataset), **spec.overrides}
     if spec.overrides:
-        from alignrec_recbole.runs.prepare import data_settings  # imports RecBole
+        from alignrec_recbole.runs.effective_config import data_settings  # imports RecBole
 
         data_settings(spec, folder)  # refuses what is unknown
     rows = read_rows(folder, spec.dataset, settings)

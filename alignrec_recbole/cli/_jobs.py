@@ -15,7 +15,7 @@ from alignrec_recbole.protocols.run import setting_names
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.registry.models import resolve
 from alignrec_recbole.registry.published import published_settings
-from alignrec_recbole.runs.prepare import data_keys
+from alignrec_recbole.runs.effective_config import data_keys
 from alignrec_recbole.settings import check_keys
 from alignrec_recbole.training.recbole_settings import check_refused
 

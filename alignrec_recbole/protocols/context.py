@@ -12,9 +12,11 @@ from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking
 from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.protocols.content import Content, Scores, rank_content
+from alignrec_recbole.runs.effective_config import training_keys
 from alignrec_recbole.runs.identity import finished_record
 from alignrec_recbole.runs.lists import LIST_LENGTH
-from alignrec_recbole.runs.prepare import PreparedRun, prepare_data, prepared_run, training_keys
+from alignrec_recbole.runs.prepare import prepare_data
+from alignrec_recbole.runs.prepared import PreparedRun, prepared_run
 from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec

@@ -20,7 +20,7 @@ from alignrec_recbole.features.item_order import canonical_order, seeded_order
 from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.models._content import ModalityFeatures
 from alignrec_recbole.runs.lists import LIST_LENGTH
-from alignrec_recbole.runs.prepare import PreparedRun
+from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.tasks import test_task
 from alignrec_recbole.runtime import random_state
 from alignrec_recbole.runtime.progress import announce

@@ -76,7 +76,8 @@ from alignrec_recbole.features.control_names import control_name
 from alignrec_recbole.features.knock_out import KnockOut, Variant
 from alignrec_recbole.protocols.interventions import examine
 from alignrec_recbole.registry.models import resolve
-from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
+from alignrec_recbole.runs.prepare import prepare_run
+from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec

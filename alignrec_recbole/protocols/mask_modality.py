@@ -36,8 +36,9 @@ from alignrec_recbole.protocols.content import chance
 from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.protocols.rankers import RANKERS, Ranker
 from alignrec_recbole.protocols.robustness import area_under_retention, curve_points
+from alignrec_recbole.runs.effective_config import data_keys
 from alignrec_recbole.runs.identity import finished_record
-from alignrec_recbole.runs.prepare import data_keys, prepare_run
+from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec

@@ -16,7 +16,7 @@ from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.runs.config_hash import same_data
 from alignrec_recbole.runs.lists import read_user_values, user_values_path
-from alignrec_recbole.runs.prepare import PreparedRun, prepared_run
+from alignrec_recbole.runs.prepared import PreparedRun, prepared_run
 from alignrec_recbole.runs.record import Run, read_runs, skip_note
 from alignrec_recbole.runs.spec import RunSpec
 

@@ -21,7 +21,8 @@ from alignrec_recbole.engines.child import STOPPED
 from alignrec_recbole.engines.gpus import visible_gpus
 from alignrec_recbole.errors import AlignRecError, Interrupted, printable
 from alignrec_recbole.runs import provenance
-from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
+from alignrec_recbole.runs.prepare import prepare_run
+from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec

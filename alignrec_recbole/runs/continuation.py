@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.runs.identity import MAXIMUM, training_hash
-from alignrec_recbole.runs.prepare import PreparedRun
+from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runtime.progress import announce
 
 

@@ -9,7 +9,7 @@ from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.training_state import differences
 from alignrec_recbole.runs.config_hash import config_hashes, same_data
-from alignrec_recbole.runs.prepare import PreparedRun
+from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.record import NUMBERS_EPOCH, RunRecord, read_record
 
 MAXIMUM = "epochs"  # the setting that decides nothing but when a training ends

@@ -16,7 +16,7 @@ from alignrec_recbole.evaluation.ranking import Ranking, block_users, user_block
 from alignrec_recbole.features.content_map import ContentMap
 from alignrec_recbole.features.item_order import TIE_SEED
 from alignrec_recbole.io.opening import is_regular_file
-from alignrec_recbole.runs.prepare import PreparedRun
+from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.saved_model import (
     CARD_SUFFIX,
     FOLDER,

@@ -19,7 +19,7 @@ from alignrec_recbole.runs.record_fields import LARGEST
 
 if TYPE_CHECKING:
     from alignrec_recbole.evaluation.ranking import Ranking
-    from alignrec_recbole.runs.prepare import PreparedRun
+    from alignrec_recbole.runs.prepared import PreparedRun
 
 MAX_BYTES = 8 << 30  # of all arrays; 10 million users with lists of 50 have 4 GiB
 LIST_LENGTH = 50  # items per user in stored lists; more where a metric needs them

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from alignrec_recbole.runs import provenance
-from alignrec_recbole.runs.prepare import PreparedRun
+from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runtime import memory_usage, processes
 

@@ -18,7 +18,8 @@ from alignrec_recbole.ops import columns
 from alignrec_recbole.runs import continuation, identity, keep_model, provenance
 from alignrec_recbole.runs.exclusive import one_at_a_time
 from alignrec_recbole.runs.lists import LIST_LENGTH, write_user_values
-from alignrec_recbole.runs.prepare import PreparedRun, prepare_run
+from alignrec_recbole.runs.prepare import prepare_run
+from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.record import RunRecord, read_record, write_record
 from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec

@@ -12,7 +12,7 @@ from alignrec_recbole.evaluation.ranking import EvalTask
 from alignrec_recbole.graphs import knn_cache, searches
 from alignrec_recbole.ops import columns
 from alignrec_recbole.runs import identity
-from alignrec_recbole.runs.prepare import PreparedData, PreparedRun
+from alignrec_recbole.runs.prepared import PreparedData, PreparedRun
 from alignrec_recbole.runtime import allocator, processes
 from alignrec_recbole.training import divided, memory_estimate, ranking_tasks
 from alignrec_recbole.training.batches import train_loader

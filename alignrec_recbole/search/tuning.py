@@ -16,7 +16,8 @@ from alignrec_recbole.errors import AlignRecError, SettingError, printable
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.identity import lasting_hash
-from alignrec_recbole.runs.prepare import PreparedRun, check_run_spec, prepare_run
+from alignrec_recbole.runs.prepare import check_run_spec, prepare_run
+from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec

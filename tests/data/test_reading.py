@@ -15,8 +15,9 @@ from alignrec_recbole.data.made_dataset import write_dataset
 from alignrec_recbole.data.split_names import parse_split
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.errors import AlignRecError, DataError, FeatureError, SettingError
-from alignrec_recbole.runs import prepare
-from alignrec_recbole.runs.prepare import PreparedData, prepare_data
+from alignrec_recbole.runs import effective_config
+from alignrec_recbole.runs.prepare import prepare_data
+from alignrec_recbole.runs.prepared import PreparedData
 from alignrec_recbole.runs.spec import DataSpec
 
 TIME_ORDER = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
@@ -255,7 +256,9 @@ def test_stock_recbole_bounds_the_length_of_sequences(
     folder = tmp_path / "data" / "x"
     (folder / "x.item").write_text(f"item_id:token\ttags:token_seq\n{tags}")
     data = DataSpec("x", data_path=folder.parent, output=tmp_path / "output")
-    given = prepare.data_settings(data, folder)
+    given = effective_config.data_settings(data, folder)
     given |= {"load_col": None, "seq_len": longest and {"tags": longest}}
-    dataset = MultimodalDataset(prepare.make_config(prepare._no_model(), "x", given))
+    dataset = MultimodalDataset(
+        effective_config.make_config(effective_config.no_model(), "x", given)
+    )
     assert dataset.build()[0].item_feat["tags"].shape[1] == width

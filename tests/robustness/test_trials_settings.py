@@ -15,7 +15,8 @@ from alignrec_recbole.cli._overrides import assignment, choices, scalar
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.errors import AlignRecError
 from alignrec_recbole.registry.components import components
-from alignrec_recbole.runs.prepare import prepare_run, run_settings
+from alignrec_recbole.runs.effective_config import run_settings
+from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.settings import nested
 from alignrec_recbole.testing.synthetic import make_blocks

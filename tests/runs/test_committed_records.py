@@ -20,7 +20,8 @@ from alignrec_recbole.cli.main import main
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.protocols import READ_LISTS, context, stored_lists
 from alignrec_recbole.protocols.run import run_protocol
-from alignrec_recbole.runs import config_hash, prepare, run
+from alignrec_recbole.runs import config_hash, effective_config, prepare, run
+from alignrec_recbole.runs.prepared import PreparedData
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
 from alignrec_recbole.runtime.threads import ThreadCount
 
@@ -82,15 +83,15 @@ def given_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the command of a record without its data; anything but reading records fails."""
     at_hand: list[RunRecord] = []
 
-    def read(spec: Any, kind: Any, config: Any, given: Any, folder: Path) -> prepare.PreparedData:
+    def read(spec: Any, kind: Any, config: Any, given: Any, folder: Path) -> PreparedData:
         record = at_hand[-1]
         config["device"] = "cpu"
-        return prepare.PreparedData(
+        return PreparedData(
             config,
             [world_of(record)] * 3,
             record.data,
             features_at_hand(record),
-            prepare.effective_config(config, given),
+            effective_config.effective_config(config, given),
             [],
             0,
             ThreadCount(1, ""),
