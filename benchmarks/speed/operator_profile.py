@@ -93,6 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=5)
     add_cache(parser)
     options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.model) - set(baselines.LEARNING)):
+        known = ", ".join(baselines.LEARNING)
+        parser.error(f"no profile of {', '.join(unknown)}; there are {known}")
     models = paired_timing.cached_models(options.cache)
     with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as scratch:
         features = Path(scratch)
