@@ -28,9 +28,11 @@ from alignrec_recbole.data.interactions import (
 )
 from alignrec_recbole.data.split_manifest import SUFFIX, read_split_manifest
 from alignrec_recbole.encoders.cache import find_or_encode
-from alignrec_recbole.errors import DataError, SettingError
-from alignrec_recbole.features.control_names import is_control
+from alignrec_recbole.errors import DataError, FeatureError, SettingError
 from alignrec_recbole.features.controls import control_features
+from alignrec_recbole.features.derived_names import is_control, is_filled
+from alignrec_recbole.features.imputation import filled_features, neighbour_graph
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.features.masking import FeatureMask, mask_features
 from alignrec_recbole.features.table import ItemFeatures, align
 from alignrec_recbole.io.names import check_name
@@ -63,6 +65,7 @@ class MultimodalDataset(Dataset):
     users_without_training = 0  # of a split of the files; they and their rows are not ranked
     rows_without_training = 0
     popularity: np.ndarray | None = None  # training interactions by internal item id; see build()
+    training_pairs: tuple[np.ndarray, np.ndarray] | None = None  # users and items; see build()
 
     def __init__(self, config: Any) -> None:
         self._features: dict[str, ItemFeatures] = {}  # one dict for this data set and its splits
@@ -82,7 +85,9 @@ class MultimodalDataset(Dataset):
             }
             if mask := self.config["feature_mask"]:
                 tokens = self.field2id_token[self.iid_field]
-                loaded = mask_features(loaded, FeatureMask(**mask), tokens, self.open_features)
+                loaded = mask_features(
+                    loaded, FeatureMask(**mask), tokens, self.open_features, self.item_neighbours
+                )
             self._features.update(loaded)
         return self._features
 
@@ -91,13 +96,15 @@ class MultimodalDataset(Dataset):
         self._features.clear()
 
     def open_features(self, name: str) -> ItemFeatures:
-        """One feature set by name, unmasked: a file, an encoder's or a control set.
+        """One feature set by name, unmasked: a file, an encoder's, a control or a filled set.
 
         An encoder that runs here draws nothing from the generators that initialise the model.
         """
         tokens = self.field2id_token[self.iid_field]
         if is_control(name):
             return control_features(name, tokens, self.open_features, self.popularity)
+        if is_filled(name):
+            return filled_features(name, tokens, self.open_features, self.item_neighbours)
         with random_state.kept():
             table = find_or_encode(
                 name,
@@ -112,6 +119,22 @@ class MultimodalDataset(Dataset):
             zero_rows_missing=bool(self.config["zero_rows_missing"]),
             catalogue=self.file_items,
         )
+
+    def item_neighbours(self) -> Any:
+        """Items with most training users in common, of which missing rows are filled.
+
+        Raises:
+            FeatureError: the data set is not split yet.
+        """
+        if self.training_pairs is None:
+            raise FeatureError(
+                "Features filled from an item's neighbours need the training split.",
+                found="a data set that is not split yet",
+                expected="features that are asked for after the data set's build()",
+            )
+        users, items = self.training_pairs
+        place = tie_ranks(self.field2id_token[self.iid_field])
+        return neighbour_graph((items, users), (self.item_num, self.user_num), place)
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Internal (user, item) ids of this split's interactions."""
@@ -136,9 +159,10 @@ class MultimodalDataset(Dataset):
                     expected="interactions in every split",
                     hint="use a larger data set or another eval_args.split",
                 )
-        popularity = np.bincount(splits[0].pairs()[1], minlength=self.item_num)
+        training = splits[0].pairs()
+        popularity = np.bincount(training[1], minlength=self.item_num)
         for each in (self, *splits):
-            each.popularity = popularity
+            each.popularity, each.training_pairs = popularity, training
         return splits
 
     def _load_data(self, token: str, dataset_path: str) -> None:

@@ -14,7 +14,7 @@ from alignrec_recbole.encoders.lookup import check_feature_name
 from alignrec_recbole.encoders.registry import ENCODERS
 from alignrec_recbole.engines import DEFAULT, check_engine
 from alignrec_recbole.errors import SettingError
-from alignrec_recbole.features.control_names import KINDS
+from alignrec_recbole.features.derived_names import FILLED, FILLS, KINDS
 from alignrec_recbole.features.published import GROUPS, expanded
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.yaml_loader import properties_dir
@@ -126,6 +126,7 @@ def feature_names() -> list[str]:
         *GROUPS,
         "random",
         *(f"{kind}:" for kind in KINDS),
+        *(f"{FILLED}{fill}:" for fill in FILLS),
     ]
 
 

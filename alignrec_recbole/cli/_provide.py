@@ -29,7 +29,7 @@ from alignrec_recbole.data.rekeyed_names import origin_of
 from alignrec_recbole.encoders.lookup import find_file
 from alignrec_recbole.encoders.registry import ENCODERS
 from alignrec_recbole.errors import DownloadError, UnknownNameError, printable
-from alignrec_recbole.features.control_names import is_control, parse_control
+from alignrec_recbole.features.derived_names import made_of
 from alignrec_recbole.features.published import GROUPS, present_features
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.opening import is_regular_file
@@ -100,7 +100,7 @@ def _provide_rekeyed(options: RunOptions, origin: str, seed: int) -> None:
 
 def _has_named_features(options: RunOptions, folder: Path) -> bool:
     """Whether a data set has the features that are named, or items for the encoders named."""
-    for name in filter(None, map(_without_controls, options.features)):  # "" of random
+    for name in filter(None, map(made_of, options.features)):  # "" of random
         if name.partition("-")[0] in GROUPS:
             if not present_features(folder, name.partition("-")[0]):
                 return False
@@ -117,7 +117,7 @@ def needed_source(options: RunOptions) -> str | None:
     """The source that has what the data folder does not; None if nothing is absent or known."""
     sources = sources_of(options.dataset)
     folder = locate_dataset(options.dataset, data_folders(options.data_path))
-    named = [_without_controls(name) for name in options.features]
+    named = [made_of(name) for name in options.features]
     for group in GROUPS:
         asked = any(name.partition("-")[0] == group for name in named)
         if asked and group in sources and not (folder and present_features(folder, group)):
@@ -152,7 +152,7 @@ def _not_pinned(dataset: str, sources: dict[str, PublishedSource], folder: Path)
 
 def _reads_images(options: RunOptions) -> bool:
     """Whether an encoder that is named reads images, by its model's files where these decide."""
-    for name in map(_without_controls, options.features):
+    for name in map(made_of, options.features):
         kind, _, model = name.partition(":")
         entry = ENCODERS.get(kind)
         if entry and entry.takes_model == bool(model) and entry.reads_images(name):
@@ -170,12 +170,6 @@ def _lacks_images(folder: Path) -> bool:
         and is_regular_file(folder / "items.tsv")
         and not amazon_texts.images_asked(folder)
     )
-
-
-def _without_controls(name: str) -> str:
-    while is_control(name):
-        _, name, _ = parse_control(name)
-    return name
 
 
 def _reads_features(options: RunOptions) -> bool:

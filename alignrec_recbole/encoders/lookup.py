@@ -14,7 +14,7 @@ from alignrec_recbole.encoders.registry import (
     missing_extra,
 )
 from alignrec_recbole.errors import FeatureError, UnknownNameError
-from alignrec_recbole.features.control_names import is_control, parse_control
+from alignrec_recbole.features.derived_names import made_of
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.suggest import suggest
@@ -23,17 +23,16 @@ from alignrec_recbole.io.suggest import suggest
 def check_feature_name(
     name: str, dataset_dir: Path, dataset: str, features_path: str | Path | None = None
 ) -> None:
-    """Refuse a name of `--features` that is no file, encoder or control, or cannot be encoded.
+    """Refuse a name of `--features` that is no file, encoder, control or filled set of one.
 
     Raises:
-        UnknownNameError, FeatureError: as `find_source` and `parse_control`.
+        UnknownNameError, FeatureError: as `find_source` and `made_of`.
         DataError: there is no item table to encode.
         MissingDependencyError: the encoder's extra is not installed.
     """
-    while is_control(name):
-        _, name, _ = parse_control(name)
-        if not name:
-            return  # random
+    name = made_of(name)
+    if not name:
+        return  # random
     source = find_source(name, dataset_dir, dataset, features_path)
     if isinstance(source, EncoderEntry):
         if missing := source.missing_packages():

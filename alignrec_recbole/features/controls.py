@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.features.control_names import parse_control
+from alignrec_recbole.features.derived_names import parse_control
 from alignrec_recbole.features.item_order import canonical_order, seeded_order
 from alignrec_recbole.features.table import FeatureManifest, ItemFeatures
 

@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.features.control_names import is_control
 from alignrec_recbole.features.controls import with_content_hash
+from alignrec_recbole.features.derived_names import MaskFill, is_control
+from alignrec_recbole.features.imputation import Graph, imputed
 from alignrec_recbole.features.item_order import seeded_order
 from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.settings import Settings
@@ -26,7 +27,7 @@ class FeatureMask(Settings):
     modality: Modality
     ratio: float = Field(ge=0, le=1)
     seed: int = Field(ge=-MASK_SEED_OFFSET)
-    fill: Literal["zero", "mean"] = "zero"
+    fill: MaskFill = "zero"
 
 
 def masked_items(tokens: Sequence[str], ratio: float, seed: int) -> np.ndarray:
@@ -58,12 +59,21 @@ def mask_features(
     mask: FeatureMask,
     tokens: Sequence[str],
     open_features: Callable[[str], ItemFeatures],
+    graph: Graph | None = None,
 ) -> dict[str, ItemFeatures]:
     """Feature sets with one modality of the masked items removed.
 
-    In a feature set of the modality, these rows become missing (`zero`) or the mean row of all
-    items that have one (`mean`). In a fused one they are those of `NAME-no-MODALITY`, the items
-    encoded with the modality masked. Others do not change.
+    In a feature set of the modality, these rows become missing (`zero`), the mean row of all items
+    that have one, masked or not (`mean`), or rows made of those of items that are not masked
+    (imputation.py). In a fused one they are those of `NAME-no-MODALITY`, the items encoded with the
+    modality masked. Others do not change.
+
+    Args:
+        features: by name.
+        mask: what is masked.
+        tokens: item token by internal id.
+        open_features: opens the counterpart of a fused set.
+        graph: of the items' neighbours, for fills that follow them.
 
     Raises:
         FeatureError: no feature set has the modality, or the counterpart of a fused one differs in
@@ -82,7 +92,7 @@ def mask_features(
     out = {}
     for name, table in features.items():
         if table.modality == mask.modality:
-            out[name] = _filled(table, masked, mask.fill)
+            out[name] = _filled(table, masked, mask.fill, graph)
         elif table.modality == "fused":
             other = open_features(masked_name(name, mask.modality))
             out[name] = _replaced(table, other, masked, tokens)
@@ -91,13 +101,18 @@ def mask_features(
     return out
 
 
-def _filled(table: ItemFeatures, masked: np.ndarray, fill: str) -> ItemFeatures:
+def _filled(
+    table: ItemFeatures, masked: np.ndarray, fill: MaskFill, graph: Graph | None
+) -> ItemFeatures:
     values, present = table.values.copy(), table.present.copy()
-    if fill == "zero":
-        values[masked] = 0
-        present[masked] = False
-    else:
+    if fill == "mean":
         values[masked & present] = table.values[table.present].mean(0, dtype=np.float64)
+        return ItemFeatures(values, present, table.manifest)
+    values[masked], present[masked] = 0, False
+    if fill != "zero":
+        assert graph is not None
+        wanted = np.flatnonzero(masked & table.present)
+        values[wanted], present[wanted] = imputed(table.values, present, wanted, fill, graph)
     return ItemFeatures(values, present, table.manifest)
 
 

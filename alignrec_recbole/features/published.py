@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_recbole.errors import UnknownNameError
-from alignrec_recbole.features.control_names import is_control
+from alignrec_recbole.features.derived_names import is_control, is_filled
 from alignrec_recbole.io.opening import is_regular_file
 
 GROUPS = ("mmrec", "mmssl")
@@ -40,14 +40,16 @@ def default_features(folder: Path, otherwise: tuple[str, ...]) -> tuple[str, ...
 def expanded(names: Iterable[str], folder: Path) -> tuple[str, ...]:
     """Names of features with each group replaced by what the data set's folder has of it.
 
-    A control of a group, such as `shuffled:GROUP`, becomes that of each of its features.
+    A control or filled set of a group, such as `shuffled:GROUP`, becomes that of each of its
+    features.
 
     Raises:
         UnknownNameError: the folder has nothing of a group.
     """
     out: list[str] = []
     for name in names:
-        before = name.partition(":")[0] + ":" if is_control(name) and ":" in name else ""
+        derived = is_control(name) or is_filled(name)
+        before = name.partition(":")[0] + ":" if derived and ":" in name else ""
         group, at, seed = name.removeprefix(before).partition("@")
         if group not in GROUPS or (at and not before):
             out.append(name)

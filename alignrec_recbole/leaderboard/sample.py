@@ -24,7 +24,7 @@ from alignrec_recbole.encoders.registry import ENCODERS
 from alignrec_recbole.engines import DEFAULT, open_engine
 from alignrec_recbole.engines.base import Work
 from alignrec_recbole.errors import AlignRecError, Interrupted, SettingError, printable
-from alignrec_recbole.features.control_names import is_control, parse_control
+from alignrec_recbole.features.derived_names import made_of
 from alignrec_recbole.leaderboard.findings import Pair, Rerun, State, name_in
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.reports.grouping import possible_hashes
@@ -149,8 +149,7 @@ def spec_of(record: RunRecord, limits: Limits, output: Path) -> RunSpec:
 
 def _check_origin(name: str, folder: Path, features_path: Path | None) -> None:
     """Refuse features that are no file here and no encoder with weights of its own."""
-    while is_control(name):
-        _, name, _ = parse_control(name)
+    name = made_of(name)
     if not name or find_file(name, folder, features_path):
         return
     entry = ENCODERS.get(name)

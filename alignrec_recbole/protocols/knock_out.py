@@ -72,7 +72,7 @@ from typing import Any
 from pydantic import Field
 
 from alignrec_recbole.errors import SettingError
-from alignrec_recbole.features.control_names import control_name
+from alignrec_recbole.features.derived_names import control_name
 from alignrec_recbole.features.knock_out import KnockOut, Variant
 from alignrec_recbole.protocols.interventions import examine
 from alignrec_recbole.registry.models import resolve

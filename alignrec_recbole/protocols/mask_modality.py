@@ -3,10 +3,11 @@
 Method: one modality is masked for a share r of the items. The masked items (our definition) are
 the first ⌊r·I⌋ of PCG64(1000+s).permutation(I) over the items in the order of their tokens:
 nested in r, and the same for every feature set, modality and model (`features/masking.py`). They
-are filled with zeros, or with the mean row (`--set fill=mean`), in feature sets of that
-modality; of a fused set F they get the rows of F-no-MODALITY, the same items all encoded with
-the modality masked (`prepare --name F --mask MODALITY`). Only feature sets with the modality
-change.
+are filled in feature sets of that modality: with zeros, with the mean row (`--set fill=mean`), or
+with rows made of those of their neighbours in the training interactions (`fill=neighbours`,
+`fill=propagation`; see `features/imputation.py`). Of a fused set F they get the rows of
+F-no-MODALITY, the same items all encoded with the modality masked (`prepare --name F --mask
+MODALITY`). Only feature sets with the modality change.
 
 Without training: zero-shot and item-cf at r = 0, 0.1 … 1, s = 0 … 4. With a model: trained again
 at r = 0, ¼, ½, ¾, 1 with the hyper-parameters chosen at r = 0, training seed 999+s with mask
@@ -22,15 +23,17 @@ again; ratios, seeds and the summary are our definition.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 from tqdm.auto import tqdm
 
 from alignrec_recbole.errors import FeatureError, UnknownNameError
+from alignrec_recbole.features.derived_names import MASK_FILLS, MaskFill
 from alignrec_recbole.features.masking import FeatureMask, Modality, mask_features, masked_name
 from alignrec_recbole.protocols.content import chance
 from alignrec_recbole.protocols.context import ProtocolContext
@@ -62,7 +65,7 @@ Ratios = Annotated[
     AfterValidator(_with_zero),
     Field(description="list of numbers from 0 to 1, 0 among them"),
 ]
-Fill = Annotated[Literal["zero", "mean"], Field(description="zero or mean")]
+Fill = Annotated[MaskFill, Field(description=f"{', '.join(MASK_FILLS[:-1])} or {MASK_FILLS[-1]}")]
 
 
 class MaskSettings(Settings):
@@ -144,10 +147,13 @@ def _curve(
     grid = list(itertools.product(masked, settings.ratios, settings.mask_seeds))
     curve: list[dict[str, Any]] = []
     unmasked: dict[str, float] | None = None
+    graph = functools.cache(context.dataset.item_neighbours)
     label = f"{NAME} {ranker.name}"
     for modality, ratio, seed in tqdm(grid, desc=label, disable=not context.progress, leave=False):
         mask = FeatureMask(modality=modality, ratio=ratio, seed=seed, fill=settings.fill)
-        sets = mask_features(context.feature_sets, mask, context.tokens, context.open_features)
+        sets = mask_features(
+            context.feature_sets, mask, context.tokens, context.open_features, graph
+        )
         metrics = unmasked if sets is context.feature_sets else None
         if metrics is None:
             content = context.content(feature_sets=sets)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from alignrec_recbole.features.control_names import is_control
+from alignrec_recbole.features.derived_names import is_control
 from alignrec_recbole.reports.comparisons import targets
 from alignrec_recbole.reports.grouping import (
     ComparisonKey,

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 
 from alignrec_recbole.errors import RecordError, printable
+from alignrec_recbole.features.derived_names import MASK_FILLS
 from alignrec_recbole.features.knock_out import KnockOut
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.html import facts_table
@@ -176,8 +177,8 @@ class RunRecord(BaseModel):
             return
         protocol = self.config.get("protocol")
         fill = protocol.get("fill") if isinstance(protocol, dict) else None
-        if fill not in ("zero", "mean"):
-            raise ValueError("config.protocol.fill is not zero or mean")
+        if fill not in MASK_FILLS:
+            raise ValueError(f"config.protocol.fill is none of {', '.join(MASK_FILLS)}")
         if any(self.metrics.keys() - point["metrics"].keys() for point in self.curve):
             raise ValueError("a point of the curve lacks metrics of the record")
 

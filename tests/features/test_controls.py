@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from alignrec_recbole.errors import FeatureError, UnknownNameError
-from alignrec_recbole.features.control_names import is_control, parse_control
 from alignrec_recbole.features.controls import control_features, strata
+from alignrec_recbole.features.derived_names import is_control, parse_control
 from alignrec_recbole.features.table import FeatureManifest, ItemFeatures
 
 ITEMS = 400

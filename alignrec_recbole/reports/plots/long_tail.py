@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from alignrec_recbole.features.control_names import is_control
+from alignrec_recbole.features.derived_names import is_control
 from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.reports.colours import GREY, Colours
 from alignrec_recbole.reports.escaping import as_label

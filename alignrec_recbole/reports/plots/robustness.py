@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from alignrec_recbole.features.control_names import is_control
+from alignrec_recbole.features.derived_names import is_control
 from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.protocols.robustness import Curve, robustness
 from alignrec_recbole.reports.colours import GREY, Colours
@@ -30,7 +30,12 @@ from alignrec_recbole.reports.plots.style import (
 from alignrec_recbole.reports.protocol_tables import mask_points
 
 CURVE = ["ranker", "features", "masked", "fill"]
-WORDS_OF_FILL = {"zero": "", "mean": ", mean fill"}  # others as they are
+WORDS_OF_FILL = {  # others as they are
+    "zero": "",
+    "mean": ", mean fill",
+    "neighbours": ", filled by neighbours",
+    "propagation": ", filled by propagation",
+}
 DASHES = ("-", "--", "-.", ":")
 AGAIN = "trained again"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from alignrec_recbole.features.control_names import is_control
+from alignrec_recbole.features.derived_names import is_control
 from alignrec_recbole.reports.grouping import PRIMARY_METRIC, SeedGroup
 from alignrec_recbole.reports.site.names import run_page, unique
 from alignrec_recbole.reports.table import BEST, MISSING, Table

@@ -1,12 +1,22 @@
-"""Names of control features: KIND:NAME, or random, and either with another seed."""
+"""Names of features that are made of others: controls and filled ones.
+
+A control is KIND:NAME, or random, and either with another seed; a filled one is filled-FILL:NAME.
+"""
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 from alignrec_recbole.errors import UnknownNameError
 
 DRAWN = ("random", "shuffled", "popularity-shuffled")  # @SEED chooses the draw
 CONSTANT = ("constant", "zero")
 KINDS = (*DRAWN, *CONSTANT)
+Fill = Literal["mean", "neighbours", "propagation"]
+FILLS: tuple[Fill, ...] = get_args(Fill)
+FILLED = "filled-"
+MaskFill = Literal["zero", Fill]  # zero: a masked row becomes missing
+MASK_FILLS: tuple[MaskFill, ...] = get_args(MaskFill)
 SEED_DIGITS = 18
 MOST_CONTROLS = 4  # one of another: shuffled:shuffled:NAME
 
@@ -58,3 +68,53 @@ def control_name(kind: str, name: str, seed: int) -> str:
     ('shuffled:lsa@3', 'zero:lsa')
     """
     return f"{kind}:{name}@{seed}" if kind in DRAWN else f"{kind}:{name}"
+
+
+def is_filled(name: str) -> bool:
+    """Whether a feature name is that of filled features.
+
+    >>> [is_filled(n) for n in ("filled-mean:lsa", "filled-mean", "lsa", "shuffled:lsa")]
+    [True, False, False, False]
+    """
+    return name.startswith(FILLED) and ":" in name
+
+
+def parse_filled(name: str) -> tuple[Fill, str]:
+    """How missing rows are filled, and the name of the features.
+
+    Raises:
+        UnknownNameError: there is no such way, or nothing is filled.
+
+    >>> parse_filled("filled-propagation:lsa")
+    ('propagation', 'lsa')
+    """
+    wanted, _, source = name.removeprefix(FILLED).partition(":")
+    for fill in FILLS:
+        if fill == wanted and source:
+            return fill, source
+    raise UnknownNameError(
+        f"Unknown filled features {name!r}.",
+        found=name,
+        expected=", ".join(f"{FILLED}{fill}:NAME" for fill in FILLS),
+    )
+
+
+def made_of(name: str) -> str:
+    """The features that a name's are made of in the end: itself, or "" of random alone.
+
+    Raises:
+        UnknownNameError: as `parse_control` and `parse_filled`.
+
+    >>> made_of("shuffled:filled-mean:lsa@2"), made_of("lsa"), made_of("random@3")
+    ('lsa', 'lsa', '')
+    """
+    depth = 0
+    while is_control(name) or is_filled(name):
+        depth += 1
+        if depth > MOST_CONTROLS:
+            raise UnknownNameError(
+                f"Features {name[:80]!r} are made of others too many times.",
+                expected=f"at most {MOST_CONTROLS} times",
+            )
+        name = parse_control(name)[1] if is_control(name) else parse_filled(name)[1]
+    return name
