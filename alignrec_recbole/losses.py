@@ -133,6 +133,48 @@ def unique_with_counts(ids: Tensor) -> tuple[Tensor, Tensor]:
 CONTRAST_BLOCK_ROWS = 1024  # of the b × b scores
 
 
+def _log_totals(
+    x: Tensor, y: Tensor, row_count: Tensor, count: Tensor, temperature: float, bounded: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row the logarithm of t_i = Σ_j c_j s_ij, with s_ij = exp(x_i·y_j/τ), and two sums.
+
+    Args:
+        x, y: [u, d] and [v, d].
+        row_count: how often a row counts [u].
+        count: c, how often a row of y counts [v].
+        temperature: τ.
+        bounded: the scores are at most 1/τ, so that exp cannot overflow.
+
+    Returns:
+        ln t [u], Σ_j c_j s_ij y_j / t_i [u, d] and Σ_i r_i s_ij x_i / t_i [d, v], r: row_count.
+    """
+    within = columns.division()
+    dtype = product_dtype(x)
+    scaled, y_low = (x / temperature).to(dtype), y.to(dtype)
+    counted = (y * count[:, None]).to(dtype).T
+    of_x, of_y = torch.empty_like(x), torch.zeros_like(y.T)
+    log_total = x.new_empty(len(x))
+    mine = columns.own_slice(len(x))  # the rows are divided, too: all of them in one process
+    height = CONTRAST_BLOCK_ROWS if x.device.type == "cpu" else len(x)
+    for block in row_blocks(mine.stop - mine.start, 1, height):
+        rows = slice(mine.start + block.start, mine.start + block.stop)
+        share = matmul_nt(scaled[rows], y_low)  # [height, v]
+        if bounded:
+            top = None
+        else:
+            top = share.max(1).values
+            share.sub_(top[:, None])
+        total = share.exp_().to(x.dtype) @ count
+        log_total[rows] = total.log() if top is None else total.log() + top
+        of_x[rows] = matmul_nt(share, counted) / total[:, None]
+        weighted = (x[rows] * (row_count[rows] / total)[:, None]).to(dtype)
+        of_y += matmul_nt(weighted.T, share.T)
+    if within is not None:
+        log_total, of_x = (columns.joined(v[mine], 0, len(x), within) for v in (log_total, of_x))
+        of_y = columns.summed(of_y, within)
+    return log_total, of_x, of_y
+
+
 class _Contrast(torch.autograd.Function):
     """Mean over rows of logsumexp_j(x·y_j/τ) − x·y/τ; at most CONTRAST_BLOCK_ROWS × b scores.
 
@@ -145,32 +187,7 @@ class _Contrast(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, count: Tensor, temperature: float, bounded: bool
     ) -> Tensor:
-        within = columns.division()
-        dtype = product_dtype(x)
-        scaled, y_low = (x / temperature).to(dtype), y.to(dtype)
-        counted = (y * count[:, None]).to(dtype).T
-        grad_x, grad_y = torch.empty_like(x), torch.zeros_like(x.T)
-        log_total = x.new_empty(len(x))
-        mine = columns.own_slice(len(x))  # the rows are divided, too: all of them in one process
-        height = CONTRAST_BLOCK_ROWS if x.device.type == "cpu" else len(x)
-        for block in row_blocks(mine.stop - mine.start, 1, height):
-            rows = slice(mine.start + block.start, mine.start + block.stop)
-            share = matmul_nt(scaled[rows], y_low)  # [height, b]
-            if bounded:  # unit rows: |score| ≤ 1/τ, exp cannot overflow
-                top = None
-            else:
-                top = share.max(1).values
-                share.sub_(top[:, None])
-            total = share.exp_().to(x.dtype) @ count
-            log_total[rows] = total.log() if top is None else total.log() + top
-            grad_x[rows] = matmul_nt(share, counted) / total[:, None]
-            weighted = (x[rows] * (count[rows] / total)[:, None]).to(dtype)
-            grad_y += matmul_nt(weighted.T, share.T)
-        if within is not None:
-            log_total, grad_x = (
-                columns.joined(v[mine], 0, len(x), within) for v in (log_total, grad_x)
-            )
-            grad_y = columns.summed(grad_y, within)
+        log_total, grad_x, grad_y = _log_totals(x, y, count, count, temperature, bounded)
         diagonal = (x * y).sum(1) / temperature
         batch = count.sum()
         scale = (count / (batch * temperature))[:, None]
@@ -181,6 +198,72 @@ class _Contrast(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_x, grad_y = ctx.saved_tensors
         return grad_x * gradient, grad_y * gradient, None, None, None
+
+
+class _MeanLogTotal(torch.autograd.Function):
+    """Σ_i r_i ln t_i / Σ r of `_log_totals`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        row_count: Tensor,
+        count: Tensor,
+        temperature: float,
+        bounded: bool,
+    ) -> Tensor:
+        log_total, of_x, of_y = _log_totals(x, y, row_count, count, temperature, bounded)
+        batch = row_count.sum()
+        scale = batch * temperature
+        ctx.save_for_backward(
+            of_x.mul_((row_count / scale)[:, None]), of_y.T.mul((count / scale)[:, None])
+        )
+        return log_total @ row_count / batch
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        grad_x, grad_y = ctx.saved_tensors
+        return grad_x * gradient, grad_y * gradient, None, None, None, None
+
+
+def pair_info_nce(
+    x: Tensor,
+    y: Tensor,
+    temperature: float,
+    *,
+    x_ids: Tensor,
+    y_ids: Tensor,
+    whole: bool = False,
+) -> Tensor:
+    """`info_nce` by cosine of pairs such as users and items, whose rows repeat independently.
+
+    Args:
+        x, y: [b, d].
+        temperature: τ > 0.
+        x_ids, y_ids: [b]; rows of x, and rows of y, that have one id are equal; each is computed
+            once and counted.
+        whole: x and y have all columns in every process.
+
+    >>> x, y = torch.eye(2)[[0, 0, 1]], torch.eye(2)[[0, 1, 1]]
+    >>> ids = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
+    >>> one, other = info_nce(x, y, 0.5), pair_info_nce(x, y, 0.5, x_ids=ids[0], y_ids=ids[1])
+    >>> torch.allclose(one, other)
+    True
+    """
+    (first_x, count_x), (first_y, count_y) = unique_with_counts(x_ids), unique_with_counts(y_ids)
+    if not whole:
+        x, y = columns.gather(x), columns.gather(y)
+    x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
+    totals = _MeanLogTotal.apply(
+        gather_rows(x, first_x),
+        gather_rows(y, first_y),
+        count_x.to(x.dtype),
+        count_y.to(x.dtype),
+        temperature,
+        temperature >= 0.02,
+    )
+    return totals - (x * y).sum(1).mean() / temperature
 
 
 def info_nce(
@@ -348,33 +431,38 @@ CONTRAST_BLOCK_BYTES = 16 << 20  # of scores with a whole table; more does not f
 
 
 class _TableContrast(torch.autograd.Function):
-    """Sum over rows of logsumexp_j(x·t_j/τ) − x·t_r/τ for unit rows, in blocks of rows."""
+    """Σ_i c_i (logsumexp_j(x_i·t_j/τ) − x_i·t_r/τ) for unit rows, in blocks of rows."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, table: Tensor, rows: Tensor, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, table: Tensor, rows: Tensor, count: Tensor, temperature: float
+    ) -> Tensor:
         grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table.T)
         total = x.new_zeros(())
         budget = CONTRAST_BLOCK_BYTES if x.device.type == "cpu" else 16 * CONTRAST_BLOCK_BYTES
         for block in row_blocks(len(x), len(table) * x.element_size(), budget):
             share = matmul_nt(x[block] / temperature, table).exp_()  # [height, n]
             sums = share.sum(1, keepdim=True)
-            total += sums.log().sum()
+            total += sums.log().ravel() @ count[block]
             grad_x[block] = matmul_nt(share, table.T) / sums
-            grad_table += matmul_nt((x[block] / sums).T, share.T)
+            grad_table += matmul_nt((x[block] * (count[block, None] / sums)).T, share.T)
         grad_table = grad_table.T.contiguous()
         own = table[rows]
-        total -= (x * own).sum() / temperature
-        grad_table.index_add_(0, rows, x, alpha=-1)
-        ctx.save_for_backward(grad_x.sub_(own).div_(temperature), grad_table.div_(temperature))
+        total -= (x * own).sum(1) @ count / temperature
+        grad_table.index_add_(0, rows, x * count[:, None], alpha=-1)
+        grad_x.sub_(own).mul_((count / temperature)[:, None])
+        ctx.save_for_backward(grad_x, grad_table.div_(temperature))
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_x, grad_table = ctx.saved_tensors
-        return grad_x * gradient, grad_table * gradient, None, None
+        return grad_x * gradient, grad_table * gradient, None, None, None
 
 
-def info_nce_all_negatives(x: Tensor, table: Tensor, rows: Tensor, temperature: float) -> Tensor:
+def info_nce_all_negatives(
+    x: Tensor, table: Tensor, rows: Tensor, temperature: float, *, ids: Tensor | None = None
+) -> Tensor:
     """InfoNCE by cosine from x_i to row r_i of a table whose other rows are all negatives; a sum.
 
     Args:
@@ -382,12 +470,18 @@ def info_nce_all_negatives(x: Tensor, table: Tensor, rows: Tensor, temperature: 
         table: [n, d].
         rows: r [b].
         temperature: τ, at least 0.02 (cosines / τ are exponentiated as they are).
+        ids: [b]; rows of x with one id, and their r, are equal, so they are computed once and
+            counted.
 
     >>> info_nce_all_negatives(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), 1.0)
     tensor(0.6265)
     """
+    count = x.new_ones(len(x))
+    if ids is not None:
+        first, number = unique_with_counts(ids)
+        x, rows, count = gather_rows(x, first), rows[first], number.to(x.dtype)
     x, table = F.normalize(columns.gather(x), dim=1), F.normalize(columns.gather(table), dim=1)
-    return _TableContrast.apply(x, table, rows, temperature)
+    return _TableContrast.apply(x, table, rows, count, temperature)
 
 
 VIRTUAL_BLOCK_BYTES = 16 << 20  # of the cosines of a block of users

@@ -126,6 +126,29 @@ def test_info_nce_table_is_cross_entropy_over_the_table(bytes_at_once, monkeypat
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("temperature", [0.2, 0.01])
+def test_pairs_whose_rows_repeat_are_counted_not_computed_again(temperature):
+    left, right = torch.tensor([0, 3, 3, 1, 0, 3]), torch.tensor([5, 5, 2, 2, 5, 0])
+    textbook = losses.info_nce(A[left], B[right], temperature)
+    ours = losses.pair_info_nce(A[left], B[right], temperature, x_ids=left, y_ids=right)
+    torch.testing.assert_close(ours, textbook)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, (A, B)), torch.autograd.grad(textbook, (A, B)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_repeated_rows_of_a_table_are_counted_not_computed_again():
+    rows = torch.tensor([8, 3, 3, 8, 8])
+    textbook = losses.info_nce_all_negatives(A[rows], B, rows, 0.2)
+    ours = losses.info_nce_all_negatives(A[rows], B, rows, 0.2, ids=rows)
+    torch.testing.assert_close(ours, textbook)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, (A, B)), torch.autograd.grad(textbook, (A, B)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
 def test_masked_cosine_distance_leaves_rows_out():
     mask = torch.arange(9) % 3 > 0
     textbook = losses.cosine_distance(A[mask], B[mask])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,15 +23,19 @@ class GatedPass(NamedTuple):
 
     Attributes:
         ids: ID vectors of the batch's users, then items [n, d].
+        contents: gives the content vectors of the same rows [n, M d].
         content_view: of the same rows [n, d].
         item_content: content vectors of all items.
         user_content: content vectors of all users, or None.
+        repeats_equal: rows of one user or item are equal.
     """
 
     ids: Tensor
+    contents: Callable[[], Tensor]
     content_view: Tensor
     item_content: Tensor
     user_content: Tensor | None
+    repeats_equal: bool
 
 
 class GatedTwoView(TwoViewRecommender):
@@ -39,7 +44,12 @@ class GatedTwoView(TwoViewRecommender):
     A subclass sets `nodes`, `graph` (Â), `user_item` (R̂), `l2_divisor` and the weights of bpr, l2
     and contrast, and gives `_content_items` (of all items, from their ID vectors) and
     `_content_view` (of some rows, from their ID and content vectors).
+
+    Attributes:
+        drops_per_row: `_content_view` drops out values of each row.
     """
+
+    drops_per_row = False
 
     nodes: UserItemEmbedding
     tables: ModalityFeatures
@@ -82,15 +92,39 @@ class GatedTwoView(TwoViewRecommender):
         return self._gated_terms(forward, users, positives)
 
     def _forward(self, users: Tensor, items: Tensor, *, all_users: bool = False) -> GatedPass:
-        ids, own = self._ids_of(torch.cat([users, items + self.n_users]))
+        """The batch's rows; of a batch that has as many as there are nodes, all nodes are computed.
+
+        Then each node is computed once, however often the batch has it, and dropout is that of the
+        node, as in the reference code.
+        """
+        rows = torch.cat([users, items + self.n_users])
+        if len(rows) >= self.n_users + self.n_items:
+            return self._whole_forward(rows)
+        ids, own = self._ids_of(rows)
         content = self._content_items(own)
         user_content = self.user_item @ content if all_users else None
         if user_content is None:
             user_rows = self.user_item.rows(users, content)
         else:
             user_rows = gather_rows(user_content, users)
-        content_view = self._joint_view(ids, torch.cat([user_rows, gather_rows(content, items)]))
-        return GatedPass(ids, content_view, content, user_content)
+        contents = torch.cat([user_rows, gather_rows(content, items)])
+        view = self._joint_view(ids, contents)
+        equal = not self.drops_per_row
+        return GatedPass(ids, lambda: contents, view, content, user_content, equal)
+
+    def _whole_forward(self, rows: Tensor) -> GatedPass:
+        nodes, content = self._ids(), self._content_items(self.nodes.items)
+        user_content = self.user_item @ content
+        contents = torch.cat([user_content, content])
+        view = gather_rows(self._joint_view(nodes, contents), rows)
+        return GatedPass(
+            gather_rows(nodes, rows),
+            lambda: gather_rows(contents, rows),
+            view,
+            content,
+            user_content,
+            repeats_equal=True,
+        )
 
     def _gated_terms(
         self, forward: GatedPass, users: Tensor, positives: Tensor
@@ -106,7 +140,9 @@ class GatedTwoView(TwoViewRecommender):
             terms["l2"] = losses.l2_squared_penalty(
                 user, positive, negative, divisor=self.l2_divisor
             )
-        views = Views(id_user, content_user, id_item, content_item, user, positive)
+        views = Views(
+            id_user, content_user, id_item, content_item, user, positive, forward.repeats_equal
+        )
         if self.weights["contrast"]:
             tau = self.settings.temperature
             terms["contrast"] = self._contrast(views, users, positives, tau)

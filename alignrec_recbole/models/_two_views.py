@@ -89,7 +89,11 @@ class TwoViewSettings(Settings):
 
 
 class Views(NamedTuple):
-    """The batch's users and positive items in the ID view, the content view and fused [b, d]."""
+    """The batch's users and positive items in the ID view, the content view and fused [b, d].
+
+    Attributes:
+        repeats_equal: rows of one user or item are equal: no dropout of their own.
+    """
 
     user_id: Tensor
     user_content: Tensor
@@ -97,6 +101,7 @@ class Views(NamedTuple):
     item_content: Tensor
     user: Tensor
     item: Tensor
+    repeats_equal: bool = True
 
 
 class TwoViewRecommender(ContentRecommender):
@@ -111,10 +116,8 @@ class TwoViewRecommender(ContentRecommender):
 
     Attributes:
         needs_views: `terms_and_views` has to return the views.
-        resamples_dropout_per_row: dropout gives an item that is twice in a batch two vectors.
     """
 
-    resamples_dropout_per_row = False
     nodes: UserItemEmbedding
     graph: SparseOperator
 
@@ -215,6 +218,6 @@ class TwoViewRecommender(ContentRecommender):
         self, views: Views, users: Tensor, positives: Tensor, temperature: float
     ) -> Tensor:
         """InfoNCE from the content view to the ID view, of the batch's items and users."""
-        ids = (None, None) if self.resamples_dropout_per_row else (positives, users)
+        ids = (positives, users) if views.repeats_equal else (None, None)
         items = losses.info_nce(views.item_content, views.item_id, temperature, ids=ids[0])
         return items + losses.info_nce(views.user_content, views.user_id, temperature, ids=ids[1])

@@ -183,7 +183,11 @@ class LGMRec(ContentRecommender):
             ):
                 total.append(
                     losses.info_nce_all_negatives(
-                        gather_rows(here, rows), there[1:], rows - 1, self.settings.temperature
+                        gather_rows(here, rows),
+                        there[1:],
+                        rows - 1,
+                        self.settings.temperature,
+                        ids=rows,
                     )
                 )
         return torch.stack(total).sum()

@@ -41,7 +41,6 @@ from alignrec_recbole.models._content import ItemGraphSettings, ModalityFeatures
 from alignrec_recbole.models._gated_views import GatedTwoView
 from alignrec_recbole.models._two_views import TwoViewSettings, Views
 from alignrec_recbole.ops.propagation import layer_mean
-from alignrec_recbole.ops.rows import gather_rows
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.ops.squares import sum_of_squares
 from alignrec_recbole.settings import MAX_LAYERS
@@ -95,15 +94,13 @@ class MSCA(GatedTwoView):
     ) -> tuple[dict[str, Tensor], Views]:
         """BPR, contrasts of the ID view with every other, squares of the parameters."""
         batch, items = len(users), torch.cat([positives, negatives.ravel()])
-        ids, own = self._ids_of(torch.cat([users, items + self.n_users]))
-        content = self._content_items(own)
-        rows = torch.cat([self.user_item.rows(users, content), gather_rows(content, items)])
-        side = self._content_view(ids, rows)
+        forward = self._forward(users, items)
+        ids, side = forward.ids, forward.content_view
         sizes = [batch, batch, len(ids) - 2 * batch]
         user, positive, negative = (ids + side).split(sizes)
         terms = {"bpr": losses.bpr(*pair_scores(user, positive, negative))}
         if self.weights["contrast"]:
-            terms["contrast"] = self._contrasts(ids, rows, users, positives)
+            terms["contrast"] = self._contrasts(ids, forward.contents(), users, positives)
         if self.weights["l2"]:
             terms["l2"] = sum_of_squares(*self.parameters())
         (id_user, id_item, _), (content_user, content_item, _) = ids.split(sizes), side.split(sizes)

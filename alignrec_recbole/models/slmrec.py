@@ -96,15 +96,21 @@ class SLMRec(ContentRecommender):
         nodes = layer_mean(self.graph, self._start(), keys.n_layers, rows)
         user, item = self._whole(nodes).split(len(users))
         terms = {
-            "contrast": losses.info_nce(
-                self.fuse_users(user), self.fuse_items(item), keys.temperature, whole=True
+            "contrast": losses.pair_info_nce(
+                self.fuse_users(user),
+                self.fuse_items(item),
+                keys.temperature,
+                x_ids=users,
+                y_ids=positives,
+                whole=True,
             )
         }
         if self.weights["fac"]:
-            terms["fac"] = self._fine_and_coarse(item)
+            terms["fac"] = self._fine_and_coarse(item, positives)
         return terms
 
-    def _fine_and_coarse(self, items: Tensor) -> Tensor:
+    def _fine_and_coarse(self, items: Tensor, ids: Tensor) -> Tensor:
+        """FAC of the batch's items [b, (M + 1) d] with these ids [b]."""
         fine, *views = items.split(self.settings.embedding_size, dim=1)
         total = []
         for number, view in enumerate(views):
@@ -116,6 +122,7 @@ class SLMRec(ContentRecommender):
                     self.contents[number](view),
                     self.settings.ssl_temperature,
                     normalise=False,
+                    ids=ids,
                     whole=True,
                 )
             )

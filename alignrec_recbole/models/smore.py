@@ -66,7 +66,7 @@ class SMORE(GatedTwoView):
     settings_class = SMORESettings
     capture_refused = ""
     columns_refused = ""
-    resamples_dropout_per_row = True
+    drops_per_row = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

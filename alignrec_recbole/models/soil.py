@@ -35,6 +35,7 @@ Cost        2L + M n + 1 sparse products and M products I × f_m × d per step; 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import scipy.sparse as sp
@@ -124,9 +125,10 @@ class SOIL(GatedTwoView):
         terms, views = super().terms_and_views(users, positives, negatives)
         if self.weights["interest"]:
             tau = self.settings.temperature
-            terms["interest"] = losses.info_nce(views.user, views.item_id, tau) + losses.info_nce(
-                views.user, views.item_content, tau
+            of_items = functools.partial(
+                losses.pair_info_nce, views.user, temperature=tau, x_ids=users, y_ids=positives
             )
+            terms["interest"] = of_items(views.item_id) + of_items(views.item_content)
         return terms, views
 
     def _content_items(self, ids: Tensor) -> Tensor:

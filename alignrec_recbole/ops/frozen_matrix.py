@@ -10,6 +10,7 @@ from torch import Tensor
 from alignrec_recbole.ops import onednn
 from alignrec_recbole.ops.linear import linear
 from alignrec_recbole.ops.matmul import matmul_nt, product_dtype
+from alignrec_recbole.ops.rows import gather_rows
 
 
 class FrozenMatrix:
@@ -58,9 +59,14 @@ class FrozenMatrix:
     ) -> Tensor:
         """`ops.linear` of a table [n, f], which may also be one that is learnt.
 
+        Of no fewer rows than the table has, all products are computed once and gathered: a batch of
+        a small data set has many items several times.
+
         On CPU the transpose of a constant table is stored from the first backward on, if it has at
         most MAX_TRANSPOSED_BYTES: the gradient of the weight, Xᵀ G, then takes half as long.
         """
+        if rows is not None and len(rows) >= len(table):
+            return gather_rows(self.linear(table, weight, bias), rows)
         x = self.rounded(table)
         constant = not table.requires_grad and table.device.type == "cpu"
         if constant and rows is None and x.nbytes <= self.MAX_TRANSPOSED_BYTES:

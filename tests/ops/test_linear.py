@@ -237,3 +237,26 @@ def test_unit_rows_are_torchs_but_for_zero_rows(shape):
     assert not unit[2].any()
     assert gradient.isfinite().all()
     torch.testing.assert_close(gradient[3:], ours[1][3:])
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_more_rows_than_the_table_has_are_products_of_the_whole_table(learnt, monkeypatch):
+    table = torch.randn(6, 5, requires_grad=learnt)
+    weight, bias = torch.randn(3, 5, requires_grad=True), torch.randn(3, requires_grad=True)
+    rows = torch.tensor([4, 1, 4, 0, 5, 4, 2, 1])
+    wanted = [tensor for tensor in (table, weight, bias) if tensor.requires_grad]
+    found = []
+    for product in (linear.linear, FrozenMatrix().linear):
+        out = product(table, weight, bias, rows)
+        weights = torch.arange(out.numel()).view_as(out).cos()
+        found.append((out, *torch.autograd.grad((out * weights).sum(), wanted)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+    def refuse(*arguments, **keywords):
+        assert arguments[3:] in ((), (None,)), "rows of the table were gathered"
+        assert keywords.get("rows") is None
+        return linear.linear(*arguments, **keywords)
+
+    monkeypatch.setattr("alignrec_recbole.ops.frozen_matrix.linear", refuse)
+    FrozenMatrix().linear(table, weight, bias, rows)
