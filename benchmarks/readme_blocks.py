@@ -28,7 +28,7 @@ from alignrec_recbole.reports.leaderboards import leaderboard, marked
 from alignrec_recbole.reports.reference_results import reference_results, reproduction_status
 from alignrec_recbole.reports.table import DATA_MARK, Table, mean_sd_cell
 from alignrec_recbole.runs.record import Run, read_runs
-from benchmarks import ablations, knock_out, rekeyed, two_stage_report
+from benchmarks import ablations, filled, knock_out, rekeyed, two_stage_report
 from benchmarks.speed import report as speed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -406,6 +406,12 @@ def parts_of_alignrec(results: Results) -> str:
     return _github(tables[0][0], [row for _, rows in tables for row in rows])
 
 
+def filled_rows(results: Results) -> str:
+    """Masked texts filled in several ways, and random rows filled in the same."""
+    tables = [filled.table(stored) for stored in filled.read(results.folder / "filled")]
+    return _github(tables[0][0], [row for _, rows in tables for row in rows])
+
+
 def two_stages(results: Results) -> str:
     """Two-stage and joint training: the arms, then where each series converged."""
     found = two_stage_report.read(results.folder / "two-stage")
@@ -462,6 +468,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "pretraining": pretraining("history"),
     "pretraining-teacher": pretraining("teacher_history"),
     "ablations": parts_of_alignrec,
+    "filled": filled_rows,
     "two-stage": two_stages,
     "knock-out": content_explains(0),
     "knock-out-variants": content_explains(1),
