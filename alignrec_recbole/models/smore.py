@@ -14,8 +14,8 @@ Followed    enoche/MMRec@e775373 src/models/smore.py, the authors' own port of k
     loss = BPR + reg_weight · ½ Σ ‖h‖² / train_batch_size
            + cl_loss · (NCE(side_i → H_i) + NCE(side_u → H_u)), τ = 0.2
 
-Deviations  D1 preferences are computed, and dropped out, for the batch's rows only, so an item
-               twice in a batch has two masks.
+Deviations  D1 preferences are computed, and dropped out, for the batch's rows only where these are
+               fewer than the nodes; an item twice in a batch has two masks then.
             D2 an item without a modality has only a self edge in S_m; negative cosines count 0.
             D3 `text_knn_k` is that of text, `image_knn_k` that of all others.
 Shapes      node table [user_num + item_num, d], features [item_num, f_m]; row 0 is PAD.

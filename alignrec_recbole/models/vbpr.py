@@ -10,7 +10,8 @@ Followed    the form behind the published figures, enoche/MMRec@e775373 src/mode
     s(u, i) = ⟨γ_u, γ_i⟩ + ⟨θ_u, W f_i + c⟩ = ⟨[γ_u; θ_u], [γ_i; W f_i + c]⟩
     loss = BPR + reg_weight · NORMS
 
-Deviations  D1 only the batch's items are projected (same values).
+Deviations  D1 only the batch's items are projected, or every item once where a batch has
+               more rows (same values).
             D2 PAD rows are zero and outside the Xavier bounds.
 Shapes      users [user_num, 2d], items [item_num, d], features [item_num, f]; row 0 is PAD.
 Cost        one 2b × f × d product per step.
