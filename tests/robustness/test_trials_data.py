@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from trials import trial
@@ -198,8 +198,12 @@ def test_item_tables_are_read_as_they_are_written_or_refused(data: bytes) -> Non
                 assert table.ids == [row[place].strip() for row in rows[1:]]
 
 
+JOINED = RATINGS.replace("A0X,B000", '"A0X,"B000', 1).encode()
+
+
 @settings(deadline=None, max_examples=200)
 @given(edited(RATINGS))
+@example(JOINED)
 def test_ratings_are_read_as_they_are_written_or_refused(data: bytes) -> None:
     with trial("data", "ratings"), file("ratings_x.csv", data) as path:
         chunks, error = attempt(lambda: list(read_ratings(path)))
