@@ -69,7 +69,8 @@ def read_ratings(path: Path, order: Sequence[str] = USER_FIRST) -> Iterator[pd.D
         ):  # fmt: skip
             row = 0
             for chunk in chunks:
-                _check_whole(path, chunk, row)
+                if quoted:
+                    _check_commas(path, chunk, row)
                 for column in ("rating", "timestamp"):
                     chunk[column] = _numbers(path, chunk[column], row)
                 row += len(chunk)
@@ -82,16 +83,17 @@ def read_ratings(path: Path, order: Sequence[str] = USER_FIRST) -> Iterator[pd.D
         ) from error
 
 
-def _check_whole(path: Path, chunk: pd.DataFrame, first_row: int) -> None:
-    """Refuse a line whose quotes join two of its cells, so that the last ones are missing."""
-    short = chunk.isna().to_numpy().any(1)
-    if short.any():
-        row = first_row + int(np.flatnonzero(short)[0])
-        raise DataError(
-            f"{path.name} is not a rating file.",
-            found=f"a quotation mark that joins cells in line {line_of(path, row, header=0)}",
-            expected="user,item,rating,timestamp in every row, without a header",
-        )
+def _check_commas(path: Path, chunk: pd.DataFrame, first_row: int) -> None:
+    """Refuse a line whose quotes join two cells: as many commas as expected, but fewer cells."""
+    for column in ("user", "item", "rating"):
+        joined = chunk[column].str.contains(",", regex=False).to_numpy()
+        if joined.any():
+            row = first_row + int(np.flatnonzero(joined)[0])
+            raise DataError(
+                f"{path.name} is not a rating file.",
+                found=f"a quotation mark that joins cells in line {line_of(path, row, header=0)}",
+                expected="user,item,rating,timestamp in every row, without a header",
+            )
 
 
 def _first_byte(path: Path) -> bytes:
