@@ -28,7 +28,7 @@ from alignrec_recbole.reports.leaderboards import leaderboard, marked
 from alignrec_recbole.reports.reference_results import reference_results, reproduction_status
 from alignrec_recbole.reports.table import DATA_MARK, Table, mean_sd_cell
 from alignrec_recbole.runs.record import Run, read_runs
-from benchmarks import ablations, filled, knock_out, rekeyed, two_stage_report
+from benchmarks import ablations, equal_budgets, filled, knock_out, rekeyed, two_stage_report
 from benchmarks.speed import report as speed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,6 +153,12 @@ def searches(results: Results) -> str:
                     ]
                 )
     return _github(header, rows)
+
+
+def models_with_equal_budgets(results: Results) -> str:
+    """Every model's search of one budget, best first."""
+    (stored,) = equal_budgets.read(results.folder / "equal-budgets")
+    return _github(*equal_budgets.table(stored))
 
 
 def reproduction(results: Results) -> str:
@@ -457,6 +463,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "results": best_on_sports,
     "leaderboards": leaderboards,
     "reproduction": reproduction,
+    "equal-budgets": models_with_equal_budgets,
     "searches": searches,
     "before-training-lfm2k": before_training("lfm2k"),
     "before-training-ml-100k": before_training("ml-100k"),
