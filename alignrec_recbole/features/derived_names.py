@@ -18,7 +18,7 @@ FILLED = "filled-"
 MaskFill = Literal["zero", Fill]  # zero: a masked row becomes missing
 MASK_FILLS: tuple[MaskFill, ...] = get_args(MaskFill)
 SEED_DIGITS = 18
-MOST_CONTROLS = 4  # one of another: shuffled:shuffled:NAME
+MOST_LAYERS = 4  # one of another: shuffled:filled-mean:NAME
 
 
 def is_control(name: str) -> bool:
@@ -36,7 +36,7 @@ def parse_control(name: str) -> tuple[str, str, int]:
 
     Raises:
         UnknownNameError: the seed is no whole number of at most 18 digits, nothing is drawn that a
-            seed could choose, NAME is empty, or controls are made of controls over and over.
+            seed could choose, NAME is empty, or features are made of others over and over.
 
     >>> parse_control("random"), parse_control("shuffled:lsa@3"), parse_control("zero:lsa")
     (('random', '', 0), ('shuffled', 'lsa', 3), ('zero', 'lsa', 0))
@@ -51,7 +51,7 @@ def parse_control(name: str) -> tuple[str, str, int]:
         and seed.isdecimal()
         and len(seed) <= SEED_DIGITS
     )
-    if not valid or sum(name.count(f"{each}:") for each in KINDS) > MOST_CONTROLS:
+    if not valid or _layers(name) > MOST_LAYERS:
         raise UnknownNameError(
             f"Unknown control features {name!r}.",
             found=name,
@@ -70,6 +70,11 @@ def control_name(kind: str, name: str, seed: int) -> str:
     return f"{kind}:{name}@{seed}" if kind in DRAWN else f"{kind}:{name}"
 
 
+def _layers(name: str) -> int:
+    """How many times a name's features are made of others; popularity-shuffled ones count twice."""
+    return sum(name.count(f"{kind}:") for kind in KINDS) + name.count(FILLED)
+
+
 def is_filled(name: str) -> bool:
     """Whether a feature name is that of filled features.
 
@@ -83,11 +88,17 @@ def parse_filled(name: str) -> tuple[Fill, str]:
     """How missing rows are filled, and the name of the features.
 
     Raises:
-        UnknownNameError: there is no such way, or nothing is filled.
+        UnknownNameError: there is no such way, nothing is filled, or features are made of others
+            over and over.
 
     >>> parse_filled("filled-propagation:lsa")
     ('propagation', 'lsa')
     """
+    if _layers(name) > MOST_LAYERS:
+        raise UnknownNameError(
+            f"Features {name[:80]!r} are made of others too many times.",
+            expected=f"at most {MOST_LAYERS} times",
+        )
     wanted, _, source = name.removeprefix(FILLED).partition(":")
     for fill in FILLS:
         if fill == wanted and source:
@@ -108,13 +119,6 @@ def made_of(name: str) -> str:
     >>> made_of("shuffled:filled-mean:lsa@2"), made_of("lsa"), made_of("random@3")
     ('lsa', 'lsa', '')
     """
-    depth = 0
     while is_control(name) or is_filled(name):
-        depth += 1
-        if depth > MOST_CONTROLS:
-            raise UnknownNameError(
-                f"Features {name[:80]!r} are made of others too many times.",
-                expected=f"at most {MOST_CONTROLS} times",
-            )
         name = parse_control(name)[1] if is_control(name) else parse_filled(name)[1]
     return name
