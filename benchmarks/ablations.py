@@ -17,7 +17,6 @@ prints the table.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.grouping import SeedGroup, flatten, publishable, seed_groups
@@ -211,13 +209,8 @@ def table(dataset: str, rows: Sequence[dict[str, Any]]) -> tuple[list[str], list
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, store and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ablations", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the records")
-    parser.add_argument("--dataset", required=True)
+    parser = command_line.parser("ablations", __doc__, FOLDER)
     parser.add_argument("--ica", help="WITH,WITHOUT: features with and without pre-training")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the result")
     options = parser.parse_args(arguments)
     ica = None
     if options.ica is not None:
@@ -228,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stored = {"dataset": options.dataset, "rows": rows}
     command_line.store(options.folder / f"{stem}.json", stored)
     header, cells = table(options.dataset, rows)
-    print(tabulate(cells, headers=header, tablefmt="github", disable_numparse=True))
+    command_line.show(header, cells)
     return 0
 
 

@@ -14,14 +14,11 @@ FOLDER/<dataset>.json and prints the table.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.budgets import Budget, budget_of
@@ -130,7 +127,7 @@ def _row(group: SeedGroup, tests: dict[tuple[str, str, str], Comparison]) -> dic
 
 def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
     """The stored tables, by data set."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    return command_line.stored(folder)
 
 
 def table(stored: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -176,18 +173,13 @@ def _p(value: float | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, store and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.equal_budgets", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the records")
-    parser.add_argument("--dataset", required=True)
+    parser = command_line.parser("equal_budgets", __doc__, FOLDER)
     parser.add_argument("--target", default=DEFAULT_TARGET, help="model tested against the others")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the result")
     options = parser.parse_args(arguments)
     found = equal_budgets(options.output, options.dataset, options.target)
     command_line.store(options.folder / f"{options.dataset}.json", found)
     header, cells = table(found)
-    print(tabulate(cells, headers=header, tablefmt="github", disable_numparse=True))
+    command_line.show(header, cells)
     return 0
 
 

@@ -13,16 +13,12 @@ ranker, features, fill and share of masked items, in FOLDER/<dataset>.json.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.grouping import publishable
@@ -91,7 +87,7 @@ def curves(output: Path, dataset: str) -> list[Curve]:
 
 def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
     """The stored curves, by data set."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    return command_line.stored(folder)
 
 
 def table(stored: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -111,12 +107,7 @@ def table(stored: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Collect, store and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.filled", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the records")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the result")
+    parser = command_line.parser("filled", __doc__, FOLDER)
     options = parser.parse_args(arguments)
     found = curves(options.output, options.dataset)
     stored = {
@@ -126,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     command_line.store(options.folder / f"{options.dataset}.json", stored)
     header, cells = table(stored)
-    print(tabulate(cells, headers=header, tablefmt="github", disable_numparse=True))
+    command_line.show(header, cells)
     return 0
 
 

@@ -12,13 +12,9 @@ committed. Prints the tables.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.colours import colours_of
@@ -86,7 +82,7 @@ def collected(key: ComparisonKey, members: Sequence[SeedGroup]) -> dict[str, Any
 
 def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
     """The stored results, by data set."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    return command_line.stored(folder)
 
 
 def table(stored: dict[str, Any], place: int) -> tuple[list[str], list[list[str]]]:
@@ -99,12 +95,7 @@ def table(stored: dict[str, Any], place: int) -> tuple[list[str], list[list[str]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Collect, store, draw and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.knock_out", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the records")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the result")
+    parser = command_line.parser("knock_out", __doc__, FOLDER)
     options = parser.parse_args(arguments)
     key, members = groups(options.output, options.dataset)
     stored = collected(key, members)
@@ -112,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     save(knock_out_leads(members, colours_of({key: members})), options.folder, options.dataset)
     for place in range(len(stored["tables"])):
         header, cells = table(stored, place)
-        print(tabulate(cells, headers=header, tablefmt="github", disable_numparse=True), "\n")
+        command_line.show(header, cells)
+        print()
     return 0
 
 
