@@ -162,7 +162,7 @@ def _reads_images(options: RunOptions) -> bool:
 
 def _lacks_images(folder: Path) -> bool:
     """Whether the item table was made here from raw files whose images were not asked for."""
-    from alignrec_recbole.data import amazon_texts
+    from alignrec_recbole.data.amazon import texts as amazon_texts
 
     made_here = any(raw_folder(folder).glob("meta_*.json.gz"))
     return (
@@ -278,7 +278,7 @@ def fetch_source(
         said, urls = _converted(dataset, name, source, folder, [file.path for file in files])
         remember(root, files)
         if images:
-            from alignrec_recbole.data import amazon_texts
+            from alignrec_recbole.data.amazon import texts as amazon_texts
 
             said += amazon_texts.fetch(
                 urls, folder, mirror=chosen_mirror(mirror), progress=progress
@@ -297,7 +297,7 @@ def _converted(
     if source.kind == "files":
         return [f"{dataset}: {', '.join(path.name for path in paths)} in {folder}"], {}
     if source.kind == "amazon":
-        from alignrec_recbole.data import amazon_texts
+        from alignrec_recbole.data.amazon import texts as amazon_texts
 
         return amazon_texts.convert(folder, dataset, paths[0].parent)
     from alignrec_recbole.data import published_archive

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from alignrec_recbole.data.amazon import GENERATED_BY_US, image_name
+from alignrec_recbole.data.amazon.items import image_name
+from alignrec_recbole.data.amazon.mapping import GENERATED_BY_US
 from alignrec_recbole.data.html_text import one_line
 from alignrec_recbole.data.items import ID_COLUMNS, ORIGINAL_ID, OTHER_IDS, read_item_table
 from alignrec_recbole.data.made_dataset import write_dataset

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alignrec_recbole.data.amazon import GENERATED_BY_US
+from alignrec_recbole.data.amazon.mapping import GENERATED_BY_US
 from alignrec_recbole.data.dataset_paths import item_table_names
 from alignrec_recbole.data.import_folder import image_placer
 from alignrec_recbole.data.interactions import USER_COLUMNS, id_tokens

@@ -22,7 +22,7 @@ from PIL import Image
 from trials import trial
 
 from alignrec_recbole.data import amazon
-from alignrec_recbole.data.amazon_ratings import ITEM_FIRST, USER_FIRST, column_order, read_ratings
+from alignrec_recbole.data.amazon.ratings import ITEM_FIRST, USER_FIRST, column_order, read_ratings
 from alignrec_recbole.data.atomic import MISSING_NUMBERS, read_atomic_file, read_types
 from alignrec_recbole.data.dataset_paths import find_dataset, present_datasets, split_files
 from alignrec_recbole.data.html_text import plain_text
