@@ -4,16 +4,16 @@
         --pruner hyperband --set stopping_step=20 --seeds 999,1000,1001 --output OUT
     python -m benchmarks.equal_budgets --output OUT --dataset D
 
-Reads the records of the chosen settings, and the values per user beside them. Per model: what its
-search cost, the chosen settings, Recall@20 and NDCG@20 of each seed, and the difference of the
-target, AlignRec, from it: its p over users (each user's mean over the seeds) and over seeds, both
-Holm-corrected over the models. The test over users does not know that another training moves many
-users together, so it rejects more often. Models whose budgets differ are refused. Writes
-FOLDER/<dataset>.json and prints the table.
+Reads the records of the chosen settings. Per model: what its search cost, the chosen settings,
+Recall@20 and NDCG@20 of each seed, and the difference of the target, AlignRec, from it with p of
+the paired t-test over seeds, Holm-corrected over the models. Writes FOLDER/<dataset>.json and
+prints the table. Models that this file has and OUT has not stay in it, so that models may be
+searched one after the other and on several machines. Other data or another budget are refused.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ import numpy as np
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.budgets import Budget, budget_of
-from alignrec_recbole.reports.comparisons import DEFAULT_TARGET, comparisons
+from alignrec_recbole.reports.comparisons import DEFAULT_TARGET
 from alignrec_recbole.reports.grouping import (
     SeedGroup,
     chosen_settings,
     publishable,
     seed_groups,
 )
-from alignrec_recbole.reports.significance import Comparison
+from alignrec_recbole.reports.significance import Comparison, corrected, paired
 from alignrec_recbole.runs.record import read_runs
 from benchmarks import command_line
 
@@ -38,8 +38,8 @@ METRICS = ("Recall@20", "NDCG@20")
 DEFAULTS = 0  # number of the trial with the model's own settings
 
 
-def equal_budgets(output: Path, dataset: str, target: str = DEFAULT_TARGET) -> dict[str, Any]:
-    """The rows of a data set, best first, and the budget that they share.
+def equal_budgets(output: Path, dataset: str) -> dict[str, Any]:
+    """The rows of a data set and the data and budget that they share.
 
     Raises:
         RecordError: there are none, two of one model, or their budgets or data differ.
@@ -52,52 +52,93 @@ def equal_budgets(output: Path, dataset: str, target: str = DEFAULT_TARGET) -> d
             found=f"{len(runs)} records in {output / 'runs' / dataset}",
             expected="those of `tune` with the same --trials, --pruner and --seeds for every model",
         )
-    shared = _shared(groups)
-    tests = {
-        (test.baseline, test.metric, test.over): test for test in comparisons(groups, wanted=target)
-    }
-    order = sorted(groups, key=lambda group: -(group.mean(METRICS[0]) or 0.0))
-    return {
-        "dataset": dataset,
-        "target": target,
-        "budget": shared,
-        "rows": [_row(group, tests) for group in order],
-    }
-
-
-def _shared(groups: Sequence[SeedGroup]) -> dict[str, Any]:
-    """The budget of all rows."""
     models = [group.first.model for group in groups]
     twice = sorted({model for model in models if models.count(model) > 1})
     if twice:
         raise RecordError(
             f"{twice[0]} has records of two searches.", expected="one search per model in --output"
         )
-    found: dict[str, dict[str, Any]] = {}
-    for group in groups:
-        stored = group.first.budget or {}
-        found[group.first.model] = {
-            "limit": stored.get("limit"),
-            "pruner": stored["pruner"],
-            "sampler": stored["sampler"],
-            "patience": stored["patience"],
-            "chosen on": stored["chosen_on"],
-            "seeds": sorted(record.seed for record in group.records),
-            "setting": group.first.setting,
-            "data": group.first.data.get("split"),
-        }
-    first, budget = next(iter(found.items()))
-    for model, other in found.items():
-        if wrong := [key for key in budget if other[key] != budget[key]]:
-            raise RecordError(
-                f"The budgets of {first} and {model} differ.",
-                found=f"{wrong[0]} {budget[wrong[0]]} and {other[wrong[0]]}",
-                expected="the same for every model",
+    first, *others = groups
+    budget = _budget(first)
+    for group in others:
+        _refuse_others(budget, _budget(group), f"{first.first.model} and {group.first.model}")
+    return {"dataset": dataset, "budget": budget, "rows": [_row(group) for group in groups]}
+
+
+def with_stored(new: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Results with the models of a stored file that are not in them.
+
+    Raises:
+        RecordError: the stored ones have other data or another budget.
+    """
+    if not path.is_file():
+        return new
+    old = json.loads(path.read_text("utf-8"))
+    _refuse_others(old["budget"], new["budget"], f"the models in {path} and of --output")
+    own = {row["model"] for row in new["rows"]}
+    kept = [row for row in old["rows"] if row["model"] not in own]
+    return {**new, "rows": [*kept, *new["rows"]]}
+
+
+def compared(found: dict[str, Any], target: str = DEFAULT_TARGET) -> dict[str, Any]:
+    """Results with their rows best first and the target's difference from each of the others.
+
+    Raises:
+        RecordError: there is no row of the target.
+    """
+    rows = sorted(found["rows"], key=lambda row: -_mean(row, METRICS[0]))
+    of_target = [row for row in rows if row["model"] == target]
+    if not of_target:
+        raise RecordError(
+            f"There is no search of {target}.", found=", ".join(row["model"] for row in rows)
+        )
+    for metric in METRICS:
+        own = of_target[0][metric]["values"]
+        tests = [
+            paired(
+                Comparison(target, row["model"], metric, "seeds", 0, None, None),
+                own,
+                row[metric]["values"],
             )
-    return {key: value for key, value in budget.items() if key != "data"}
+            for row in rows
+            if row["model"] != target
+        ]
+        by_model = {test.baseline: test for test in corrected(tests)}
+        for row in rows:
+            row[metric] = {"values": row[metric]["values"]}
+            if test := by_model.get(row["model"]):
+                row[metric] |= {"target_minus_this": test.difference, "p_seeds": test.p}
+                row[metric] |= {"p_seeds_holm": test.p_holm}
+    return {**found, "target": target, "rows": rows}
 
 
-def _row(group: SeedGroup, tests: dict[tuple[str, str, str], Comparison]) -> dict[str, Any]:
+def _budget(group: SeedGroup) -> dict[str, Any]:
+    """What all rows have in common, as JSON stores it."""
+    stored, data = group.first.budget or {}, group.first.data
+    shared = {
+        "limit": stored.get("limit"),
+        "pruner": stored["pruner"],
+        "sampler": stored["sampler"],
+        "patience": stored["patience"],
+        "chosen on": stored["chosen_on"],
+        "seeds": sorted(record.seed for record in group.records),
+        "setting": group.first.setting,
+        "data": {name: value for name, value in data["files"].items() if name.endswith(".inter")},
+        "split": data.get("split"),
+    }
+    return dict(json.loads(json.dumps(shared)))
+
+
+def _refuse_others(one: dict[str, Any], other: dict[str, Any], which: str) -> None:
+    if wrong := [key for key in one if one[key] != other.get(key)]:
+        raise RecordError(
+            f"The budgets of {which} differ.",
+            found=f"{wrong[0]} {one[wrong[0]]} and {other.get(wrong[0])}",
+            expected="the same for every model",
+        )
+
+
+def _row(group: SeedGroup) -> dict[str, Any]:
     budget = budget_of(group, ())
     assert isinstance(budget, Budget)
     stored = group.first.budget or {}
@@ -116,12 +157,7 @@ def _row(group: SeedGroup, tests: dict[tuple[str, str, str], Comparison]) -> dic
         "commits": sorted({str(record.code.get("commit")) for record in group.records}),
     }
     for metric in METRICS:
-        entry: dict[str, Any] = {"values": {str(s): v for s, v in group.values(metric).items()}}
-        for over in ("users", "seeds"):
-            test = tests.get((group.name, metric, over))
-            if test is not None:
-                entry |= {"target_minus_this": test.difference, f"p_{over}_holm": test.p_holm}
-        row[metric] = entry
+        row[metric] = {"values": {str(s): v for s, v in group.values(metric).items()}}
     return row
 
 
@@ -141,7 +177,7 @@ def table(stored: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 row["model"],
                 row["features"],
                 *(_shown(row, metric, place, means[metric]) for metric in METRICS),
-                *(_p(recall.get(f"p_{over}_holm")) for over in ("users", "seeds")),
+                _p(recall.get("p_seeds_holm")),
                 f"{row['best_on_validation']:.4f}",
                 "its own" if row["chosen"] == DEFAULTS else str(row["chosen"]),
                 str(row["pruned"]),
@@ -149,7 +185,7 @@ def table(stored: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 f"{row['seconds']:,.0f}",
             ]
         )
-    header = ["model", "features", *METRICS, "p, users", "p, seeds"]
+    header = ["model", "features", *METRICS, "p"]
     return [*header, "validation", "trial", "pruned", "epochs", "seconds"], rows
 
 
@@ -176,8 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line.parser("equal_budgets", __doc__, FOLDER)
     parser.add_argument("--target", default=DEFAULT_TARGET, help="model tested against the others")
     options = parser.parse_args(arguments)
-    found = equal_budgets(options.output, options.dataset, options.target)
-    command_line.store(options.folder / f"{options.dataset}.json", found)
+    path = options.folder / f"{options.dataset}.json"
+    new = equal_budgets(options.output, options.dataset)
+    found = compared(with_stored(new, path), options.target)
+    command_line.store(path, found)
     header, cells = table(found)
     command_line.show(header, cells)
     return 0

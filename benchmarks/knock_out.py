@@ -7,20 +7,25 @@ Reads the records of protocol knock-out and the values per user beside them, and
 `FOLDER/<dataset>.json` and the figure `FOLDER/<dataset>.{svg,pdf,png}` with its data as CSV. The
 file has one entry per run (model, variant, seed, metrics, epochs, seconds, the record's hash and
 commit) and the tables of the report as they were computed with the values per user, which are not
-committed. Prints the tables.
+committed. Models that the file has and OUT has not stay in it, so that models may be trained one
+after the other and on several machines. Prints the tables.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.reports.colours import colours_of
 from alignrec_recbole.reports.grouping import ComparisonKey, SeedGroup, comparable_groups
-from alignrec_recbole.reports.knock_out import knock_out_tables, knocked_out
-from alignrec_recbole.reports.plots import knock_out_leads, save
+from alignrec_recbole.reports.knock_out import REAL, knock_out_tables, knocked_out
+from alignrec_recbole.reports.plots import draw_leads, leads_data, save
+from alignrec_recbole.reports.plots.knock_out import ABOVE
 from alignrec_recbole.reports.table import MISSING
 from alignrec_recbole.runs.record import read_runs
 from benchmarks import command_line
@@ -57,7 +62,7 @@ def collected(key: ComparisonKey, members: Sequence[SeedGroup]) -> dict[str, Any
             for seed, run in sorted(model.runs[variant].items()):
                 record = run.record
                 stored = {
-                    "model": record.model,
+                    "model": model.label,
                     "features": model.features,
                     "variant": variant,
                     "seed": seed,
@@ -77,7 +82,59 @@ def collected(key: ComparisonKey, members: Sequence[SeedGroup]) -> dict[str, Any
         }
         for table in knock_out_tables(key, members)
     ]
-    return {"dataset": key.dataset, "runs": [*runs.values()], "tables": tables}
+    files = members[0].first.data["files"].items()
+    files = {name: value for name, value in files if name.endswith(".inter")}
+    return {"dataset": key.dataset, "files": files, "runs": [*runs.values()], "tables": tables}
+
+
+def with_stored(
+    new: dict[str, Any], leads: pd.DataFrame, path: Path
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Results and the figure's data, with the models of a stored file that are not in them.
+
+    Args:
+        new: what `collected` returns.
+        path: of the stored file; the figure's data lie beside it, as .csv.
+
+    Raises:
+        RecordError: the stored results are of other data or have other columns or notes.
+    """
+    if not path.is_file():
+        return new, leads
+    old = json.loads(path.read_text("utf-8"))
+    if wrong := [key for key in ("files", "shape") if _frame(old)[key] != _frame(new)[key]]:
+        raise RecordError(
+            f"The results in {path} cannot be in one table with those of --output.",
+            found=f"{_frame(old)[wrong[0]]} and {_frame(new)[wrong[0]]}",
+            expected="the same data, evaluation convention, variants and kind of intervals",
+            hint="Write into another --folder.",
+        )
+    own = {(run["model"], run["features"]) for run in new["runs"]}
+    drawn = pd.read_csv(path.with_suffix(".csv"), keep_default_na=False)
+    is_kept = [key not in own for key in zip(drawn["model"], drawn["features"], strict=True)]
+    both = pd.concat([drawn[is_kept], leads])
+    real = both[both["variant"] == REAL].sort_values(
+        ["features", ABOVE, "model"], ascending=[True, False, True]
+    )
+    order = list(zip(real["model"], real["features"], strict=True))
+
+    def place(row: Sequence[str]) -> int:
+        return order.index((row[0], row[1]))
+
+    tables = []
+    for ours, theirs in zip(new["tables"], old["tables"], strict=True):
+        rows = [row for row in theirs["rows"] if (row[0], row[1]) not in own]
+        tables.append({**ours, "rows": sorted([*ours["rows"], *rows], key=place)})
+    runs = [run for run in old["runs"] if (run["model"], run["features"]) not in own]
+    runs = sorted([*new["runs"], *runs], key=lambda run: place((run["model"], run["features"])))
+    places = [place(key) for key in zip(both["model"], both["features"], strict=True)]
+    return {**new, "runs": runs, "tables": tables}, both.iloc[np.argsort(places, kind="stable")]
+
+
+def _frame(stored: dict[str, Any]) -> dict[str, Any]:
+    """What results in one file have in common."""
+    shape = [(table["title"], table["header"], table["note"]) for table in stored["tables"]]
+    return {"files": stored["files"], "shape": shape}
 
 
 def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
@@ -98,9 +155,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line.parser("knock_out", __doc__, FOLDER)
     options = parser.parse_args(arguments)
     key, members = groups(options.output, options.dataset)
-    stored = collected(key, members)
-    command_line.store(options.folder / f"{options.dataset}.json", stored)
-    save(knock_out_leads(members, colours_of({key: members})), options.folder, options.dataset)
+    path = options.folder / f"{options.dataset}.json"
+    stored, leads = with_stored(collected(key, members), leads_data(members), path)
+    command_line.store(path, stored)
+    save(draw_leads(leads), options.folder, options.dataset)
     for place in range(len(stored["tables"])):
         header, cells = table(stored, place)
         command_line.show(header, cells)

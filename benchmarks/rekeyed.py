@@ -16,7 +16,7 @@ mapping of the re-keyed data set. Per model and metric:
 
 Of a model that draws nothing only the second is asked, and all that may differ are places of items
 with equal scores and, of its neighbours, equally near ones. Writes `FOLDER/<dataset>-<seed>.json`
-and prints the table.
+and prints the table. Models that the file has and OUT has not stay in it.
 """
 
 from __future__ import annotations
@@ -162,10 +162,16 @@ def _users(
     return len(one), differ, paired_p(two, one)
 
 
-def write(path: Path, dataset: str, seed: int, found: Sequence[Pair]) -> None:
-    """Store the comparison."""
+def write(path: Path, dataset: str, seed: int, found: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Store the comparison with the rows of other models that are stored; all rows by model."""
     rows = [asdict(pair) for pair in found]
+    if path.is_file():
+        own = {pair.model for pair in found}
+        stored = json.loads(path.read_text("utf-8"))["rows"]
+        rows += [row for row in stored if row["model"] not in own]
+    rows.sort(key=lambda row: row["model"])
     command_line.store(path, {"dataset": dataset, "seed": seed, "rows": rows})
+    return rows
 
 
 def read(folder: Path = FOLDER) -> dict[str, list[dict[str, Any]]]:
@@ -236,13 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = rekeyed_name(options.dataset, options.seed)
     folder = find_dataset(name, options.data_path)
     found = pairs(options.output, folder, options.dataset, options.seed)
-    write(
-        options.folder / f"{options.dataset}-{options.seed}.json",
-        options.dataset,
-        options.seed,
-        found,
-    )
-    header, cells = table([asdict(pair) for pair in found])
+    path = options.folder / f"{options.dataset}-{options.seed}.json"
+    header, cells = table(write(path, options.dataset, options.seed, found))
     print(tabulate(cells, header, tablefmt="simple", disable_numparse=True))
     return 0
 

@@ -313,7 +313,7 @@ def figures(
                 )
             ),
             ("training", "training_curves", (full, colours), _runs(full)),
-            ("knock-out", "knock_out_leads", (knocked, colours), _runs(knocked)),
+            ("knock-out", "knock_out_leads", (knocked,), _runs(knocked)),
             ("sensitivity", "sensitivity", (points, colours), points),
             ("budget", "search_curves", (searches, full, colours), [*_runs(full), *points]),
         ):

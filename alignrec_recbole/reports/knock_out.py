@@ -54,14 +54,15 @@ class KnockedOut:
     @property
     def variants(self) -> list[str]:
         """Its variants in the order of tables."""
-        return sorted(self.runs, key=_place)
+        return sorted(self.runs, key=variant_place)
 
     def is_twin(self, variant: str) -> bool:
         """Whether a variant is the ID-only twin, under this name or another."""
         return self.runs[variant] == self.runs.get(TWIN)
 
 
-def _place(variant: str) -> tuple[int, str]:
+def variant_place(variant: str) -> tuple[int, str]:
+    """The place of a variant in tables and figures."""
     return ORDER.index("only" if variant.endswith(" only") else variant), variant
 
 
@@ -236,7 +237,7 @@ def _percents(interval: Interval) -> Cell:
 
 def _variants(models: Sequence[KnockedOut], chance: str) -> Table:
     """One row per model: the metric of every variant over its seeds."""
-    variants = sorted({name for model in models for name in model.runs}, key=_place)
+    variants = sorted({name for model in models for name in model.runs}, key=variant_place)
     rows = []
     for model in models:
         cells = []

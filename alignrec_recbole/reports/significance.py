@@ -144,7 +144,7 @@ def compare(
     }
     absent = means.why_none(target, baseline)
     return [
-        _tested(
+        paired(
             Comparison(target.name, baseline.name, metric, over, 0, None, None, why=absent),
             *both,
             side,
@@ -154,13 +154,18 @@ def compare(
     ]
 
 
-def _tested(
-    entry: Comparison, a: Mapping | None, b: Mapping | None, side: Side, test: str
+def paired(
+    entry: Comparison,
+    a: Mapping | None,
+    b: Mapping | None,
+    side: Side = "two-sided",
+    test: str = "t",
 ) -> Comparison:
     """The comparison with its difference and p, or the reason why there is none.
 
     Args:
         entry: with the reason why values would be absent.
+        a, b: user or seed → value, of the target and of the baseline.
     """
     if a is None or b is None:
         return entry

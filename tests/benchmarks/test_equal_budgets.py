@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from trials import run_verb
 from two_blocks import write_two_blocks
 
@@ -42,7 +44,7 @@ def test_rows_have_one_budget_and_are_tested_against_the_target(
 ) -> None:
     given = ["--output", str(root / "out"), "--dataset", "two", "--target", "VBPR"]
     assert equal_budgets.main([*given, "--folder", str(tmp_path)]) == 0
-    assert "| p, users" in capsys.readouterr().out
+    assert "| p " in capsys.readouterr().out
     (stored,) = equal_budgets.read(tmp_path)
     assert stored["budget"]["limit"] == {"trials": 2.0}
     assert stored["budget"]["patience"] == 3
@@ -57,8 +59,39 @@ def test_rows_have_one_budget_and_are_tested_against_the_target(
         means.append(np.mean([*own.values()]))
     assert means == sorted(means, reverse=True)
     by_model = {row["model"]: row for row in stored["rows"]}
-    assert "p_users_holm" not in by_model["VBPR"]["Recall@20"]
-    assert 0 <= by_model["BM3"]["Recall@20"]["p_users_holm"] <= 1
+    assert "p_seeds" not in by_model["VBPR"]["NDCG@20"]
+    ours, other = (by_model[model]["NDCG@20"] for model in ("VBPR", "BM3"))
+    values = [[entry["values"][seed] for seed in ("1", "2")] for entry in (ours, other)]
+    assert other["target_minus_this"] == pytest.approx(np.mean(values[0]) - np.mean(values[1]))
+    assert other["p_seeds"] == pytest.approx(stats.ttest_rel(*values).pvalue)
+    assert other["p_seeds_holm"] == other["p_seeds"]  # one test
+
+
+def test_stored_models_stay_and_are_corrected_with_the_others(root: Path, tmp_path: Path) -> None:
+    given = ["--output", str(root / "out"), "--dataset", "two", "--target", "VBPR"]
+    given += ["--folder", str(tmp_path)]
+    assert equal_budgets.main(given) == 0
+    path = tmp_path / "two.json"
+    first = json.loads(path.read_text())
+    stored = [{**row, "model": f"Other{row['model']}"} for row in first["rows"]]
+    path.write_text(json.dumps({**first, "rows": stored}))
+    assert equal_budgets.main(given) == 0
+    both = {row["model"]: row for row in json.loads(path.read_text())["rows"]}
+    assert set(both) == {"VBPR", "BM3", "OtherVBPR", "OtherBM3"}
+    p = {name: row["NDCG@20"]["p_seeds"] for name, row in both.items() if name != "VBPR"}
+    least = min(p, key=lambda name: p[name])
+    assert both[least]["NDCG@20"]["p_seeds_holm"] == pytest.approx(min(1, 3 * p[least]))
+    first["budget"]["data"] = {"two.inter": "0" * 64}
+    path.write_text(json.dumps(first))
+    with pytest.raises(RecordError, match="differ") as refused:
+        equal_budgets.main(given)
+    assert "two.inter" in str(refused.value)
+
+
+def test_a_target_without_a_search_is_named(root: Path, tmp_path: Path) -> None:
+    given = ["--output", str(root / "out"), "--dataset", "two", "--folder", str(tmp_path)]
+    with pytest.raises(RecordError, match="There is no search of AlignRec"):
+        equal_budgets.main(given)
 
 
 def test_other_budgets_are_refused(root: Path) -> None:

@@ -66,6 +66,33 @@ def test_every_run_is_stored_once_with_the_tables_of_the_report(
     assert "zero" not in figure  # the twin itself has no dot
 
 
+def test_stored_models_stay_in_the_file_and_the_figure(output: Path, tmp_path: Path) -> None:
+    given = ["--output", str(output), "--dataset", "two", "--folder", str(tmp_path)]
+    assert knock_out.main(given) == 0
+    path, figure = tmp_path / "two.json", tmp_path / "two.csv"
+    ours = json.loads(path.read_text())
+    text = path.read_text()
+    path.write_text(text.replace('"VBPR"', '"Other"'))
+    lines = figure.read_text()
+    figure.write_text(lines.replace("VBPR", "Other"))
+    for _ in range(2):
+        assert knock_out.main(given) == 0
+        both = json.loads(path.read_text())
+        for before, after in zip(ours["tables"], both["tables"], strict=True):
+            assert after["header"] == before["header"]
+            other = [["Other", *row[1:]] for row in before["rows"]]
+            assert after["rows"] == [*other, *before["rows"]]
+        assert len(both["runs"]) == 2 * len(ours["runs"])
+        drawn = figure.read_text()
+        assert "VBPR" in drawn
+        assert sorted(drawn.replace("VBPR", "Other").splitlines()[1:]) == sorted(
+            2 * lines.replace("VBPR", "Other").splitlines()[1:]
+        )
+    path.write_text(text.replace('two.inter": "', 'two.inter": "0'))
+    with pytest.raises(RecordError, match="cannot be in one table"):
+        knock_out.main(given)
+
+
 def test_a_data_set_without_runs_is_named(output: Path, tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="'shelf' do not make one table") as caught:
         knock_out.groups(output, "shelf")

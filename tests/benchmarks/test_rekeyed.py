@@ -55,6 +55,20 @@ def test_users_are_joined_by_the_mapping(output: Path, capsys: pytest.CaptureFix
     assert all(len(row) == len(header) for row in cells)
 
 
+def test_stored_rows_of_other_models_stay(output: Path, tmp_path: Path) -> None:
+    given = ["--data-path", str(output / "data"), "--output", str(output / "out")]
+    given += ["--dataset", "shop", "--folder", str(tmp_path)]
+    assert rekeyed.main(given) == 0
+    path = tmp_path / "shop-1.json"
+    first = json.loads(path.read_text())
+    others = [{**row, "model": f"Other{row['model']}"} for row in first["rows"]]
+    path.write_text(json.dumps({**first, "rows": others}))
+    assert rekeyed.main(given) == 0
+    assert json.loads(path.read_text())["rows"] == [*first["rows"], *others]
+    assert rekeyed.main(given) == 0
+    assert json.loads(path.read_text())["rows"] == [*first["rows"], *others]
+
+
 def test_a_wrong_mapping_is_seen(output: Path) -> None:
     """Users of each other's values: the same means, other users."""
     folder = output / "data" / "shop-rekeyed-1"

@@ -8,7 +8,7 @@ from alignrec_recbole.reports.plots.beyond_accuracy import beyond_accuracy_panel
 from alignrec_recbole.reports.plots.budget import search_curves
 from alignrec_recbole.reports.plots.cost import quality_against_cost
 from alignrec_recbole.reports.plots.files import as_csv, save
-from alignrec_recbole.reports.plots.knock_out import knock_out_leads
+from alignrec_recbole.reports.plots.knock_out import draw_leads, knock_out_leads, leads_data
 from alignrec_recbole.reports.plots.long_tail import long_tail_dots
 from alignrec_recbole.reports.plots.protocols import protocol_bars
 from alignrec_recbole.reports.plots.robustness import robustness_curves
@@ -31,7 +31,9 @@ __all__ = [
     "as_csv",
     "audit_dots",
     "beyond_accuracy_panels",
+    "draw_leads",
     "knock_out_leads",
+    "leads_data",
     "long_tail_dots",
     "protocol_bars",
     "quality_against_cost",
