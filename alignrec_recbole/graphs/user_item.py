@@ -15,6 +15,8 @@ import torch
 
 from alignrec_recbole.ops.sparse import SparseOperator
 
+LARGEST = 1 << 62  # of the integers that are sorted
+
 
 def normalised_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
     """R̂ = D_u^-½ R D_i^-½ as scipy CSR [U, I]; R is binary, isolated rows stay zero.
@@ -97,7 +99,7 @@ def user_cooccurrence_graph(
         pairs: users and items of the interactions; a repeated pair counts once.
         shape: (U, I).
         k: neighbours per user.
-        place: of each user among equals [U], the smallest first; None: the ids.
+        place: of each user among equals [U], a permutation, the smallest first; None: the ids.
         entries: bound on the counts in memory, beyond those of one user.
 
     Source: Wang et al., DualGNN, IEEE Transactions on Multimedia 2021: its graph of users.
@@ -110,22 +112,27 @@ def user_cooccurrence_graph(
            [0, 1, 0, 0]])
     """
     items_of = binary_interactions(pairs, shape)
-    users_of = items_of.T.tocsr()
-    place = np.arange(shape[0]) if place is None else place
-    most = np.cumsum(items_of @ np.diff(users_of.indptr))  # bounds the entries of R Rᵀ up to a row
-    bounds = [0, *(np.flatnonzero(np.diff(most // entries)) + 1).tolist(), shape[0]]
+    users_of, users = items_of.T.tocsr(), shape[0]
+    place = np.arange(users) if place is None else place
+    by_place = np.argsort(place)
+    # a row's entries are sorted as one integer: by row, then falling count, then place
+    most = int(np.diff(items_of.indptr).max(initial=0))
+    stride = (most + 1) * users
+    bound = np.cumsum(items_of @ np.diff(users_of.indptr))  # of the entries of R Rᵀ up to a row
+    block = bound // entries + np.arange(users) // max(1, LARGEST // stride)
     parts = []
-    for start, stop in itertools.pairwise(bounds):
+    for start, stop in itertools.pairwise([0, *(np.flatnonzero(np.diff(block)) + 1), users]):
         counts = (items_of[start:stop] @ users_of).tocoo()
-        other = counts.row + start != counts.col
-        row, column, number = counts.row[other], counts.col[other], counts.data[other]
-        order = np.lexsort((place[column], -number, row))
-        row, column, number = row[order], column[order], number[order]
-        first = np.searchsorted(row, np.arange(stop - start))
-        best = np.arange(len(row)) - first[row] < k
-        parts.append(
-            sp.csr_matrix((number[best], (row[best], column[best])), shape=(stop - start, shape[0]))
-        )
+        key = counts.row.astype(np.int64) * (most + 1) + (most - counts.data.astype(np.int64))
+        key = (key * users + place[counts.col])[counts.row + start != counts.col]
+        key.sort()
+        ends = np.searchsorted(key, np.arange(stop - start + 1) * stride)
+        of_row = np.diff(ends)
+        best = np.arange(len(key)) - np.repeat(ends[:-1], of_row) < k
+        row = np.repeat(np.arange(stop - start), np.minimum(of_row, k))
+        rest, column = np.divmod(key[best], users)
+        number = (most - rest % (most + 1)).astype(np.float64)
+        parts.append(sp.csr_matrix((number, (row, by_place[column])), shape=(stop - start, users)))
     return sp.vstack(parts, format="csr")
 
 
