@@ -128,6 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
             models[model] = {
                 **entry(timings["ours"], timings["reference"]),
                 "steps": options.steps,
+                "peer": checkout.SOURCES[PAIRS[model].code],
+                "dataset": options.dataset,
             }
             paired_timing.cache_models(options.cache, models)
     rows = [
