@@ -33,6 +33,7 @@ from benchmarks import command_line
 FOLDER = Path("results/shipped/knock-out")
 PROTOCOL = "knock-out"
 METRICS = ("Recall@20", "NDCG@20")
+SHARED = ("header", "note")  # of equal tables
 
 
 def groups(output: Path, dataset: str) -> tuple[ComparisonKey, list[SeedGroup]]:
@@ -102,13 +103,18 @@ def with_stored(
     if not path.is_file():
         return new, leads
     old = json.loads(path.read_text("utf-8"))
-    if wrong := [key for key in ("files", "shape") if _frame(old)[key] != _frame(new)[key]]:
-        raise RecordError(
-            f"The results in {path} cannot be in one table with those of --output.",
-            found=f"{_frame(old)[wrong[0]]} and {_frame(new)[wrong[0]]}",
-            expected="the same data, evaluation convention, variants and kind of intervals",
-            hint="Write into another --folder.",
-        )
+    before, after = ({table["title"]: table for table in each["tables"]} for each in (old, new))
+    for what, one, other in [
+        ("files", old["files"], new["files"]),
+        *((key, before[t][key], after[t][key]) for t in before if t in after for key in SHARED),
+    ]:
+        if one != other:
+            raise RecordError(
+                f"The results in {path} and those of --output do not make one table.",
+                found=f"other {what}: {one} and {other}",
+                expected="the same data, evaluation convention, variants and kind of intervals",
+                hint="Write into another --folder.",
+            )
     own = {(run["model"], run["features"]) for run in new["runs"]}
     drawn = pd.read_csv(path.with_suffix(".csv"), keep_default_na=False)
     is_kept = [key not in own for key in zip(drawn["model"], drawn["features"], strict=True)]
@@ -118,23 +124,24 @@ def with_stored(
     )
     order = list(zip(real["model"], real["features"], strict=True))
 
-    def place(row: Sequence[str]) -> int:
-        return order.index((row[0], row[1]))
+    def place(model: str, features: str) -> tuple[int, str]:
+        key = model, features
+        return order.index(key) if key in order else len(order), model
 
     tables = []
-    for ours, theirs in zip(new["tables"], old["tables"], strict=True):
-        rows = [row for row in theirs["rows"] if (row[0], row[1]) not in own]
-        tables.append({**ours, "rows": sorted([*ours["rows"], *rows], key=place)})
+    for title in before | after:
+        kept = [row for row in _rows(before, title) if tuple(row[:2]) not in own]
+        rows = sorted([*_rows(after, title), *kept], key=lambda row: place(*row[:2]))
+        tables.append({**(before | after)[title], "rows": rows})
     runs = [run for run in old["runs"] if (run["model"], run["features"]) not in own]
-    runs = sorted([*new["runs"], *runs], key=lambda run: place((run["model"], run["features"])))
-    places = [place(key) for key in zip(both["model"], both["features"], strict=True)]
+    runs = sorted([*new["runs"], *runs], key=lambda run: place(run["model"], run["features"]))
+    lines = zip(both["model"], both["features"], strict=True)
+    places = [place(*line)[0] for line in lines]
     return {**new, "runs": runs, "tables": tables}, both.iloc[np.argsort(places, kind="stable")]
 
 
-def _frame(stored: dict[str, Any]) -> dict[str, Any]:
-    """What results in one file have in common."""
-    shape = [(table["title"], table["header"], table["note"]) for table in stored["tables"]]
-    return {"files": stored["files"], "shape": shape}
+def _rows(tables: dict[str, dict[str, Any]], title: str) -> list[list[str]]:
+    return tables[title]["rows"] if title in tables else []
 
 
 def read(folder: Path = FOLDER) -> list[dict[str, Any]]:

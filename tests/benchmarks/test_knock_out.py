@@ -89,7 +89,7 @@ def test_stored_models_stay_in_the_file_and_the_figure(output: Path, tmp_path: P
             2 * lines.replace("VBPR", "Other").splitlines()[1:]
         )
     path.write_text(text.replace('two.inter": "', 'two.inter": "0'))
-    with pytest.raises(RecordError, match="cannot be in one table"):
+    with pytest.raises(RecordError, match="do not make one table"):
         knock_out.main(given)
 
 
