@@ -37,13 +37,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
 from alignrec_recbole.models._base import padded
 from alignrec_recbole.models._two_graphs import TwoGraphRecommender, TwoGraphSettings
+from alignrec_recbole.ops.cosine_weights import weighted_by_cosine
 from alignrec_recbole.ops.rows import gather_rows, l2_normalize_rows
 
 
@@ -110,11 +110,10 @@ class COHESION(TwoGraphRecommender):
     def _refined(self, start: list[Tensor]) -> Tensor:
         """y_m of all nodes, side by side, from x_m."""
         first = torch.cat(start, 1)
-        shape = len(first), len(start), -1
         layer = total = first
+        size = self.settings.embedding_size
         for _ in range(self.settings.n_ui_layers):
-            near = (self.graph @ layer).view(shape)
-            cosine = F.cosine_similarity(near, first.view(shape), dim=2)
-            layer = (cosine[:, :, None] * near).view(len(first), -1)
+            near = (self.graph @ layer).view(-1, size)
+            layer = weighted_by_cosine(near, first.view(-1, size)).view(first.shape)
             total = total + layer
         return total
