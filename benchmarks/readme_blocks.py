@@ -26,7 +26,7 @@ from alignrec_recbole.reports.grouping import (
 )
 from alignrec_recbole.reports.leaderboards import leaderboard, marked
 from alignrec_recbole.reports.reference_results import reference_results, reproduction_status
-from alignrec_recbole.reports.table import DATA_MARK, Table, mean_sd_cell
+from alignrec_recbole.reports.table import DATA_MARK, MISSING, Table, mean_sd_cell
 from alignrec_recbole.runs.record import Run, read_runs
 from benchmarks import ablations, equal_budgets, filled, knock_out, rekeyed, two_stage_report
 from benchmarks.speed import report as speed
@@ -435,7 +435,13 @@ def content_explains(place: int) -> Callable[[Results], str]:
     def made(results: Results) -> str:
         parts = []
         for stored in knock_out.read(results.folder / "knock-out"):
-            parts += [f"**{stored['dataset']}**", _github(*knock_out.table(stored, place))]
+            header, rows = knock_out.table(stored, place)
+            if "lead" in header:  # models without a twin have none
+                rows = [row for row in rows if row[header.index("lead")] != MISSING]
+            if "replaced by" in header:  # of several feature sets, what replaces all at once
+                several = {row[0] for row in rows if row[1] == "all"}
+                rows = [row for row in rows if row[0] not in several or row[1] == "all"]
+            parts += [f"**{stored['dataset']}**", _github(header, rows)]
         return "\n\n".join(parts)
 
     return made
