@@ -195,8 +195,7 @@ def _largest(found: dict[str, dict[str, Any]], model: str) -> str:
 
 def _short(entry: dict[str, Any]) -> str:
     """The repository of a baseline's peer; MMRec where the timing does not say."""
-    name = entry.get("peer", MMREC).removeprefix("github.com/")
-    return name.replace(MMREC.removeprefix("github.com/"), "MMRec")
+    return str(entry.get("peer", MMREC)).replace(MMREC, "MMRec").removeprefix("github.com/")
 
 
 def _from_steps(entry: dict[str, Any]) -> str:

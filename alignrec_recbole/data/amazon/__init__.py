@@ -18,7 +18,6 @@ from alignrec_recbole.data.amazon.interactions import (
 from alignrec_recbole.data.amazon.items import TEXT_COLUMNS, image_name, write_items
 from alignrec_recbole.data.amazon.lines import ParseStats
 from alignrec_recbole.data.amazon.mapping import (
-    GENERATED_BY_US,
     IdMapping,
     check_ids,
     find_id_mapping,
@@ -29,7 +28,6 @@ from alignrec_recbole.data.amazon.ratings import USER_FIRST
 from alignrec_recbole.data.amazon.raw_files import find_raw
 
 __all__ = [
-    "GENERATED_BY_US",
     "TEXT_COLUMNS",
     "USER_FIRST",
     "IdMapping",

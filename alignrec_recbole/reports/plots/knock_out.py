@@ -41,7 +41,6 @@ def knock_out_leads(members: Sequence[SeedGroup], width: float = PAGE) -> Drawin
 def leads_data(members: Sequence[SeedGroup]) -> pd.DataFrame:
     """One row per model and variant, but none for a variant that is the twin itself."""
     models = [model for model in knocked_out(members, lambda *_: None) if model.leads]
-    needs(models, "no model with a twin", "records of protocol knock-out, real and id-only")
     rows = []
     for model in models:
         assert model.leads is not None
@@ -59,6 +58,7 @@ def leads_data(members: Sequence[SeedGroup]) -> pd.DataFrame:
                         "interval over": "users and seeds" if model.over_users else "seeds",
                     }
                 )
+    needs(rows, "no model with a twin", "records of protocol knock-out, real and id-only")
     return pd.DataFrame(rows)
 
 
