@@ -12,6 +12,9 @@ import pandas as pd
 def write_features(folder: Path, interactions: Path, widths: Mapping[str, int]) -> None:
     """Write folder/NAME.npy [I, width], seeded normal, row = itemID, for every name.
 
+    Values have mean 1, so that cosines of rows are positive, as most encoders' are: SOIL's
+    reference takes roots of their sums.
+
     Args:
         folder: must exist.
         interactions: an .inter file in MMRec's layout, for the number of items.
@@ -20,4 +23,5 @@ def write_features(folder: Path, interactions: Path, widths: Mapping[str, int]) 
     items = int(pd.read_csv(interactions, sep="\t", usecols=["itemID"]).itemID.max()) + 1
     rng = np.random.default_rng(0)
     for name, width in widths.items():
-        np.save(folder / f"{name}.npy", rng.standard_normal((items, width), dtype=np.float32))
+        values = rng.standard_normal((items, width), dtype=np.float32)
+        np.save(folder / f"{name}.npy", values + 1)
