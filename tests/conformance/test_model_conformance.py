@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from broken_models import BROKEN, BrokenModel
 
 from alignrec_recbole.registry import models
-from alignrec_recbole.testing import model_checks as suite
-from alignrec_recbole.testing.model_checks import EXPECTED_FAILURES, model_checks
+from alignrec_recbole.testing.checks import answers, exceptions, outcomes, resources, training
+from alignrec_recbole.testing.checks.exceptions import EXPECTED_FAILURES
+from alignrec_recbole.testing.model_checks import checks_by_name, model_checks
 from alignrec_recbole.testing.synthetic import make_blocks, world_settings
 from alignrec_recbole.testing.testbed import Testbed, model_under_test
 
@@ -43,8 +45,8 @@ def test_registered_model(testbeds: dict[str, Testbed], name: str, check) -> Non
 def test_expected_failures_name_real_cases() -> None:
     real = {(n, c.__name__) for n in models.MODELS for c in model_checks(model_under_test(n))}
     assert set(EXPECTED_FAILURES) <= real
-    assert set(suite.CHECK_SETTINGS) <= real
-    assert {(name, "check_loss_falls") for name in suite.LOSS_FLOORS} <= real
+    assert set(exceptions.CHECK_SETTINGS) <= real
+    assert {(name, "check_loss_falls") for name in exceptions.LOSS_FLOORS} <= real
 
 
 # The other forms of AlignRec --------------------------------------------------------------------
@@ -72,10 +74,10 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_alignrec(tmp_path: Path, form: str) -> None:
     base = model_under_test("AlignRec")
-    testbed = Testbed(suite.replace(base, settings={**base.settings, **FORMS[form]}), tmp_path)
-    suite.check_right_top_item(testbed)
-    suite.check_loss_falls(testbed)
-    suite.check_gradients(testbed)
+    testbed = Testbed(replace(base, settings={**base.settings, **FORMS[form]}), tmp_path)
+    answers.check_right_top_item(testbed)
+    training.check_loss_falls(testbed)
+    training.check_gradients(testbed)
 
 
 # Proof that checks can fail ---------------------------------------------------------------------
@@ -87,7 +89,7 @@ def ids(case: BrokenModel) -> str:
 
 @pytest.mark.parametrize("case", BROKEN, ids=ids)
 def test_a_broken_model_fails_its_check(tmp_path: Path, case: BrokenModel) -> None:
-    check = getattr(suite, case.check)
+    check = checks_by_name()[case.check]
     with pytest.raises((AssertionError, ValueError), match=case.says):
         check(Testbed(case.under_test, tmp_path))
 
@@ -111,7 +113,7 @@ def test_every_check_has_a_broken_model() -> None:
     applied = {c.__name__ for n in models.MODELS for c in model_checks(model_under_test(n))}
     assert applied == {case.check for case in BROKEN}
     for_other_devices = {"check_scores_as_on_cpu"}
-    assert set(suite.checks_by_name()) == applied | for_other_devices
+    assert set(checks_by_name()) == applied | for_other_devices
 
 
 # Beyond one process and one machine -------------------------------------------------------------
@@ -141,15 +143,15 @@ def test_both_layouts_give_one_model(tmp_path: Path) -> None:
     other = Testbed("AlignRec", tmp_path / "atomic")
     other._folders[world] = world.write(tmp_path / "atomic" / "data", "atomic")
     atomic = other.fit(world, epochs=2, **world_settings("atomic"))
-    suite.assert_equal_fits(mmrec, atomic, "RecBole's atomic files")
+    outcomes.assert_equal_fits(mmrec, atomic, "RecBole's atomic files")
 
 
 @pytest.mark.parametrize("name", [n for n in models.MODELS if model_under_test(n).learns])
 def test_other_devices(tmp_path: Path, name: str, device: str) -> None:
     testbed = Testbed(name, tmp_path, device=device)
-    suite.check_scores_as_on_cpu(testbed)
-    suite.check_device_is_followed(testbed)
-    suite.check_right_top_item(testbed)
+    resources.check_scores_as_on_cpu(testbed)
+    resources.check_device_is_followed(testbed)
+    answers.check_right_top_item(testbed)
 
 
 # The world itself -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 
 from alignrec_recbole import losses
 from alignrec_recbole.models import mentor
-from alignrec_recbole.testing import model_checks
+from alignrec_recbole.testing.checks import chance, data, resources, training
 from alignrec_recbole.testing.testbed import Testbed, model_under_test
 
 VIEWS = {"mask_weight_f": 1.5, "mask_weight_g": 0.1}
@@ -25,10 +25,10 @@ def testbed(tmp_path) -> Testbed:
 @pytest.mark.parametrize(
     "check",
     [
-        model_checks.check_gradients,
-        model_checks.check_renumbering_is_harmless,
-        model_checks.check_same_seed_equal,
-        model_checks.check_memory_ceiling,
+        training.check_gradients,
+        data.check_renumbering_is_harmless,
+        chance.check_same_seed_equal,
+        resources.check_memory_ceiling,
     ],
 )
 def test_masked_and_noisy_views_pass_the_checks(testbed, check, monkeypatch):

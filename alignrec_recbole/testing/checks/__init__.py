@@ -1,0 +1,1 @@
+"""The checks of `model_checks`, by what they look at."""
