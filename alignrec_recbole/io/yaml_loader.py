@@ -22,9 +22,10 @@ MAX_VALUES = 100_000  # after every alias is replaced by what it names
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
+_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # by libyaml, where PyYAML has it
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(_Safe):
     """SafeLoader of plain values: no dates, bytes, sets or objects, and no key twice."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (pyyaml's own form)
@@ -33,11 +34,11 @@ class _Loader(yaml.SafeLoader):
             for tag, pattern in pairs
             if tag.rpartition(":")[2] in (*_PLAIN, "merge") and tag.rpartition(":")[2] != "str"
         ]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        for first, pairs in _Safe.yaml_implicit_resolvers.items()
     }
     yaml_constructors = {  # noqa: RUF012
         tag: construct
-        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        for tag, construct in _Safe.yaml_constructors.items()
         if tag is None or tag.rpartition(":")[2] in _PLAIN
     }
 

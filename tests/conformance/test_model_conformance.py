@@ -31,7 +31,8 @@ def cases() -> list:
     for name in models.MODELS:
         for check in model_checks(model_under_test(name)):
             reason = EXPECTED_FAILURES.get((name, check.__name__))
-            marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+            marks = [pytest.mark.xdist_group(name)]  # one worker makes a model's fits
+            marks += [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
             label = check.__name__.removeprefix("check_")
             out.append(pytest.param(name, check, id=f"{name}-{label}", marks=marks))
     return out
@@ -146,9 +147,18 @@ def test_both_layouts_give_one_model(tmp_path: Path) -> None:
     outcomes.assert_equal_fits(mmrec, atomic, "RecBole's atomic files")
 
 
-@pytest.mark.parametrize("name", [n for n in models.MODELS if model_under_test(n).learns])
-def test_other_devices(tmp_path: Path, name: str, device: str) -> None:
-    testbed = Testbed(name, tmp_path, device=device)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xdist_group(name))
+        for name in models.MODELS
+        if model_under_test(name).learns
+    ],
+)
+def test_other_devices(
+    testbeds: dict[str, Testbed], tmp_path: Path, name: str, device: str
+) -> None:
+    testbed = testbeds[name] if device == "cpu" else Testbed(name, tmp_path, device=device)
     resources.check_scores_as_on_cpu(testbed)
     resources.check_device_is_followed(testbed)
     answers.check_right_top_item(testbed)

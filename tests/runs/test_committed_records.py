@@ -6,6 +6,7 @@ files, on a copy of the results; nothing may be trained, ranked or written anew.
 
 from __future__ import annotations
 
+import functools
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +22,16 @@ from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.protocols import READ_LISTS, context, stored_lists
 from alignrec_recbole.protocols.run import run_protocol
 from alignrec_recbole.runs import config_hash, effective_config, prepare, run
+from alignrec_recbole.runs import record as record_module
 from alignrec_recbole.runs.prepared import PreparedData
-from alignrec_recbole.runs.record import Run, RunRecord, read_runs
+from alignrec_recbole.runs.record import Run, RunRecord, read_record, read_runs
 from alignrec_recbole.runtime.threads import ThreadCount
 
 SHIPPED = Path(__file__).resolve().parents[2] / "results" / "shipped"
 RUNS = read_runs(SHIPPED / "runs") + read_runs(SHIPPED / "tuning")
 GROUPS = sorted({(made.record.dataset, made.record.protocol) for made in RUNS})
 USERS, ITEMS = 6, 12
+read_once = functools.cache(read_record)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,7 @@ def given_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def refuse(*arguments: Any, **keywords: Any) -> None:
         raise AssertionError("not found: it would be run again")
 
+    monkeypatch.setattr(record_module, "read_record", read_once)  # many commands look at them all
     monkeypatch.setattr(prepare, "_find_folder", lambda spec: Path("data") / spec.dataset)
     monkeypatch.setattr(prepare, "_read", read)
     monkeypatch.setattr(run, "build_trainer", refuse)

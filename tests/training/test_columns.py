@@ -209,8 +209,10 @@ def difference(one: dict[str, np.ndarray], two: dict[str, np.ndarray], part: str
     # Adam divides a gradient by its size: where it is rounding alone, so is the step. In float32
     # LGMRec's memberships, softmaxes with τ = 0.2 of noise, multiply rounding up from step to step,
     # so its first two losses are compared; float64 shows that its gradients are the same.
-    [("float64", 1e-12, 1e-11, 1e-11), ("float32", 1e-6, 1e-5, 5e-5)],
-    ids=["float64", "float32"],
+    [
+        pytest.param("float64", 1e-12, 1e-11, 1e-11, id="float64"),
+        pytest.param("float32", 1e-6, 1e-5, 5e-5, id="float32", marks=pytest.mark.long),
+    ],
 )
 def test_two_processes_equal_one(
     world: Path, tmp_path: Path, dtype: str, losses: float, gradients: float, weights: float
