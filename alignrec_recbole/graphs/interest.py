@@ -15,6 +15,7 @@ from torch import Tensor
 
 from alignrec_recbole.graphs.ties import top_k_by_place
 from alignrec_recbole.graphs.user_item import binary_interactions, inverse_root
+from alignrec_recbole.ops.edge_weights import gathered_dot, sampled_dot
 from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.ops.rows import l2_normalize_rows, row_blocks
 
@@ -114,7 +115,7 @@ def _most_alike(
     compared = torch.zeros_like(found, dtype=torch.bool)
     for unit, present in zip(units, has, strict=True):
         both = present[row] & present[column]
-        cosine = edge_cosines(unit, row, column, memory_bytes)
+        cosine = gathered_dot(row, column, unit, unit, _edges(unit, memory_bytes)).double()
         found.mul_(cosine.masked_fill_(~both, 1.0))
         compared |= both
     found.masked_fill_((row == column) | ~compared, 0.0).clamp_(min=0)
@@ -158,13 +159,13 @@ def interest_graphs(
     own = binary_interactions(pairs, shape)
     units = [l2_normalize_rows(table) for table in tables]
     chosen = sum(_interest(unit, own, k, place, memory_bytes) for unit in units)
-    counts = (own.T @ (chosen > 0).astype(np.float64)).tocoo()
-    row, column = (torch.from_numpy(part.astype(np.int64)) for part in (counts.row, counts.col))
+    counts = (own.T @ (chosen > 0).astype(np.float64)).tocsr()
+    pattern = [torch.from_numpy(part.astype(np.int64)) for part in (counts.indptr, counts.indices)]
     out = []
     for unit in units:
-        ends = row.to(unit.device), column.to(unit.device)
-        cosine = edge_cosines(unit, *ends, memory_bytes).clamp(min=0).cpu().numpy()
-        graph = sp.csr_matrix((counts.data * cosine, (counts.row, counts.col)), counts.shape)
+        offsets, columns = (part.to(unit.device) for part in pattern)
+        cosine = edge_cosines(unit, offsets, columns, memory_bytes).clamp_(min=0).cpu().numpy()
+        graph = sp.csr_matrix((counts.data * cosine, counts.indices, counts.indptr), counts.shape)
         root = inverse_root(graph.sum(1))
         out.append((sp.diags(root) @ graph @ sp.diags(root)).tocsr())
     return out
@@ -191,9 +192,17 @@ def _interest(
     return sp.csr_matrix((np.ones(len(ends[0])), ends), shape=own.shape)
 
 
-def edge_cosines(unit: Tensor, row: Tensor, column: Tensor, memory_bytes: int) -> Tensor:
-    """Inner products in float64 [e] of unit rows [n, f] at both ends of edges [e]."""
-    out = torch.empty(len(row), dtype=torch.float64, device=unit.device)
-    for block in row_blocks(len(row), 3 * unit.shape[1] * unit.element_size(), memory_bytes):
-        out[block] = (unit[row[block]] * unit[column[block]]).sum(1)
-    return out
+def edge_cosines(unit: Tensor, offsets: Tensor, columns: Tensor, memory_bytes: int) -> Tensor:
+    """Inner products in float64 [e] of unit rows [n, f] at both ends of a CSR pattern's edges [e].
+
+    On a CPU nothing is gathered; elsewhere `memory_bytes` bounds what is.
+    """
+    if unit.device.type == "cpu":
+        return sampled_dot(offsets, columns, unit, unit).double()
+    row = torch.repeat_interleave(torch.arange(len(unit), device=unit.device), offsets.diff())
+    return gathered_dot(row, columns, unit, unit, _edges(unit, memory_bytes)).double()
+
+
+def _edges(unit: Tensor, memory_bytes: int) -> int:
+    """How many edges' rows [f], three times, fit into so many bytes; at least one."""
+    return max(memory_bytes // (3 * unit.shape[1] * unit.element_size()), 1)

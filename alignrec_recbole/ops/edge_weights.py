@@ -97,15 +97,17 @@ def sampled_dot(offsets: Tensor, columns: Tensor, left: Tensor, right: Tensor) -
 GATHER_BLOCK_EDGES = 1 << 20  # edges per block, on a GPU
 
 
-def gathered_dot(rows: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """⟨l_r, r_c⟩ at the positions (r, c), in blocks of edges, outside autograd.
+def gathered_dot(
+    rows: Tensor, columns: Tensor, left: Tensor, right: Tensor, edges: int = GATHER_BLOCK_EDGES
+) -> Tensor:
+    """⟨l_r, r_c⟩ at the positions (r, c), in blocks of so many edges, outside autograd.
 
     >>> one = torch.tensor([[2.0], [3.0]])
     >>> gathered_dot(torch.tensor([1]), torch.tensor([0]), one, one)
     tensor([6.])
     """
     out = left.new_empty(len(rows))
-    for block in row_blocks(len(rows), 1, GATHER_BLOCK_EDGES):
+    for block in row_blocks(len(rows), 1, edges):
         out[block] = left[rows[block]].mul_(right[columns[block]]).sum(1)
     return out
 
