@@ -14,6 +14,7 @@ import nox
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "test", "docs", "readme"]
+WORKERS = ("-n", "2", "--dist", "loadgroup")
 QUIET = {"PYTHONWARNINGS": "ignore", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
 EXTRAS = (
     *("minilm", "efficientnet", "beit3", "parquet", "ann", "dask", "slurm"),
@@ -48,13 +49,13 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """The fast tests; arguments go to pytest."""
-    session.run("python", "-m", "pytest", "-n", "2", *session.posargs, env=QUIET)
+    session.run("python", "-m", "pytest", *WORKERS, *session.posargs, env=QUIET)
 
 
 @nox.session
 def test_slow(session: nox.Session) -> None:
     """The slow tests, every example of README and docs among them."""
-    session.run("python", "-m", "pytest", "-n", "2", "-m", "slow", *session.posargs, env=QUIET)
+    session.run("python", "-m", "pytest", *WORKERS, "-m", "slow", *session.posargs, env=QUIET)
 
 
 @nox.session
