@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alignrec_recbole.graphs.ties import top_k_by_place
 from alignrec_recbole.graphs.user_item import binary_interactions, inverse_root
-from alignrec_recbole.ops.edge_weights import gathered_dot, sampled_dot
+from alignrec_recbole.ops.edge_weights import edge_dot, gathered_dot
 from alignrec_recbole.ops.matmul import matmul_nt
 from alignrec_recbole.ops.rows import l2_normalize_rows, row_blocks
 
@@ -160,11 +160,14 @@ def interest_graphs(
     units = [l2_normalize_rows(table) for table in tables]
     chosen = sum(_interest(unit, own, k, place, memory_bytes) for unit in units)
     counts = (own.T @ (chosen > 0).astype(np.float64)).tocsr()
-    pattern = [torch.from_numpy(part.astype(np.int64)) for part in (counts.indptr, counts.indices)]
+    pattern = counts.indptr, counts.tocoo().row, counts.indices
+    offsets, row, column = (
+        torch.from_numpy(part.astype(np.int64)).to(units[0].device) for part in pattern
+    )
     out = []
     for unit in units:
-        offsets, columns = (part.to(unit.device) for part in pattern)
-        cosine = edge_cosines(unit, offsets, columns, memory_bytes).clamp_(min=0).cpu().numpy()
+        found = edge_dot(offsets, row, column, unit, unit, _edges(unit, memory_bytes)).double()
+        cosine = found.clamp_(min=0).cpu().numpy()
         graph = sp.csr_matrix((counts.data * cosine, counts.indices, counts.indptr), counts.shape)
         root = inverse_root(graph.sum(1))
         out.append((sp.diags(root) @ graph @ sp.diags(root)).tocsr())
@@ -190,17 +193,6 @@ def _interest(
         items.append(column.cpu().numpy()[is_edge])
     ends = np.concatenate(users), np.concatenate(items)
     return sp.csr_matrix((np.ones(len(ends[0])), ends), shape=own.shape)
-
-
-def edge_cosines(unit: Tensor, offsets: Tensor, columns: Tensor, memory_bytes: int) -> Tensor:
-    """Inner products in float64 [e] of unit rows [n, f] at both ends of a CSR pattern's edges [e].
-
-    On a CPU nothing is gathered; elsewhere `memory_bytes` bounds what is.
-    """
-    if unit.device.type == "cpu":
-        return sampled_dot(offsets, columns, unit, unit).double()
-    row = torch.repeat_interleave(torch.arange(len(unit), device=unit.device), offsets.diff())
-    return gathered_dot(row, columns, unit, unit, _edges(unit, memory_bytes)).double()
 
 
 def _edges(unit: Tensor, memory_bytes: int) -> int:

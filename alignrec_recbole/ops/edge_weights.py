@@ -68,9 +68,8 @@ class EdgeWeights(nn.Module):
         count, rows = len(self.sender), len(self.offsets) - 1
         if into_users:
             count, rows = count // 2, self.users
-        if left.device.type == "cpu":  # fifteen times as fast as gathering
-            return sampled_dot(self.offsets[: rows + 1], self.sender[:count], left, right)
-        return gathered_dot(self.receiver[:count], self.sender[:count], left, right)
+        ends = self.receiver[:count], self.sender[:count]
+        return edge_dot(self.offsets[: rows + 1], *ends, left, right)
 
     def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
         """`aggregate` outside autograd."""
@@ -80,6 +79,28 @@ class EdgeWeights(nn.Module):
         """For each edge the sum of the values [2E] of all edges with the same receiver, [2E]."""
         zeros = values.new_zeros(len(self.offsets) - 1)
         return zeros.index_add_(0, self.receiver, values)[self.receiver]
+
+
+GATHER_BLOCK_EDGES = 1 << 20  # edges per block, on a GPU
+
+
+def edge_dot(
+    offsets: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    left: Tensor,
+    right: Tensor,
+    edges: int = GATHER_BLOCK_EDGES,
+) -> Tensor:
+    """⟨l_r, r_c⟩ at the positions (r, c) of a CSR pattern, outside autograd.
+
+    Args:
+        offsets, rows, columns: the pattern, and the row of each of its positions.
+        edges: so many rows are gathered at once, where that has to be.
+    """
+    if left.device.type == "cpu":  # fifteen times as fast as gathering
+        return sampled_dot(offsets, columns, left, right)
+    return gathered_dot(rows, columns, left, right, edges)
 
 
 def sampled_dot(offsets: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -92,9 +113,6 @@ def sampled_dot(offsets: Tensor, columns: Tensor, left: Tensor, right: Tensor) -
     left = left[: len(offsets) - 1].detach()
     pattern = csr_tensor(Csr(columns, offsets, left.new_zeros(len(columns))), len(right))
     return torch.sparse.sampled_addmm(pattern, left, right.detach().T, beta=0.0).values()
-
-
-GATHER_BLOCK_EDGES = 1 << 20  # edges per block, on a GPU
 
 
 def gathered_dot(
