@@ -19,7 +19,8 @@ from tabulate import tabulate
 from alignrec_recbole.features.item_order import TIE_SEED, seeded_order
 from alignrec_recbole.registry.components import components
 from benchmarks.parity.errors import relative_error
-from benchmarks.parity.pairs import PAIRS, TABLES, WIDTHS, model_of
+from benchmarks.parity.pairs import PAIRS, model_of
+from benchmarks.parity.spec import TABLES, WIDTHS
 from benchmarks.reference import mmrec, rearm
 from benchmarks.reference.checkout import NoneDict, default_dtype
 
