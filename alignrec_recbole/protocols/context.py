@@ -22,7 +22,7 @@ from alignrec_recbole.runs.recording import Stopwatch, record_of
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import progress
 from alignrec_recbole.settings import Settings, read_settings
-from alignrec_recbole.training.trainer import cutoffs
+from alignrec_recbole.training.metric_names import cutoffs
 
 SEED = 999  # of records in which nothing is drawn
 

@@ -33,7 +33,7 @@ from alignrec_recbole.runtime import allocator, hardware
 from alignrec_recbole.runtime.threads import table_numbers
 from alignrec_recbole.settings import shown
 from alignrec_recbole.training import memory_estimate
-from alignrec_recbole.training.trainer import cutoffs
+from alignrec_recbole.training.metric_names import cutoffs
 
 USUAL_EMBEDDING_SIZE = 64  # of models without a setting of this name, for the number of threads
 

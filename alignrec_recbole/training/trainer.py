@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,23 @@ from recbole.trainer import Trainer
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import ModelType
 
-from alignrec_recbole.errors import DivergedError, RecordError, SettingError
-from alignrec_recbole.evaluation.metrics import METRICS
+from alignrec_recbole.errors import DivergedError, RecordError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, Scores
 from alignrec_recbole.io import training_state
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.matmul import precision
-from alignrec_recbole.ops.optimizers import (
-    Adam,
-    AdamW,
-    Capturable,
-    CapturableAdam,
-    CapturableAdamW,
-    FactoredAdam,
-    FactoredAdamW,
-)
 from alignrec_recbole.runtime import hardware, random_state, waiting
 from alignrec_recbole.runtime.progress import announce
 from alignrec_recbole.runtime.slow_epochs import SlowEpochs
-from alignrec_recbole.training import captured, divided, memory_estimate
+from alignrec_recbole.training import captured, divided, memory_estimate, optimizer
 from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.early_stopping import EarlyStopping
+from alignrec_recbole.training.metric_names import (
+    canonical,
+    canonical_at_k,
+    cutoffs,
+    recbole_names,
+)
 from alignrec_recbole.training.progress import TrainingProgress
 from alignrec_recbole.training.ranking_tasks import as_task, sampled
 from alignrec_recbole.training.saved_training import PairsState, SavedTraining
@@ -88,8 +83,8 @@ class MultimodalTrainer(Trainer):
                 "times longer than in float32; --set precision=float32 is faster here"
             )
         self.clip_grad_norm = config["clip_grad_norm"]
-        self.metrics = _canonical(config["metrics"])
-        self.valid_metric = _canonical_at_k(config["valid_metric"])
+        self.metrics = canonical(config["metrics"])
+        self.valid_metric = canonical_at_k(config["valid_metric"])
         self.valid_metric_bigger = config["valid_metric_bigger"]
         self.test_batch_size = config["eval_batch_size"]
         self.cutoffs = cutoffs(config)
@@ -193,7 +188,7 @@ class MultimodalTrainer(Trainer):
             self.model.load_state_dict(self._best_weights)
         if saved and not self.state_file and self.writes:
             self._save_checkpoint(self.stopping.best_epoch, verbose=False)
-        return self.stopping.best_score, _recbole_names(self.stopping.best_result)
+        return self.stopping.best_score, recbole_names(self.stopping.best_result)
 
     def _run_epochs(
         self,
@@ -236,7 +231,7 @@ class MultimodalTrainer(Trainer):
         self.stop_reason, self.stopping.best_epoch = "nothing to train", 0
         if task is not None:
             self.stopping.update(0, self._metrics(self.rank(task, max(self.cutoffs))))
-        return self.stopping.best_score, _recbole_names(self.stopping.best_result)
+        return self.stopping.best_score, recbole_names(self.stopping.best_result)
 
     def _run_epoch(self, batches: Any, epoch: int) -> dict[str, Any]:
         started = time.perf_counter()
@@ -279,51 +274,22 @@ class MultimodalTrainer(Trainer):
         return Terms(tuple(parts), terms.detach())
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        """Adam or AdamW of ours, by the config's `learner`; RecBole's for every other.
-
-        With `clip_grad_norm` gradients are formed in full, since their norm is needed.
-        """
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        learner = self.learner.lower()
-        if learner == "sparse_adam":
-            self._check_sparse()
-        if learner not in ("adam", "adamw") or not parameters:
-            return super()._build_optimizer(**kwargs)
-        settings = {"lr": self.learning_rate, "weight_decay": self.weight_decay or 0.0}
-        if not all(p.is_floating_point() for p in parameters):
-            return {"adam": Adam, "adamw": AdamW}[learner](parameters, **settings)
-        if isinstance(self.steps, captured.CapturedSteps):
-            return {"adam": CapturableAdam, "adamw": CapturableAdamW}[learner](
-                parameters, **settings
-            )
-        if self.clip_grad_norm:
-            return {"adam": Adam, "adamw": AdamW}[learner](parameters, fused=True, **settings)
-        return {"adam": FactoredAdam, "adamw": FactoredAdamW}[learner](parameters, **settings)
-
-    def _check_sparse(self) -> None:
-        """Refuse sparse_adam for weights whose gradients are dense.
-
-        Raises:
-            SettingError: with the first such weight.
-        """
-        sparse = {id(m.weight) for m in self.model.modules() if getattr(m, "sparse", False)}
-        for name, value in self.model.named_parameters():
-            if value.requires_grad and id(value) not in sparse:
-                raise SettingError(
-                    f"The learner sparse_adam cannot train {type(self.model).__name__}.",
-                    found=f"a dense gradient of {name}",
-                    expected="embeddings with sparse gradients alone",
-                    hint="--set learner=adam",
-                )
+        """Adam or AdamW of ours, by the config's `learner`; RecBole's for every other."""
+        if self.learner.lower() == "sparse_adam":
+            optimizer.check_sparse(self.model)
+        ours = optimizer.build(
+            self.model,
+            self.learner,
+            self.learning_rate,
+            self.weight_decay or 0.0,
+            clipped=bool(self.clip_grad_norm),
+            captured=isinstance(self.steps, captured.CapturedSteps),
+        )
+        return super()._build_optimizer(**kwargs) if ours is None else ours
 
     def _set_learning_rate(self, epoch: int) -> None:
         factor, every = self.config["lr_decay"] or (1.0, 1)
-        rate = self.learning_rate * factor ** (epoch / every)
-        if isinstance(self.optimizer, Capturable):
-            self.optimizer.set_learning_rate(rate)
-            return
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        optimizer.set_learning_rate(self.optimizer, self.learning_rate * factor ** (epoch / every))
 
     @property
     def cur_step(self) -> int:
@@ -390,7 +356,7 @@ class MultimodalTrainer(Trainer):
         ranking = self.rank(task, max(self.cutoffs))
         exact = self.decimals >= FLOAT_DIGITS  # then as in a record
         means = ranking.means(self.metrics, self.cutoffs) if exact else self._metrics(ranking)
-        return _recbole_names(means)
+        return recbole_names(means)
 
     # State --------------------------------------------------------------------------------------
 
@@ -511,29 +477,7 @@ def losses_by_name(losses: Any) -> dict[str, torch.Tensor]:
     return dict(zip(names, losses, strict=True))
 
 
-def cutoffs(config: Any) -> list[int]:
-    """The list lengths K of the metrics; `topk` may be one number."""
-    return [config["topk"]] if isinstance(config["topk"], int) else list(config["topk"])
-
-
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """The generator of a model's own draws in an epoch; a resumed run draws the same."""
     (state,) = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state))
-
-
-def _canonical(metrics: list[str]) -> list[str]:
-    """Names as METRICS spells them; RecBole's configurations may have them in lower case."""
-    names = {name.lower(): name for name in METRICS}
-    return [names[metric.lower()] for metric in metrics]
-
-
-def _canonical_at_k(name: str) -> str:
-    """ "recall@20" → "Recall@20"."""
-    metric, _, k = name.partition("@")
-    return f"{_canonical([metric])[0]}@{k}"
-
-
-def _recbole_names(result: dict[str, float] | None) -> dict[str, float] | None:
-    """Results as RecBole's callers expect them: lower-case names, in an OrderedDict."""
-    return result and OrderedDict((name.lower(), value) for name, value in result.items())
