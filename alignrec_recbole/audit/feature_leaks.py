@@ -27,7 +27,8 @@ ODD, SURELY = 1.2, 1.5  # times the recall of vectors of the training rows
 WIDTH = 64  # of these vectors
 K = 20
 EXCHANGE = (
-    "Control: validation rows, which features made without held-out rows know as well as test rows."
+    "Control: the same figure on validation rows; features that were made without held-out rows do "
+    "equally well on both."
 )
 MADE = "Make the features again without held-out rows, or use others."
 

@@ -43,8 +43,8 @@ RULE = (
     "clean. Where popularity is below chance, chance takes its place."
 )
 WEAK = (
-    "The figure is above every control, but the lift is less than half of what popularity reaches: "
-    "the order says something, and less than the simplest ranker knows from the training rows."
+    "The figure is above every control, but its lift is less than half of the popularity ranker's "
+    "Recall@20: the order says something about test items, but less than popularity does."
 )
 ROWS = (
     "Write the training rows first and all rows in a random order, or number users and items from "
@@ -286,8 +286,9 @@ CHECKS = (
         group="numbering",
         question="Does the order of the rows tell test items to readers that number by first "
         "appearance before they split?",
-        method="The bound rankers on the places of first appearance in the whole file; ranker and "
-        "ends are chosen on validation. Control: users and items in a random order.",
+        method="The rankers of numbering-users and numbering-items on the places of first "
+        "appearance in the whole file; ranker and ends are chosen on validation. Control: users "
+        "and items in a random order.",
         metric=METRIC,
         rule=RULE,
         remedy=ROWS,

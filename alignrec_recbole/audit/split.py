@@ -284,8 +284,9 @@ def _same_images(subject: Subject) -> Iterator[Finding]:
 
 
 FUTURE_RULE = (
-    "clean: no training row is from the future, or at least {} as many as in a random split, which "
-    "is then said; leak: some, but fewer: the split follows time and has exceptions."
+    "clean: no training row is from the future (the split follows time), or at least {} as many as "
+    "in a random split (it does not, and a note says so); leak: some, but fewer: the split follows "
+    "time with exceptions."
 )
 DUPLICATES_RULE = (
     "Lift: the figure minus the mean of its control. leak: 5 % of the test rows or more; "

@@ -224,7 +224,7 @@ def _drawn(rows: Rows, prepared: PreparedData) -> Rows:
     kept = labels >= 0
     if not kept.any():
         raise SettingError(
-            "No row of the file is in a split.",
+            "No interaction of the file is left after the settings of the data set.",
             found=f"{len(rows):,} rows",
             expected="rows that the settings of the data set do not filter",
         )

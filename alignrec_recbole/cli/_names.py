@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignrec_recbole.data.dataset_paths import (
     data_folders,
@@ -63,6 +63,11 @@ def check_data(options: RunOptions) -> None:
         check_feature_name(name, folder, options.dataset, options.features_path)
 
 
+def _as_given(value: Any) -> str:
+    """A value as the command line has it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _check_use(options: RunOptions) -> None:
     if "full" in options.protocol and not options.model:
         raise SettingError(
@@ -81,7 +86,7 @@ def _check_use(options: RunOptions) -> None:
         if value not in (None, ()) and not set(users) & set(options.protocol):
             raise SettingError(
                 f"Protocol {','.join(options.protocol)} does not use {option}.",
-                found=f"{option} {value}",
+                found=f"{option} {_as_given(value)}",
                 expected=f"{option} with {' or '.join(users)}",
             )
     for protocol in options.protocol:

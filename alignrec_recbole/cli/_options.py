@@ -106,7 +106,7 @@ def split(default: str | None = DEFAULT_SPLIT) -> Callable[[Any], Any]:
             type=click.IntRange(0, 2**63 - 1),
             default=DEFAULT_SEED,
             metavar="N",
-            help=f"Of the numbers and the split.  [default: {DEFAULT_SEED}]",
+            help=f"Seed of the random numbers and of the split.  [default: {DEFAULT_SEED}]",
         ),
     )
 
@@ -194,8 +194,8 @@ def engine() -> Callable[[Any], Any]:
         type=Text("engine", str, lambda: ENGINES),
         default=DEFAULT,
         metavar="NAME[:ADDRESS]",
-        help="Where they run: local; dask, with the ADDRESS of a scheduler, else one of its own; "
-        "or slurm.  [default: local]",
+        help="Where the runs are made: local; dask (starts a scheduler here) or dask:ADDRESS "
+        "(uses a running one); or slurm.  [default: local]",
     )
 
 

@@ -206,8 +206,8 @@ def _captioned(options: PrepareOptions, model: str, items: ItemTable) -> ItemTab
 
     if options.shard != (1, 1) or options.mask:
         raise SettingError(
-            "Captions are made of all images at once.",
-            found="--caption with --shard or --mask",
+            "--caption cannot be combined with --shard or --mask.",
+            found="a part of the items; captions are made of all images at once",
             expected="--caption alone; then --items CAPTIONS.tsv with the other option",
         )
     name = _stem(f"caption:{model}")
@@ -253,7 +253,7 @@ def _masked(
 ) -> FeatureTable:
     """A masked variant: one pass with everything masked, shared by all ratios and seeds."""
     if job.shard != (1, 1):
-        raise SettingError("Masked variants are not sharded.", expected="--mask without --shard")
+        raise SettingError("--mask cannot be combined with --shard.", expected="--mask alone")
     whole = extract(encoder, items, job)
     hidden = replace(job, name=masked_name(job.name, modality), mask_modality=modality)
     seen = readable_images(whole) if encoder.masks_images else None
@@ -270,9 +270,9 @@ def _whole(
 ) -> FeatureTable:
     if options.mask or job.shard != (1, 1):
         raise SettingError(
-            f"{name} needs all items at once.",
-            found="--mask or --shard",
-            expected="an encoder of single items",
+            f"Encoder {name!r} cannot be used with --{'mask' if options.mask else 'shard'}.",
+            found="an encoder that is fitted on all items",
+            expected="an encoder of single items (`list encoders`)",
         )
     return extract_whole_table(name, items, job)
 
@@ -286,7 +286,7 @@ def _report(table: FeatureTable, seconds: float) -> None:
         ["width", f"{manifest.shape[1]} {manifest.dtype}"],
         ["without image", len(manifest.without_image)],
         ["without text", len(manifest.without_text)],
-        ["without both" if manifest.modality == "fused" else "absent", len(manifest.missing)],
+        ["without both" if manifest.modality == "fused" else "missing", len(manifest.missing)],
         *([f"{files} {what}", n] for what, n in manifest.settings.get("images", {}).items()),
         *(["note", printable(note)] for note in manifest.notes),
         ["seconds", f"{seconds:.1f} ({n / seconds:.1f} items/s)"],

@@ -53,20 +53,24 @@ def _check(options: RunOptions, number: int) -> None:
         SettingError: another protocol, engine or number of runs at a time; a model that cannot be
             divided by columns.
     """
-    found = ""
-    if options.protocol != ("full",):
-        found = f"--protocol {','.join(options.protocol)}"
-    elif options.engine != DEFAULT:
-        found = f"--engine {options.engine}"
-    elif options.jobs not in (None, 1):
-        found = f"--jobs {options.jobs}"
-    elif options.nproc not in (1, number):
-        found = f"--nproc {options.nproc} in {number} processes of torchrun"
-    if found:
+    if options.nproc not in (1, number):
         raise SettingError(
-            "Several processes make one run of protocol full at a time, on this machine.",
-            found=found,
-            expected="--nproc without other protocols, engines and --jobs",
+            f"--nproc {options.nproc} is not the number of processes that torchrun started.",
+            found=f"{number} processes",
+            expected="torchrun without --nproc",
+        )
+    other = ""
+    if options.protocol != ("full",):
+        other = f"--protocol {','.join(options.protocol)}"
+    elif options.engine != DEFAULT:
+        other = f"--engine {options.engine}"
+    elif options.jobs not in (None, 1):
+        other = f"--jobs {options.jobs}"
+    if other:
+        raise SettingError(
+            f"{other} cannot be combined with several processes per run (--nproc or torchrun).",
+            found=f"{number} processes",
+            expected="protocol full, the local engine and no --jobs",
         )
     for name in options.model:
         columns.check_model(components(name).model_class, number)

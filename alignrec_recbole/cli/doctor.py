@@ -27,7 +27,11 @@ REQUIRED = {  # what training needs: distribution → import name
     "pydantic": "pydantic",
     "matplotlib": "matplotlib",
 }
-EXTRAS = {"parquet": ("pyarrow",), "ann": ("faiss",)}  # beside those of encoders and engines
+EXTRAS = {  # beside those of encoders, engines and trackers
+    "parquet": ("pyarrow",),
+    "ann": ("faiss",),
+    "search": ("optuna", "cmaes"),
+}
 
 
 @verb(examples=("doctor", "doctor --data-path data"))
@@ -153,8 +157,9 @@ def extras() -> list[str]:
     """Extras, each with its install line if something is missing."""
     from alignrec_recbole.encoders.registry import ENCODERS
     from alignrec_recbole.engines import ENGINES
+    from alignrec_recbole.tracking import TRACKERS
 
-    entries: list[Any] = [*ENCODERS.values(), *ENGINES.values()]
+    entries: list[Any] = [*ENCODERS.values(), *ENGINES.values(), *TRACKERS.values()]
     found = {entry.extra: entry.packages for entry in entries if entry.extra} | EXTRAS
     lines = []
     for extra, modules in found.items():

@@ -1,4 +1,4 @@
-"""The verb `import`: a published data set of today, or any table, as a data set."""
+"""The verb `import`: a newer published data set, or any table, as a data set."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ from alignrec_recbole.data.format_names import FORMAT_NAMES
 @import_options()
 @cloup.option_group("Execution", _options.no_progress())
 def import_dataset(**given: Any) -> int:
-    """Turn a published data set of today, or any table, into a data set.
+    """Turn a newer published data set, or any table, into a data set.
 
     Writes NAME.inter with its split, NAME.split.json, id mappings, items.tsv, images and features.
     Nothing is written where NAME.inter exists with other content.

@@ -37,7 +37,7 @@ TOLERANCE = 0.05
         type=click.IntRange(0, 2**32 - 1),
         default=0,
         metavar="S",
-        help="Of the choice of these records.  [default: 0]",
+        help="Seed of the draw of these records.  [default: 0]",
     ),
     option(
         "--among",

@@ -87,7 +87,13 @@ def hidden_import_options() -> Callable[[Any], Any]:
 @cloup.option_group("Re-keying", _options.rekey("Encode nothing: write"))
 @cloup.option_group(
     "Execution",
-    option("--batch-size", type=COUNT, default=32, metavar="N", help="Items.  [default: 32]"),
+    option(
+        "--batch-size",
+        type=COUNT,
+        default=32,
+        metavar="N",
+        help="Items per batch.  [default: 32]",
+    ),
     option(
         "--dtype",
         type=click.Choice(["float32", "float16"]),
@@ -184,7 +190,13 @@ def hidden_import_options() -> Callable[[Any], Any]:
         metavar="SHARE",
         help="Share of the items that are masked.  [default: 1]",
     ),
-    option("--mask-seed", type=int, default=0, metavar="N", help="Which items.  [default: 0]"),
+    option(
+        "--mask-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Seed that chooses the masked items.  [default: 0]",
+    ),
 )
 @hidden_import_options()
 def prepare(**given: Any) -> int:
@@ -225,8 +237,8 @@ def _check_alone_with_rekey(names: Sequence[str]) -> None:
             continue
         if context.get_parameter_source(name) not in (None, *by_default):
             raise SettingError(
-                "Re-keying encodes nothing.",
-                found=f"--rekey with --{name.replace('_', '-')}",
+                f"--rekey cannot be combined with --{name.replace('_', '-')}.",
+                found="an option that says how to encode; re-keying encodes nothing",
                 expected="--rekey with --dataset and --data-path alone",
                 hint="encode first: the features are re-keyed with the items",
             )

@@ -89,9 +89,9 @@ def recommend(**given: Any) -> int:
 
     if given["explain_by"] and not given["explain"]:
         raise SettingError(
-            "--explain-by says by what --explain explains.",
-            found="no --explain",
-            expected="both, or neither",
+            "Option --explain-by needs --explain.",
+            found="--explain-by alone",
+            expected="both options, or neither",
         )
     model = load_model(given["source"])
     if given["new_items"] is not None:
@@ -102,7 +102,10 @@ def recommend(**given: Any) -> int:
         model = model.with_items(frames.get("", frames))
     exclude = None if given["exclude"] == "none" else given["exclude"]
     lists = model.recommend(
-        _tokens(given["users"]), given["k"], exclude=exclude, items=_tokens(given["items"])
+        _tokens("--users", given["users"]),
+        given["k"],
+        exclude=exclude,
+        items=_tokens("--items", given["items"]),
     )
     if given["explain"]:
         content = [new_items.read_features(Path(file)) for file in _files(given["explain_by"])]
@@ -128,7 +131,7 @@ def _files(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def _tokens(text: str | None) -> list[str] | None:
+def _tokens(option: str, text: str | None) -> list[str] | None:
     """Tokens of an option: a list, or the lines of a file of this name."""
     from alignrec_recbole.errors import SettingError
     from alignrec_recbole.io.opening import is_regular_file, read_text
@@ -143,7 +146,7 @@ def _tokens(text: str | None) -> list[str] | None:
     found = [token for token in found if token]
     if not found:
         raise SettingError(
-            "A list of ids is empty.",
+            f"Option {option} names no id.",
             found=repr(text[:200]),
             expected="ids separated by commas, or a file with one per line",
         )

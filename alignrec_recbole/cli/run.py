@@ -38,9 +38,10 @@ from alignrec_recbole.tracking import TRACKERS
     _options.dataset(),
     _options.rekey("Use, and write where it is not there,"),
     _options.features(
-        "Feature sets: stems of .npy files, encoders (`list encoders`), random or "
-        "shuffled:NAME. One set per modality; mmrec means those of the published tables.  "
-        "[default, for models that need features: mmrec where it is there, else lsa]"
+        "Feature sets: names of .npy files without the ending, encoders (`list encoders`), or "
+        "controls such as random and shuffled:NAME. Several names are several modalities; mmrec "
+        "and mmssl mean all downloaded features of that source.  [default, for models that need "
+        "features: mmrec or mmssl where they are there, else lsa]"
     ),
     option(
         "--protocol",
@@ -130,7 +131,7 @@ from alignrec_recbole.tracking import TRACKERS
 )
 @cloup.option_group(
     "Execution",
-    _options.jobs("Runs at a time: 1 to N processes, or auto."),
+    _options.jobs("Number of runs at a time: N or auto."),
     _options.engine(),
     option(
         "--nproc",

@@ -135,7 +135,7 @@ def _part(cells: list[Cell], label: str, given: dict[str, Any]) -> list[Cell]:
     ]
     if not found:
         raise SettingError(
-            f"No cell of suite {label!r} has all that is asked for.",
+            f"Suite {label!r} has no cell for these models, data sets and seeds.",
             found=" ".join(f"{option} {','.join(v)}" for option, v in wanted.items() if v),
             expected="models, data sets and seeds of the suite",
             hint="`suite … --list` without them shows its cells",

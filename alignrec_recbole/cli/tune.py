@@ -102,7 +102,7 @@ HEARTBEAT = 10
         type=click.IntRange(0, 2**32 - 1),
         default=0,
         metavar="N",
-        help="Of the sampler; one worker draws the same trials again.  [default: 0]",
+        help="Seed of the sampler; with one worker it draws the same trials again.  [default: 0]",
     ),
     option(
         "--defaults-first",
@@ -127,8 +127,8 @@ HEARTBEAT = 10
         type=click.IntRange(1, 3600),
         default=HEARTBEAT,
         metavar="SECONDS",
-        help="Between two signs of life of a worker; without six of them its trial is repeated.  "
-        f"[default: {HEARTBEAT}]",
+        help="Seconds between heartbeats of a worker; after six missed ones its trial is "
+        f"repeated.  [default: {HEARTBEAT}]",
     ),
 )
 @cloup.option_group(

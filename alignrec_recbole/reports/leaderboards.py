@@ -205,7 +205,7 @@ def _significant(
 
 
 def _budget(searches: Mapping[str, Budget], group: SeedGroup, against: Budget | None) -> Cell:
-    """How many settings were tried on validation; marked where the target had another chance."""
+    """How many settings were tried on validation; marked where the target's number differs."""
     if not searches:
         return text_cell("")
     budget = searches.get(group.name)

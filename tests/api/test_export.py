@@ -160,7 +160,7 @@ def test_what_the_verbs_refuse(records: Records, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n\n")
     check_refused(run_verb("recommend", "--run", tmp_path / "no.json"), "no.json")
     check_refused(run_verb("recommend", "--run", path, "--users", "me"), "Unknown user 'me'")
-    check_refused(run_verb("recommend", "--run", path, "--users", ","), "A list of ids is empty")
+    check_refused(run_verb("recommend", "--run", path, "--users", ","), "--users names no id")
     check_refused(run_verb("recommend", "--run", path, "--users", tmp_path / "empty.txt"), "empty")
     check_refused(run_verb("recommend", "--run", path, "--to", tmp_path / "a.xls"), "'.xls'")
     check_refused(run_verb("export", "--to", tmp_path / "a"), "--run")

@@ -291,7 +291,7 @@ def test_the_verb(
         (["--new-items", str(files["text"])], "are not those of the model"),
         (["--new-items", f"a={lsa},b"], "not named clearly"),
         (["--new-items", str(tmp_path / "absent.npy")], "absent.npy"),
-        (["--explain-by", str(whole)], "--explain-by says by what --explain explains"),
+        (["--explain-by", str(whole)], "Option --explain-by needs --explain"),
     ):
         assert main([*line, *more]) == 2
         assert words in capsys.readouterr().err
