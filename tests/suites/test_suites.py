@@ -203,7 +203,7 @@ def test_a_part_of_a_suite_is_run_and_the_rest_stays(
     statuses = read_status(tmp_path / "out" / "suites")["tiny"]
     assert [cell.status for cell in statuses] == ["finished"]
     assert main([*place, "--model", "EASE"]) != 0
-    assert "No cell of suite 'tiny'" in capsys.readouterr().err
+    assert "Suite 'tiny' has no cell" in capsys.readouterr().err
 
 
 def settled(output: Path) -> dict[str, object]:
