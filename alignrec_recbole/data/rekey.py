@@ -1,10 +1,10 @@
 """The same split under random numbers: users, items, their content and features, re-keyed.
 
 `NAME-rekeyed-SEED/` has the interactions with their labels and all other columns, the item table
-with its images, and the feature files, under numbers that are drawn from the seed and depend on
-nothing else but the set of ids. Rows are written in an order that carries nothing either
-(`neutral_order`). `rekeyed_users.tsv` and `rekeyed_items.tsv` map the old ids to the new ones,
-and the manifest of the split names the origin, the seed and the hashes of both.
+with its images and audio files, and the feature files, under numbers that are drawn from the seed
+and depend on nothing else but the set of ids. Rows are written in an order that carries nothing
+either (`neutral_order`). `rekeyed_users.tsv` and `rekeyed_items.tsv` map the old ids to the new
+ones, and the manifest of the split names the origin, the seed and the hashes of both.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from alignrec_recbole.data.cards import split_sha256
+from alignrec_recbole.data.dataset_paths import item_table_names
 from alignrec_recbole.data.interactions import (
     ITEM_COLUMNS,
     LABEL_COLUMN,
@@ -368,7 +369,8 @@ def _complete(scratch: Path, target: Path, new_name: str, manifest: SplitManifes
     """Move the files that an earlier re-keying does not have yet to it.
 
     Raises:
-        DataError: what is there is of other interactions, items or users.
+        DataError: what is there is of other interactions, items or users, or its item table does
+            not name the images or audio files that would be new.
     """
     there = read_split_manifest(target, new_name) if target.is_dir() else None
     same = there is not None and (there.rekeyed, there.inter_sha256) == (
@@ -390,6 +392,16 @@ def _complete(scratch: Path, target: Path, new_name: str, manifest: SplitManifes
         for path in sorted(scratch.rglob("*"))
         if path.is_file() and not os.path.lexists(target / path.relative_to(scratch))
     ]
+    media = [path for path in absent if path.parent.name in ("images", "audio")]
+    for name in item_table_names(new_name) if media else ():
+        made, there_already = scratch / name, target / name
+        if made.exists() and os.path.lexists(there_already) and not _equal(made, there_already):
+            raise DataError(
+                f"The {name} of {new_name} does not name the files that would be new.",
+                found=f"{len(media)} new files, first {media[0].relative_to(scratch)}",
+                expected="the table that is written with them",
+                hint="move the folder away and re-key again",
+            )
     for path in absent:
         place = target / path.relative_to(scratch)
         place.parent.mkdir(parents=True, exist_ok=True)

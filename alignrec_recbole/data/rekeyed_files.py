@@ -1,11 +1,11 @@
-"""The files besides the interactions, under other ids: tables, images, features, id mappings."""
+"""The files besides the interactions, under other ids: tables, media, features, id mappings."""
 
 from __future__ import annotations
 
 import csv
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from alignrec_recbole.data.dataset_paths import item_table_names
 from alignrec_recbole.data.import_folder import image_placer
 from alignrec_recbole.data.interactions import USER_COLUMNS, id_tokens
 from alignrec_recbole.data.items import (
+    AUDIO_COLUMN,
     ID_COLUMNS,
     IMAGE_COLUMN,
     NOT_A_VALUE,
@@ -43,6 +44,8 @@ from alignrec_recbole.io.tsv import check_lines, read_cells, read_header
 
 CACHED = "cached_as"  # of a manifest's settings: named by the items' content; encoded again
 TOKENS_IN_SETTINGS = ("filled_with_mean",)  # lists of item tokens
+
+Media = Mapping[str, Mapping[str, str]]  # column → item → new name of its file
 
 
 # Items and users ---------------------------------------------------------------------------------
@@ -71,22 +74,24 @@ def user_tables(folder: Path, name: str) -> dict[Path, list[str]]:
 def write_items(
     folder: Path, name: str, scratch: Path, new_name: str, items: dict[str, int]
 ) -> list[str]:
-    """Write the item tables in the order of the new numbers, with their images."""
+    """Write the item tables in the order of the new numbers, with their images and audio files."""
     said = []
     for path in item_tables(folder, name):
         table = read_item_table(path)
-        images = _place_images(table, scratch, items)
+        media = {IMAGE_COLUMN: _placed("images", table.ids, table.images, scratch, items)}
+        if table.audio:
+            (scratch / "audio").mkdir(exist_ok=True)  # without it the column would be text
+            media[AUDIO_COLUMN] = _placed("audio", table.ids, table.audio, scratch, items)
         target = scratch / path.name.replace(f"{name}.item", f"{new_name}.item")
         if path.suffix == ".parquet":
-            _write_parquet(path, target, table, items, images)
+            _write_parquet(path, target, table, items, media)
         elif path.suffix == ".item":
-            _write_atomic(path, target, ID_COLUMNS, items, images)
+            _write_atomic(path, target, ID_COLUMNS, items, media)
         else:
-            _write_text(path, target, table, items, images)
-        count = sum(image is not None for image in table.images)
-        said.append(
-            f"{target.name}: {len(table.ids):,} items" + (f", {count:,} images" if count else "")
-        )
+            _write_text(path, target, table, items, media)
+        words = {IMAGE_COLUMN: "images", AUDIO_COLUMN: "audio files"}
+        named = [f"{len(names):,} {words[kind]}" for kind, names in media.items() if names]
+        said.append(", ".join([f"{target.name}: {len(table.ids):,} items", *named]))
     return said
 
 
@@ -100,20 +105,26 @@ def write_users(
     return []
 
 
-def _place_images(table: ItemTable, scratch: Path, items: dict[str, int]) -> dict[str, str]:
-    """Link or copy images under names by the new numbers; item → name of its file.
+def _placed(
+    kind: str,
+    ids: Sequence[str],
+    files: Sequence[Path | None],
+    scratch: Path,
+    items: dict[str, int],
+) -> dict[str, str]:
+    """Link or copy images or audio files under names by the new numbers; item → name of its file.
 
-    An image that is named and cannot be read has a name, too, and no file.
+    A file that is named and cannot be read has a name, too, and no file.
     """
-    place = image_placer(scratch / "images")
+    place = image_placer(scratch / kind)
     names = {}
-    for item, image in zip(table.ids, table.images, strict=True):
-        if image is None:
+    for item, file in zip(ids, files, strict=True):
+        if file is None:
             continue
         number = str(items[item])
-        names[item] = f"{number}{image.suffix.lower()}"
-        if is_regular_file(image):
-            names[item] = place(image, number)
+        names[item] = f"{number}{file.suffix.lower()}"
+        if is_regular_file(file):
+            names[item] = place(file, number)
     return names
 
 
@@ -122,20 +133,23 @@ def _column(header: Sequence[str], names: Sequence[str]) -> int:
     return next(plain.index(name) for name in names if name in plain)
 
 
-def _image_column(header: Sequence[str]) -> int | None:
+def _media_columns(header: Sequence[str], media: Media) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """The places of the columns that name files, each with the new names by item."""
     plain = [column.partition(":")[0].strip() for column in header]
-    return plain.index(IMAGE_COLUMN) if IMAGE_COLUMN in plain else None
+    return ((plain.index(name), names) for name, names in media.items() if name in plain)
 
 
 def _write_text(
-    path: Path, target: Path, table: ItemTable, items: dict[str, int], images: dict[str, str]
+    path: Path, target: Path, table: ItemTable, items: dict[str, int], media: Media
 ) -> None:
     header, rows = read_rows(path)
-    place, image = _column(header, ID_COLUMNS), _image_column(header)
+    place = _column(header, ID_COLUMNS)
+    for column, names in _media_columns(header, media):
+        for item, row in zip(table.ids, rows, strict=True):
+            if row[column].strip() not in ("", *NOT_A_VALUE):
+                row[column] = names[item]
     for item, row in zip(table.ids, rows, strict=True):
         row[place] = str(items[item])
-        if image is not None and row[image].strip() not in ("", *NOT_A_VALUE):
-            row[image] = images[item]
     rows.sort(key=lambda row: int(row[place]))
     separator = separator_of(path)
     by_rules = any(mark in cell for row in rows for cell in row for mark in f"{separator}\r\n")
@@ -167,15 +181,15 @@ def _atomic(path: Path, names: Sequence[str]) -> tuple[list[str], Any, np.ndarra
 
 
 def _write_atomic(
-    path: Path, target: Path, names: Sequence[str], numbers: dict[str, int], images: dict[str, str]
+    path: Path, target: Path, names: Sequence[str], numbers: dict[str, int], media: Media
 ) -> None:
     header, cells, ids = _atomic(path, names)
-    place, image = _column(header, names), _image_column(header)
+    place = _column(header, names)
     new = np.array([numbers[token] for token in ids])
     cells[header[place]] = new.astype(str)
-    if image is not None:
-        cells[header[image]] = [
-            images.get(token, cell) for token, cell in zip(ids, cells[header[image]], strict=True)
+    for column, files in _media_columns(header, media):
+        cells[header[column]] = [
+            files.get(token, cell) for token, cell in zip(ids, cells[header[column]], strict=True)
         ]
     with atomic_write(target, "w") as handle:
         handle.write("\t".join(header) + "\n")
@@ -184,16 +198,16 @@ def _write_atomic(
 
 
 def _write_parquet(
-    path: Path, target: Path, table: ItemTable, items: dict[str, int], images: dict[str, str]
+    path: Path, target: Path, table: ItemTable, items: dict[str, int], media: Media
 ) -> None:
     frame = read_parquet_frame(path)
     header = [str(column) for column in frame.columns]
     new = np.array([items[token] for token in table.ids])
     frame[frame.columns[_column(header, ID_COLUMNS)]] = new.astype(str)
-    if (image := _image_column(header)) is not None:
-        column = frame.columns[image]
+    for place, names in _media_columns(header, media):
+        column = frame.columns[place]
         frame[column] = [
-            images.get(token, cell) for token, cell in zip(table.ids, frame[column], strict=True)
+            names.get(token, cell) for token, cell in zip(table.ids, frame[column], strict=True)
         ]
     with atomic_write(target) as handle:
         frame.iloc[np.argsort(new)].reset_index(drop=True).to_parquet(handle)

@@ -295,6 +295,53 @@ def test_a_parquet_table_goes_along(tmp_path: Path) -> None:
     assert [f"t{back[item]}" for item in table.ids] == table.texts
 
 
+@pytest.mark.parametrize("file", ["items.tsv", "shop.item", "items.parquet"])
+def test_audio_files_go_with_their_items(tmp_path: Path, file: str) -> None:
+    if file.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    folder = tmp_path / "data" / "shop"
+    write_inter(folder / "shop.inter", pairs())
+    (folder / "audio").mkdir()
+    sounds = ["" if n % 3 == 0 else f"{n}.wav" for n in range(N_ITEMS)]
+    for n, sound in enumerate(sounds):
+        if sound and n != 4:  # one is named and absent
+            (folder / "audio" / sound).write_bytes(b"sound %d" % n)
+    texts = [f"thing {n}" for n in range(N_ITEMS)]
+    frame = pd.DataFrame({"itemID": range(N_ITEMS), "title": texts, "audio": sounds})
+    if file.endswith("parquet"):
+        frame.to_parquet(folder / file)
+    else:
+        typed = {"itemID": "item_id:token", "title": "title:token_seq", "audio": "audio:token"}
+        frame = frame.rename(columns=typed) if file == "shop.item" else frame
+        frame.to_csv(folder / file, sep="\t", index=False)
+    made = rekey(folder, "shop", tmp_path / "data", 1)
+    back = read_mapping_back(made.folder / ITEMS)
+    table = read_item_table(made.folder / file.replace("shop.", "shop-rekeyed-1."))
+    assert [f"thing {back[item]}" for item in table.ids] == table.texts
+    for item, sound in zip(table.ids, table.audio, strict=True):
+        number = int(back[item])
+        assert (sound.name if sound else "") == (f"{item}.wav" if sounds[number] else "")
+        if sound and number != 4:
+            assert sound.read_bytes() == b"sound %d" % number
+    assert "13 audio files" in " ".join(made.said)
+
+
+def test_new_images_of_an_item_table_that_does_not_name_them(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "shop"
+    write_inter(folder / "shop.inter", pairs())
+    rows = [f"{n}\tthing {n}" for n in range(N_ITEMS)]
+    (folder / "items.tsv").write_text("\n".join(["itemID\ttitle", *rows]) + "\n")
+    made = rekey(folder, "shop", tmp_path / "data", 1)
+    first = contents(made.folder)
+    rows = [f"{row}\t7.png" for row in rows]
+    (folder / "items.tsv").write_text("\n".join(["itemID\ttitle\timage", *rows]) + "\n")
+    (folder / "images").mkdir()
+    (folder / "images" / "7.png").write_bytes(b"image")
+    with pytest.raises(DataError, match="does not name the files"):
+        rekey(folder, "shop", tmp_path / "data", 1)
+    assert contents(made.folder) == first
+
+
 def test_a_table_with_line_ends_in_cells(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "shop"
     write_inter(folder / "shop.inter", pairs())
