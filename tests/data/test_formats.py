@@ -193,6 +193,18 @@ def test_hm_days_texts_and_leading_zeros(tmp_path: Path) -> None:
     assert items["0108775015"]["image"] == ""
 
 
+def test_hm_articles_that_lead_out_of_the_images(tmp_path: Path) -> None:
+    files.hm(tmp_path)
+    files.image(tmp_path / "secret.jpg")
+    for name in ("transactions_train.csv", "articles.csv"):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace(files.ARTICLES[1], "../secret"))
+    (tmp_path / "images").mkdir(exist_ok=True)
+    source = FORMATS["hm"].read(tmp_path)
+    with pytest.raises(DataError, match="leads out of its folder"):
+        content(source)
+
+
 def test_pixelrec_and_ninerec_content(tmp_path: Path) -> None:
     files.pixelrec(tmp_path / "p")
     items = content(FORMATS["pixelrec"].read(tmp_path / "p"))

@@ -20,6 +20,7 @@ from alignrec_recbole.data.formats.collecting import Rows, add_file, read_conten
 from alignrec_recbole.data.formats.finding import find_one, required
 from alignrec_recbole.data.source import IMAGE, ITEM, Source, no_items
 from alignrec_recbole.errors import DataError
+from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.separated import SeparatedFile
 
@@ -72,7 +73,7 @@ def read_items(path: Path, images: Path, wanted: Collection[str]) -> pd.DataFram
     """Texts and image files of articles.
 
     Raises:
-        DataError: the file is damaged, or its ids have lost their zero.
+        DataError: the file is damaged, its ids have lost their zero, or one leads out of `images`.
     """
     file = SeparatedFile(path, what="file of articles")
     file.require(["article_id", "prod_name"])
@@ -80,6 +81,6 @@ def read_items(path: Path, images: Path, wanted: Collection[str]) -> pd.DataFram
     if frame.empty:
         first = next(iter(file.batches(["article_id"])), None)
         _check_zeros(path, first.cells[0][:1] if first else [])
-    paths = [images / item[:3] / f"{item}.jpg" for item in frame[ITEM]]
+    paths = [inside(images, f"{item[:3]}/{item}.jpg") for item in frame[ITEM]]
     frame[IMAGE] = [str(path) if is_regular_file(path) else "" for path in paths]
     return frame
