@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -112,7 +113,11 @@ def _run_models(
     command: str | None,
     **given: Any,
 ) -> list[RunRecord]:
+    _refuse(given, "run", {**ELSEWHERE, "protocol": 'run_protocol("zero-shot", …)'})
     entries = [resolve(name) for name in _names(model)]
+    if not entries:
+        raise SettingError("run needs a model.", found=f"model={model!r}", expected=EXAMPLE)
+    wanted = _seeds(seeds)
     named = {key: value for key, value in given.items() if key in _ARGUMENTS}
     settings = {key: value for key, value in given.items() if key not in _ARGUMENTS}
     specs = [
@@ -124,9 +129,29 @@ def _run_models(
             **own,
         )
         for entry, own in zip(entries, _distributed(settings, entries, given), strict=True)
-        for seed in _seeds(seeds)
+        for seed in wanted
     ]
     return [run_one(spec, overwrite=overwrite, command=command) for spec in specs]
+
+
+ELSEWHERE = {  # keyword that no function takes → the one to give
+    "seed": "seeds=5, or several: seeds=[1, 2]",
+    "spec": "run(RunSpec(…)), without keywords",
+}
+
+
+def _refuse(given: dict[str, Any], function: str, instead: dict[str, str]) -> None:
+    """Refuse keywords that would be taken for a setting, or change a specification silently.
+
+    Raises:
+        SettingError: with what to give instead.
+    """
+    if wrong := next((name for name in instead if name in given), None):
+        raise SettingError(
+            f"{function} has no argument {wrong}.",
+            found=f"{wrong}={given[wrong]!r}",
+            expected=instead[wrong],
+        )
 
 
 _ARGUMENTS = {
@@ -178,8 +203,14 @@ def run_protocol(
         given: further arguments and settings of `run`.
 
     Raises:
-        UnknownNameError, SettingError: there is no such protocol, or it does not use an argument.
+        UnknownNameError, SettingError: there is no such protocol, it does not use an argument, or
+            it needs a model.
     """
+    _refuse(given, "run_protocol", {**ELSEWHERE, "model": 'models="BPR", or several'})
+    if protocol == "full" and not _names(models):
+        raise SettingError(
+            "Protocol full needs a model.", found=f"models={models!r}", expected='models="BPR"'
+        )
     chosen = _names(features) or (() if protocol in (*READ_LISTS, "full") else DEFAULT_FEATURES)
     spec = _spec(
         model="", protocol=protocol, features=chosen, dataset=dataset, output=output, **given
@@ -276,5 +307,15 @@ def _seeds(given: int | Iterable[int]) -> list[int]:
 
     >>> _seeds(999), _seeds(range(2))
     ([999], [0, 1])
+
+    Raises:
+        SettingError: one is no whole number, or there is none.
     """
-    return [given] if isinstance(given, int) else list(given)
+    seeds: list[Any] = list(given) if isinstance(given, Iterable) else [given]
+    if not seeds or not all(isinstance(s, Integral) and not isinstance(s, bool) for s in seeds):
+        raise SettingError(
+            "seeds are no whole numbers.",
+            found=f"seeds={given!r}",
+            expected="a whole number, or several: seeds=[1, 2]",
+        )
+    return [int(seed) for seed in seeds]

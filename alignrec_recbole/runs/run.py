@@ -57,13 +57,28 @@ def run_one(
         on_epoch: called with the history after each epoch; it may raise Pruned.
 
     Raises:
+        SettingError: the specification is of a protocol that is not made of such a run.
         Interrupted: the run was stopped by a signal; calling again resumes it.
         Pruned: raised by `on_epoch`; the run leaves no record and no state.
     """
+    _check_protocol(spec)
     if not processes.is_first():
         spec = replace(spec, progress=False, track=())
     with progress.shown(spec.progress):
         return _run_one(spec, overwrite, command, examine, on_epoch)
+
+
+def _check_protocol(spec: RunSpec) -> None:
+    """Refuse a specification whose record would name a protocol that the run does not follow."""
+    kinds = {"full": True, "mask-modality": spec.mask, "knock-out": spec.knock_out}
+    if not kinds.get(spec.protocol):
+        needs = {"mask-modality": " without a mask", "knock-out": " without a knock_out"}
+        raise SettingError(
+            f"A run is not of the protocol {spec.protocol!r}.",
+            found=f"protocol={spec.protocol!r}{needs.get(spec.protocol, '')}",
+            expected="full, mask-modality with a mask, or knock-out with a knock_out",
+            hint="run_protocol, or --protocol on the command line, computes the others",
+        )
 
 
 def _run_one(

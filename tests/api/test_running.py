@@ -75,6 +75,14 @@ def test_a_protocol(tmp_path: Path) -> None:
         ({"model": "BPR", "dataset": "ml-100k", "output": "x", "learnin_rate": 1}, "learnin_rate"),
         ({"model": "BPR", "dataset": "ml-100k", "output": "x", "seeds": [-1]}, "seed"),
         ({"model": "BPR", "dataset": "nowhere", "output": "x"}, "nowhere"),
+        ({"model": [], "dataset": "ml-100k", "output": "x"}, "run needs a model"),
+        ({"model": "Pop", "dataset": "ml-100k", "output": "x", "seed": 5}, "no argument seed"),
+        ({"model": "Pop", "dataset": "ml-100k", "output": "x", "seeds": "5"}, "no whole numbers"),
+        ({"model": "Pop", "dataset": "ml-100k", "output": "x", "seeds": []}, "no whole numbers"),
+        (
+            {"model": "Pop", "dataset": "ml-100k", "output": "x", "protocol": "zero-shot"},
+            "no argument protocol",
+        ),
     ],
 )
 def test_what_run_refuses(
@@ -84,6 +92,39 @@ def test_what_run_refuses(
     with pytest.raises(AlignRecError, match=message):
         run(**given, **({"progress": False} if len(given) > 2 else {}))
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"models": "Pop", "seed": 5}, "no argument seed"),
+        ({"model": "Pop"}, "no argument model"),
+        ({}, "full needs a model"),
+        ({"models": "Pop", "seeds": True}, "no whole numbers"),
+    ],
+)
+def test_what_run_protocol_refuses(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=message):
+        run_protocol("full", dataset="ml-100k", output=tmp_path, progress=False, **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_of_numpy(tmp_path: Path) -> None:
+    data = Dataset.from_frames(**frames(20, 30))
+    for seeds in (np.int64(3), np.arange(3, 4)):
+        (record,) = run(
+            model="Pop", dataset=data, output=tmp_path, seeds=seeds, progress=False, save=False
+        )
+        assert record.seed == 3
+        assert type(record.seed) is int
+
+
+@pytest.mark.parametrize("protocol", ["zero-shot", "nonsense", "mask-modality", "knock-out"])
+def test_a_specification_of_a_protocol_that_is_no_run(protocol: str, tmp_path: Path) -> None:
+    spec = RunSpec("Pop", "ml-100k", protocol=protocol, output=tmp_path, progress=False)
+    with pytest.raises(SettingError, match="not of the protocol"):
+        run(spec)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_specification_or_keywords() -> None:
