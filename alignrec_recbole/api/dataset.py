@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from alignrec_recbole.data.interactions import LABEL_COLUMN, read_interactions
 from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.data.source import ITEM, RATING, SPLIT, TIME, USER
 from alignrec_recbole.errors import DataError, FeatureError, SettingError
+from alignrec_recbole.features.derived_names import is_control, is_filled
+from alignrec_recbole.features.published import GROUPS
 from alignrec_recbole.features.table import save_features
 from alignrec_recbole.io.files import atomic_write, inside
 from alignrec_recbole.io.html import facts_table
@@ -149,7 +152,7 @@ def _interactions(frame: pd.DataFrame) -> pd.DataFrame:
         )
     roles: dict[str, str] = {}
     for role, accepted in NAMES.items():
-        found = [name for name in accepted if name in frame.columns]
+        found = [name for name in frame.columns if name in accepted]
         if len(found) > 1 or (not found and role in (USER, ITEM)):
             raise DataError(
                 f"The interactions have {'several columns' if found else 'no column'} for "
@@ -216,19 +219,14 @@ def _write_items(
     place: Path, items: pd.DataFrame | None, images: Mapping[str, Path], known: pd.Index
 ) -> None:
     table = pd.DataFrame(index=pd.Index([], dtype=object)) if items is None else items
-    column = next((name for name in ITEM_NAMES if name in table.columns), None)
+    column = None if items is None else _id_column(table)
     ids = table.index if column is None else table[column]
-    if items is not None and column is None and table.index.name not in ITEM_NAMES:
-        raise DataError(
-            "The items have no column item.",
-            found=f"columns {', '.join(map(str, table.columns))}",
-            expected=f"one of {', '.join(ITEM_NAMES)}, as a column or as the index",
-        )
     texts = table if column is None else table.drop(columns=[column])
     out = pd.DataFrame({"item_id": [_token(value, "item") for value in ids]}, dtype=object)
     for name in texts.columns:
         out[str(name)] = [_text(value) for value in texts[name]]
-    further = [item for item in images if item not in set(out["item_id"])]
+    there = set(out["item_id"])
+    further = [item for item in images if item not in there]
     out = pd.concat([out, pd.DataFrame({"item_id": further})], ignore_index=True).fillna("")
     if unknown := sorted(set(images) - set(known)):
         raise DataError(
@@ -247,6 +245,31 @@ def _write_items(
     read_item_table(place / "items.tsv")
 
 
+def _id_column(items: pd.DataFrame) -> str | None:
+    """The column of the items' tokens; None if they are the index.
+
+    Raises:
+        DataError: there are no tokens or several columns of them, or a text column is there twice.
+    """
+    names = list(map(str, items.columns))
+    found = [name for name in names if name in ITEM_NAMES]
+    indexed = items.index.name in ITEM_NAMES
+    if len(found) + indexed != 1:
+        raise DataError(
+            f"The items have {'several columns' if found else 'no column'} for item.",
+            found=f"columns {', '.join(names)}"
+            + (f", and the index {items.index.name}" if indexed else ""),
+            expected=f"one of {', '.join(ITEM_NAMES)}, as a column or as the index",
+        )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(
+            f"The items have several columns {twice[0]!r}.",
+            found=f"columns {', '.join(names)}",
+            expected="every column once",
+        )
+    return found[0] if found else None
+
+
 def _copy(source: Path, target: Path, item: str) -> None:
     if not source.is_file():
         raise DataError(
@@ -259,13 +282,25 @@ def _copy(source: Path, target: Path, item: str) -> None:
 
 def _text(value: Any) -> str:
     """A text cell: missing values are empty, white space is one blank."""
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
     return " ".join(str(value).replace('"', "'").split())
 
 
+def _check_readable(name: str) -> None:
+    """Refuse the name of a feature set that would be read as that of another, or as several."""
+    of_others = is_control(name) or is_filled(name) or name in GROUPS
+    if of_others or any(mark in name for mark in ",+="):
+        raise SettingError(
+            f"The name of the features {name!r} means something else.",
+            found="a control, a filled set or a group" if of_others else "one of , + =",
+            expected="another name, without , + and =",
+        )
+
+
 def _write_features(place: Path, name: str, frame: pd.DataFrame, known: pd.Index) -> None:
     check_name(name, "feature set", SettingError)
+    _check_readable(name)
     if not isinstance(frame, pd.DataFrame):
         raise FeatureError(
             f"The features {name!r} are no data frame.",

@@ -21,6 +21,7 @@ from alignrec_recbole import (
     run,
     run_protocol,
 )
+from alignrec_recbole.data.items import read_item_table
 from alignrec_recbole.errors import AlignRecError, DataError, SettingError, UnknownNameError
 from alignrec_recbole.runs.lists import read_user_values
 from alignrec_recbole.runs.record import Run
@@ -207,6 +208,15 @@ def test_a_temporary_data_set_goes_with_its_object() -> None:
     assert not folder.exists()
 
 
+def test_missing_values_add_nothing_to_a_text(tmp_path: Path) -> None:
+    rows = frames(20, 30)["interactions"]
+    items = pd.DataFrame(
+        {"item": ["0001", "0002"], "title": ["a", None], "when": pd.to_datetime([None, None])}
+    )
+    data = Dataset.from_frames(rows, items, name="gaps", folder=tmp_path)
+    assert read_item_table(data.folder / "items.tsv").texts == ["a", ""]
+
+
 def test_times_may_be_dates_and_ids_numbers(tmp_path: Path) -> None:
     """Frames are read as `import` reads them."""
     when = pd.to_datetime(["2020-01-01", "2020-01-02", "2020-01-03"])
@@ -251,6 +261,30 @@ WRONG: dict[str, dict[str, Any]] = {
     "features of words": {**frames(), "features": {"image": pd.DataFrame([["a"]], ["0001"])}},
     "features that are no frame": {**frames(), "features": {"image": np.eye(3)}},
     "NaN in features": {**frames(), "features": {"image": pd.DataFrame([[np.nan]], ["0001"])}},
+    **{
+        f"features called {name!r}": {
+            **frames(),
+            "features": {name: pd.DataFrame([[1.0]], ["0001"])},
+        }
+        for name in ("random", "shuffled:image", "filled-mean:image", "mmrec", "a,b", "a+b", "a=b")
+    },
+    "two columns item": _changed(lambda t: pd.concat([t, t["item"]], axis=1)),
+    **{
+        f"items with columns {', '.join(names)}": {
+            **frames(),
+            "items": pd.DataFrame([["0001", "0002", "0003"]], columns=names),
+        }
+        for names in (
+            ["item", "item_id", "title"],
+            ["itemID", "item", "title"],
+            ["item", "item", "title"],
+            ["item", "title", "title"],
+        )
+    },
+    "items with an index and a column of ids": {
+        **frames(),
+        "items": pd.DataFrame({"item_id": ["0002"]}, index=pd.Index(["0001"], name="item")),
+    },
     "a name that leaves the folder": {**frames(), "name": "../x"},
     "features that leave the folder": {
         **frames(),
