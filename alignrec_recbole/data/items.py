@@ -268,7 +268,7 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         with contextlib.suppress(csv.Error), wide_cells():
             quoted = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
             cells = [row for row in quoted if any(cell.strip() for cell in row)]
-            if not _ragged(cells):
+            if cells and not _ragged(cells):
                 return cells[0], cells[1:]
         raise DataError(
             f"{path.name} is not a regular {kind} table.",

@@ -98,8 +98,9 @@ def _width(name: str, cell: Cell, data_path: Path | None, features_path: Path | 
     source = name.rpartition(":")[2]
     try:
         path = find_file(source, find_dataset(cell.dataset, data_path), features_path)
-        if path is not None:
-            return int(open_array(path).shape[1])
+        shape = open_array(path).shape if path is not None else ()
+        if len(shape) == 2:
+            return int(shape[1])
     except AlignRecError:  # its cells will say what is wrong
         pass
     return ENCODED_COLUMNS.get(source, OTHER_ENCODED_COLUMNS)

@@ -125,6 +125,13 @@ def test_amazon_2023_repeated_reviews_keep_the_earliest(tmp_path: Path) -> None:
     assert row[["time", "rating"]].to_numpy().tolist() == [[5, 2.0]]
 
 
+def test_amazon_2023_a_rating_of_many_digits(tmp_path: Path) -> None:
+    line = dict(files.reviews()[0], rating=10**400)
+    (tmp_path / "All_Beauty.jsonl").write_bytes(files.lines([line]))
+    with pytest.raises(DataError, match="line 1"):
+        FORMATS["amazon2023"].read(tmp_path)
+
+
 def test_reviews_are_a_stream(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "Big.jsonl.gz", "wb", compresslevel=1) as handle:
         text = "x" * 2000

@@ -121,8 +121,9 @@ def test_a_spreadsheet_export_is_read(tmp_path: Path) -> None:
     [
         ("id,title\n1,red, and fast\n", ("comma-separated", "line 2: 3 cells", "one comma")),
         ("id;title\n1;red\n", ("no id column", "separated by commas")),
+        (",,\n,\n", ("comma-separated", "line 2: 2 cells")),
     ],
-    ids=["unquoted", "semicolons"],
+    ids=["unquoted", "semicolons", "no values"],
 )
 def test_other_commas_are_refused(tmp_path: Path, content: str, words: tuple[str, ...]) -> None:
     with pytest.raises(DataError) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alignrec_recbole.runtime import threads
@@ -50,3 +51,12 @@ def test_as_many_as_the_largest_cell_lets(
     assert count() == expected
     monkeypatch.setattr(memory_estimate, "available_bytes", lambda *_: 1 << 30)
     assert count() == 1
+
+
+def test_features_that_are_no_matrix_do_not_end_the_suite(tmp_path: Path) -> None:
+    np.save(tmp_path / "flat.npy", np.zeros(5, dtype=np.float32))
+    jobs = choose_jobs(
+        cells("VBPR", "BPR", features="flat"), data_path=None, features_path=tmp_path,
+        output=tmp_path / "out", device="cpu",
+    )  # fmt: skip
+    assert jobs >= 1

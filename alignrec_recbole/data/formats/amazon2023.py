@@ -133,7 +133,7 @@ def _add_reviews(rows: Rows, path: Path) -> None:
             problem = _bad_line(path, number, "a text", user_id=user, parent_asin=item)
         elif type(time) is not int or not -MAX_TIME < time < MAX_TIME:
             problem = _bad_line(path, number, "whole milliseconds since 1970", timestamp=time)
-        elif type(rating) not in (int, float) or not 0 <= float(rating or 0) <= 1000:
+        elif type(rating) not in (int, float) or not 0 <= (rating or 0) <= 1000:
             problem = _bad_line(path, number, "a number from 0", rating=rating)
         if problem is not None:
             if rows.bad is None:
