@@ -39,7 +39,6 @@ FEATURES: dict[Modality, str] = {
 }
 MAX_SPLIT = 1 << 30  # bytes
 MAX_WIDTH = 1 << 14  # columns of a matrix; float64
-MAX_NUMBER = 10**8
 OVERHEAD = 1 << 20  # bytes of a pickle besides its numbers
 
 
@@ -139,10 +138,11 @@ def _read_splits(archive: Archive) -> pd.DataFrame:
     parts = []
     for label, name in enumerate(SPLITS):
         content = archive.read(name, MAX_SPLIT)
+        _check_widths(archive, name, content)
         try:
             cells = pd.read_csv(
                 io.BytesIO(content), sep="\t", dtype=str, keep_default_na=False, quoting=3,
-                encoding="utf-8-sig",
+                encoding="utf-8-sig", index_col=False,
             )  # fmt: skip
         except (ValueError, pd.errors.ParserError) as error:
             raise _bad_split(archive, name, str(error).splitlines()[0]) from error
@@ -168,6 +168,16 @@ def _read_splits(archive: Archive) -> pd.DataFrame:
         user, item, label = rows.loc[repeated, ["user", "item", "label"]].iloc[0]
         raise _bad_split(archive, SPLITS[label], f"user {user} and item {item} for the second time")
     return rows
+
+
+def _check_widths(archive: Archive, name: str, content: bytes) -> None:
+    """Refuse lines with another number of cells than the header: a reader would shift them."""
+    lines = content.splitlines()
+    widths = [(number, line.count(b"\t") + 1) for number, line in enumerate(lines, 1) if line]
+    if odd := next((each for each in widths if each[1] != widths[0][1]), None):
+        number, cells = odd
+        found = f"{cells} cells in line {number}, {widths[0][1]} in the header"
+        raise _bad_split(archive, name, found)
 
 
 def _bad_split(archive: Archive, name: str, found: str) -> DataError:

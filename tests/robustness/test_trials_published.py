@@ -301,6 +301,11 @@ BROKEN = {
     "a float": (split(TRAIN + "1.0\t1\n"), "'1.0' as USER"),
     "a huge number": (split(TRAIN + "1\t99999999999\n"), "'99999999999' as ITEM"),
     "a ragged line": (split(TRAIN + "1\t2\t3\t4\n"), "train.txt"),
+    "a short line": (split(TRAIN + "1\n"), "1 cells in line"),
+    "wider lines than the header": (
+        split(TRAIN.replace("\n", "\t6\n").replace("ITEM\t6", "ITEM")),
+        "3 cells in line 2",
+    ),
     "an empty cell": (split(TRAIN + "1\t\n"), "'' as ITEM"),
     "a pair twice": (split(TRAIN + TRAIN.splitlines()[1] + "\n"), "for the second time"),
     "a gap": (split(TRAIN + "70\t1\n"), "without gaps"),
