@@ -23,6 +23,7 @@ from alignrec_recbole.features.content_rows import further_rows
 
 Rule = Literal["rows", "knn", "ease", "hybrid"]
 ROUNDING = 1e-6  # relative: products in another order differ by less
+BLOCK_NUMBERS = 1 << 24  # of the scores of a block of new items; 64 MiB
 TENSORS: dict[Rule, tuple[str, ...]] = {
     "rows": ("mean",),
     "knn": ("rows", "least"),
@@ -64,28 +65,42 @@ class ContentMap:
         return self._rows(features)
 
     def columns(self, features: Sequence[np.ndarray]) -> sp.csr_matrix:
-        """Columns of W of new items, CSR [item_num, n]; every rule but `rows`."""
+        """Columns of W of new items, CSR [item_num, n]; every rule but `rows`.
+
+        Blocks of new items are scored one after the other, so the dense scores of all are never
+        there at once.
+        """
+        known = self.tensors["left" if self.rule == "ease" else "rows"]
         if self.rule == "knn":
-            return self._knn(np.concatenate(features, axis=1).astype(np.float32))
-        rows = self._rows(features)
-        weight = self.numbers["weight"]
-        if self.rule == "ease":
-            own = np.einsum("ij,ij->i", rows @ self.tensors["inverse"], rows, dtype=np.float64)
-            right = (rows / (1 - own)[:, None]).astype(np.float32)
-            return sp.csr_matrix((weight * (self.tensors["left"] @ right.T)).astype(np.float32))
-        similar = weight * np.maximum(self.tensors["rows"] @ rows.T, 0)
-        k = min(int(self.numbers["k"]), len(similar))
-        smallest = np.partition(similar, len(similar) - k, axis=0)[len(similar) - k]
-        return sp.csr_matrix(np.where(similar >= smallest, similar, 0).astype(np.float32))
+            new = np.concatenate(features, axis=1).astype(np.float32)
+            dense = self._knn
+        else:
+            new = self._rows(features)
+            dense = self._ease if self.rule == "ease" else self._hybrid
+        step = max(1, BLOCK_NUMBERS // max(1, len(known)))
+        starts = range(0, max(1, len(new)), step)
+        blocks = [sp.csr_matrix(dense(new[start : start + step])) for start in starts]
+        return blocks[0] if len(blocks) == 1 else sp.hstack(blocks, format="csr")
 
     def _rows(self, features: Sequence[np.ndarray]) -> np.ndarray:
         return further_rows(features, self.tensors["mean"], centre=bool(self.numbers["centre"]))
 
-    def _knn(self, new: np.ndarray) -> sp.csr_matrix:
-        rows, least = self.tensors["rows"], self.tensors["least"]
-        norms, norm = np.linalg.norm(rows, axis=1), np.linalg.norm(new, axis=1)
+    def _ease(self, rows: np.ndarray) -> np.ndarray:
+        own = np.einsum("ij,ij->i", rows @ self.tensors["inverse"], rows, dtype=np.float64)
+        right = (rows / (1 - own)[:, None]).astype(np.float32)
+        return (self.numbers["weight"] * (self.tensors["left"] @ right.T)).astype(np.float32)
+
+    def _hybrid(self, rows: np.ndarray) -> np.ndarray:
+        similar = self.numbers["weight"] * np.maximum(self.tensors["rows"] @ rows.T, 0)
+        k = min(int(self.numbers["k"]), len(similar))
+        smallest = np.partition(similar, len(similar) - k, axis=0)[len(similar) - k]
+        return np.where(similar >= smallest, similar, 0).astype(np.float32)
+
+    def _knn(self, rows: np.ndarray) -> np.ndarray:
+        known, least = self.tensors["rows"], self.tensors["least"]
+        norms, norm = np.linalg.norm(known, axis=1), np.linalg.norm(rows, axis=1)
         lengths = np.outer(norms, norm) + np.float32(self.numbers["shrink"])
-        similar = rows @ new.T / np.where(lengths > 0, lengths, 1)  # a zero row enters no list
+        similar = known @ rows.T / np.where(lengths > 0, lengths, 1)  # a zero row enters no list
         enters = similar >= (least - ROUNDING * np.abs(least))[:, None]
         enters &= np.outer(norms > 0, norm > 0)
-        return sp.csr_matrix(np.where(enters, similar, 0).astype(np.float32))
+        return np.where(enters, similar, 0).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from alignrec_recbole import Dataset, RunRecord, TrainedModel, load_model, run, save_features
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.errors import FeatureError, RecordError, SettingError
+from alignrec_recbole.features import content_map
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.runs.saved_model import model_paths
 
@@ -225,6 +227,34 @@ def test_damaged_rules_are_refused(
         file = changed(number, tensors, values)
         with pytest.raises(RecordError):
             load_model(file)
+
+
+@pytest.mark.parametrize("name", ["AddEASE", "ItemKNNCBF", "ItemKNNHybrid"])
+def test_blocks_of_new_items_have_the_same_scores(
+    name: str, records: dict[str, RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    further = new(ITEMS, "new ")
+    whole = scores(load_model(records[name]).with_items(further))
+    monkeypatch.setattr(content_map, "BLOCK_NUMBERS", 7 * len(ITEMS))
+    in_blocks = scores(load_model(records[name]).with_items(further))
+    pd.testing.assert_frame_equal(in_blocks, whole, rtol=1e-6)
+
+
+def test_new_items_need_no_dense_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, width = 3000, 8
+    rows = np.random.default_rng(0).normal(size=(n, width)).astype(np.float32)
+    tensors = {"mean": np.zeros(width), "rows": rows}
+    numbers = {"centre": 0.0, "weight": 1.0, "k": 5}
+    content = content_map.ContentMap("hybrid", {"text": width}, numbers, tensors)
+    monkeypatch.setattr(content_map, "BLOCK_NUMBERS", 1 << 16)
+    tracemalloc.start()
+    try:
+        columns = content.columns([rows])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert columns.shape == (n, n)
+    assert peak < n * n, "a quarter of the dense scores"
 
 
 # Explanations by content -------------------------------------------------------------------------
