@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -228,9 +229,8 @@ class TrainedModel:
             return self._row_of_similarities(item)
         if "items" not in tables:
             raise self._no_vectors("similar items")
-        vectors = self._item_table()
-        norms = np.linalg.norm(vectors, axis=1)
-        lengths = norms * norms[item]
+        vectors = self._item_table
+        lengths = self._item_lengths * self._item_lengths[item]
         lengths[lengths == 0] = 1  # a zero vector resembles none
         return np.asarray(vectors @ vectors[item] / lengths, dtype=float)
 
@@ -248,10 +248,15 @@ class TrainedModel:
                 part = np.concatenate([part, further])
         return np.pad(part.astype(float), (0, size - len(part)))
 
+    @cached_property
     def _item_table(self) -> np.ndarray:
         """Vectors of all items, PAD first and new ones last."""
         vectors = self._saved.tables["items"]
         return vectors if self._new is None else np.concatenate([vectors, self._new.scored_by])
+
+    @cached_property
+    def _item_lengths(self) -> np.ndarray:
+        return np.linalg.norm(self._item_table, axis=1)
 
     def explain(
         self, lists: pd.DataFrame, content: pd.DataFrame | Sequence[pd.DataFrame] | None = None
@@ -275,14 +280,7 @@ class TrainedModel:
         """
         out = lists
         if content is None or self.card.kind != "scores":
-            known: dict[int, np.ndarray] = {}
-
-            def in_the_model(item: int) -> np.ndarray:
-                if item not in known:
-                    known[item] = self.similarities(item)
-                return known[item]
-
-            nearest, values = self._nearest(lists, in_the_model)
+            nearest, values = self._nearest(lists, lambda item: self.similarities(item).take)
             out = out.assign(nearest_training_item=nearest, similarity=values)
         if content is not None:
             frames = [content] if isinstance(content, pd.DataFrame) else list(content)
@@ -295,39 +293,46 @@ class TrainedModel:
                     expected=f"tokens of {self.card.dataset}",
                 )
             padded = np.concatenate([np.zeros((1, rows.shape[1])), rows])
-            nearest, values = self._nearest(
-                lists, lambda item: padded @ padded[item], has=np.asarray(padded.any(1))
-            )
+
+            def cosines_with(item: int) -> Callable[[np.ndarray], np.ndarray]:
+                return lambda others: np.einsum("ij,j->i", padded[others], padded[item])
+
+            nearest, values = self._nearest(lists, cosines_with, has=np.asarray(padded.any(1)))
             out = out.assign(nearest_by_content=nearest, content_cosine=values)
         return out
 
     def _nearest(
         self,
         lists: pd.DataFrame,
-        similarities: Callable[[int], np.ndarray],
+        similarities: Callable[[int], Callable[[np.ndarray], np.ndarray]],
         has: np.ndarray | None = None,
     ) -> tuple[list[str | None], list[float]]:
         """The user's training item with the largest similarity to each listed item.
 
         Args:
+            similarities: from an item to the function that gives its similarities with others;
+                called once per item, and one is kept at a time.
             has: bool [item_num], which items have any similarity; None: all.
         """
         users = self._ids(self._users, list(lists["user"]), "user")
         items = self._ids(self._items, list(lists["item"]), "item")
         train = self._saved.train
-        nearest: list[str | None] = []
-        values: list[float] = []
-        for user, item in zip(users, items, strict=True):
+        nearest: list[str | None] = [None] * len(items)
+        values = [np.nan] * len(items)
+        with_item: Callable[[np.ndarray], np.ndarray] | None = None
+        last = 0
+        for row in np.argsort(items, kind="stable"):  # all rows of an item, one after the other
+            user, item = users[row], items[row]
             own = train.indices[train.indptr[user] : train.indptr[user + 1]]
             own = own[own != item] if has is None else own[(own != item) & has[own] & has[item]]
             if not len(own):
-                nearest.append(None)
-                values.append(np.nan)
                 continue
-            found = similarities(item)
-            best = own[np.argmax(found[own])]
-            nearest.append(self._tokens[best - 1])
-            values.append(float(found[best]))
+            if with_item is None or item != last:
+                with_item, last = similarities(item), item
+            found = with_item(own)
+            best = int(np.argmax(found))
+            nearest[row] = self._tokens[own[best] - 1]
+            values[row] = float(found[best])
         return nearest, values
 
     def tables(self) -> SavedModel:
@@ -363,7 +368,7 @@ class TrainedModel:
     def _vectors(self, table: str, tokens: pd.Index) -> pd.DataFrame:
         if table not in self._saved.tables:
             raise self._no_vectors("vectors")
-        values = (self._item_table() if table == "items" else self._saved.tables[table])[1:]
+        values = (self._item_table if table == "items" else self._saved.tables[table])[1:]
         return pd.DataFrame(values, index=tokens.rename(table[:-1]), copy=True)
 
     def _no_vectors(self, what: str) -> SettingError:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,6 +177,26 @@ def test_explanations_name_training_items(bpr: TrainedModel, records: Records) -
                 for other in own - {item}
             )
             assert value == best
+
+
+def test_explanations_keep_the_similarities_of_one_item(bpr: TrainedModel) -> None:
+    lists = bpr.recommend(k=10)
+    asked: list[weakref.ref[np.ndarray]] = []
+    alive = []
+
+    class Counted(TrainedModel):
+        def similarities(self, item: int) -> np.ndarray:
+            alive.append(sum(reference() is not None for reference in asked))
+            found = super().similarities(item)
+            asked.append(weakref.ref(found))
+            return found
+
+    counted = Counted(bpr.tables()).explain(lists)
+    assert len(asked) == lists["item"].nunique()
+    assert max(alive) <= 1
+    pd.testing.assert_frame_equal(counted, bpr.explain(lists))
+    shuffled = lists.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(bpr.explain(shuffled).sort_index(), counted)
 
 
 def test_a_model_without_vectors_says_so(records: Records) -> None:
@@ -392,6 +413,7 @@ def test_it_needs_neither_recbole_nor_the_data(records: Records, tmp_path: Path)
     (file,) = tmp_path.glob("*.safetensors")
     code = f"""
 import sys
+import weakref
 import alignrec_recbole
 sys.modules["recbole"] = None  # an import of it fails from here
 from alignrec_recbole import load_model
