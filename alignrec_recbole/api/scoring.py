@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignrec_recbole.evaluation.ranking import block_users, user_blocks
 from alignrec_recbole.evaluation.ties import best_in_order
-from alignrec_recbole.features.item_order import tie_ranks
+from alignrec_recbole.features.item_order import TIE_SEED, tie_ranks
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.ops.topk import top_k
 from alignrec_recbole.runs.saved_model import SavedModel, sums_of_rows
@@ -46,7 +46,8 @@ class Ranker:
             for name, table in model.tables.items()
         }
         self._packed = FrozenMatrix()
-        ranks = tie_ranks(["[PAD]", *model.items])
+        seed = TIE_SEED if model.card.tie_seed is None else model.card.tie_seed
+        ranks = tie_ranks(["[PAD]", *model.items], seed)
         self.tie_rank = np.append(ranks, np.arange(self._n_known, self.n_items) - 1)
         self.tie_rank[0] = self.n_items - 1
         size = block_users(self._n_known, CPU)

@@ -14,9 +14,9 @@ import scipy.sparse as sp
 import torch
 
 from alignrec_recbole.evaluation.metrics import ndcg, recall
+from alignrec_recbole.features.item_order import TIE_SEED
 
 K = 20
-TIE_SEED = 20240319
 BLOCK = 1 << 21  # candidates looked at together
 
 

@@ -39,12 +39,12 @@ def seeded_order(tokens: Sequence[str], seed: int) -> np.ndarray:
     return canonical_order(tokens)[generator.permutation(len(tokens) - 1)]
 
 
-def tie_ranks(tokens: Sequence[str]) -> np.ndarray:
+def tie_ranks(tokens: Sequence[str], seed: int = TIE_SEED) -> np.ndarray:
     """Position of each item, or user, among equals [item_num]: `seeded_order`; PAD is last.
 
     >>> tie_ranks(["[PAD]", "a", "b", "c"]).tolist()
     [3, 0, 1, 2]
     """
     ranks = np.full(len(tokens), len(tokens) - 1, dtype=np.int64)
-    ranks[seeded_order(tokens, TIE_SEED)] = np.arange(len(tokens) - 1)
+    ranks[seeded_order(tokens, seed)] = np.arange(len(tokens) - 1)
     return ranks

@@ -85,7 +85,7 @@ class ModelCard(BaseModel):
     users: Count
     items: Count
     list_length: Count  # of the test ranking
-    tie_seed: Seed | None = None  # of the order of equal scores; None: the top-K search's
+    tie_seed: Annotated[Seed, Field(ge=0)] | None = None  # of equal scores; None: the search's
     metrics: Metrics  # of the test ranking
     config: Values  # the run's effective configuration
     config_sha256: Sha256

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from alignrec_recbole import RunRecord, TrainedModel, load_model, load_records, run
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.errors import DataError, RecordError, SettingError, UnknownNameError
-from alignrec_recbole.features.item_order import TIE_SEED
+from alignrec_recbole.features.item_order import TIE_SEED, tie_ranks
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.runs.lists import UserValues, read_user_values
 from alignrec_recbole.runs.record import Run
@@ -111,6 +111,23 @@ def test_a_model_stored_before_ties_had_an_order_still_ranks(
     assert list(lists[0]["item"]) != list(lists[1]["item"])
     shorter = old.recommend(users, k=7)
     assert rows(shorter) == [row for row in rows(lists[0]) if row[1] <= 7]
+
+
+def test_equal_scores_are_in_the_order_of_the_card(records: Records, tmp_path: Path) -> None:
+    record = records["Pop", "mmrec"]
+    assert record.path
+    path, card_path = model_paths(record, record.path)
+    shutil.copy(path, tmp_path / path.name)
+    card = {**json.loads(card_path.read_text()), "tie_seed": 7}
+    (tmp_path / card_path.name).write_text(json.dumps(card))
+    model = load_model(tmp_path / path.name)
+    place = dict(zip(model.items, tie_ranks(["[PAD]", *model.items], 7)[1:], strict=True))
+    found = model.recommend(model.users[0], k=90)
+    expected = sorted(
+        zip(-found["score"], found["item"].map(place), found["item"], strict=True),
+    )
+    assert list(found["item"]) == [item for _, _, item in expected]
+    assert list(found["item"]) != list(load_model(record).recommend(model.users[0], k=90)["item"])
 
 
 def test_what_is_excluded(records: Records) -> None:
@@ -353,6 +370,7 @@ DAMAGES: dict[str, Damage] = {
     "another format": _card(lambda values: values.update(format=2)),
     "another kind": _card(lambda values: values.update(kind="scores")),
     "more users": _card(lambda values: values.update(users=151)),
+    "a seed of no order": _card(lambda values: values.update(tie_seed=-1)),
     "negative items": _card(lambda values: values.update(items=-1)),
     "huge counts": _card(lambda values: values.update(items=2**62)),
     "no JSON": lambda _, card: card.write_text("{"),
