@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from alignrec_recbole.audit.definition import Finding, NotApplicable
 from alignrec_recbole.audit.subject import Subject
 from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.features.content_rows import divided_by_norm
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class Opened:
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
     """Rows of length 1, float32; rows of zeros stay zero."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.where(norms > 0, norms, 1), dtype=np.float32)
+    return np.asarray(divided_by_norm(rows), dtype=np.float32)
 
 
 def of_each_set(

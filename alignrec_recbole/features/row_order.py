@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from alignrec_recbole.features.content_rows import divided_by_norm
+
 PAIRS = 4000
 SHIFTS = (-2, -1, 1, 2)
 SURE = 6.0  # standard errors
@@ -80,12 +82,7 @@ def _difference(values: np.ndarray, centre: np.ndarray, rows: list[np.ndarray]) 
     """
     if len(rows[0]) < 2:
         return 0.0
-    a, b, c = (_unit_rows(values[chosen] - centre) for chosen in rows)
+    a, b, c = (divided_by_norm(values[chosen] - centre) for chosen in rows)
     together, random = (a * b).sum(1), (a * c).sum(1)
     error = float(np.sqrt((together.var() + random.var()) / len(a)))
     return float(together.mean() - random.mean()) / error if error > 1e-12 else 0.0
-
-
-def _unit_rows(rows: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1)

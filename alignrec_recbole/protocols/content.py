@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, rank
+from alignrec_recbole.features.content_rows import divided_by_norm
 from alignrec_recbole.features.item_order import tie_ranks
 
 STEP = 2.0**-20
@@ -74,13 +75,8 @@ def unit_vectors(sets: Sequence[np.ndarray]) -> np.ndarray:
            [1.    , 0.    ],
            [0.7071, 0.7071]], dtype=float32)
     """
-    blocks = [_unit(np.asarray(block, dtype=np.float64)) for block in sets]
-    return _unit(np.concatenate(blocks, axis=1)).astype(np.float32)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norm > 0, norm, 1.0)
+    blocks = [divided_by_norm(np.asarray(block, dtype=np.float64)) for block in sets]
+    return divided_by_norm(np.concatenate(blocks, axis=1)).astype(np.float32)
 
 
 def with_tie_break(scores: Tensor, tie_rank: np.ndarray) -> Tensor:
