@@ -39,7 +39,11 @@ STORED = 200  # others per node in its files
 
 @contextlib.contextmanager
 def built(
-    reference: Path, settings: dict[str, Any], features: dict[str, np.ndarray], interactions: Any
+    reference: Path,
+    settings: dict[str, Any],
+    features: dict[str, np.ndarray],
+    interactions: Any,
+    places: list[np.ndarray] | None = None,
 ) -> Iterator[Any]:
     """The model on given features (text, image: [I, f]) and a scipy matrix [U, I].
 
@@ -47,11 +51,12 @@ def built(
 
     Args:
         settings: its options.
+        places: of the users and of the items among equals, by their numbers; default: in order.
     """
     item, user = interactions.T.tocsr().nonzero()  # of equals its list has the first row's first
     unsold = np.setdiff1d(np.arange(interactions.shape[1]), item)
     held_out = np.stack([np.zeros_like(unsold), unsold])  # it counts items in all splits
-    places = [np.arange(count) for count in interactions.shape]
+    places = places or [np.arange(count) for count in interactions.shape]
     with tempfile.TemporaryDirectory() as folder, checkout.importable(reference, MARK):
         target = Path(folder) / "data" / "toy"
         _write(target, {"train": np.stack([user, item]), "valid": held_out, "test": held_out})
