@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from PIL import Image
 
-from alignrec_recbole.errors import AlignRecError
-from alignrec_recbole.io.opening import open_input
+from alignrec_recbole.data.images import UnreadableImage, open_image
 
 SAME_TEXT = 0.95  # cosine of TF-IDF vectors
 BLOCK = 1024  # texts compared with all others at a time
@@ -22,7 +22,6 @@ MOST_PAIRS = 5_000_000
 SIDE = 8  # of a hash: 8 × 8 bits
 SAME_IMAGE = 2  # bits that may differ
 PARTS = 4  # of a hash; more than SAME_IMAGE
-MAX_IMAGE_BYTES = 64 << 20
 
 Pairs = tuple[np.ndarray, np.ndarray]  # both orders of each pair
 
@@ -86,19 +85,14 @@ def _both_ways(pairs: np.ndarray) -> Pairs:
 def hash_of_image(path: Path) -> int | None:
     """64 bits: whether a pixel is brighter than its left neighbour, of a grey 9 × 8 thumbnail.
 
-    None where the file is no image, and where the image is of one colour.
+    None where the file is refused as an image, and where the image is of one colour.
     """
-    from PIL import Image
-
     try:
-        with (
-            open_input(path, what="image", max_bytes=MAX_IMAGE_BYTES) as handle,
-            Image.open(handle) as image,
-        ):
-            small = image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BILINEAR)
-            grey = np.asarray(small, dtype=np.int16)
-    except (AlignRecError, OSError, ValueError, Image.DecompressionBombError):
+        image = open_image(path)
+    except UnreadableImage:
         return None
+    small = image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BILINEAR)
+    grey = np.asarray(small, dtype=np.int16)
     bits = np.packbits(grey[:, 1:] > grey[:, :-1])
     if not bits.any():
         return None
