@@ -142,12 +142,19 @@ class Data(Closed):
     files: dict[Label, Label]
 
 
+class FeatureSettings(BaseModel):
+    """An encoder's settings; only what is used here is checked."""
+
+    published: Label | None = None  # the group of published features
+
+
 class FeatureFile(BaseModel):
     """A manifest's summary; only what is used here is checked."""
 
     sha256: Label
     items_sha256: Label | None = None
     modality: Label | None = None
+    settings: FeatureSettings = FeatureSettings()
 
 
 class Point(Closed):
