@@ -25,6 +25,7 @@ from alignrec_recbole.io.names import is_safe_name
 
 MAX_LABEL = 1000  # characters of what tables and plots show as a name
 MAX_TEXT = 1 << 20  # characters of a note, a command or a traceback
+MAX_TRIALS = 5_000  # of a search
 MAX_DEPTH = 32  # of nested values in a configuration
 SMALLEST, LARGEST = 1e-100, 1e100  # magnitudes of figures: their squares and ratios are finite
 
@@ -203,7 +204,7 @@ class Budget(Closed):
     seconds: Duration  # of training and validation
     patience: Count | None = None  # evaluations without improvement that end a trial
     chosen: Count  # trial
-    curve: Annotated[list[Trial], Field(min_length=1, max_length=5_000)]
+    curve: Annotated[list[Trial], Field(min_length=1, max_length=MAX_TRIALS)]
 
     @model_validator(mode="after")
     def _counts_are_of_the_curve(self) -> Budget:

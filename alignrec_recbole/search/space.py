@@ -17,6 +17,7 @@ from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry.models import MODELS, plugins
+from alignrec_recbole.runs.record_fields import MAX_TRIALS
 from alignrec_recbole.settings import check_plain, shown
 
 MAX_PARAMETERS = 50
@@ -184,6 +185,21 @@ class Space:
 def of_choices(choices: Mapping[str, list[Any]]) -> Space:
     """The space of `--grid`."""
     return Space({key: Parameter.model_construct(choices=tuple(v)) for key, v in choices.items()})
+
+
+def check_trials(number: int, found: str) -> None:
+    """Refuse more trials than the record of a choice holds.
+
+    Raises:
+        SettingError: with what asks for them.
+    """
+    if number > MAX_TRIALS:
+        raise SettingError(
+            f"A search of {number:,} trials is more than a record holds.",
+            found=found,
+            expected=f"at most {MAX_TRIALS:,} trials",
+            hint="shorten the lists of a grid, or search part of it: tune --sampler random",
+        )
 
 
 def space_path(model: str) -> Path:
