@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, find_hits
-from alignrec_recbole.protocols.cold_start import simulate
+from alignrec_recbole.protocols.cold_start import ColdStartSettings, simulate
 from alignrec_recbole.protocols.diagnostics import effective_rank
 from alignrec_recbole.protocols.long_tail import by_item
+from alignrec_recbole.protocols.mask_modality import MaskSettings
 from alignrec_recbole.protocols.robustness import area_under_retention, robustness
+from alignrec_recbole.settings import Settings, read_settings
 
 
 def test_the_area_is_divided_by_the_range_of_the_ratios() -> None:
@@ -36,6 +39,21 @@ def test_cold_targets_are_of_all_splits() -> None:
     of_user = [(np.array([user]), np.array([cold])) for user in (1, 2, 3)]
     splits = [tuple(np.concatenate(p) for p in zip(train, of_user[0], strict=True)), *of_user[1:]]
     assert simulate(splits, tokens, 4, 0.25, 0).task.users.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "lowest"),
+    [(ColdStartSettings, "cold_seeds", -2000), (MaskSettings, "mask_seeds", -1000)],
+)
+def test_seeds_of_drawn_items_are_a_list_that_a_generator_takes(
+    settings: type[Settings], key: str, lowest: int
+) -> None:
+    """PCG64 takes no number below zero, and a record none of more than 64 bits."""
+    assert getattr(read_settings({key: [lowest, 7]}, settings, "x"), key) == (lowest, 7)
+    for wrong in ([], [0, lowest - 1], [2**63], [True]):
+        with pytest.raises(SettingError, match=f"Invalid setting of x: {key}") as caught:
+            read_settings({key: wrong}, settings, "x")
+        assert f"whole numbers from {lowest}" in caught.value.expected
 
 
 def test_the_end_of_a_list_is_no_item_of_any_group() -> None:
