@@ -15,7 +15,6 @@ from alignrec_recbole.reports.grouping import SeedGroup
 from alignrec_recbole.runs.lists import read_user_values
 
 Side = Literal["two-sided", "right-sided"]
-TESTS = ("t", "wilcoxon")
 TESTED_METRICS = ("Recall@20", "NDCG@20")
 _Column = tuple[np.ndarray, np.ndarray]  # users and their values [n]
 SCIPY_SIDE = {"two-sided": "two-sided", "right-sided": "greater"}

@@ -207,15 +207,6 @@ def space_path(model: str) -> Path:
     return inside(properties_dir(), f"search/{model}.yaml")
 
 
-def read_space(model: str, file: Path | None = None) -> Space:
-    """A model's search space; see `raw_space`.
-
-    Raises:
-        SettingError: there is no such file, it is not YAML, or a parameter cannot be searched.
-    """
-    return parse_space(raw_space(model, file), (file or space_path(model)).name)
-
-
 def raw_space(model: str, file: Path | None = None) -> dict[str, Any]:
     """A model's search space as its file has it.
 
