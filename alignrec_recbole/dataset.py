@@ -26,7 +26,7 @@ from alignrec_recbole.data.interactions import (
     split_labels,
     stripped,
 )
-from alignrec_recbole.data.split_manifest import SUFFIX, read_split_manifest
+from alignrec_recbole.data.split_manifest import split_of_files
 from alignrec_recbole.encoders.cache import find_or_encode
 from alignrec_recbole.errors import DataError, FeatureError, SettingError
 from alignrec_recbole.features.controls import control_features
@@ -484,24 +484,7 @@ def split_description(
         DataError: the manifest of a split is damaged, or describes other interactions.
     """
     if dataset.benchmark_filename_list is not None:
-        made = read_split_manifest(Path(dataset.dataset_path), dataset.dataset_name)
-        released = {"kind": "released", "labels": "x_label"}
-        if made is None or (made.split == "released" and made.rekeyed is None):
-            return released
-        name = f"{dataset.dataset_name}.inter"
-        if made.inter_sha256 != files.get(name):
-            raise DataError(
-                f"{name} is not the file that {dataset.dataset_name}{SUFFIX} describes.",
-                found=f"SHA-256 {str(files.get(name))[:12]}…",
-                expected=f"{made.inter_sha256[:12]}…, the split {made.split} of seed {made.seed}",
-                hint=f"restore it, or delete {dataset.dataset_name}{SUFFIX}: it is then a released "
-                "split",
-            )
-        drawn = {"kind": "drawn", "split": made.split, "seed": made.seed}
-        out: dict[str, Any] = released if made.split == "released" else drawn
-        if made.rekeyed is not None:
-            out["rekeyed"] = {"dataset": made.rekeyed.dataset, "seed": made.rekeyed.seed}
-        return out
+        return split_of_files(Path(dataset.dataset_path), dataset.dataset_name, files)
     return {
         "kind": "ratio",
         "eval_args": {k: config["eval_args"][k] for k in ("split", "order", "group_by")},

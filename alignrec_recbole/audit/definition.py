@@ -42,7 +42,8 @@ class Definition:
         metric: of the figure.
         rule: how the verdict follows from the figures.
         remedy: what to do where it is not clean.
-        run: yields one finding per feature set or model, else one; raises NotApplicable.
+        run: yields one finding per feature set or model, else one, or NotApplicable in place of a
+            feature set's; raises NotApplicable where the check cannot be made at all.
     """
 
     name: str
@@ -52,4 +53,4 @@ class Definition:
     metric: str
     rule: str
     remedy: str
-    run: Callable[[Subject], Iterable[Finding]]
+    run: Callable[[Subject], Iterable[Finding | NotApplicable]]

@@ -54,10 +54,13 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
 
 def of_each_set(
     check: Callable[[Subject, Opened], Finding],
-) -> Callable[[Subject], Iterator[Finding]]:
-    """A check's function of the subject from one of a feature set, made for every named set."""
+) -> Callable[[Subject], Iterator[Finding | NotApplicable]]:
+    """A check's function of the subject from one of a feature set, made for every named set.
 
-    def run(subject: Subject) -> Iterator[Finding]:
+    A set that the check cannot be made on does not end the check of the others.
+    """
+
+    def run(subject: Subject) -> Iterator[Finding | NotApplicable]:
         for name in subject.spec.features:
             try:
                 table = subject.open_features(name)
@@ -71,8 +74,11 @@ def of_each_set(
                 tuple(split.pairs() for split in splits),
                 (splits[0].user_num, splits[0].item_num),
             )
-            if opened.present.sum() < 3:
-                raise NotApplicable(f"fewer than three items have {name}")
-            yield check(subject, opened)
+            try:
+                if opened.present.sum() < 3:
+                    raise NotApplicable("fewer than three items have these features")
+                yield check(subject, opened)
+            except NotApplicable as reason:
+                yield NotApplicable(f"{name}: {reason}")
 
     return run

@@ -32,7 +32,11 @@ def audit(subject: Subject, checks: Sequence[Definition] = CHECKS) -> AuditRepor
         for definition in checks:
             bar.set_description(definition.name)
             try:
-                found += _run(definition, subject)
+                for entry in _run(definition, subject):
+                    if isinstance(entry, Check):
+                        found.append(entry)
+                    else:
+                        skipped.append(entry)
             except NotApplicable as reason:
                 skipped.append(_skipped(definition, str(reason)))
             except AlignRecError as error:
@@ -53,7 +57,7 @@ def audit(subject: Subject, checks: Sequence[Definition] = CHECKS) -> AuditRepor
     )
 
 
-def _run(definition: Definition, subject: Subject) -> Iterator[Check]:
+def _run(definition: Definition, subject: Subject) -> Iterator[Check | Skipped]:
     if definition.group == "features" and not subject.spec.features:
         raise NotApplicable("no features are named; name them with --features")
     if definition.group == "models" and subject.model is None:
@@ -61,7 +65,10 @@ def _run(definition: Definition, subject: Subject) -> Iterator[Check]:
     started = time.process_time()
     for finding in definition.run(subject):
         now = time.process_time()
-        yield _check(definition, finding, now - started)
+        if isinstance(finding, NotApplicable):
+            yield _skipped(definition, str(finding))
+        else:
+            yield _check(definition, finding, now - started)
         started = now
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -183,29 +183,6 @@ def read_audits(
                 raise
             skipped(path, error)
     return out
-
-
-def verdicts_of_data(
-    files: Mapping[str, str], reports: Iterable[AuditReport]
-) -> dict[str, Verdict] | None:
-    """The checks of the data that are not clean, by name, for data files of these hashes.
-
-    Args:
-        files: name → SHA-256 of the interactions, as in a record's `data`.
-        reports: audits of any data.
-
-    Returns:
-        None if no report is of these files; empty if all checks are clean. Where several are, the
-        worst verdict of each check.
-    """
-    found: dict[str, Verdict] | None = None
-    for report in reports:
-        if not report.data["files"] or report.data["files"].items() - files.items():
-            continue
-        found = {} if found is None else found
-        for check in report.not_clean(OF_DATA):
-            found[check.name] = worst([check.verdict, found.get(check.name, "clean")])
-    return found
 
 
 def read_audit(path: Path) -> AuditReport:

@@ -8,7 +8,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from alignrec_recbole.audit.definition import Definition, Finding, NotApplicable
-from alignrec_recbole.audit.duplicates import Pairs, hash_of_image, same_images, same_texts
+from alignrec_recbole.audit.duplicates import (
+    MOST_OF_ONE,
+    Pairs,
+    hash_of_image,
+    same_images,
+    same_texts,
+)
 from alignrec_recbole.audit.ranking import contains, distinct
 from alignrec_recbole.audit.report import Verdict
 from alignrec_recbole.audit.rows import TEST, TRAIN, VALID
@@ -21,7 +27,6 @@ RANDOM_FOR_ALL = 0.1  # the same for the data set: a split by each user's time h
 STANDARD_ERRORS = 3
 ENDS = 0.1  # smallest difference of shares
 SUSPICIOUS_DUPLICATES, LEAKING_DUPLICATES = 0.01, 0.05  # of the test rows
-MOST_OF_ONE_IMAGE = 50  # items; an image that more have is a placeholder
 
 
 def _keys(subject: Subject, label: int) -> np.ndarray:
@@ -253,10 +258,10 @@ def _same_texts(subject: Subject) -> Iterator[Finding]:
     if not any(subject.items.texts):
         raise NotApplicable("no item has a text")
     try:
-        pairs = same_texts(subject.items.texts)
+        pairs, notes = same_texts(subject.items.texts)
     except ValueError:  # scikit-learn's, of an empty vocabulary
         raise NotApplicable("no item's text has a word") from None
-    yield _duplicates(subject, _known(pairs, places))
+    yield _duplicates(subject, _known(pairs, places), notes)
 
 
 def _same_images(subject: Subject) -> Iterator[Finding]:
@@ -272,14 +277,12 @@ def _same_images(subject: Subject) -> Iterator[Finding]:
             shared[value] = shared.get(value, 0) + 1
     if not shared:
         raise NotApplicable("no image file can be read")
-    stand_ins = {value for value, count in shared.items() if count > MOST_OF_ONE_IMAGE}
+    stand_ins = {value for value, count in shared.items() if count > MOST_OF_ONE}
     kept = [None if value in stand_ins else value for value in hashes]
     notes = [f"{sum(value is not None for value in hashes):,} images were read."]
     if stand_ins:
         count = sum(shared[value] for value in stand_ins)
-        notes.append(
-            f"{count:,} items have an image that more than {MOST_OF_ONE_IMAGE} items have."
-        )
+        notes.append(f"{count:,} items have an image that more than {MOST_OF_ONE} items have.")
     yield _duplicates(subject, _known(same_images(kept), places), tuple(notes))
 
 

@@ -21,7 +21,7 @@ from alignrec_recbole.data.dataset_paths import (
     interaction_files,
 )
 from alignrec_recbole.data.items import ItemTable, find_item_table
-from alignrec_recbole.data.split_manifest import read_split_manifest
+from alignrec_recbole.data.split_manifest import split_of_files
 from alignrec_recbole.errors import DataError, SettingError
 from alignrec_recbole.features.published import expanded
 from alignrec_recbole.io.files import sha256_file
@@ -175,12 +175,7 @@ def open_subject(
         rows = _drawn(rows, prepared)
         split = prepared.data["split"]
     else:
-        made = read_split_manifest(folder, spec.dataset)
-        split = (
-            {"kind": "released", "labels": "x_label"}
-            if made is None or made.split == "released"
-            else {"kind": "drawn", "split": made.split, "seed": made.seed}
-        )
+        split = split_of_files(folder, spec.dataset, files)
     return Subject(
         spec=spec,
         rows=rows,

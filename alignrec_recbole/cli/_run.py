@@ -32,7 +32,7 @@ from alignrec_recbole.runs.record import Run, RunRecord, read_runs, skip_note
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime.sizes import file_size
 from alignrec_recbole.runtime.stop_signals import stop_on_signal
-from alignrec_recbole.search.space import of_choices
+from alignrec_recbole.search.space import check_trials, of_choices
 from alignrec_recbole.search.trials import Trial, best_of, budget_of, outcome_of
 from alignrec_recbole.settings import nested
 
@@ -129,6 +129,8 @@ def check_jobs(options: RunOptions, jobs: Sequence[Job]) -> None:
         AlignRecError: as the run would.
     """
     for job in jobs:
+        if job.grid and job.trained:
+            check_trials(of_choices(dict(job.grid)).size or 0, "--grid")
         if job.protocol == "full":
             for overrides in _points(job):
                 spec = RunSpec(overrides=overrides, **base_of_model(options, job))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -96,6 +97,34 @@ def read_split_manifest(folder: Path, name: str) -> SplitManifest | None:
             expected="the file that was written with the interactions",
             hint=f"restore it, or delete it: {name}.inter is then read as a released split",
         ) from error
+
+
+def split_of_files(folder: Path, name: str, files: Mapping[str, str]) -> dict[str, Any]:
+    """How the split of a data set that comes with it was made, for records.
+
+    Args:
+        files: name → SHA-256 of the interactions.
+
+    Raises:
+        DataError: the manifest is damaged, or describes other interactions.
+    """
+    made = read_split_manifest(folder, name)
+    released = {"kind": "released", "labels": "x_label"}
+    if made is None or (made.split == "released" and made.rekeyed is None):
+        return released
+    file = f"{name}.inter"
+    if made.inter_sha256 != files.get(file):
+        raise DataError(
+            f"{file} is not the file that {name}{SUFFIX} describes.",
+            found=f"SHA-256 {str(files.get(file))[:12]}…",
+            expected=f"{made.inter_sha256[:12]}…, the split {made.split} of seed {made.seed}",
+            hint=f"restore it, or delete {name}{SUFFIX}: it is then a released split",
+        )
+    drawn = {"kind": "drawn", "split": made.split, "seed": made.seed}
+    out: dict[str, Any] = released if made.split == "released" else drawn
+    if made.rekeyed is not None:
+        out["rekeyed"] = {"dataset": made.rekeyed.dataset, "seed": made.rekeyed.seed}
+    return out
 
 
 def summary(manifest: SplitManifest) -> list[list[object]]:

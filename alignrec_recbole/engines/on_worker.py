@@ -33,7 +33,7 @@ STOPPED = "alignrec-stopped"  # metadata of the scheduler: the engines that were
 LOOKS = 5  # for the mark of a shared folder, which a network file system may show late
 LOOK_SECONDS = 0.5
 ANSWER_SECONDS = 30  # for the scheduler
-RETURNED = ("runs", "tuning")  # folders of an output folder that hold results
+RETURNED = ("models", "runs", "tuning")  # of an output folder; a record after its model
 
 
 @dataclass(frozen=True)

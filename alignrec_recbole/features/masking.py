@@ -26,7 +26,7 @@ class FeatureMask(Settings):
 
     modality: Modality
     ratio: float = Field(ge=0, le=1)
-    seed: int = Field(ge=-MASK_SEED_OFFSET)
+    seed: int = Field(ge=-MASK_SEED_OFFSET, lt=2**63)
     fill: MaskFill = "zero"
 
 

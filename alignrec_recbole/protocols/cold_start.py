@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -43,7 +44,11 @@ class ColdStartSettings(Settings):
     """The cold set; frozen for tables."""
 
     cold_share: float = Field(default=0.2, gt=0, lt=1, description="between 0 and 1")
-    cold_seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="whole numbers")
+    cold_seeds: tuple[Annotated[int, Field(ge=-MASK_SEED_OFFSET, lt=2**63)], ...] = Field(
+        default=(0, 1, 2),
+        min_length=1,
+        description=f"list of whole numbers from -{MASK_SEED_OFFSET}",
+    )
 
 
 @dataclass(frozen=True)

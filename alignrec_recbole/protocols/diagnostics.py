@@ -45,6 +45,7 @@ from alignrec_recbole.settings import Settings
 NAME = "diagnostics"
 VERSION = 1
 NEIGHBOURS = 20
+ENTRIES = 1 << 22  # of the items' co-interactions in memory at a time
 
 
 def describe(content: Content, raw: np.ndarray) -> dict[str, float]:
@@ -133,7 +134,7 @@ def alignment(history: sp.csr_matrix, vectors: np.ndarray) -> float | None:
 
 def neighbour_agreement(content: Content, k: int) -> float | None:
     """Mean share of neighbours by content that are so by co-interaction; None without any."""
-    by_taste = _top_rows(co_interaction(content.history), content.tie_rank, k)
+    by_taste = co_interaction_neighbours(content.history, content.tie_rank, k)
     by_content = neighbours(content, k)
     by_content.data[:] = 1.0
     both = (np.diff(by_content.indptr) == k) & (np.diff(by_taste.indptr) == k)
@@ -143,14 +144,29 @@ def neighbour_agreement(content: Content, k: int) -> float | None:
     return float(common[both].mean() / k)
 
 
-def co_interaction(history: sp.csr_matrix) -> sp.csr_matrix:
-    """Cosines |U_i ∩ U_j| / √(|U_i| |U_j|) of different items, CSR [item_num, item_num]."""
-    degree = np.asarray(history.sum(0), dtype=np.float64).ravel()
-    scale = sp.diags(1 / np.sqrt(np.maximum(degree, 1)))
-    cosine = sp.csr_matrix(scale @ (history.T @ history).astype(np.float64) @ scale)
-    cosine.setdiag(0)
-    cosine.eliminate_zeros()
-    return cosine
+def co_interaction_neighbours(
+    history: sp.csr_matrix, place: np.ndarray, k: int, *, entries: int = ENTRIES
+) -> sp.csr_matrix:
+    """Ones at the k other items with the largest |U_i ∩ U_j| / √(|U_i| |U_j|) [item_num, item_num].
+
+    Items with fewer others that share a user have fewer; equals are in the order of `place`.
+
+    Args:
+        entries: bound on the counts in memory, beyond those of one item.
+    """
+    history = sp.csr_matrix(history)
+    users_of = sp.csr_matrix(history.T)
+    scale = 1 / np.sqrt(np.maximum(np.asarray(history.sum(0), dtype=np.float64).ravel(), 1))
+    bound = np.cumsum(users_of.astype(bool) @ np.diff(history.indptr).astype(np.int64))
+    ends = [*(np.flatnonzero(np.diff(bound // entries)) + 1), users_of.shape[0]]
+    parts = []
+    for start, stop in itertools.pairwise([0, *ends]):
+        cosine = (users_of[start:stop] @ history).astype(np.float64)
+        cosine = sp.csr_matrix(sp.diags(scale[start:stop]) @ cosine @ sp.diags(scale))
+        cosine.setdiag(0, start)
+        cosine.eliminate_zeros()
+        parts.append(_top_rows(cosine, place, k))
+    return sp.csr_matrix(sp.vstack(parts))
 
 
 def _top_rows(matrix: sp.csr_matrix, place: np.ndarray, k: int) -> sp.csr_matrix:

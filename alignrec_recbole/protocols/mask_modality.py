@@ -34,7 +34,13 @@ from tqdm.auto import tqdm
 
 from alignrec_recbole.errors import FeatureError, UnknownNameError
 from alignrec_recbole.features.derived_names import MASK_FILLS, MaskFill
-from alignrec_recbole.features.masking import FeatureMask, Modality, mask_features, masked_name
+from alignrec_recbole.features.masking import (
+    MASK_SEED_OFFSET,
+    FeatureMask,
+    Modality,
+    mask_features,
+    masked_name,
+)
 from alignrec_recbole.protocols.content import chance
 from alignrec_recbole.protocols.context import ProtocolContext
 from alignrec_recbole.protocols.rankers import RANKERS, Ranker
@@ -72,8 +78,10 @@ class MaskSettings(Settings):
     """The grid of the training-free part; frozen for tables."""
 
     ratios: Ratios = tuple(i / 10 for i in range(11))
-    mask_seeds: tuple[int, ...] = Field(
-        default=(0, 1, 2, 3, 4), min_length=1, description="list of whole numbers"
+    mask_seeds: tuple[Annotated[int, Field(ge=-MASK_SEED_OFFSET, lt=2**63)], ...] = Field(
+        default=(0, 1, 2, 3, 4),
+        min_length=1,
+        description=f"list of whole numbers from -{MASK_SEED_OFFSET}",
     )
     fill: Fill = "zero"
 

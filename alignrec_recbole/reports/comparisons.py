@@ -12,10 +12,16 @@ from alignrec_recbole.reports.grouping import (
     shown_metrics,
 )
 from alignrec_recbole.reports.notes import table_title
-from alignrec_recbole.reports.significance import Comparison, Side, UserMeans, compare, corrected
+from alignrec_recbole.reports.significance import (
+    TESTED_METRICS,
+    Comparison,
+    Side,
+    UserMeans,
+    compare,
+    corrected,
+)
 from alignrec_recbole.reports.table import Cell, Table, text_cell
 
-TESTED_METRICS = ("Recall@20", "NDCG@20")
 DEFAULT_TARGET = "AlignRec"
 PAIRED_TESTS = "paired tests"  # of the target against the others, as their table's title says
 

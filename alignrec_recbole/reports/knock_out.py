@@ -297,13 +297,21 @@ def _interventions(models: Sequence[KnockedOut]) -> list[Table]:
 
 
 def _without_draws(group: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Interventions by name, permutations averaged over their draws."""
+    """Interventions by name, permutations averaged over their draws; metrics that all draws have.
+
+    >>> _without_draws({"f: permutation 0": {"a": 1.0, "b": 5.0}, "f: permutation 1": {"a": 2.0}})
+    {'f: permutation': {'a': 1.5}}
+    """
     several: dict[str, list[dict[str, float]]] = defaultdict(list)
     for name, metrics in group.items():
         several[name.rstrip("0123456789").rstrip() if "permutation" in name else name].append(
             metrics
         )
     return {
-        name: {metric: math.fsum(m[metric] for m in draws) / len(draws) for metric in draws[0]}
+        name: {
+            metric: math.fsum(m[metric] for m in draws) / len(draws)
+            for metric in draws[0]
+            if all(metric in m for m in draws)
+        }
         for name, draws in several.items()
     }

@@ -12,10 +12,11 @@ import numpy as np
 
 from alignrec_recbole.errors import RecordError
 from alignrec_recbole.reports.grouping import SeedGroup
-from alignrec_recbole.runs.lists import UserValues, read_user_values
+from alignrec_recbole.runs.lists import read_user_values
 
 Side = Literal["two-sided", "right-sided"]
-TESTS = ("t", "wilcoxon")
+TESTED_METRICS = ("Recall@20", "NDCG@20")
+_Column = tuple[np.ndarray, np.ndarray]  # users and their values [n]
 SCIPY_SIDE = {"two-sided": "two-sided", "right-sided": "greater"}
 
 
@@ -76,16 +77,20 @@ def paired_p(
 
 
 class UserMeans:
-    """Each user's mean of a metric over the seeds of a group; files are read once.
+    """Each user's mean of a metric over the seeds of a group.
+
+    Files are read once for the tested metrics, whose values alone are kept; lists are not.
 
     Args:
         skipped: called for every file that cannot be used; without it, the error is raised.
     """
 
     def __init__(self, skipped: Callable[[Path, RecordError], None] | None = None) -> None:
-        self._values: dict[int, list[UserValues] | None] = {}
+        self._values: dict[tuple[tuple[Path, ...], str], list[_Column] | None] = {}
+        self._users = np.empty(0, dtype=str)  # most runs of a data set have the same
         self._skipped = skipped
-        self._damaged: set[int] = set()
+        self._absent: set[tuple[Path, ...]] = set()
+        self._damaged: set[tuple[Path, ...]] = set()
 
     def of(self, group: SeedGroup, metric: str) -> dict[str, float] | None:
         """User token → mean; None if a record's values are not stored beside it.
@@ -93,26 +98,27 @@ class UserMeans:
         Raises:
             RecordError: a file is damaged or not the one that its record describes.
         """
-        if id(group) not in self._values:
-            self._values[id(group)] = self._read(group)
-        stored = self._values[id(group)]
-        if stored is None or any(metric not in values.values for values in stored):
+        key = _key(group)
+        if (key, metric) not in self._values and key not in self._absent:
+            self._read(group, metric)
+        stored = self._values.get((key, metric))
+        if stored is None:
             return None
         found: dict[str, list[float]] = defaultdict(list)
-        for values in stored:
-            for user, value in zip(
-                values.users.tolist(), values.values[metric].tolist(), strict=True
-            ):
+        for users, values in stored:
+            for user, value in zip(users.tolist(), values.tolist(), strict=True):
                 found[user].append(value)
         return {user: sum(values) / len(values) for user, values in found.items()}
 
     def why_none(self, *groups: SeedGroup) -> str:
         """Why there are no values of one of the groups."""
-        damaged = any(id(group) in self._damaged for group in groups)
+        damaged = any(_key(group) in self._damaged for group in groups)
         return "damaged per-user values" if damaged else "no per-user values beside the record"
 
-    def _read(self, group: SeedGroup) -> list[UserValues] | None:
-        out = []
+    def _read(self, group: SeedGroup, metric: str) -> None:
+        """Keep the columns of a metric and of the tested ones."""
+        key = _key(group)
+        found: dict[str, list[_Column]] = {name: [] for name in (metric, *TESTED_METRICS)}
         for run in group.runs:
             try:
                 values = read_user_values(run)
@@ -120,12 +126,22 @@ class UserMeans:
                 if self._skipped is None:
                     raise
                 self._skipped(run.path, error)
-                self._damaged.add(id(group))
-                return None
+                self._damaged.add(key)
+                values = None
             if values is None:
-                return None
-            out.append(values)
-        return out
+                self._absent.add(key)
+                return
+            if not np.array_equal(values.users, self._users):
+                self._users = values.users
+            for name, columns in found.items():
+                if name in values.values:
+                    columns.append((self._users, values.values[name]))
+        for name, columns in found.items():
+            self._values[key, name] = columns if len(columns) == len(group.runs) else None
+
+
+def _key(group: SeedGroup) -> tuple[Path, ...]:
+    return tuple(run.path for run in group.runs)
 
 
 def compare(

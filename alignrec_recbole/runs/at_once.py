@@ -20,6 +20,7 @@ from alignrec_recbole.engines.base import Answer, Engine, Work
 from alignrec_recbole.engines.child import STOPPED
 from alignrec_recbole.engines.gpus import visible_gpus
 from alignrec_recbole.errors import AlignRecError, Interrupted, printable
+from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import provenance
 from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.prepared import PreparedRun
@@ -164,19 +165,22 @@ def choose_jobs(specs: Sequence[RunSpec], overwrite: bool) -> int:
     free = threads.free_cores()
     firsts = list({spec.model: spec for spec in reversed(specs)}.values())
     pending: list[PreparedRun] = []
-    prepared: dict[str, PreparedRun] = {}
+    prepared: dict[str, tuple[PreparedRun, int]] = {}
     for number, spec in enumerate([*firsts, *(spec for spec in specs if spec not in firsts)]):
         if number >= len(firsts) and len(pending) >= free:
             break  # more will not run at once, and the largest is known
         key = repr((spec.model, spec.overrides))
         try:
+            if not _trains_in_steps(spec.model):
+                continue
             if key not in prepared:
-                prepared[key] = prepare_run(spec)
+                prepared[key] = _without_data(prepare_run(spec))
         except AlignRecError:
             return 1  # the run itself will say what is wrong
-        run = replace(prepared[key], spec=replace(prepared[key].spec, seed=spec.seed))
+        run, pairs = prepared[key]
+        run = replace(run, spec=replace(run.spec, seed=spec.seed))
         finished = run.record_path.is_file() and not overwrite
-        if not finished and _pairs(run) >= WORTH_A_PROCESS:
+        if not finished and pairs >= WORTH_A_PROCESS:
             pending.append(run)
     if len(pending) < 2:
         return 1
@@ -200,8 +204,11 @@ def needed_bytes(spec: RunSpec) -> int:
     return memory_estimate.run_bytes(run.data.numbers, run.config["train_batch_size"])
 
 
-def _pairs(run: PreparedRun) -> int:
-    """Training pairs in all epochs; none for a model without training."""
-    if run.components.model_class.type == ModelType.TRADITIONAL:
-        return 0
-    return int(len(run.splits[0].inter_feat) * run.config["epochs"])
+def _trains_in_steps(model: str) -> bool:
+    return bool(components(model).model_class.type != ModelType.TRADITIONAL)
+
+
+def _without_data(run: PreparedRun) -> tuple[PreparedRun, int]:
+    """A run that holds no interactions and features, and its training pairs in all epochs."""
+    pairs = int(len(run.splits[0].inter_feat) * run.config["epochs"])
+    return replace(run, data=replace(run.data, splits=[])), pairs

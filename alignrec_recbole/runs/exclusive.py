@@ -32,5 +32,5 @@ def one_at_a_time(record: Path) -> Iterator[bool]:
     try:
         yield waited
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # who waits for it tries again with a new one
+        Path(lock.lock_file).unlink(missing_ok=True)  # who waits tries again: filelock ≥ 3.21
         lock.release()

@@ -25,6 +25,7 @@ from alignrec_recbole.io.names import is_safe_name
 
 MAX_LABEL = 1000  # characters of what tables and plots show as a name
 MAX_TEXT = 1 << 20  # characters of a note, a command or a traceback
+MAX_TRIALS = 5_000  # of a search
 MAX_DEPTH = 32  # of nested values in a configuration
 SMALLEST, LARGEST = 1e-100, 1e100  # magnitudes of figures: their squares and ratios are finite
 
@@ -142,12 +143,19 @@ class Data(Closed):
     files: dict[Label, Label]
 
 
+class FeatureSettings(BaseModel):
+    """An encoder's settings; only what is used here is checked."""
+
+    published: Label | None = None  # the group of published features
+
+
 class FeatureFile(BaseModel):
     """A manifest's summary; only what is used here is checked."""
 
     sha256: Label
     items_sha256: Label | None = None
     modality: Label | None = None
+    settings: FeatureSettings = FeatureSettings()
 
 
 class Point(Closed):
@@ -196,7 +204,7 @@ class Budget(Closed):
     seconds: Duration  # of training and validation
     patience: Count | None = None  # evaluations without improvement that end a trial
     chosen: Count  # trial
-    curve: Annotated[list[Trial], Field(min_length=1, max_length=5_000)]
+    curve: Annotated[list[Trial], Field(min_length=1, max_length=MAX_TRIALS)]
 
     @model_validator(mode="after")
     def _counts_are_of_the_curve(self) -> Budget:

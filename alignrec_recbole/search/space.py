@@ -17,6 +17,7 @@ from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry.models import MODELS, plugins
+from alignrec_recbole.runs.record_fields import MAX_TRIALS
 from alignrec_recbole.settings import check_plain, shown
 
 MAX_PARAMETERS = 50
@@ -186,18 +187,24 @@ def of_choices(choices: Mapping[str, list[Any]]) -> Space:
     return Space({key: Parameter.model_construct(choices=tuple(v)) for key, v in choices.items()})
 
 
+def check_trials(number: int, found: str) -> None:
+    """Refuse more trials than the record of a choice holds.
+
+    Raises:
+        SettingError: with what asks for them.
+    """
+    if number > MAX_TRIALS:
+        raise SettingError(
+            f"A search of {number:,} trials is more than a record holds.",
+            found=found,
+            expected=f"at most {MAX_TRIALS:,} trials",
+            hint="shorten the lists of a grid, or search part of it: tune --sampler random",
+        )
+
+
 def space_path(model: str) -> Path:
     """The file of a model's own space, which may not be there."""
     return inside(properties_dir(), f"search/{model}.yaml")
-
-
-def read_space(model: str, file: Path | None = None) -> Space:
-    """A model's search space; see `raw_space`.
-
-    Raises:
-        SettingError: there is no such file, it is not YAML, or a parameter cannot be searched.
-    """
-    return parse_space(raw_space(model, file), (file or space_path(model)).name)
 
 
 def raw_space(model: str, file: Path | None = None) -> dict[str, Any]:

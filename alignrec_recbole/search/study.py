@@ -41,6 +41,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
+from alignrec_recbole.runs.record_fields import MAX_TRIALS
 from alignrec_recbole.runtime.progress import announce
 from alignrec_recbole.runtime.stop_signals import stop_on_signal
 from alignrec_recbole.search.samplers import (
@@ -73,7 +74,10 @@ class _Surplus(Exception):
 
 @dataclass(frozen=True)
 class Limit:
-    """When no further trial begins: after so many trials, or so many seconds of training."""
+    """When no further trial begins: after so many trials, or so many seconds of training.
+
+    A limit of seconds ends after MAX_TRIALS trials, too.
+    """
 
     trials: int | None = None
     seconds: float | None = None
@@ -268,10 +272,9 @@ class SharedStudy:
         self.storage, self.plan = storage, plan
         if plan.sampler == "grid":
             plan.space.check_enumerable()
-        self._most = plan.limit.trials
+        self._most = MAX_TRIALS if plan.limit.trials is None else plan.limit.trials
         if plan.sampler == "grid":
-            size = plan.space.size or 0
-            self._most = size if self._most is None else min(self._most, size)
+            self._most = min(self._most, plan.space.size or 0)
         self._stopped = threading.Event()  # by a signal
         sampler = make_sampler(plan.sampler, plan.space, plan.seed, plan.first)
         with _quiet(), storage.errors():
@@ -368,7 +371,7 @@ class SharedStudy:
             )
 
     def _leaves_room(self, points: dict[int, FrozenTrial]) -> bool:
-        if self._most is not None and len(points) >= self._most:
+        if len(points) >= self._most:
             return False
         if self.plan.limit.seconds is None:
             return True
@@ -388,7 +391,7 @@ class SharedStudy:
         """One trial as Optuna asks for it."""
         frozen = trial.study.get_trials(deepcopy=False)[trial.number]
         point = point_of(trial.study.get_trials(deepcopy=False), frozen)
-        if self._most is not None and point >= self._most:
+        if point >= self._most:
             trial.set_user_attr(SURPLUS, True)
             raise _Surplus
         trial.set_user_attr(POINT, point)

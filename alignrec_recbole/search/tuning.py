@@ -21,7 +21,7 @@ from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
-from alignrec_recbole.search.space import Point, Space, parse_space
+from alignrec_recbole.search.space import Point, Space, check_trials, parse_space
 from alignrec_recbole.search.study import HEARTBEAT, Limit, Plan, SharedStudy, Storage
 from alignrec_recbole.search.trials import (
     Outcome,
@@ -186,6 +186,8 @@ def check_order(order: Order) -> None:
     space = order.searched
     if order.sampler == "grid":
         space.check_enumerable()
+    if (most := order.most_trials) is not None:
+        check_trials(most, f"{order.limit} by {order.sampler}")
     check_run_spec(order.spec)
     if first := order.first:
         check_run_spec(order.with_values(first))

@@ -143,12 +143,14 @@ class Scheduler:
 
     def _reset_status(self, pending: Sequence[Cell]) -> list[Cell]:
         """All cells to run, each with a status file; those of cells no longer in the suite go."""
+        known = {cell.stem for cell in self.suite.expanded}
         for path in self._own_files():
-            if path.stem not in {cell.stem for cell in self.suite.expanded}:
+            if path.stem not in known:
                 path.unlink()
         todo = list(pending)
         if todo:
-            todo = [cell for cell in self.cells if cell in todo or cell.protocol in ALWAYS_RERUN]
+            asked = {cell.stem for cell in pending}
+            todo = [c for c in self.cells if c.stem in asked or c.protocol in ALWAYS_RERUN]
         for cell in todo:
             write_status(self._status_path(cell), self.status(cell, again=True))
         return todo

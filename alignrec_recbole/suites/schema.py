@@ -21,10 +21,10 @@ from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.suggest import suggest
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.protocols import READ_LISTS
+from alignrec_recbole.runs.record_fields import MAX_TRIALS
 from alignrec_recbole.settings import check_plain
 
 MAX_CELLS = 10_000  # of a suite; each is a process and a file
-MAX_POINTS = 10_000  # of a grid; each is a training
 MAX_SHOWN = 3  # mistakes of a suite in its error
 FOLDER = properties_dir() / "suite"
 AFTER_TRAINING = {"mask-modality", *READ_LISTS}  # they read records of the protocol `full`
@@ -60,8 +60,8 @@ class CellGroup(BaseModel):
                 check_plain(key, value)
             except SettingError as error:
                 raise ValueError(error.found) from None
-        if cls.grid_points(values) > MAX_POINTS:
-            raise ValueError(f"more than {MAX_POINTS:,} points of a grid")
+        if cls.grid_points(values) > MAX_TRIALS:
+            raise ValueError(f"more than {MAX_TRIALS:,} points of a grid")
         return values
 
     @staticmethod

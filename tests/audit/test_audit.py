@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from alignrec_recbole.audit.numbering import bound_of_users
@@ -16,7 +17,9 @@ from alignrec_recbole.audit.rows import Rows
 from alignrec_recbole.audit.subject import Subject, open_subject
 from alignrec_recbole.audit.times import placeholder
 from alignrec_recbole.cli.main import main
-from alignrec_recbole.errors import RecordError
+from alignrec_recbole.data.made_dataset import write_dataset
+from alignrec_recbole.data.split_names import parse_split
+from alignrec_recbole.errors import DataError, RecordError
 from alignrec_recbole.runs.spec import DataSpec
 
 KEYS = {"name", "metric", "value", "control", "chance", "verdict"}
@@ -127,6 +130,22 @@ def test_rows_are_read_as_they_are(tmp_path: Path) -> None:
     assert {check.name for check in report.not_clean()} == {"split-overlap", "split-repeats"}
     skipped = {entry.name: entry.reason for entry in report.skipped}
     assert skipped["split-same-text"] == "the data set has no item table"
+
+
+def test_interactions_that_their_manifest_does_not_describe_are_refused(tmp_path: Path) -> None:
+    """As runs refuse them: the audit would name a split and a seed that the file does not have."""
+    path = tmp_path / "made" / "made.inter"
+    pairs = [(f"u{user}", f"i{item}") for user in range(4) for item in range(10)]
+    frame = pd.DataFrame(pairs, columns=["user", "item"])
+    write_dataset(frame, path, parse_split("user-random", 3), numbering="none", source={})
+    spec = DataSpec("made", data_path=tmp_path)
+    split = open_subject(spec, seeds=(0,)).data["split"]
+    assert (split["kind"], split["seed"]) == ("drawn", 3)
+    path.write_text(path.read_text() + "u1\ti999\t2\n")
+    with pytest.raises(DataError, match=r"made\.inter is not the file that made\.split\.json"):
+        open_subject(spec, seeds=(0,))
+    (path.parent / "made.split.json").unlink()
+    assert open_subject(spec, seeds=(0,)).data["split"]["kind"] == "released"
 
 
 def test_parts_in_files_of_their_own(tmp_path: Path) -> None:

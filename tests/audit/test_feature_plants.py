@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
 from alignrec_recbole.audit.definition import Finding
-from alignrec_recbole.audit.registry import CHECKS
+from alignrec_recbole.audit.registry import CHECKS, audit
 from alignrec_recbole.audit.subject import Subject, open_subject
 from alignrec_recbole.features.table import save_features
 from alignrec_recbole.runs.spec import DataSpec
@@ -63,25 +63,27 @@ def subject(world: World, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return open_subject(spec, seeds=(0,), progress=False)
 
 
-def write(subject: Subject, values: np.ndarray) -> Path:
-    """The feature file `planted`."""
+def write(subject: Subject, values: np.ndarray, name: str = "planted") -> Path:
+    """A feature file."""
     assert subject.folder
-    path = subject.folder / "planted.npy"
+    path = subject.folder / f"{name}.npy"
     save_features(
         path,
         values.astype(np.float32),
-        name="planted",
+        name=name,
         modality="text",
         encoder="a test",
         settings={},
         source="a test",
         items=NAMES,
+        missing=[NAMES[row] for row in np.flatnonzero(~values.any(1))],
     )
     return path
 
 
 def found(subject: Subject, check: str) -> Finding:
     (finding,) = BY_NAME[check].run(replace(subject, spec=with_features(subject)))
+    assert isinstance(finding, Finding)
     assert finding.subject == "planted"
     return finding
 
@@ -245,3 +247,22 @@ def test_a_value_that_is_not_finite_is_found(world: World, subject: Subject) -> 
     values[3, 5] = np.nan
     np.save(path, values)
     assert found(subject, "feature-file").verdict == "suspicious"
+
+
+@pytest.mark.parametrize("items", [2, 6])
+def test_a_set_of_few_items_does_not_end_the_checks_of_the_next(
+    items: int, world: World, subject: Subject
+) -> None:
+    """With two items no check can be made; with six, none of held-out rows but `feature-level`."""
+    few = np.zeros((ITEMS, WIDTH))
+    few[:items] = content(world)[:items]
+    write(subject, few, "few")
+    write(subject, content(world))
+    spec = replace(subject.spec, features=("few", "planted"))
+    checks = [check for name, check in BY_NAME.items() if name != "feature-file"]
+    report = audit(replace(subject, spec=spec), checks)
+    assert [c.name for c in report.checks if c.subject == "planted"] == [c.name for c in checks]
+    skipped = {entry.name: entry.reason for entry in report.skipped}
+    assert "feature-probe" in skipped
+    assert all(reason.startswith("few: ") for reason in skipped.values())
+    assert len(report.checks) + len(report.skipped) == 2 * len(checks)

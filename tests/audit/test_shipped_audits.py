@@ -11,7 +11,6 @@ from alignrec_recbole.audit.report import (
     AuditReport,
     read_audits,
     report_path,
-    verdicts_of_data,
 )
 from alignrec_recbole.data.cards import read_card
 from alignrec_recbole.data.dataset_paths import recbole_examples, registered_datasets
@@ -68,16 +67,11 @@ def test_a_card_has_the_verdict_of_the_audit_of_its_files(name: str) -> None:
     card = read_card(name)
     assert card is not None
     assert card.audit is not None
-    found = verdicts_of_data(card.audit.files, [report for _, report in shipped().values()])
+    _, report = shipped()[name]
+    found = {check.name: check.verdict for check in report.not_clean(OF_DATA)}
     assert found == card.audit.not_clean
-    assert card.audit.verdict == shipped()[name][1].verdict_of(OF_DATA)
-    assert card.audit.files == shipped()[name][1].data["files"]
-
-
-def test_other_files_have_no_verdict() -> None:
-    reports = [report for _, report in shipped().values()]
-    assert verdicts_of_data({"baby.inter": "0" * 64}, reports) is None
-    assert verdicts_of_data({}, reports) is None
+    assert card.audit.verdict == report.verdict_of(OF_DATA)
+    assert card.audit.files == report.data["files"]
 
 
 def test_the_audited_file_of_ml_100k_is_the_one_of_recbole() -> None:

@@ -13,6 +13,8 @@ from two_blocks import write_two_blocks
 from alignrec_recbole.reports.contents import tables
 from alignrec_recbole.runs.record import read_runs
 
+MANY = ",".join(map(str, range(1, 74)))  # values of a setting
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -59,10 +61,14 @@ def command(data: Path, tmp_path: Path) -> Callable[..., Answer]:
             ["--model", "VBPR,BPR", "--protocol", "knock-out"],
             ("BPR has no features", "models that need item features"),
         ),
+        (
+            ["--model", "BPR", "--grid", f"reg_weight={MANY}", f"embedding_size={MANY}"],
+            ("5,329 trials is more than a record holds", "--grid"),
+        ),
     ],
     ids=[
         "models", "features", "items", "settings", "keys", "grids", "points", "protocols",
-        "grids-of-protocols", "knock-out",
+        "grids-of-protocols", "knock-out", "large-grids",
     ],
 )  # fmt: skip
 def test_lists_are_resolved_before_the_first_epoch(

@@ -27,6 +27,7 @@ from two_blocks import write_two_blocks
 from alignrec_recbole.engines import child, on_dask, on_worker, open_engine
 from alignrec_recbole.engines.base import CellDied, EngineError, Work
 from alignrec_recbole.errors import Interrupted
+from alignrec_recbole.runs import saved_model
 from alignrec_recbole.suites.status import read_status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -258,6 +259,10 @@ if order.get("die"):
 folder = pathlib.Path(order["output"], "runs", "d")
 folder.mkdir(parents=True)
 (folder / "record.json").write_text("{}")
+if order.get("model"):
+    model = pathlib.Path(order["output"], "models", "d", "record.safetensors")
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"tensors")
 seen = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "ALIGNREC_CORES")}
 print("answer: " + json.dumps({**seen, "folder": os.getcwd()}))
 """
@@ -305,8 +310,11 @@ def test_a_worker_without_the_output_folder_sends_its_files(
     monkeypatch.setattr(on_worker, "_is_shared", lambda mark: False)
     with open_engine(f"dask:{address}", 1) as engine:
         log = tmp_path / "log" / "cell.log"
-        engine.submit(Work("a", "verb", {}, output=tmp_path / "out", log=log)).result(60)
+        made = Work("a", "verb", {"model": True}, output=tmp_path / "out", log=log)
+        engine.submit(made).result(60)
         assert (tmp_path / "out" / "runs" / "d" / "record.json").read_text() == "{}"
+        model = tmp_path / "out" / saved_model.FOLDER / "d" / "record.safetensors"
+        assert model.read_bytes() == b"tensors"
         assert log.read_text() == "starting\n"
         reader = Work("a reader", "verb", {}, output=tmp_path / "out", reads_records=True)
         with pytest.raises(EngineError, match="reads records that the worker"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,12 @@ from records import record, store
 from scipy import stats
 
 from alignrec_recbole.errors import RecordError
+from alignrec_recbole.reports import significance
 from alignrec_recbole.reports.comparisons import comparisons
 from alignrec_recbole.reports.grouping import comparable_groups
-from alignrec_recbole.reports.significance import compare, corrected, holm, paired_p
-from alignrec_recbole.runs.record import read_runs
+from alignrec_recbole.reports.significance import UserMeans, compare, corrected, holm, paired_p
+from alignrec_recbole.runs.lists import UserValues, read_user_values
+from alignrec_recbole.runs.record import Run, read_runs
 
 SCIPY = {"t": stats.ttest_rel, "wilcoxon": stats.wilcoxon}
 
@@ -106,6 +111,35 @@ def test_other_users_are_not_paired(tmp_path: Path) -> None:
     store(tmp_path, record("BPR"), np.linspace(0, 1, 6))
     found = comparisons(next(iter(comparable_groups(read_runs(tmp_path / "runs")).values())))
     assert {c.why for c in found if c.over == "users"} == {"other users"}
+
+
+def test_lists_and_other_metrics_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values of each file are read once; what a report does not test leaves the memory."""
+    store(tmp_path, record("AlignRec", 999, 0.3), pair(0.0)[0])
+    store(tmp_path, record("AlignRec", 1000, 0.3), pair(0.0)[1])
+    read: list[list[weakref.ref[np.ndarray]]] = []
+
+    def read_values(run: Run) -> UserValues | None:
+        values = read_user_values(run)
+        assert values is not None
+        values = replace(values, top=np.zeros((300, 20), dtype=np.int32))
+        read.append([weakref.ref(values.top), weakref.ref(values.values["NDCG@10"])])
+        return values
+
+    monkeypatch.setattr(significance, "read_user_values", read_values)
+    (((group,),),) = (list(comparable_groups(read_runs(tmp_path / "runs")).values()),)
+    means = UserMeans()
+    one, other = means.of(group, "Recall@20"), means.of(group, "NDCG@20")
+    assert one == other  # the same numbers are stored for every metric
+    assert one == pytest.approx({f"u{n}": v for n, v in enumerate(sum(pair(0.0)) / 2)})
+    gc.collect()
+    assert all(part() is None for file in read for part in file)
+    assert means.of(group, "Recall@10") == one
+    assert means.of(group, "Precision@20") is None
+    assert means.of(group, "Recall@20") == one
+    assert len(read) == 6  # twice more, for metrics that no report tests
 
 
 def test_a_changed_user_file_is_refused(tmp_path: Path) -> None:

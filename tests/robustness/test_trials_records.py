@@ -18,6 +18,7 @@ from records import record, store
 from trials import trial
 
 from alignrec_recbole.errors import RecordError, printable
+from alignrec_recbole.runs.config_hash import config_hashes
 from alignrec_recbole.runs.record import (
     MAX_RECORD_BYTES,
     RunRecord,
@@ -104,3 +105,30 @@ def test_the_largest_record_is_far_above_those_of_long_trainings(tmp_path: Path)
     path = store(tmp_path, record(history=history))
     assert path.stat().st_size < MAX_RECORD_BYTES
     assert len(read_record(path).history) == len(history)
+
+
+def features_with(settings: Any) -> dict[str, Any]:
+    file = {"sha256": "0" * 64, "modality": "text", "settings": settings}
+    return {"features": "lsa", "feature_files": {"lsa": file}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"config": {"seed": 999, "epochs": "5"}},
+        {"config": {"seed": 999, "epochs": True}},
+        features_with(3),
+        features_with({"published": ["x"]}),
+    ],
+)
+def test_a_field_that_a_report_reads_is_checked_under_its_own_hash(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    values = {**record("BPR").__dict__, **fields}
+    identity = ("model", "dataset", "protocol", "config", "data", "feature_files")
+    digest, *_ = config_hashes(**{key: values[key] for key in identity})
+    made = record("BPR").model_copy(update={**fields, "config_sha256": digest})
+    path = store(tmp_path, made)
+    with pytest.raises(RecordError, match="is not a run record") as caught:
+        read_record(path)
+    check_error(caught.value, path)

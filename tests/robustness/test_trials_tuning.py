@@ -18,7 +18,7 @@ from alignrec_recbole.errors import AlignRecError, SettingError
 from alignrec_recbole.io.yaml_loader import properties_dir
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.registry.models import MODELS
-from alignrec_recbole.search.space import Parameter, parse_space, read_space, space_path
+from alignrec_recbole.search.space import Parameter, parse_space, raw_space, space_path
 from alignrec_recbole.settings import check_keys
 
 AREA = "tuning"
@@ -27,7 +27,7 @@ NOT_SEARCHED = {"Pop", "ItemKNN"}  # nothing to choose; RecBole's own
 
 @pytest.mark.parametrize("model", sorted(set(MODELS) - NOT_SEARCHED))
 def test_every_trained_model_has_a_space_that_it_reads(model: str) -> None:
-    space = read_space(model)
+    space = parse_space(raw_space(model), model)
     parts = components(model)
     check_keys({key.split(".")[0]: 0 for key in space.parameters}, set(parts.keys_for("x")), model)
     space.check_enumerable()

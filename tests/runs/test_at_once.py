@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from alignrec_recbole.engines import child, open_engine
 from alignrec_recbole.engines.base import CellDied
 from alignrec_recbole.errors import DivergedError, Interrupted
 from alignrec_recbole.runs import at_once, provenance
+from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.record import RunRecord, read_runs
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import threads
@@ -123,6 +126,30 @@ def test_how_many_at_a_time(world: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(threads, "free_cores", lambda: 6)
     monkeypatch.setattr(at_once.memory_estimate, "available_bytes", lambda *_: 2 << 30)
     assert count(epochs=2) == 2
+
+
+def test_counting_jobs_keeps_no_data_set(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One data set at a time is in memory, and none is read for a model that has no steps."""
+    read: list[weakref.ref[Any]] = []
+
+    def prepare(spec: RunSpec) -> Any:
+        gc.collect()
+        assert [each for each in read if each() is not None] == []
+        run = prepare_run(spec)
+        read.append(weakref.ref(run.splits[0]))
+        return run
+
+    monkeypatch.setattr(at_once, "prepare_run", prepare)
+    monkeypatch.setattr(at_once, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(threads, "free_cores", lambda: 6)
+    places: dict[str, Any] = {"data_path": world, "output": tmp_path, "epochs": 2}
+    points = [{"reg_weight": weight} for weight in (0.1, 0.2, 0.3)]
+    specs = [RunSpec("BPR", "block_world", overrides=point, **places) for point in points]
+    untrained = RunSpec("Pop", "block_world", **places)
+    assert at_once.choose_jobs([*specs, untrained], overwrite=False) == 3
+    assert len(read) == 3
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ from alignrec_recbole.errors import DivergedError, Interrupted, SettingError
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.search import study, tuning
 from alignrec_recbole.search import trials as trials_module
-from alignrec_recbole.search import tuning
 from alignrec_recbole.search.space import raw_space
 from alignrec_recbole.search.tuning import ORDERS, Order, tune
 
@@ -215,6 +215,27 @@ def test_a_space_without_the_model_s_own_settings_is_refused_for_the_first_trial
     tuning.check_order(order_of(space=space))
     with pytest.raises(SettingError, match="grid"):
         tuning.check_order(order_of(sampler="grid", space={"k": [1, 2]}, defaults_first=True))
+
+
+def test_more_trials_than_a_record_holds_are_refused_before_the_first(
+    order_of: Callable[..., Order],
+) -> None:
+    tuning.check_order(order_of(trials=5000))
+    with pytest.raises(SettingError, match=r"5,001 trials is more than a record holds"):
+        tuning.check_order(order_of(trials=5001))
+    grid = {"learning_rate": [n / 1000 for n in range(1, 101)], "train_batch_size": [*range(1, 61)]}
+    tuning.check_order(order_of(sampler="grid", space=grid, trials=10))
+    with pytest.raises(SettingError, match=r"6,000 trials is more than a record holds"):
+        tuning.check_order(order_of(sampler="grid", space=grid, trials=10**9))
+
+
+def test_a_search_by_time_ends_with_as_many_trials_as_a_record_holds(
+    order_of: Callable[..., Order], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "MAX_TRIALS", 2)
+    (record,) = tune(order_of(trials=None, seconds=1e6), quiet)
+    assert record.budget
+    assert record.budget["trials"] == 2
 
 
 def test_every_shipped_space_has_the_model_s_own_settings() -> None:

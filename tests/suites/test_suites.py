@@ -25,6 +25,7 @@ from alignrec_recbole.registry import models
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.settings import check_keys, nested, read_settings
 from alignrec_recbole.suites import schema
+from alignrec_recbole.suites.scheduler import Scheduler, SuiteOptions
 from alignrec_recbole.suites.status import CellStatus, read_cell, read_status, write_status
 from alignrec_recbole.testing.synthetic import make_blocks
 
@@ -92,6 +93,26 @@ def test_an_unknown_suite_and_a_wrong_file(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "odd.yaml").write_text("cells: [{model: [BPR], datasets: [x]}]")
     with pytest.raises(SettingError, match="model"):
         schema.read_suite("odd")
+
+
+def test_statuses_are_set_in_a_time_that_grows_with_the_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cell's name is made a few times, however many cells and status files there are."""
+    named = []
+    stem = schema.Cell.stem.fget
+    monkeypatch.setattr(schema.Cell, "stem", property(lambda cell: named.append(1) or stem(cell)))
+    group = {"models": ["BPR"], "datasets": ["x"], "seeds": list(range(100))}
+    suite = schema.Suite.model_validate({"cells": [group]})
+    scheduler = Scheduler(suite, SuiteOptions(name="s", output=tmp_path, progress=False))
+    stale = schema.Cell(arguments=["gone"], dataset="x", protocol="full")
+    write_status(
+        scheduler._status_path(stale), CellStatus(name="gone", arguments=["gone"], status="missing")
+    )
+    for wanted in (suite.expanded, suite.expanded[7:9]):
+        assert scheduler._reset_status(wanted) == wanted
+    assert len(read_status(tmp_path / "suites")["s"]) == 100
+    assert len(named) < 20 * 100
 
 
 def test_a_damaged_status_is_named(tmp_path: Path) -> None:
