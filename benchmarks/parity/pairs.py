@@ -260,6 +260,7 @@ PAIRS: dict[str, ParitySpec] = {
         unused=("weight_i", "MLP_v.weight", "MLP_t.weight", "MLP_user.weight", "MLP_user.bias"),
         features=(("image", "text"), ("text",), ("image",)),
         adjust=reference_changes.mend_dualgnn,
+        drawn="users again, where a user has fewer than k others",
     ),
     "MENTOR": ParitySpec(
         {

@@ -9,9 +9,9 @@ order, so that trained results differ by chance; few seeds do not show more than
 reference starts from our initial weights and gets our batches with their negatives, its optimizer
 is torch's with our learning rate and weight decay, and dropout drops every fourth column on both
 sides. What then differs is the computation. Both run in float32: differences grow with the
-steps. Each epoch has the largest relative difference of a step's loss and both sides' Recall@20 and
-NDCG@20 on validation. A model in FILE is not trained again. The last line printed is one JSON
-object.
+steps. Each epoch has the relative difference of the loss of its first step, the largest of a step,
+and both sides' Recall@20 and NDCG@20 on validation. A model in FILE is not trained again. The last
+line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -143,8 +143,11 @@ def epochs(reference: Path, name: str, ours: Ours, count: int) -> list[dict[str,
 
         def their_scores(users: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
-                scores = PAIRS[name].scores(theirs.full_sort_predict([users - 1]))
+                scores = theirs.full_sort_predict([users - 1])
             return torch.cat([scores.new_full((len(users), 1), -torch.inf), scores], 1)
+
+        def our_scores(users: torch.Tensor) -> torch.Tensor:
+            return PAIRS[name].scores(ours.trainer.scorer(n_items + 1)(users))
 
         for epoch in range(count):
             ours.model.train()
@@ -152,7 +155,7 @@ def epochs(reference: Path, name: str, ours: Ours, count: int) -> list[dict[str,
             if hasattr(ours.model, "begin_epoch"):
                 ours.model.begin_epoch(torch.Generator())
             theirs.pre_epoch_processing()
-            worst = 0.0
+            steps = []
             for batch in ours.batches:
                 ids = [batch[field] for field in _fields(ours.config)]
                 value = ours.trainer._step(batch).values.sum()
@@ -160,10 +163,10 @@ def epochs(reference: Path, name: str, ours: Ours, count: int) -> list[dict[str,
                 loss = theirs.calculate_loss(torch.stack(ids) - 1).sum()
                 loss.backward()
                 optimizer.step()
-                worst = max(worst, relative_error(value.numpy(), loss.detach().numpy()))
+                steps.append(relative_error(value.numpy(), loss.detach().numpy()))
             theirs.eval()
-            row = {"epoch": epoch + 1, "loss": worst}
-            sides = {"ours": ours.trainer.scorer(n_items + 1), "reference": their_scores}
+            row = {"epoch": epoch + 1, "first loss": steps[0], "worst loss": max(steps)}
+            sides = {"ours": our_scores, "reference": their_scores}
             for side, scores in sides.items():
                 for metric, found in zip(METRICS, ours.metrics(scores), strict=True):
                     row[f"{side} {metric}@{K}"] = found
@@ -208,7 +211,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=999)
     add_cache(parser)
     options = parser.parse_args(arguments)
-    trained = [name for name, pair in PAIRS.items() if pair.trainable and model_of(name) == name]
+    trained = [
+        name
+        for name, pair in PAIRS.items()
+        if pair.trainable and model_of(name) == name and not pair.drawn
+    ]
     models = options.model or [n for n in of_checkout(options.reference) if n in trained]
     if unknown := sorted(set(models) - set(trained)):
         parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(trained)}")

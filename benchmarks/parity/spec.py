@@ -43,6 +43,7 @@ class ParitySpec:
         model: whose name differs from that of the comparison, which has other settings.
         isolated: one user has no interactions.
         scaled: MMRec's parameter → factor of its values.
+        drawn: what MMRec draws once on a data set, so that both sides cannot start alike.
     """
 
     tensors: dict[str, str]
@@ -61,6 +62,7 @@ class ParitySpec:
     shift: float = 0.0
     isolated: bool = True
     scaled: dict[str, float] = field(default_factory=dict)
+    drawn: str = ""
 
     def values(self, theirs: str, shape: tuple[int, ...]) -> np.ndarray:
         """The values of MMRec's parameter and of ours."""
