@@ -12,7 +12,7 @@ import pytest
 
 from alignrec_recbole.errors import DataError, RecordError
 from benchmarks.parity import baselines, one_epoch
-from benchmarks.parity.errors import relative_error
+from benchmarks.parity.errors import largest, relative_error
 from benchmarks.parity.pairs import PAIRS
 from benchmarks.reference import checkout
 
@@ -39,6 +39,16 @@ def test_loss_gradients_and_scores_equal_the_recorded_ones(name, kinds):
         for key, value in ours.items():
             error = relative_error(project(value), recorded[case + key])
             assert error < BOUND, f"{key}: {error:.1e}"
+
+
+@pytest.mark.parametrize("sides", [(np.nan, 1.0), (1.0, np.nan), (np.inf, 1.0), (np.inf, np.inf)])
+def test_what_is_not_finite_is_the_largest_error(sides, monkeypatch):
+    ours, theirs = (np.array([2.0, side]) for side in sides)
+    assert relative_error(ours, theirs) == np.inf
+    assert largest([0.1, abs(float("nan")), 0.2]) == np.inf
+    monkeypatch.setattr(one_epoch, "their_run", lambda *_: {"scores": theirs})
+    monkeypatch.setattr(one_epoch, "our_run", lambda *_, double: {"scores": ours})
+    assert one_epoch.compare(Path(), "VBPR")["max_rel_error"] == np.inf
 
 
 @pytest.mark.parametrize("code", checkout.SOURCES)
