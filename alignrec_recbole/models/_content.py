@@ -24,7 +24,7 @@ from alignrec_recbole.models._base import PairwiseRecommender
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.ops.linear import linear
-from alignrec_recbole.ops.rows import l2_normalize_rows
+from alignrec_recbole.ops.rows import extreme_exponents, l2_normalize_rows, scaled_into_range
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
 
@@ -70,11 +70,11 @@ class ModalityFeatures(nn.Module):
         self.dims = tuple(sum(one.values.shape[1] for one in group) for group in groups)
         self._tokens = dataset.field2id_token[dataset.iid_field]
         self._frozen = [FrozenMatrix() for _ in groups]
-        self._inverse_norms: dict[int, tuple[Tensor, Tensor]] = {}
+        self._inverse_norms: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._missing: list[list[tuple[str, slice]]] = []  # buffer of rows, columns; per table
         for number, group in enumerate(groups):
             values = _side_by_side(group).to(torch.get_default_dtype())
-            values = l2_normalize_rows(values) if unit else values
+            values = l2_normalize_rows(scaled_into_range(values)) if unit else values
             if train:
                 table = columns.mark(nn.Parameter(values.clone()))
                 self.register_parameter(f"set{number}", table)
@@ -180,11 +180,16 @@ class ModalityFeatures(nn.Module):
             rows = columns.gather(table.detach().index_select(0, items), self.dims[number])
             return l2_normalize_rows(rows)
         if self._inverse_norms.get(number, (None,))[0] is not table:  # else: of this table
-            norms = table.norm(dim=1, keepdim=True)
-            inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
+            inverse = None
+            if extreme_exponents(table) is None:
+                norms = table.norm(dim=1, keepdim=True)
+                inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
             self._inverse_norms[number] = table, inverse
         rows = self._frozen[number].rounded(table).index_select(0, items)
-        return rows.mul_(self._inverse_norms[number][1].index_select(0, items))
+        inverse = self._inverse_norms[number][1]
+        if inverse is None:  # its norms may be no numbers
+            return l2_normalize_rows(scaled_into_range(rows))
+        return rows.mul_(inverse.index_select(0, items))
 
     def modality_weights(self, non_text_weight: float) -> list[float]:
         """A weight per table, sum 1: `non_text_weight` divided among those that are not text.
@@ -220,7 +225,7 @@ def _side_by_side(group: list[Any]) -> Tensor:
     values = [torch.from_numpy(one.values) for one in group]
     if len(values) == 1:
         return values[0]
-    return torch.cat([nn.functional.normalize(one, dim=1) for one in values], 1)
+    return torch.cat([l2_normalize_rows(scaled_into_range(one)) for one in values], 1)
 
 
 def project(table: Tensor, layer: Any) -> Tensor:
