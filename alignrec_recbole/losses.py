@@ -134,15 +134,15 @@ CONTRAST_BLOCK_ROWS = 1024  # of the b × b scores on a CPU
 CONTRAST_GPU_BYTES = 1 << 30  # of a block of them on a GPU: 16,384 rows with each other, at once
 
 
-def contrast_rows(x: Tensor, y: Tensor) -> int:
-    """Rows of x whose products with all rows of y are in memory at once.
+def contrast_rows(others: int, device: torch.device | str, number_bytes: int = 4) -> int:
+    """How many rows' scores with so many other rows are in memory at once.
 
-    >>> contrast_rows(torch.empty(2**20, 1, device="meta"), torch.empty(2**20, 1, device="meta"))
-    256
+    >>> contrast_rows(4096, "cpu"), contrast_rows(2**20, "cuda")
+    (1024, 256)
     """
-    if x.device.type == "cpu":
+    if torch.device(device).type == "cpu":
         return CONTRAST_BLOCK_ROWS
-    return max(1, CONTRAST_GPU_BYTES // max(1, len(y) * x.element_size()))
+    return max(1, CONTRAST_GPU_BYTES // max(1, others * number_bytes))
 
 
 def _log_totals(
@@ -167,7 +167,7 @@ def _log_totals(
     of_x, of_y = torch.empty_like(x), torch.zeros_like(y.T)
     log_total = x.new_empty(len(x))
     mine = columns.own_slice(len(x))  # the rows are divided, too: all of them in one process
-    height = contrast_rows(x, y)
+    height = contrast_rows(len(y), x.device, x.element_size())
     for block in row_blocks(mine.stop - mine.start, 1, height):
         rows = slice(mine.start + block.start, mine.start + block.stop)
         share = matmul_nt(scaled[rows], y_low)  # [height, v]

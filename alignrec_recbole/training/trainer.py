@@ -143,11 +143,12 @@ class MultimodalTrainer(Trainer):
             DivergedError: the loss became NaN or infinite.
             NotEnoughMemoryError: the estimate exceeds what is free; nothing was started.
         """
-        memory_estimate.check(
-            self.model, self.learner, self.config["train_batch_size"], self.device
-        )
         batches = replace_loader(train_data, type(self.model), self.config)
         self._pair_batches = batches if isinstance(batches, PairBatches) else None
+        batch_size = self.config["train_batch_size"]
+        if self._pair_batches:
+            batch_size = min(batch_size, len(self._pair_batches.sampler))
+        memory_estimate.check(self.model, self.learner, batch_size, self.device)
         rng = getattr(batches, "generator", None)
         self._loader_rng = rng if isinstance(rng, torch.Generator) else None
         task = as_task(valid_data, self.config["setting"])

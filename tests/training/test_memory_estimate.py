@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from alignrec_recbole import losses
 from alignrec_recbole.errors import NotEnoughMemoryError
+from alignrec_recbole.registry.models import MODELS
 from alignrec_recbole.runs.prepare import prepare_data
 from alignrec_recbole.runs.spec import DataSpec
+from alignrec_recbole.testing.testbed import Testbed, model_under_test
 from alignrec_recbole.training import memory_estimate
 
 
@@ -57,6 +60,44 @@ def test_the_step_follows_the_longest_table_and_the_batch():
     )
     assert large["step"] - small["step"] == memory_estimate.NODE_TABLES * 2_000 * 64 * 4
     assert large["optimizer"] == 0
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "device", "rows"),
+    [(False, "cpu", 0), (True, "cpu", 1024), (True, "cuda", 256), (None, "cpu", 1 << 20)],
+)
+def test_only_contrasts_pay_for_the_scores_of_a_batch(contrasts, device, rows):
+    model, batch = Tables(), 1 << 20
+    if contrasts is not None:  # else a model of RecBole, which does not say
+        model.contrasts_batch = contrasts
+    large, small = (
+        memory_estimate.training_bytes(model, "adam", size, device)["step"] for size in (batch, 0)
+    )
+    assert large - small == memory_estimate.SCORE_COPIES * 4 * rows * batch
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if model_under_test(n).learns])
+def test_models_say_whether_they_contrast_the_rows_of_a_batch(name, tmp_path, monkeypatch):
+    asked, totals = [], losses._log_totals
+    monkeypatch.setattr(losses, "_log_totals", lambda *a: asked.append(1) or totals(*a))
+    settings = {"mask_weight_g": 0.1} if name == "MENTOR" else {}
+    model = Testbed(name, tmp_path).fresh_fit(epochs=1, **settings).model
+    assert model.contrasts_batch == bool(asked)
+
+
+@pytest.mark.parametrize("align", [{"cca": 0.1}, {"uia": 0.1}])
+def test_an_alignment_counts_where_it_contrasts(align, tmp_path):
+    model = Testbed("FREEDOM", tmp_path).fresh_fit(epochs=1, align=align).model
+    assert model.contrasts_batch == ("cca" in align)
+
+
+def test_a_batch_counts_at_most_the_pairs_that_there_are(tmp_path, monkeypatch):
+    asked, estimate = [], memory_estimate.training_bytes
+    monkeypatch.setattr(
+        memory_estimate, "training_bytes", lambda *a: asked.append(a[2]) or estimate(*a)
+    )
+    fit = Testbed("AlignRec", tmp_path).fresh_fit(epochs=1, train_batch_size=10**7)
+    assert asked == [len(fit.splits[0])]
 
 
 def test_a_training_that_does_not_fit_is_refused_with_the_figure(monkeypatch):
