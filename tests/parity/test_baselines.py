@@ -77,14 +77,16 @@ def test_trainings_are_kept_seed_by_seed_and_not_repeated(tmp_path, monkeypatch)
         if seed == 1001 and len(asked) < 4:
             raise KeyboardInterrupt
         return {
-            "dataset": "toy", "features": ["text"], "settings": {"d": 64},
+            "dataset": "toy", "features": ["text"], "settings": {"d": 64}, "most_epochs": 1000,
             "epochs": {"our": seed, "reference": 2 * seed},
             "metrics": {"Recall@20": {"ours": 0.3, "reference": 0.2 if seed == 999 else 0.4}},
         }  # fmt: skip
 
     monkeypatch.setattr(baselines, "train_both", train)
     store = tmp_path / "kept.json"
-    options = argparse.Namespace(cache=store, model=["VBPR"], seeds=[999, 1000, 1001])
+    options = argparse.Namespace(
+        cache=store, model=["VBPR"], seeds=[999, 1000, 1001], dataset="toy", epochs=1000
+    )
     with pytest.raises(KeyboardInterrupt):
         baselines.train_each(options)
     found = baselines.train_each(options)["VBPR"]
@@ -93,9 +95,16 @@ def test_trainings_are_kept_seed_by_seed_and_not_repeated(tmp_path, monkeypatch)
     assert found["reference Recall@20"] == [0.2, 0.4, 0.4]
     assert found["relative_difference"]["Recall@20"] == pytest.approx(-0.1)
     assert json.loads(store.read_text())["VBPR"] == found
-    changed = {**train(options, "VBPR", 1), "settings": {"d": 32}}
+    for other in ({"settings": {"d": 32}}, {"most_epochs": 5}):
+        with pytest.raises(RecordError, match="another comparison"):
+            baselines.with_seed(found, 1, {**train(options, "VBPR", 1), **other})
+    options.epochs = 5
     with pytest.raises(RecordError, match="another comparison"):
-        baselines.with_seed(found, 1, changed)
+        baselines.train_each(options)
+    del found["most_epochs"]  # as earlier versions wrote it: 1000
+    assert baselines.with_seed(found, 1, train(options, "VBPR", 1))["most_epochs"] == 1000
+    with pytest.raises(RecordError, match="another comparison"):
+        baselines.with_seed(found, 1, {**train(options, "VBPR", 1), "most_epochs": 5})
 
 
 if __name__ == "__main__":
