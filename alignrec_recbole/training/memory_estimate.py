@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from alignrec_recbole import losses
 from alignrec_recbole.errors import NotEnoughMemoryError
 from alignrec_recbole.io.opening import is_regular_file
-from alignrec_recbole.runtime import processes
+from alignrec_recbole.runtime import control_groups, processes
 from alignrec_recbole.settings import shown
 
 MOMENTS = {"adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 1, "sgd": 0, "sparse_adam": 2}
@@ -87,26 +87,28 @@ def run_bytes(numbers: int, batch_size: int) -> int:
 
 
 def available_bytes(device: torch.device | str = "cpu") -> int:
-    """Memory that this process can still allocate, on the machine and within its container."""
+    """Memory that this process can still allocate: on the machine, and within its control group.
+
+    The groups around it count, too: of a container, of a job or of a service.
+    """
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = psutil.virtual_memory().available
-    for limit, used, details in _CONTAINER:
-        with contextlib.suppress(OSError, ValueError):  # no such limit ("max" is no number)
-            statistics = dict(line.split() for line in details.read_text().splitlines())
-            in_use = int(used.read_text()) - int(statistics["inactive_file"])
-            free = min(free, max(int(limit.read_text()) - in_use, 0))
+    for controller, limit, used in _MEMORY_FILES:
+        for group in control_groups.own_and_around(controller):
+            with contextlib.suppress(OSError, ValueError, KeyError):  # "max" is no number
+                statistics = dict(
+                    line.split() for line in (group / "memory.stat").read_text().splitlines()
+                )
+                inactive = statistics.get("total_inactive_file") or statistics["inactive_file"]
+                in_use = int((group / used).read_text()) - int(inactive)
+                free = min(free, max(int((group / limit).read_text()) - in_use, 0))
     return free
 
 
-_GROUP = Path("/sys/fs/cgroup")
-_CONTAINER = (
-    (_GROUP / "memory.max", _GROUP / "memory.current", _GROUP / "memory.stat"),
-    (
-        _GROUP / "memory/memory.limit_in_bytes",
-        _GROUP / "memory/memory.usage_in_bytes",
-        _GROUP / "memory/memory.stat",
-    ),
+_MEMORY_FILES = (  # controller, limit, use
+    ("", "memory.max", "memory.current"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
 
 

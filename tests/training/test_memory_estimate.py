@@ -8,6 +8,7 @@ from alignrec_recbole.errors import NotEnoughMemoryError
 from alignrec_recbole.registry.models import MODELS
 from alignrec_recbole.runs.prepare import prepare_data
 from alignrec_recbole.runs.spec import DataSpec
+from alignrec_recbole.runtime import control_groups
 from alignrec_recbole.testing.testbed import Testbed, model_under_test
 from alignrec_recbole.training import memory_estimate
 
@@ -106,15 +107,46 @@ def test_a_training_that_does_not_fit_is_refused_with_the_figure(monkeypatch):
         memory_estimate.check(Tables(), "adam", 2048, "cpu")
 
 
-def test_a_container_limit_counts(tmp_path, monkeypatch):
-    files = [tmp_path / name for name in ("max", "current", "stat")]
-    files[0].write_text("3000\n")
-    files[1].write_text("2500\n")
-    files[2].write_text("anon 1000\ninactive_file 700\n")
-    monkeypatch.setattr(memory_estimate, "_CONTAINER", (tuple(files),))
+def memory_group(folder, limit, used, inactive, *, version=2):
+    """The files of a control group."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        2: ("memory.max", "memory.current"),
+    }[version]
+    for name, value in zip(names, (limit, used), strict=True):
+        (folder / name).write_text(f"{value}\n")
+    (folder / "memory.stat").write_text(f"anon 1000\ninactive_file {inactive}\n")
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Control groups under a folder; what the kernel says of this process is to be written."""
+    own = control_groups.own_and_around
+    monkeypatch.setattr(
+        control_groups,
+        "own_and_around",
+        lambda name="": own(name, root=tmp_path / "groups", listing=tmp_path / "listing"),
+    )
+    return tmp_path / "groups"
+
+
+def test_a_container_limit_counts(groups):
+    memory_group(groups, 3000, 2500, 700)
     assert memory_estimate.available_bytes() == 1200
-    files[0].write_text("max\n")
+    memory_group(groups, "max", 2500, 700)
     assert memory_estimate.available_bytes() > 3000
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_limit_of_a_job_counts_like_that_of_its_container(groups, version):
+    line = {1: "4:cpu,memory:/slurm/job_7/step_0", 2: "0::/slurm/job_7/step_0"}[version]
+    (groups.parent / "listing").write_text(f"9:name=systemd:/\n{line}\n")
+    root = groups / "memory" if version == 1 else groups
+    memory_group(root, 1 << 60, 0, 0, version=version)
+    memory_group(root / "slurm/job_7", 5000, 1000, 500, version=version)
+    memory_group(root / "slurm/job_7/step_0", 1 << 60, 100, 0, version=version)
+    assert memory_estimate.available_bytes() == 4500
 
 
 @pytest.mark.parametrize("model", ["AlignRec", "LightGCN"])
