@@ -20,6 +20,7 @@ from benchmarks.speed import (
     baselines,
     electronics,
     growth,
+    import_formats,
     knn,
     loaded,
     paired_timing,
@@ -341,3 +342,14 @@ def test_a_cache_of_another_measurement_is_refused(tmp_path):
     for other in ({"steps": None}, {"dataset": "baby"}, {"seed": 1}):
         with pytest.raises(RecordError, match="The cached result of BPR is of another measurement"):
             paired_timing.cached_models(cache, {**made, **other})
+
+
+def dies(folder, filtered, answer):
+    raise SystemExit(3)
+
+
+def test_a_reader_that_dies_ends_the_measurement(monkeypatch, capsys):
+    monkeypatch.setattr(import_formats, "measure", dies)
+    with pytest.raises(SystemExit):
+        import_formats.main(["--lines", "50", "--users", "9", "--items", "9"])
+    assert "the process ended with status 3" in capsys.readouterr().err
