@@ -184,7 +184,7 @@ class MultimodalTrainer(Trainer):
         if self.state_file and self._saved_epochs != len(self.history):
             self.save_state()
         if task is None:
-            self.stopping.best_epoch = self.epochs - 1
+            self.stopping.best_epoch = len(self.history) - 1
         if self._best_weights is not None and self.stop_reason != "interrupted":
             self.model.load_state_dict(self._best_weights)
         if saved and not self.state_file and self.writes:

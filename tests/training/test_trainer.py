@@ -69,6 +69,18 @@ def test_a_state_is_written_once_per_epoch(world: Path, tmp_path: Path, monkeypa
     assert written == [1, 2, 3, 4, 5, 6]
 
 
+def test_without_validation_the_best_epoch_is_the_last_that_was_trained(world, tmp_path):
+    prepared = prepare.prepare_run(spec(world, tmp_path))
+    made = tasks.build_trainer(prepared, None)
+
+    def stop(history):
+        made.stop_requested = len(history) == 2
+
+    made.on_epoch = stop
+    made.fit(tasks.train_data(prepared), None, saved=False)
+    assert (made.stop_reason, made.stopping.best_epoch) == ("interrupted", 1)
+
+
 def interrupt(made: RunSpec, monkeypatch, epoch: int) -> None:
     """A run that is told to stop during an epoch."""
     original = run.MultimodalTrainer._run_epoch
