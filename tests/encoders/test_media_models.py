@@ -127,7 +127,7 @@ def test_image_vectors_equal_transformers(kind: str, models, items: ItemTable) -
 
 @pytest.mark.parametrize("kind", [*VISION, "deit"])
 def test_mean_of_patches(kind: str, models, items: ItemTable, tmp_path: Path) -> None:
-    """Without CLS, registers and DeiT's distillation token; ConvNeXt has maps instead of patches."""
+    """Without CLS, registers and DeiT's distillation token; ConvNeXt has maps, no patches."""
     from transformers import AutoImageProcessor, AutoModel
 
     shop = as_files(items, tmp_path)
