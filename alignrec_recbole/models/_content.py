@@ -70,11 +70,13 @@ class ModalityFeatures(nn.Module):
         self.dims = tuple(sum(one.values.shape[1] for one in group) for group in groups)
         self._tokens = dataset.field2id_token[dataset.iid_field]
         self._frozen = [FrozenMatrix() for _ in groups]
-        self._inverse_norms: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._inverse_norms: dict[int, tuple[Tensor, Tensor]] = {}
+        self._extreme: list[bool] = []  # whether a table has rows whose norm may be no number
         self._missing: list[list[tuple[str, slice]]] = []  # buffer of rows, columns; per table
         for number, group in enumerate(groups):
             values = _side_by_side(group).to(torch.get_default_dtype())
             values = l2_normalize_rows(scaled_into_range(values)) if unit else values
+            self._extreme.append(extreme_exponents(values) is not None)
             if train:
                 table = columns.mark(nn.Parameter(values.clone()))
                 self.register_parameter(f"set{number}", table)
@@ -179,17 +181,14 @@ class ModalityFeatures(nn.Module):
         if table.requires_grad:
             rows = columns.gather(table.detach().index_select(0, items), self.dims[number])
             return l2_normalize_rows(rows)
+        if self._extreme[number]:
+            return l2_normalize_rows(scaled_into_range(table.index_select(0, items)))
         if self._inverse_norms.get(number, (None,))[0] is not table:  # else: of this table
-            inverse = None
-            if extreme_exponents(table) is None:
-                norms = table.norm(dim=1, keepdim=True)
-                inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
+            norms = table.norm(dim=1, keepdim=True)
+            inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
             self._inverse_norms[number] = table, inverse
         rows = self._frozen[number].rounded(table).index_select(0, items)
-        inverse = self._inverse_norms[number][1]
-        if inverse is None:  # its norms may be no numbers
-            return l2_normalize_rows(scaled_into_range(rows))
-        return rows.mul_(inverse.index_select(0, items))
+        return rows.mul_(self._inverse_norms[number][1].index_select(0, items))
 
     def modality_weights(self, non_text_weight: float) -> list[float]:
         """A weight per table, sum 1: `non_text_weight` divided among those that are not text.
@@ -246,6 +245,7 @@ class ContentRecommender(PairwiseRecommender):
         id_only_settings: settings of the twin beside them.
     """
 
+    bfloat16_refused = ""
     new_items_refused = "it learns a part of each item's vector from interactions"
     id_only_features: str | None = "zero"
     id_only_settings: ClassVar[dict[str, Any]] = {}
