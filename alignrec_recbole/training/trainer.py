@@ -19,7 +19,7 @@ from recbole.trainer import Trainer
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import ModelType
 
-from alignrec_recbole.errors import DivergedError, RecordError
+from alignrec_recbole.errors import DivergedError, RecordError, SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, Scores
 from alignrec_recbole.io import training_state
 from alignrec_recbole.ops import columns
@@ -77,6 +77,8 @@ class MultimodalTrainer(Trainer):
         self.learner, self.weight_decay = config["learner"], config["weight_decay"]
         self.epochs, self.eval_step = config["epochs"], config["eval_step"]
         self.precision = torch.bfloat16 if config["precision"] == "bfloat16" else None
+        if self.precision:
+            _check_bfloat16(type(model))
         if self.precision and not hardware.has_bfloat16(str(self.device)):
             logger.warning(
                 "precision=bfloat16: this processor has no bfloat16 units, so products take many "
@@ -457,6 +459,22 @@ class MultimodalTrainer(Trainer):
             self._loader_rng.set_state(random_state.from_hex(plain.loader))
         plain.random.restore(self.device)
         self.start_epoch, self.seconds_before = plain.next_epoch, plain.seconds
+
+
+def _check_bfloat16(model_class: Any) -> None:
+    """Refuse precision=bfloat16 where it would change nothing.
+
+    Raises:
+        SettingError: the model computes no product in that type.
+    """
+    reason = getattr(model_class, "bfloat16_refused", "a model of RecBole computes in float32")
+    if reason:
+        raise SettingError(
+            f"precision=bfloat16 has no effect on {model_class.__name__}: {reason}.",
+            found="precision=bfloat16",
+            expected="precision=float32",
+            hint="models with content have large products, which bfloat16 makes faster",
+        )
 
 
 def _on_host(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
