@@ -182,7 +182,9 @@ class ModalityFeatures(nn.Module):
             rows = columns.gather(table.detach().index_select(0, items), self.dims[number])
             return l2_normalize_rows(rows)
         if self._extreme[number]:
-            return l2_normalize_rows(scaled_into_range(table.index_select(0, items)))
+            rows = table.index_select(0, items)
+            largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
+            return l2_normalize_rows(rows / largest.masked_fill_(largest == 0, 1.0))
         if self._inverse_norms.get(number, (None,))[0] is not table:  # else: of this table
             norms = table.norm(dim=1, keepdim=True)
             inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
