@@ -130,7 +130,19 @@ def unique_with_counts(ids: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(first), torch.from_numpy(count).to(torch.get_default_dtype())
 
 
-CONTRAST_BLOCK_ROWS = 1024  # of the b × b scores
+CONTRAST_BLOCK_ROWS = 1024  # of the b × b scores on a CPU
+CONTRAST_GPU_BYTES = 1 << 30  # of a block of them on a GPU: 16,384 rows with each other, at once
+
+
+def contrast_rows(others: int, device: torch.device | str, number_bytes: int = 4) -> int:
+    """How many rows' scores with so many other rows are in memory at once.
+
+    >>> contrast_rows(4096, "cpu"), contrast_rows(2**20, "cuda")
+    (1024, 256)
+    """
+    if torch.device(device).type == "cpu":
+        return CONTRAST_BLOCK_ROWS
+    return max(1, CONTRAST_GPU_BYTES // max(1, others * number_bytes))
 
 
 def _log_totals(
@@ -155,7 +167,7 @@ def _log_totals(
     of_x, of_y = torch.empty_like(x), torch.zeros_like(y.T)
     log_total = x.new_empty(len(x))
     mine = columns.own_slice(len(x))  # the rows are divided, too: all of them in one process
-    height = CONTRAST_BLOCK_ROWS if x.device.type == "cpu" else len(x)
+    height = contrast_rows(len(y), x.device, x.element_size())
     for block in row_blocks(mine.stop - mine.start, 1, height):
         rows = slice(mine.start + block.start, mine.start + block.stop)
         share = matmul_nt(scaled[rows], y_low)  # [height, v]
@@ -176,7 +188,7 @@ def _log_totals(
 
 
 class _Contrast(torch.autograd.Function):
-    """Mean over rows of logsumexp_j(x·y_j/τ) − x·y/τ; at most CONTRAST_BLOCK_ROWS × b scores.
+    """Mean over rows of logsumexp_j(x·y_j/τ) − x·y/τ; at most `contrast_rows` × b scores.
 
     A block of rows has its whole softmax, so the gradients are computed with it. Row i counts c_i
     times, b = Σ c: with s_ij = exp(x_i·y_j/τ) and t_i = Σ_j c_j s_ij,

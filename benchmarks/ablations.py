@@ -9,9 +9,10 @@ the weight 0 and else the settings of the whole model; a run without ICA has the
 same encoder before its pre-training (`--ica WITH,WITHOUT`). Pairs are runs of equal seeds: their
 initial weights and batches are the same. Per part and metric, the difference without − whole: its
 mean and 95 % interval over seeds, the p of the paired t-test over seeds, and of the one over users
-(each user's mean over the common seeds), both Holm-corrected over the parts of a data set. The
-test over users does not know that another training moves many users together, so it rejects more
-often than the other. Writes FOLDER/<dataset>.json, or with --ica FOLDER/<dataset>-ica.json, and
+(each user's mean over the common seeds). Holm's correction is over the parts of one feature set and
+metric of a call; with --ica that is ICA alone, which is not corrected with the others. The test
+over users does not know that another training moves many users together, so it rejects more often
+than the other. Writes FOLDER/<dataset>.json, or with --ica FOLDER/<dataset>-ica.json, and
 prints the table.
 """
 
@@ -47,7 +48,7 @@ class Ablation:
         difference: mean over seeds of without − whole.
         interval, p_seeds: over seeds; None with fewer than two.
         users, p_users: over users; 0 and None without values per user.
-        p_seeds_holm, p_users_holm: corrected over the parts, per metric.
+        p_seeds_holm, p_users_holm: corrected over the parts of a call, per feature set and metric.
         epochs: trained at most.
         seconds: of all the runs.
         commits: of the code.

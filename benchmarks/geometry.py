@@ -7,19 +7,23 @@ Trains AlignRec for `--epochs` epochs without early stopping, per seed once with
 (`all`), once without REG (`no-reg`) and once without CCA, UIA and REG (`none`), and after every
 epoch writes the figures of `protocols.diagnostics.geometry` for the ID view h_id, the content view
 h_mm and their sum h, beside the validation score. One CSV per run,
-`FOLDER/<dataset>-<form>-s<seed>.csv`; a run whose file is complete is not made again. `--summary`
-prints the mean over seeds at chosen epochs as a table.
+`FOLDER/<dataset>-<form>-s<seed>.csv`; a run whose file is complete is not made again. What it was
+made with is in the .json beside it. `--summary` prints the mean over seeds at chosen epochs as a
+table.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.models.alignrec import AlignRec
 from alignrec_recbole.ops.propagation import layer_mean
@@ -27,6 +31,7 @@ from alignrec_recbole.protocols.diagnostics import geometry
 from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, train_data, valid_task
+from benchmarks import command_line
 
 FORMS: dict[str, dict[str, float]] = {
     "all": {},
@@ -69,6 +74,23 @@ def train(spec: RunSpec) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def check_made(path: Path, made: dict[str, Any]) -> None:
+    """Refuse a run's file that was made with something else; one that does not say is taken.
+
+    Raises:
+        RecordError: the .json beside it says that it was.
+    """
+    noted = path.with_suffix(".json")
+    before = json.loads(noted.read_text("utf-8")) if noted.exists() else made
+    if before != made:
+        raise RecordError(
+            f"The figures in {path.name} are of another run.",
+            found=f"stored {before}, now {made}",
+            expected="the same features and settings",
+            hint="write the new figures to another --folder",
+        )
+
+
 def summary(folder: Path, dataset: str) -> str:
     """Means over the seeds at some epochs, as Markdown."""
     out = []
@@ -82,6 +104,10 @@ def summary(folder: Path, dataset: str) -> str:
     return "\n\n".join(out)
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Train what is missing, or print the summary."""
     parser = argparse.ArgumentParser(prog="benchmarks.geometry")
@@ -90,17 +116,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--features", default="lsa", help="feature sets, joined by commas")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--forms", default=",".join(FORMS), help="some of the forms")
-    parser.add_argument("--seeds", default="999,1000,1001")
+    parser.add_argument("--seeds", type=_numbers, default=[999, 1000, 1001])
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--output", type=Path, default=Path("results"), help="encoded features")
     parser.add_argument("--summary", action="store_true", help="print the table, train nothing")
     options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.forms.split(",")) - set(FORMS)):
+        parser.error(f"no form {', '.join(unknown)}; there are {', '.join(FORMS)}")
     if options.summary:
         print(summary(options.folder, options.dataset))
         return 0
-    for seed in map(int, options.seeds.split(",")):
+    for seed in options.seeds:
         for form in options.forms.split(","):
             path = options.folder / f"{options.dataset}-{form}-s{seed}.csv"
+            made = {"features": options.features.split(","), "settings": FORMS[form]}
+            check_made(path, made)
             if path.exists() and len(pd.read_csv(path)) == options.epochs + 1:
                 continue
             spec = RunSpec(
@@ -116,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
                 progress=False,
             )
             frame = train(spec)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            command_line.store(path.with_suffix(".json"), made)
             with atomic_write(path, "w") as handle:
                 frame.to_csv(handle, index=False, float_format="%.6g", lineterminator="\n")
             print(path, flush=True)
@@ -124,4 +154,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command_line.end(main)

@@ -117,6 +117,12 @@ def _groups(output: Path, dataset: str) -> dict[Any, SeedGroup]:
 def _pair(released: SeedGroup, rekeyed: SeedGroup, metric: str, back: dict[str, str]) -> Pair:
     values = [group.values(metric) for group in (released, rekeyed)]
     common = sorted(values[0].keys() & values[1].keys())
+    if not common:
+        raise RecordError(
+            f"The two splits have no seed of {released.first.model} in common.",
+            found=f"seeds {sorted(values[0])} and {sorted(values[1])} with {metric}",
+            expected="runs with the same seeds on both",
+        )
     before, after = (np.array([each[seed] for seed in common]) for each in values)
     test = interval = None
     if len(common) > 1 and (np.ptp(before) or np.ptp(after)):

@@ -72,6 +72,7 @@ from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
 from alignrec_recbole.training.trainer import losses_by_name
+from benchmarks import command_line
 
 ARMS = ("two-stage", "joint", "untrained")
 FOLDER = Path("results/shipped/two-stage")
@@ -458,7 +459,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-path", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="tokenizer and decoded images")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="results")
-    parser.add_argument("--seeds", default="999,1000,1001")
+    parser.add_argument(
+        "--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[999, 1000, 1001]
+    )
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--updates", type=int, default=540, help="of encoder and recommender each")
     parser.add_argument("--every", type=int, default=54, help="updates between evaluations")
@@ -473,17 +476,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=24)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if options.updates % options.every:
+    if unknown := sorted(set(options.arms.split(",")) - set(ARMS)):
+        parser.error(f"no arm {', '.join(unknown)}; there are {', '.join(ARMS)}")
+    if options.every < 1 or options.updates % options.every:
         parser.error("--updates must be a multiple of --every: the last update is evaluated")
     options.work.mkdir(parents=True, exist_ok=True)
     items = read_item_table(options.items)
     given = {name: value for name, value in vars(options).items() if name in FIELDS}
     setting = Setting(**given, items_sha256=items.content_hash())
-    model_file = options.work / f"tokenizer-{setting.vocabulary}.spm"
+    model_file = options.work / f"tokenizer-{setting.vocabulary}-{setting.items_sha256[:12]}.spm"
     if not model_file.exists():
         train_tokenizer(items.texts, model_file, setting.vocabulary)
     tokenizer = Tokenizer(model_file, setting.tokens)
-    for seed in map(int, options.seeds.split(",")):
+    for seed in options.seeds:
         path = options.folder / f"s{seed}.json"
         result = json.loads(path.read_text()) if path.exists() else {}
         if result and result["setting"] != asdict(setting):
@@ -527,4 +532,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command_line.end(main)

@@ -202,3 +202,9 @@ def test_virtual_triplets_equal_the_formula(bytes_at_once, k, monkeypatch):
         strict=True,
     ):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_off_the_cpu_the_scores_of_a_contrast_are_bounded_in_bytes():
+    assert losses.contrast_rows(4096, "cuda") >= 4096  # one product, as few launches as can be
+    assert losses.contrast_rows(10**6, "cuda") * 4 * 10**6 <= losses.CONTRAST_GPU_BYTES
+    assert losses.contrast_rows(10**6, "cpu") == losses.CONTRAST_BLOCK_ROWS

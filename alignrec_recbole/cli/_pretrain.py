@@ -34,6 +34,7 @@ from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.locks import one_process_only
 from alignrec_recbole.io.opening import read_bytes
 from alignrec_recbole.runtime import hardware
+from alignrec_recbole.runtime.processes import environment_number
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import PretrainOptions
@@ -202,12 +203,12 @@ def plot(progress: Progress, path: Path) -> None:
 @contextmanager
 def processes(options: PretrainOptions) -> Iterator[str]:
     """Join the group that torchrun started, if it did; yields this process's device."""
-    several = _environment_number("WORLD_SIZE", 1, least=1) > 1
-    jobs = _environment_number("LOCAL_WORLD_SIZE", 1, least=1)
-    first = _environment_number("RANK", 0) == 0
+    several = environment_number("WORLD_SIZE", 1, least=1) > 1
+    jobs = environment_number("LOCAL_WORLD_SIZE", 1, least=1)
+    first = environment_number("RANK", 0) == 0
     device = hardware.choose_device(options.device)
     if several and device.startswith("cuda"):
-        device = f"cuda:{_environment_number('LOCAL_RANK', 0)}"
+        device = f"cuda:{environment_number('LOCAL_RANK', 0)}"
         torch.cuda.set_device(device)
     hardware.set_threads(options.threads, jobs)
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
@@ -226,23 +227,6 @@ def processes(options: PretrainOptions) -> Iterator[str]:
     finally:
         if several:
             dist.destroy_process_group()
-
-
-def _environment_number(name: str, default: int, least: int = 0) -> int:
-    """A number that torchrun sets.
-
-    Raises:
-        SettingError: it is no whole number, or out of range.
-    """
-    text = os.environ.get(name, str(default))
-    if text.isdecimal() and len(text) < 7 and int(text) >= least:
-        return int(text)
-    raise SettingError(
-        f"The environment variable {name} cannot be used.",
-        found=printable(text, 80),
-        expected=f"a whole number from {least}, as torchrun sets it",
-        hint=f"unset {name}",
-    )
 
 
 def in_turn(work: Callable[[], Any]) -> Any:

@@ -21,13 +21,16 @@ from alignrec_recbole.runtime.hardware import choose_device
 def start(options: RunOptions) -> int:
     """Start --nproc processes of this command; returns their exit status."""
     _check(options, options.nproc)
+    processes.check_gpus(choose_device(options.device), options.nproc)
     return processes.start(options.nproc, given_arguments())
 
 
 def run(options: RunOptions) -> int:
     """The part of one of the processes."""
     _check(options, processes.count())
-    device = processes.own_device(choose_device(options.device))
+    device = choose_device(options.device)
+    processes.check_gpus(device, processes.on_this_machine())
+    device = processes.own_device(device)
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.joined(device))
         stack.enter_context(columns.divided())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -34,7 +35,20 @@ FILE = UsablePath(path_type=Path)
 COUNT = click.IntRange(1, 10**9)
 THREADS = click.IntRange(1, 1024)
 WORKERS = click.IntRange(0, 256)
-SHARE = click.FloatRange(0, 1)
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; nan, which is neither below nor above a bound, is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; one that is not finite is a usage error."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{printable(str(value), 80)} is no finite number.", param, ctx)
+        return number
+
+
+SHARE = FiniteRange(0, 1)
 
 
 class Text(click.ParamType):

@@ -8,7 +8,7 @@ import click
 import cloup
 
 from alignrec_recbole.cli import _options
-from alignrec_recbole.cli._types import FILE, FOLDER
+from alignrec_recbole.cli._types import FILE, FOLDER, SHARE
 from alignrec_recbole.cli._verb import option, verb
 
 RERUN_SECONDS = 600
@@ -48,7 +48,7 @@ TOLERANCE = 0.05
     ),
     option(
         "--tolerance",
-        type=click.FloatRange(0, 1),
+        type=SHARE,
         default=TOLERANCE,
         metavar="X",
         help="Largest difference of a metric, relative to the larger value, that agrees.  "

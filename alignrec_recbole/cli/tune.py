@@ -10,7 +10,7 @@ import cloup
 from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _names, _options
-from alignrec_recbole.cli._types import COUNT, FILE, SEEDS, Text, names
+from alignrec_recbole.cli._types import COUNT, FILE, SEEDS, FiniteRange, Text, names
 from alignrec_recbole.cli._verb import option, verb
 from alignrec_recbole.cli.run import parse
 from alignrec_recbole.engines import check_engine
@@ -76,7 +76,7 @@ HEARTBEAT = 10
     option(
         "--budget",
         "seconds",
-        type=click.FloatRange(0, 1e9, min_open=True),
+        type=FiniteRange(0, 1e9, min_open=True),
         metavar="SECONDS",
         help="Seconds of training and validation; no trial begins after them.",
     ),

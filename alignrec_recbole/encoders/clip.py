@@ -9,10 +9,8 @@ for Language Image Pre-Training", ICCV 2023.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +20,18 @@ from PIL import Image
 from alignrec_recbole.data.images import centre_square, whole
 from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncoder
 from alignrec_recbole.encoders.model_folders import (
+    cannot_be_loaded,
     check_model,
-    folder_identity,
+    find_model,
     image_library,
-    quiet_transformers,
+    load_model,
+    model_identity,
+    shown_name,
 )
-from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.table import Modality
 from alignrec_recbole.ops.matmul import prepack_linears
 
+WHAT = "dual encoder"
 SIDES: dict[str, Modality] = {"clip": "fused", "clip-image": "image", "clip-text": "text"}
 
 
@@ -62,7 +63,7 @@ class DualEncoder(ItemEncoder):
         self.pad_fully = model.config.model_type.startswith("siglip")
         if side is not None:
             self.mean, self.deviation = _colours(place, processor)
-        self.name = f"{kind}:{_shown(place)}"
+        self.name = f"{kind}:{shown_name(place)}"
         self.settings = {
             **identity(name),
             "side": side,
@@ -120,44 +121,47 @@ def open_encoder(request: EncoderRequest) -> DualEncoder:
 
 
 def identity(name: str) -> dict[str, Any]:
-    """The model's name and the hash or revision of its weights.
+    """The model's name and the hash of its files.
 
     Of models that see images through their processor, what that scales them with.
     """
     place = name.partition(":")[2]
-    local, scaled = folder_identity(place), image_library()
-    if local and not scaled:
-        return {"model": _shown(place), **local}
+    identity, scaled = model_identity(place, WHAT), image_library()
+    return {**identity, **(scaled if scaled and _reads_any_proportions(place) else {})}
+
+
+def _reads_any_proportions(place: str) -> bool:
     from transformers import AutoConfig
 
-    check_model(place)
+    folder = str(find_model(place, WHAT))
+    check_model(folder)
     try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        raise _cannot_be_loaded(place, error) from error
-    own = local or {"revision": str(getattr(config, "_commit_hash", None))}
-    flexible = _is_flexible(getattr(config, "vision_config", None))
-    return {"model": _shown(place), **own, **(scaled if flexible else {})}
+        raise cannot_be_loaded(WHAT, place, error) from error
+    return _is_flexible(getattr(config, "vision_config", None))
+
+
+class _Inputs:
+    """Tokenizer and image processor of a model."""
+
+    @staticmethod
+    def from_pretrained(folder: str, **options: Any) -> tuple[Any, Any]:
+        from transformers import AutoImageProcessor, AutoTokenizer
+
+        return (
+            AutoTokenizer.from_pretrained(folder, **options),
+            AutoImageProcessor.from_pretrained(folder, **options),
+        )
 
 
 def _load(place: str) -> tuple[Any, Any, Any]:
-    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
-    check_model(place)
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-            processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
-            model, loading = AutoModel.from_pretrained(
-                place, use_safetensors=True, output_loading_info=True, trust_remote_code=False
-            )
-    except Exception as error:
-        raise _cannot_be_loaded(place, error) from error
-    if loading["missing_keys"] or not hasattr(model, "get_image_features"):
-        raise FeatureError(
-            f"{place!r} is not a complete dual encoder.",
-            found=f"{type(model).__name__}, {len(loading['missing_keys'])} tensors missing",
-            expected="a model such as CLIP or SigLIP with all its weights",
+    (tokenizer, processor), model, _ = load_model(place, WHAT, _Inputs, AutoModel)
+    if not hasattr(model, "get_image_features"):
+        raise cannot_be_loaded(
+            WHAT, place, ValueError(f"{type(model).__name__} has no tower of images")
         )
     return tokenizer, processor, model
 
@@ -177,10 +181,10 @@ def _sizes(place: str, config: Any) -> tuple[int, int, int | None]:
         tokens, width = int(text.max_position_embeddings), int(block)
         side = None if _is_flexible(vision) else int(vision.image_size)
     except (AttributeError, TypeError, ValueError) as error:
-        raise _cannot_be_loaded(place, error) from error
+        raise cannot_be_loaded(WHAT, place, error) from error
     if min(tokens, width, 1 if side is None else side) < 1:
-        raise _cannot_be_loaded(
-            place, ValueError(f"tokens, width and image size {(tokens, width, side)}")
+        raise cannot_be_loaded(
+            WHAT, place, ValueError(f"tokens, width and image size {(tokens, width, side)}")
         )
     return tokens, width, side
 
@@ -197,22 +201,8 @@ def _colours(place: str, processor: Any) -> tuple[np.ndarray, np.ndarray]:
             np.asarray(v, dtype=np.float32) for v in (processor.image_mean, processor.image_std)
         )
     except (AttributeError, TypeError, ValueError) as error:
-        raise _cannot_be_loaded(place, error) from error
+        raise cannot_be_loaded(WHAT, place, error) from error
     usable = np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all()
     if not (mean.shape == deviation.shape == (3,) and usable):
-        raise _cannot_be_loaded(place, ValueError("image_mean and image_std of the processor"))
+        raise cannot_be_loaded(WHAT, place, ValueError("image_mean and image_std of the processor"))
     return mean, deviation
-
-
-def _cannot_be_loaded(place: str, error: Exception) -> FeatureError:
-    return FeatureError(
-        f"The dual encoder {place!r} cannot be loaded.",
-        found=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}",
-        expected="a hub id that can be reached, or a folder with config, tokenizer, image "
-        "processor and safetensors weights",
-    )
-
-
-def _shown(place: str) -> str:
-    """The hub id, or the last part of a folder: a record shows nobody's folders."""
-    return Path(place).resolve().name if os.path.isdir(place) else place

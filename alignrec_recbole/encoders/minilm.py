@@ -17,7 +17,7 @@ from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncod
 from alignrec_recbole.encoders.model_folders import (
     cannot_be_loaded,
     check_model,
-    folder_identity,
+    model_identity,
     quiet_transformers,
 )
 from alignrec_recbole.encoders.registry import missing_extra
@@ -60,11 +60,11 @@ class MiniLMEncoder(ItemEncoder):
         prepack_linears(self.encoder)
         self.width = encoder.config.hidden_size
         self.settings = {
+            **model_identity(place, "encoder"),
             "model": MODEL,
             "pooling": "mean",
             "normalise": True,
             "max_tokens": MAX_TOKENS,
-            **folder_identity(place),
         }
 
     @torch.inference_mode()
@@ -89,8 +89,8 @@ def open_encoder(request: EncoderRequest) -> MiniLMEncoder:
 
 
 def identity(name: str = "minilm") -> dict[str, Any]:
-    """The model's name as earlier versions stored it, and the hash of its weights."""
-    return {"model": name, **folder_identity(str(minilm_folder()))}
+    """The model's name as earlier versions stored it, and the hash of its files."""
+    return {**model_identity(str(minilm_folder()), "encoder"), "model": name}
 
 
 def _load(place: str) -> tuple[Any, Any]:

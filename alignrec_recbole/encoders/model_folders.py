@@ -240,7 +240,7 @@ def shown_name(model: str) -> str:
 
 
 def folder_identity(place: str) -> dict[str, str]:
-    """The hash of a local model: its one file of weights, or all the files of its folder."""
+    """As earlier versions knew a local model: by its one file of weights, else by all files."""
     file = Path(place) / "model.safetensors"
     if is_regular_file(file):
         return {"weights_sha256": sha256_file(file)}

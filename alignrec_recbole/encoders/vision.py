@@ -57,7 +57,9 @@ class VisionEncoder(ItemEncoder):
         self.model, self.device = model.float().to(device).eval(), device
         prepack_linears(self.model)
         config = model.config
+        tokens = [key.rpartition(".")[2] for key in model.state_dict()]
         self.first_patch = 1 + getattr(config, "num_register_tokens", 0)
+        self.first_patch += "distillation_token" in tokens
         probe = self._output([Image.new("RGB", (64, 64))])
         hidden = probe.last_hidden_state
         pooled = getattr(probe, "pooler_output", None) is not None and trained_pooler

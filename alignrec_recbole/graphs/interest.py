@@ -17,7 +17,7 @@ from alignrec_recbole.graphs.ties import top_k_by_place
 from alignrec_recbole.graphs.user_item import binary_interactions, inverse_root
 from alignrec_recbole.ops.edge_weights import edge_dot, gathered_dot
 from alignrec_recbole.ops.matmul import matmul_nt
-from alignrec_recbole.ops.rows import l2_normalize_rows, row_blocks
+from alignrec_recbole.ops.rows import l2_normalize_rows, row_blocks, scaled_into_range
 
 Pairs = tuple[np.ndarray, np.ndarray]
 EQUAL = 1e-6  # of a likeness: rounding must not decide
@@ -57,7 +57,7 @@ def second_order_interactions(
            [0. , 1. , 1. , 0.6]])
     """
     own = binary_interactions(pairs, shape)
-    units = [l2_normalize_rows(table) for table in tables]
+    units = [l2_normalize_rows(scaled_into_range(table)) for table in tables]
     near, likeness = _most_alike(units, k, place, memory_bytes)
     user, item = own.nonzero()
     user, second = np.repeat(user, near.shape[1]), near[item].ravel()
@@ -157,7 +157,7 @@ def interest_graphs(
            [0.  , 0.  , 0.77, 0.  ]])
     """
     own = binary_interactions(pairs, shape)
-    units = [l2_normalize_rows(table) for table in tables]
+    units = [l2_normalize_rows(scaled_into_range(table)) for table in tables]
     chosen = sum(_interest(unit, own, k, place, memory_bytes) for unit in units)
     counts = (own.T @ (chosen > 0).astype(np.float64)).tocsr()
     pattern = counts.indptr, counts.tocoo().row, counts.indices

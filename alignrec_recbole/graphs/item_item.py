@@ -19,10 +19,14 @@ from alignrec_recbole.graphs.knn_cache import Found, get_or_compute
 from alignrec_recbole.graphs.ties import first_k, is_tied, top_k_by_place
 from alignrec_recbole.graphs.user_item import inverse_root, user_cooccurrence_graph
 from alignrec_recbole.ops.matmul import matmul_nt
-from alignrec_recbole.ops.rows import l2_normalize_rows, row_blocks
+from alignrec_recbole.ops.rows import (
+    extreme_exponents,
+    l2_normalize_rows,
+    row_blocks,
+    scaled_into_range,
+)
 from alignrec_recbole.ops.topk import top_k
 
-MAX_EXPONENT = 50  # of a row's largest value: sums of 2^20 squares stay within float32
 AUTO_ROWS = 50_000  # from here on `auto` is approximate on a CPU; below, exact is about as fast
 LOW_RECALL = 0.95  # below this a warning
 
@@ -86,7 +90,7 @@ def _approximate(features: Tensor, k: int, memory_bytes: int) -> tuple[Tensor, T
     method = hnsw.description(k)
 
     def compute() -> Found:
-        values, indices, recall = hnsw.search(_scaled_into_range(features), k, memory_bytes)
+        values, indices, recall = hnsw.search(scaled_into_range(features), k, memory_bytes)
         return Found(values.to(features.device), indices.to(features.device), recall)
 
     found = get_or_compute(features, k, compute, method)
@@ -107,7 +111,7 @@ def _search(
     features: Tensor, k: int, memory_bytes: int, place: np.ndarray | None = None
 ) -> tuple[Tensor, Tensor]:
     """Each block meets only the rows from its own first on: one product serves both its sides."""
-    features = _scaled_into_range(features)
+    features = scaled_into_range(features)
     norms = features.norm(dim=1)
     is_zero = norms.eq(0)  # a NaN stays, and is seen in the loss
     zero_rows = torch.nonzero(is_zero).ravel()
@@ -140,21 +144,6 @@ def _search(
             similar.index_fill_(1, zero_rows, -torch.inf)
             values[rows], indices[rows] = first_k(similar, k, place)
     return values.masked_fill_(is_zero[:, None], 0.0), indices.masked_fill_(is_zero[:, None], -1)
-
-
-def _scaled_into_range(features: Tensor) -> Tensor:
-    """The features, rows whose squares would overflow or vanish multiplied by a power of two.
-
-    Cosines stay the same.
-    """
-    largest = torch.linalg.vector_norm(features, torch.inf, dim=1)
-    extreme = (largest > 2.0**MAX_EXPONENT) | ((largest > 0) & (largest < 2.0**-MAX_EXPONENT))
-    extreme &= largest.isfinite()
-    if not extreme.any():
-        return features
-    scaled, exponent = features.clone(), torch.frexp(largest[extreme]).exponent
-    scaled[extreme] = torch.ldexp(features[extreme], -exponent[:, None])
-    return scaled
 
 
 def _merge_best(values: Tensor, indices: Tensor, similar: Tensor, first: int) -> None:
@@ -231,7 +220,7 @@ def agreed_item_graphs(
 
     Source: Xv et al., DA-MRS, KDD 2024.
     """
-    units = [l2_normalize_rows(_scaled_into_range(table.detach())) for table in tables]
+    units = [l2_normalize_rows(scaled_into_range(table.detach())) for table in tables]
     given = [table.detach().any(1) for table in tables]
     means = [
         unit.sum(0, dtype=torch.float64).square().sum().item() / max(int(has.sum()), 1) ** 2
@@ -309,6 +298,7 @@ def item_knn(
 
     Source: Ferrari Dacrema et al., RecSys 2019 (ItemKNN-CBF).
     """
+    exponents, features = extreme_exponents(features), scaled_into_range(features)
     n, norm = len(features), features.norm(dim=1)
     non_zero = norm > 0
     k = min(k, int(non_zero.sum()))
@@ -316,7 +306,11 @@ def item_knn(
     weights, columns = [], []
     for block in row_blocks(n, n * features.element_size() * 3, memory_bytes):
         similar = matmul_nt(features[block], features)
-        similar.div_(torch.outer(norm[block], norm).add_(shrinkage))
+        added: float | Tensor = shrinkage
+        if exponents is not None:  # both sides of the fraction are scaled alike
+            scale = -(exponents[block, None] + exponents)
+            added = torch.ldexp(scale.new_full((), shrinkage, dtype=torch.float64), scale)
+        similar.div_(torch.outer(norm[block], norm).add_(added))
         similar[:, zero_rows] = -torch.inf
         best, where = top_k_by_place(similar, k, place)
         weights.append(best[non_zero[block]])

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
+from torch import Tensor
 
 from alignrec_recbole.ops.sparse import SparseOperator
 
 LARGEST = 1 << 62  # of the integers that are sorted
+MULTINOMIAL_ROWS = 1 << 24  # torch.multinomial takes no more
 
 
 def normalised_interactions(pairs: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Any:
@@ -78,9 +80,23 @@ def sample_edges(interactions: Any, keep_share: float, generator: torch.Generato
     """
     edges = interactions.tocoo()
     count = max(1, int(edges.nnz * keep_share))
-    chosen = torch.multinomial(torch.from_numpy(edges.data), count, generator=generator).numpy()
+    chosen = _without_replacement(torch.from_numpy(edges.data), count, generator).numpy()
     pairs = edges.row[chosen], edges.col[chosen]
     return bipartite_adjacency(normalised_interactions(pairs, edges.shape))
+
+
+def _without_replacement(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Places of `count` weights [n], drawn with probability ∝ the weight, none twice.
+
+    Of exponential variables with the weights as rates, the smallest are such a draw; that is how
+    torch.multinomial makes it, too.
+
+    Source: Efraimidis and Spirakis, Information Processing Letters 2006.
+    """
+    if len(weights) <= MULTINOMIAL_ROWS:
+        return torch.multinomial(weights, count, generator=generator)
+    waiting = torch.empty_like(weights).exponential_(generator=generator).div_(weights)
+    return waiting.topk(count, largest=False, sorted=False).indices
 
 
 def user_cooccurrence_graph(

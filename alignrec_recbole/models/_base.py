@@ -43,6 +43,9 @@ class PairwiseRecommender(GeneralRecommender):
     columns_refused = "its computations are not divided by columns"
     # why a step cannot be repeated as one graph of a GPU (`training.captured`); "": it can
     capture_refused = "its step has not been checked for operators that the host waits for"
+    # why precision=bfloat16 has no effect (`ops.matmul.precision`); "": it has
+    bfloat16_refused = "it has no large product in training"
+    contrasts_batch = False  # whether a loss compares each row of a batch with all its others
     weights: dict[str, float]
     epoch_losses: Sequence[float] = ()  # mean training losses of the epochs before; the trainer's
 

@@ -132,6 +132,7 @@ class SolvedRecommender(ContentRecommender):
     """
 
     type = ModelType.TRADITIONAL
+    bfloat16_refused = "it is not trained in steps"
     new_items_refused = "it solves for the weights of all items together"
     neighbours: Any
 

@@ -24,7 +24,7 @@ from alignrec_recbole.models._base import PairwiseRecommender
 from alignrec_recbole.ops import columns
 from alignrec_recbole.ops.frozen_matrix import FrozenMatrix
 from alignrec_recbole.ops.linear import linear
-from alignrec_recbole.ops.rows import l2_normalize_rows
+from alignrec_recbole.ops.rows import extreme_exponents, l2_normalize_rows, scaled_into_range
 from alignrec_recbole.ops.sparse import SparseOperator
 from alignrec_recbole.settings import Settings
 
@@ -71,10 +71,12 @@ class ModalityFeatures(nn.Module):
         self._tokens = dataset.field2id_token[dataset.iid_field]
         self._frozen = [FrozenMatrix() for _ in groups]
         self._inverse_norms: dict[int, tuple[Tensor, Tensor]] = {}
+        self._extreme: list[bool] = []  # whether a table has rows whose norm may be no number
         self._missing: list[list[tuple[str, slice]]] = []  # buffer of rows, columns; per table
         for number, group in enumerate(groups):
             values = _side_by_side(group).to(torch.get_default_dtype())
-            values = l2_normalize_rows(values) if unit else values
+            values = l2_normalize_rows(scaled_into_range(values)) if unit else values
+            self._extreme.append(extreme_exponents(values) is not None)
             if train:
                 table = columns.mark(nn.Parameter(values.clone()))
                 self.register_parameter(f"set{number}", table)
@@ -179,6 +181,10 @@ class ModalityFeatures(nn.Module):
         if table.requires_grad:
             rows = columns.gather(table.detach().index_select(0, items), self.dims[number])
             return l2_normalize_rows(rows)
+        if self._extreme[number]:
+            rows = table.index_select(0, items)
+            largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
+            return l2_normalize_rows(rows / largest.masked_fill_(largest == 0, 1.0))
         if self._inverse_norms.get(number, (None,))[0] is not table:  # else: of this table
             norms = table.norm(dim=1, keepdim=True)
             inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)
@@ -220,7 +226,7 @@ def _side_by_side(group: list[Any]) -> Tensor:
     values = [torch.from_numpy(one.values) for one in group]
     if len(values) == 1:
         return values[0]
-    return torch.cat([nn.functional.normalize(one, dim=1) for one in values], 1)
+    return torch.cat([l2_normalize_rows(scaled_into_range(one)) for one in values], 1)
 
 
 def project(table: Tensor, layer: Any) -> Tensor:
@@ -241,6 +247,7 @@ class ContentRecommender(PairwiseRecommender):
         id_only_settings: settings of the twin beside them.
     """
 
+    bfloat16_refused = ""
     new_items_refused = "it learns a part of each item's vector from interactions"
     id_only_features: str | None = "zero"
     id_only_settings: ClassVar[dict[str, Any]] = {}

@@ -50,6 +50,7 @@ class GatedTwoView(TwoViewRecommender):
     """
 
     drops_per_row = False
+    contrasts_batch = True
 
     nodes: UserItemEmbedding
     tables: ModalityFeatures

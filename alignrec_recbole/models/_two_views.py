@@ -126,6 +126,7 @@ class TwoViewRecommender(ContentRecommender):
         self.align: AlignSettings = self.settings.align
         self.neighbours: NeighbourSettings = self.settings.nlgcl
         self.virtual: VirtualSettings = self.settings.mdvt
+        self.contrasts_batch |= bool(self.align.cca or self.neighbours.weight)
         self.needs_views = bool(self.align.cca or self.align.uia or self.align.reg)
         if self.align.reg:
             self.given_features = ModalityFeatures(dataset, train=False, unit=True, fuse=True)

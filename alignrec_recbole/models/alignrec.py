@@ -113,6 +113,7 @@ class AlignRec(ContentRecommender):
     """AlignRec in its published and its official form."""
 
     settings_class = AlignRecSettings
+    contrasts_batch = True
     capture_refused = ""
     columns_refused = ""
     paper_features = "BEiT-3 with inter-content pre-training"

@@ -73,6 +73,7 @@ class DAMRS(ContentRecommender):
 
     settings_class = DAMRSSettings
     capture_refused = "its terms are means over a batch's different users and items, of any number"
+    bfloat16_refused = "its products decide which items are near, and stay in float32"
     columns_refused = "its contrast compares the vectors of all items, with all their columns"
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -76,6 +76,7 @@ class MENTOR(ContentRecommender):
     """MENTOR on any number of modalities."""
 
     settings_class = MENTORSettings
+    contrasts_batch = True
     capture_refused = ""
     columns_refused = "its views are compared by what combines all their columns"
     id_only_features = "random"  # scores know items by features alone

@@ -56,6 +56,7 @@ class PGL(ContentRecommender):
     """PGL, local form, on any number of modalities."""
 
     settings_class = PGLSettings
+    contrasts_batch = True
     capture_refused = ""
     columns_refused = ""
     id_only_features = "random"  # items have no ID vectors: features in their place tell them apart

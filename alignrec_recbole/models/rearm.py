@@ -181,6 +181,7 @@ class REARM(ContentRecommender):
     """REARM on any number of modalities."""
 
     settings_class = REARMSettings
+    contrasts_batch = True
     capture_refused = "its contrasts are over a batch's different users and items, of any number"
     columns_refused = "its attention is among the entries of whole vectors"
 

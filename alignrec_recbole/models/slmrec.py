@@ -58,6 +58,7 @@ class SLMRec(ContentRecommender):
     """SLMRec with the FAC task on any number of modalities."""
 
     settings_class = SLMRecSettings
+    contrasts_batch = True
     capture_refused = ""
     columns_refused = ""
 

@@ -60,7 +60,7 @@ class SOILSettings(TwoViewSettings, GraphSettings, ItemGraphSettings):
 
     n_layers: int = Field(ge=0, le=MAX_LAYERS, description="layers of the item graphs n")
     interest_k: int = Field(gt=0, description="items of a user's interest per modality")
-    second_order_k: int = Field(gt=0, description="pairs of the second order per user")
+    second_order_k: int = Field(gt=0, le=100, description="pairs of the second order per user")
     cl_loss: float = Field(ge=0, description="weight of the contrast of the two views")
     cl_loss2: float = Field(ge=0, description="weight of the contrasts of users with items")
     temperature: float = Field(gt=0, description="τ")

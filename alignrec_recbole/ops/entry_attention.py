@@ -89,7 +89,7 @@ def draw_kept(like: Tensor, dropout: float) -> tuple[Tensor, float]:
     """What dropout keeps, ones and zeros in uint8 of a tensor's shape, and what it then multiplies.
 
     An entry takes 16 random bits, so a share is a multiple of 2⁻¹⁶, and the factor its inverse;
-    torch's own draw takes ten times as long.
+    torch's own draw takes ten times as long. A share below 2⁻¹⁷ drops nothing.
 
     >>> draw_kept(torch.zeros(2), 1.0)
     (tensor([0, 0], dtype=torch.uint8), 0.0)
@@ -98,5 +98,7 @@ def draw_kept(like: Tensor, dropout: float) -> tuple[Tensor, float]:
     words = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device)
     bits = words.random_(-(2**63), None).view(torch.int16)[: like.numel()].view(like.shape)
     kept = torch.empty_like(like, dtype=torch.uint8)
+    if limit == 2**16:
+        return kept.fill_(1), 1.0
     torch.lt(bits.bitwise_xor_(-(2**15)), limit - 2**15, out=kept)
     return kept, 2**16 / limit if limit else 0.0

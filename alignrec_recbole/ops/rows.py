@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +54,36 @@ def places_by_sorting(ids: Tensor) -> Tensor:
     is_new = ascending != ascending.roll(1)
     is_new[:1] = False
     return torch.empty_like(order).scatter_(0, order, is_new.cumsum(0))
+
+
+MAX_EXPONENT = 50  # of a row's largest value: sums of 2^20 squares stay within float32
+
+
+def extreme_exponents(x: Tensor) -> Tensor | None:
+    """By which power of two each row [n, f] is to be divided, so that its squares neither overflow
+    nor vanish: integers [n], 0 for a row that is in range; None if all are.
+
+    >>> extreme_exponents(torch.tensor([[3.0, 4.0], [2.0**60, 0.0]]))
+    tensor([ 0, 61], dtype=torch.int32)
+    """
+    largest = torch.linalg.vector_norm(x, torch.inf, dim=1)
+    extreme = (largest > 2.0**MAX_EXPONENT) | ((largest > 0) & (largest < 2.0**-MAX_EXPONENT))
+    extreme &= largest.isfinite()
+    if not extreme.any():
+        return None
+    least = math.frexp(torch.finfo(x.dtype).tiny)[1] - 1  # 2^-least is a number, too
+    return torch.frexp(largest).exponent.clamp(least, -least).masked_fill(~extreme, 0)
+
+
+def scaled_into_range(x: Tensor) -> Tensor:
+    """Rows [n, f], the extreme ones divided by a power of two; cosines stay the same.
+
+    >>> scaled_into_range(torch.tensor([[3.0, 4.0], [2.0**60, 0.0]]))
+    tensor([[3.0000, 4.0000],
+            [0.5000, 0.0000]])
+    """
+    exponents = extreme_exponents(x)
+    return x if exponents is None else torch.ldexp(x, -exponents[:, None])
 
 
 def l2_normalize_rows(x: Tensor) -> Tensor:

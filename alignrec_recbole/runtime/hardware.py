@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
-from alignrec_recbole.errors import SettingError
+from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.runtime import threads as counts
 
 
@@ -36,11 +38,10 @@ def choose_device(name: str) -> str:
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    number = name.removeprefix("cuda").removeprefix(":") or "0"
-    is_gpu = name.startswith("cuda") and number.isdecimal()
-    if name != "cpu" and not (is_gpu and int(number) < torch.cuda.device_count()):
+    gpu = re.fullmatch(r"cuda(?::(0|[1-9][0-9]{0,3}))?", name)
+    if name != "cpu" and not (gpu and int(gpu[1] or 0) < torch.cuda.device_count()):
         raise SettingError(
-            f"Device {name!r} is not available.",
+            f"Device {printable(repr(name), 80)} is not available.",
             found=f"{torch.cuda.device_count()} CUDA devices",
             expected="auto, cpu, cuda or cuda:N",
         )

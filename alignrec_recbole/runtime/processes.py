@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignrec_recbole.errors import AlignRecError, printable
+from alignrec_recbole.errors import AlignRecError, SettingError, printable
 from alignrec_recbole.runtime import threads
 
 _LAUNCHED = "TORCHELASTIC_RUN_ID"
@@ -26,26 +26,63 @@ STOP_SECONDS = 3600  # in which the processes end their epoch and save after a s
 NOTICED_SECONDS = 10.0  # in which the launcher sees which process failed
 
 
+def environment_number(name: str, default: int, least: int = 0) -> int:
+    """A number that torchrun sets.
+
+    Raises:
+        SettingError: it is no whole number, or out of range.
+    """
+    text = os.environ.get(name, str(default))
+    if text.isdecimal() and len(text) < 7 and int(text) >= least:
+        return int(text)
+    raise SettingError(
+        f"The environment variable {name} cannot be used.",
+        found=printable(text, 80),
+        expected=f"a whole number from {least}, as torchrun sets it",
+        hint=f"unset {name}",
+    )
+
+
+def check_gpus(device: str, number: int) -> None:
+    """Refuse a device that `number` processes of this machine cannot share out, one GPU for each.
+
+    Raises:
+        SettingError: it is one GPU by its number, or there are fewer GPUs than processes.
+    """
+    import torch
+
+    if number == 1 or not device.startswith("cuda"):
+        return
+    gpus = torch.cuda.device_count()
+    if ":" in device or number > gpus:
+        raise SettingError(
+            f"{number} processes cannot compute on {device}: each takes a GPU of its own.",
+            found=f"{gpus} CUDA devices",
+            expected=f"--device cuda and at least {number} GPUs",
+            hint="CUDA_VISIBLE_DEVICES chooses which; --device cpu needs none",
+        )
+
+
 def count() -> int:
     """Processes of this run, 1 unless torch's launcher started them."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if _LAUNCHED in os.environ else 1
+    return environment_number("WORLD_SIZE", 1, least=1) if _LAUNCHED in os.environ else 1
 
 
 def on_this_machine() -> int:
     """Those of them on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if count() > 1 else 1
+    return environment_number("LOCAL_WORLD_SIZE", 1, least=1) if count() > 1 else 1
 
 
 def is_first() -> bool:
     """Whether this process writes files and speaks for all of them."""
-    return count() == 1 or os.environ["RANK"] == "0"
+    return count() == 1 or environment_number("RANK", 0) == 0
 
 
 def own_device(device: str) -> str:
     """The GPU of this process, for a device that names none."""
     if count() == 1 or not device.startswith("cuda"):
         return device
-    return f"cuda:{os.environ['LOCAL_RANK']}"
+    return f"cuda:{environment_number('LOCAL_RANK', 0)}"
 
 
 @contextlib.contextmanager

@@ -19,14 +19,15 @@ from pathlib import Path
 import psutil
 
 from alignrec_recbole.errors import SettingError, printable
+from alignrec_recbole.runtime import control_groups
 
 MAX_THREADS = 1024  # OpenMP ends the process where the system has no room for more
 NUMBERS_PER_THREAD = 1 << 19  # 2 MiB in float32
 SHARE = "ALIGNREC_CORES"  # free cores of this process, where something else has divided them
 _LOOK_SECONDS = 0.2
 _IDLE = 0.1  # share in use
-_OWN_GROUP = Path("/proc/self/cgroup")
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_OWN_GROUP = control_groups.LISTING
+_QUOTA = control_groups.ROOT / "cpu.max"
 _QUOTA_V1 = (
     Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
     Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
@@ -120,28 +121,15 @@ def cpu_quota() -> float | None:
     service.
     """
     found = []
-    for file in _quota_files():
+    for group in control_groups.own_and_around(root=_QUOTA.parent, listing=_OWN_GROUP):
         with suppress(OSError, ValueError):  # "max" is no number
-            quota, period = file.read_text().split()
+            quota, period = (group / _QUOTA.name).read_text().split()
             found.append(int(quota) / int(period))
     with suppress(OSError, ValueError):
         quota_us, period_us = (int(path.read_text()) for path in _QUOTA_V1)
         if quota_us > 0:
             found.append(quota_us / period_us)
     return min(found, default=None)
-
-
-def _quota_files() -> list[Path]:
-    """The limits of this process's control group, from the inside out; of version 2."""
-    root = _QUOTA.parent
-    with suppress(OSError, UnicodeError):
-        for line in _OWN_GROUP.read_text().splitlines():
-            number, _, path = line.partition("::")
-            if number == "0" and path.startswith("/") and ".." not in path:
-                inner = root / path.lstrip("/")
-                around = [inner, *inner.parents]
-                return [group / _QUOTA.name for group in around[: around.index(root) + 1]]
-    return [_QUOTA]
 
 
 def free_cores() -> int:

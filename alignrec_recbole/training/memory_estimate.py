@@ -12,26 +12,29 @@ import psutil
 import torch
 from torch.overrides import TorchFunctionMode
 
+from alignrec_recbole import losses
 from alignrec_recbole.errors import NotEnoughMemoryError
 from alignrec_recbole.io.opening import is_regular_file
-from alignrec_recbole.runtime import processes
+from alignrec_recbole.runtime import control_groups, processes
 from alignrec_recbole.settings import shown
 
 MOMENTS = {"adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 1, "sgd": 0, "sparse_adam": 2}
 NODE_TABLES = 6  # of the size of the longest table, in memory at once in a step with a graph
-BATCH_SQUARES = 3  # batch × batch matrices, in memory at once in a contrastive loss
+SCORE_COPIES = 3  # of the scores of a batch with itself, in memory at once in a contrastive loss
 PROCESS_BYTES = 512 << 20  # a process with torch and RecBole, before it has any data
 TABLE_COPIES = 11  # of all tables: weights, gradient, moments, best weights and those of a step
 RANKING_BYTES = 256 << 20  # blocks of scores and their top items
 
 
-def training_bytes(model: Any, learner: str, batch_size: int) -> dict[str, int]:
+def training_bytes(
+    model: Any, learner: str, batch_size: int, device: torch.device | str = "cpu"
+) -> dict[str, int]:
     """Bytes that training will allocate beyond the built model, by purpose.
 
     Parameters need a gradient (counted also where FactoredAdam does not form it), the optimizer's
-    moments and the copy of the best weights; a step needs a few copies of the longest table and a
-    few b × b matrices. For a table that is not trained a second form, of its size at most, may be
-    cached (FrozenMatrix).
+    moments and the copy of the best weights; a step needs a few copies of the longest table and,
+    where a loss contrasts the rows of a batch, of their scores (`contrast_bytes`). For a table that
+    is not trained a second form, of its size at most, may be cached (FrozenMatrix).
 
     >>> model = torch.nn.Embedding(1000, 64)
     >>> training_bytes(model, "adam", 2048)["optimizer"]
@@ -44,14 +47,29 @@ def training_bytes(model: Any, learner: str, batch_size: int) -> dict[str, int]:
     constant = [b for name, b in model.named_buffers() if name not in named and b.dim() == 2]
     tables = [(len(p), p.nbytes) for p in trained if p.dim() == 2]
     table = max(tables, default=(0, 0))[1]
+    contrasts = 0
+    if not hasattr(model, "contrasts_batch"):  # of RecBole: all scores may be one matrix
+        contrasts = SCORE_COPIES * 4 * batch_size**2
+    elif model.contrasts_batch:
+        contrasts = contrast_bytes(batch_size, device)
     return {
         "gradients": size,
         "optimizer": MOMENTS.get(learner.lower(), 2) * size,
         "best weights": state,
         "constant tables": sum(b.nbytes for b in constant if b.is_floating_point()),
-        "step": NODE_TABLES * table + BATCH_SQUARES * 4 * batch_size**2,
+        "step": NODE_TABLES * table + contrasts,
         "ranking": RANKING_BYTES,
     }
+
+
+def contrast_bytes(batch_size: int, device: torch.device | str = "cpu") -> int:
+    """Bytes of the scores of a batch with itself, which `losses` computes in blocks of rows.
+
+    >>> contrast_bytes(2048), contrast_bytes(1 << 20, "cuda") >> 30
+    (25165824, 3)
+    """
+    rows = min(batch_size, losses.contrast_rows(batch_size, device))
+    return SCORE_COPIES * 4 * rows * batch_size
 
 
 def run_bytes(numbers: int, batch_size: int) -> int:
@@ -62,33 +80,35 @@ def run_bytes(numbers: int, batch_size: int) -> int:
         batch_size: training pairs per step.
 
     >>> run_bytes(598_592, 2048) >> 20
-    841
+    817
     """
-    tables = 4 * (TABLE_COPIES * numbers + BATCH_SQUARES * batch_size**2)
-    return PROCESS_BYTES + RANKING_BYTES + tables
+    step = 4 * TABLE_COPIES * numbers + contrast_bytes(batch_size)
+    return PROCESS_BYTES + RANKING_BYTES + step
 
 
 def available_bytes(device: torch.device | str = "cpu") -> int:
-    """Memory that this process can still allocate, on the machine and within its container."""
+    """Memory that this process can still allocate: on the machine, and within its control group.
+
+    The groups around it count, too: of a container, of a job or of a service.
+    """
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = psutil.virtual_memory().available
-    for limit, used, details in _CONTAINER:
-        with contextlib.suppress(OSError, ValueError):  # no such limit ("max" is no number)
-            statistics = dict(line.split() for line in details.read_text().splitlines())
-            in_use = int(used.read_text()) - int(statistics["inactive_file"])
-            free = min(free, max(int(limit.read_text()) - in_use, 0))
+    for controller, limit, used in _MEMORY_FILES:
+        for group in control_groups.own_and_around(controller):
+            with contextlib.suppress(OSError, ValueError, KeyError):  # "max" is no number
+                statistics = dict(
+                    line.split() for line in (group / "memory.stat").read_text().splitlines()
+                )
+                inactive = statistics.get("total_inactive_file") or statistics["inactive_file"]
+                in_use = int((group / used).read_text()) - int(inactive)
+                free = min(free, max(int((group / limit).read_text()) - in_use, 0))
     return free
 
 
-_GROUP = Path("/sys/fs/cgroup")
-_CONTAINER = (
-    (_GROUP / "memory.max", _GROUP / "memory.current", _GROUP / "memory.stat"),
-    (
-        _GROUP / "memory/memory.limit_in_bytes",
-        _GROUP / "memory/memory.usage_in_bytes",
-        _GROUP / "memory/memory.stat",
-    ),
+_MEMORY_FILES = (  # controller, limit, use
+    ("", "memory.max", "memory.current"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
 
 
@@ -195,10 +215,13 @@ def check_negatives(pairs: int, negatives: int, batch_size: int, width: int) -> 
 def check(model: Any, learner: str, batch_size: int, device: torch.device | str) -> int:
     """Refuse training that does not fit in memory; returns the estimate in bytes.
 
+    Args:
+        batch_size: training pairs of the largest step.
+
     Raises:
         NotEnoughMemoryError: with the estimate by purpose and what is free.
     """
-    parts = training_bytes(model, learner, batch_size)
+    parts = training_bytes(model, learner, batch_size, device)
     if torch.device(device).type != "cpu":
         del parts["best weights"]  # in the host's memory
     needed, free = sum(parts.values()), available_bytes(device)

@@ -8,12 +8,15 @@ import numpy as np
 
 from alignrec_recbole.errors import DataError
 
+REJECTED_ROUNDS = 100  # of a user with half of the items, one draw of 2^100 is left
+
 
 class PairSampler:
     """Shuffles the training pairs and samples negatives outside the user's training items.
 
     A negative is uniform over the items that occur in training and is sampled again while it is one
-    of the user's training items. It can be one of the user's validation or test items.
+    of the user's training items; after REJECTED_ROUNDS, it is drawn among the items that are left.
+    It can be one of the user's validation or test items.
 
     Args:
         users, items: training pairs, internal ids, equal length.
@@ -69,12 +72,27 @@ class PairSampler:
             generator.integers(len(self.candidate_items), size=len(owners))
         ]
         wrong = np.flatnonzero(self._is_seen(owners, drawn))
-        while len(wrong):
+        for _ in range(REJECTED_ROUNDS):
+            if not len(wrong):
+                break
             drawn[wrong] = self.candidate_items[
                 generator.integers(len(self.candidate_items), size=len(wrong))
             ]
             wrong = wrong[self._is_seen(owners[wrong], drawn[wrong])]
+        if len(wrong):  # of users with nearly every item
+            wrong = wrong[np.argsort(owners[wrong], kind="stable")]
+            users_left, first = np.unique(owners[wrong], return_index=True)
+            for user, places in zip(users_left, np.split(wrong, first[1:]), strict=True):
+                left = self._other_items(int(user))
+                drawn[places] = left[generator.integers(len(left), size=len(places))]
         return drawn if self.negatives == 1 else drawn.reshape(-1, self.negatives)
+
+    def _other_items(self, user: int) -> np.ndarray:
+        """The items that occur in training, but not with this user."""
+        start = user * self._stride
+        first, stop = np.searchsorted(self._seen, (start, start + self._stride))
+        own = self._seen[first:stop] - start
+        return np.setdiff1d(self.candidate_items, own, assume_unique=True)
 
     def _is_seen(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         keys = users * self._stride + items

@@ -66,7 +66,7 @@ class TrainingSettings(RankingSettings):
         description="adam, adamw, sgd, adagrad, rmsprop or sparse_adam"
     )
     lr_decay: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
-        description="[factor, epochs]"
+        description="[factor, epochs], the factor at most 1"
     )
     stopping_step: int = Field(ge=0, description="0 or more")
     eval_step: int = Field(gt=0, description="at least 1")
@@ -77,3 +77,10 @@ class TrainingSettings(RankingSettings):
     threads: Annotated[int, Field(gt=0, le=MAX_THREADS)] | None = Field(
         description=f"1 to {MAX_THREADS}, or null"
     )
+
+    @field_validator("lr_decay")
+    @classmethod
+    def _falling(cls, decay: list[float] | None) -> list[float] | None:
+        if decay and decay[0] > 1:
+            raise ValueError(f"the factor {decay[0]!r} would raise the learning rate without bound")
+        return decay

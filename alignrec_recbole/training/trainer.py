@@ -19,7 +19,7 @@ from recbole.trainer import Trainer
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import ModelType
 
-from alignrec_recbole.errors import DivergedError, RecordError
+from alignrec_recbole.errors import DivergedError, RecordError, SettingError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, Scores
 from alignrec_recbole.io import training_state
 from alignrec_recbole.ops import columns
@@ -77,6 +77,8 @@ class MultimodalTrainer(Trainer):
         self.learner, self.weight_decay = config["learner"], config["weight_decay"]
         self.epochs, self.eval_step = config["epochs"], config["eval_step"]
         self.precision = torch.bfloat16 if config["precision"] == "bfloat16" else None
+        if self.precision:
+            _check_bfloat16(type(model))
         if self.precision and not hardware.has_bfloat16(str(self.device)):
             logger.warning(
                 "precision=bfloat16: this processor has no bfloat16 units, so products take many "
@@ -143,11 +145,12 @@ class MultimodalTrainer(Trainer):
             DivergedError: the loss became NaN or infinite.
             NotEnoughMemoryError: the estimate exceeds what is free; nothing was started.
         """
-        memory_estimate.check(
-            self.model, self.learner, self.config["train_batch_size"], self.device
-        )
         batches = replace_loader(train_data, type(self.model), self.config)
         self._pair_batches = batches if isinstance(batches, PairBatches) else None
+        batch_size = self.config["train_batch_size"]
+        if self._pair_batches:
+            batch_size = min(batch_size, len(self._pair_batches.sampler))
+        memory_estimate.check(self.model, self.learner, batch_size, self.device)
         rng = getattr(batches, "generator", None)
         self._loader_rng = rng if isinstance(rng, torch.Generator) else None
         task = as_task(valid_data, self.config["setting"])
@@ -183,7 +186,7 @@ class MultimodalTrainer(Trainer):
         if self.state_file and self._saved_epochs != len(self.history):
             self.save_state()
         if task is None:
-            self.stopping.best_epoch = self.epochs - 1
+            self.stopping.best_epoch = len(self.history) - 1
         if self._best_weights is not None and self.stop_reason != "interrupted":
             self.model.load_state_dict(self._best_weights)
         if saved and not self.state_file and self.writes:
@@ -456,6 +459,22 @@ class MultimodalTrainer(Trainer):
             self._loader_rng.set_state(random_state.from_hex(plain.loader))
         plain.random.restore(self.device)
         self.start_epoch, self.seconds_before = plain.next_epoch, plain.seconds
+
+
+def _check_bfloat16(model_class: Any) -> None:
+    """Refuse precision=bfloat16 where it would change nothing.
+
+    Raises:
+        SettingError: the model computes no product in that type.
+    """
+    reason = getattr(model_class, "bfloat16_refused", "a model of RecBole computes in float32")
+    if reason:
+        raise SettingError(
+            f"precision=bfloat16 has no effect on {model_class.__name__}: {reason}.",
+            found="precision=bfloat16",
+            expected="precision=float32",
+            hint="models with content have large products, which bfloat16 makes faster",
+        )
 
 
 def _on_host(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -318,6 +318,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=1000)
     add_cache(parser)
     options = parser.parse_args(arguments)
+    if options.dataset and not options.data_path:
+        parser.error("--dataset needs --data-path, the folder that it is in")
     result: dict[str, Any] = compare(options.reference)
     if options.dataset:
         result.update(train_both(options))

@@ -27,6 +27,7 @@ from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import provenance
+from benchmarks import command_line
 from benchmarks.parity.one_epoch import compare
 from benchmarks.parity.pairs import PAIRS, model_of, of_checkout
 from benchmarks.reference import checkout, rearm
@@ -34,6 +35,7 @@ from benchmarks.reference.options import add_cache
 from benchmarks.reference.our_training import train_ours
 
 METRICS = ("Recall@20", "NDCG@20")
+EPOCHS = 1000  # at most; also where a cache does not say
 
 
 def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
         "dataset": options.dataset,
         "features": stems,
         "settings": {key: settings[key] for key in parts.defaults} | chosen,
+        "most_epochs": options.epochs,
         "epochs": {"our": mine.epochs, "reference": theirs["epochs"]},
         "metrics": {
             metric: {
@@ -81,17 +84,10 @@ def with_seed(entry: dict[str, Any], seed: int, found: dict[str, Any]) -> dict[s
     """The results of a model, with one seed more.
 
     Raises:
-        RecordError: the seeds before were trained with other settings, features or data.
+        RecordError: the seeds before were trained with other settings, features, data or epochs.
     """
-    same = {key: found[key] for key in ("dataset", "features", "settings")}
-    before = {key: entry.get(key, value) for key, value in same.items()}
-    if before != same:
-        raise RecordError(
-            "The cached trainings are of another comparison.",
-            found=f"cached {before}, now {same}",
-            expected="the same data, features and settings for all seeds",
-            hint="write the new trainings to another --cache",
-        )
+    same = {key: found[key] for key in ("dataset", "features", "settings", "most_epochs")}
+    _check(entry, same)
     out: dict[str, Any] = {**same, "seeds": [*entry.get("seeds", []), seed]}
     for side, epochs in found["epochs"].items():
         out[f"{side}_epochs"] = [*entry.get(f"{side}_epochs", []), epochs]
@@ -104,11 +100,27 @@ def with_seed(entry: dict[str, Any], seed: int, found: dict[str, Any]) -> dict[s
     return {**out, "code": provenance.code()}
 
 
+def _check(entry: dict[str, Any], now: dict[str, Any]) -> None:
+    """Compare what a cached entry was made with, where it says; see `with_seed`."""
+    before = {key: entry.get(key, value) for key, value in now.items()}
+    if entry:
+        before["most_epochs"] = entry.get("most_epochs", EPOCHS)
+    if before != now:
+        raise RecordError(
+            "The cached trainings are of another comparison.",
+            found=f"cached {before}, now {now}",
+            expected="the same data, features, settings and epochs for all seeds",
+            hint="write the new trainings to another --cache",
+        )
+
+
 def train_each(options: argparse.Namespace) -> dict[str, Any]:
     """Train each chosen model, seed by seed; results in the cache are not repeated."""
     cache: Path | None = options.cache
     trained = json.loads(cache.read_text()) if cache and cache.exists() else {}
     for name in [name for name in options.model if model_of(name) == name]:
+        now = {"dataset": options.dataset, "most_epochs": options.epochs}
+        _check(trained.get(name, {}), now)
         for seed in options.seeds:
             if seed in trained.get(name, {}).get("seeds", []):
                 continue
@@ -151,11 +163,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[999, 1000, 1001]
     )
-    parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--learning-rate", type=float, help="of both sides, not the default")
     add_cache(parser)
     parser.add_argument("--output", type=Path, help="results folder for the records of our runs")
     options = parser.parse_args(arguments)
+    if options.dataset and not options.data_path:
+        parser.error("--dataset needs --data-path, the folder that it is in")
     options.model = options.model or of_checkout(options.reference)
     unknown = sorted(set(options.model) - set(PAIRS))
     if unknown:
@@ -172,4 +186,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command_line.end(main)

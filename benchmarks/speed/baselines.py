@@ -26,6 +26,7 @@ from tabulate import tabulate
 
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.spec import RunSpec
+from benchmarks import command_line
 from benchmarks.parity.pairs import PAIRS, of_checkout
 from benchmarks.reference import checkout, rearm
 from benchmarks.reference import our_timing as our_side
@@ -109,7 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = sorted(set(options.model) - set(LEARNING))
     if unknown:
         parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(LEARNING)}")
-    models = paired_timing.cached_models(options.cache)
+    made = {"dataset": options.dataset, "steps": options.steps}
+    models = paired_timing.cached_models(options.cache, made)
     with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as scratch:
         dataset_dir = data_path / options.dataset
         features = Path(scratch)
@@ -127,9 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{model}\n{paired_timing.table(timings)}", file=sys.stderr)
             models[model] = {
                 **entry(timings["ours"], timings["reference"]),
-                "steps": options.steps,
                 "peer": checkout.SOURCES[PAIRS[model].code],
-                "dataset": options.dataset,
+                **made,
             }
             paired_timing.cache_models(options.cache, models)
     rows = [
@@ -164,4 +165,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command_line.end(main)

@@ -26,6 +26,7 @@ from tabulate import tabulate
 
 from alignrec_recbole.registry.models import MODELS
 from alignrec_recbole.runs.spec import RunSpec
+from benchmarks import command_line
 from benchmarks.reference.epoch_timer import epoch_seconds
 from benchmarks.reference.interactions import add_data, in_mmrec_layout
 from benchmarks.reference.options import add_cache, add_steps
@@ -82,7 +83,6 @@ def measure(model: str, folder: Path, steps: int | None = None) -> dict[str, Any
         return {"refused": str(error).partition("\nTraceback")[0]}
     return {
         "seconds": timing.median("epoch"),
-        "steps": steps,
         "peak_bytes": timing.peak_bytes,
         "startup_seconds": timing.startup,
         **paired_timing.where(),
@@ -109,14 +109,15 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = sorted(set(options.model) - set(learning))
     if unknown:
         parser.error(f"no training for {', '.join(unknown)}; there are {', '.join(learning)}")
-    models = paired_timing.cached_models(options.cache)
+    made = {"dataset": options.dataset, "steps": options.steps, "seed": options.seed}
+    models = paired_timing.cached_models(options.cache, made)
     with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as scratch:
         source = data_path / options.dataset / f"{options.dataset}.inter"
         folder = Path(scratch)
         simulate(source, folder, options.seed)
         for model in options.model:
             if model not in models:
-                models[model] = measure(model, folder, options.steps)
+                models[model] = {**measure(model, folder, options.steps), **made}
                 print(f"{model}: {models[model]}", file=sys.stderr)
                 paired_timing.cache_models(options.cache, models)
     rows = [
@@ -140,4 +141,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command_line.end(main)

@@ -89,6 +89,7 @@ def _timed(work: Callable[..., Any], *given: Any, **more: Any) -> tuple[Any, tup
 
 def stages(folder: Path, knn: str) -> None:
     """All stages on the simulated data of a folder."""
+    from alignrec_recbole.features.item_order import tie_ranks
     from alignrec_recbole.graphs import knn_cache
     from alignrec_recbole.graphs.item_item import item_graph
     from alignrec_recbole.runs import prepare, tasks
@@ -115,10 +116,12 @@ def stages(folder: Path, knn: str) -> None:
     for model in MODELS:
         if model == "AlignRec":
             prepared = prepare.prepare_run(spec(model))
-            table = torch.from_numpy(prepared.splits[0].features["simulated"].values)
+            train = prepared.splits[0]
+            table = torch.from_numpy(train.features["simulated"].values)
+            place = tie_ranks(train.field2id_token[train.iid_field])
             k, cache = prepared.config["knn_k"], Path(prepared.config["features_cache"])
             with knn_cache.use_cache_folder(cache):  # so that the model finds the lists
-                measured.run("graph", item_graph, table, k, method=knn)
+                measured.run("graph", item_graph, table, k, method=knn, place=place)
             del table
         trainer = tasks.build_trainer(prepared, None)
         trainer._run_epoch(batches[:1], 0)

@@ -92,7 +92,12 @@ def main(arguments: list[str] | None = None) -> int:
             receive, send = context.Pipe(duplex=False)
             process = context.Process(target=measure, args=(path.parent, filtered, send))
             process.start()
-            seconds, busy, peak, count = receive.recv()
+            send.close()  # the other end is the child's alone: if it dies, recv ends
+            try:
+                seconds, busy, peak, count = receive.recv()
+            except EOFError:
+                process.join()
+                parser.error(f"{what}: the process ended with status {process.exitcode}")
             process.join()
             cells = f"{seconds:.1f}", f"{busy:.1f}", f"{peak / 2**20:.0f}", f"{count:,}"
             rows.append([what, *cells])

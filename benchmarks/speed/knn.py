@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.graphs import searches
 from alignrec_recbole.graphs.item_item import item_graph, nearest_neighbours
 from alignrec_recbole.runtime import allocator, hardware, memory_usage
@@ -72,12 +73,17 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         rows = torch.from_numpy(np.load(options.features, allow_pickle=False).astype(np.float32))
         features = kin_of(rows, options.items or len(rows))
+    place = tie_ranks([str(item) for item in range(len(features))])  # as models search
     memory_usage.reset_peak_rss()
     before = memory_usage.peak_rss_bytes()
     cpu, started = time.process_time(), time.perf_counter()
     with searches.searching_on("cpu") as made:
         graph = item_graph(
-            features, options.k, method=options.method, memory_bytes=options.memory_mb << 20
+            features,
+            options.k,
+            method=options.method,
+            memory_bytes=options.memory_mb << 20,
+            place=place,
         )
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     above = memory_usage.peak_rss_bytes() - before

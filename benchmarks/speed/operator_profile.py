@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from alignrec_recbole.runs import prepare, tasks
 from alignrec_recbole.runtime import hardware
+from benchmarks import command_line
 from benchmarks.reference.interactions import add_data, in_mmrec_layout
 from benchmarks.reference.options import add_cache
 from benchmarks.reference.simulated_features import write_features
@@ -96,7 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := sorted(set(options.model) - set(baselines.LEARNING)):
         known = ", ".join(baselines.LEARNING)
         parser.error(f"no profile of {', '.join(unknown)}; there are {known}")
-    models = paired_timing.cached_models(options.cache)
+    made = {"dataset": options.dataset, "steps": options.steps}
+    models = paired_timing.cached_models(options.cache, made)
     with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as scratch:
         features = Path(scratch)
         interactions = data_path / options.dataset / f"{options.dataset}.inter"
@@ -105,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 given = model, options.dataset, data_path, features, options.steps
                 found = pool.apply(measure, given)
-            models[model] = {"shares": found, **paired_timing.where()}
+            models[model] = {"shares": found, **paired_timing.where(), **made}
             paired_timing.cache_models(options.cache, models)
     kinds = [*KINDS, "other"]
     rows = [
@@ -118,4 +120,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command_line.end(main)

@@ -23,6 +23,7 @@ import psutil
 import torch
 from tabulate import tabulate
 
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.runs import provenance
 from alignrec_recbole.runtime import hardware, memory_usage
@@ -200,9 +201,26 @@ def where(threads: int | None = None, device: str = "cpu") -> dict[str, Any]:
     return {"code": provenance.code(), "machine": machine}
 
 
-def cached_models(cache: Path | None) -> dict[str, Any]:
-    """Results by model that `cache_models` wrote; none if there is no file."""
-    return json.loads(cache.read_text())["models"] if cache and cache.exists() else {}
+def cached_models(cache: Path | None, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Results by model that `cache_models` wrote; none if there is no file.
+
+    Args:
+        made: what was measured, such as data set and steps; each result stores it.
+
+    Raises:
+        RecordError: a result was measured with something else, or does not say.
+    """
+    models = json.loads(cache.read_text())["models"] if cache and cache.exists() else {}
+    for name, entry in models.items():
+        before = {key: entry.get(key, "not stored") for key in made}
+        if before != json.loads(json.dumps(made)):
+            raise RecordError(
+                f"The cached result of {name} is of another measurement.",
+                found=f"cached {before}, now {dict(made)}",
+                expected="the same options for all models of a cache",
+                hint="write the new results to another --cache",
+            )
+    return models
 
 
 def cache_models(cache: Path | None, models: Mapping[str, Any]) -> None:

@@ -70,11 +70,7 @@ def worker(options: argparse.Namespace) -> None:
             if number == WARM_STEPS and within is not None:
                 exchanged = within.exchanged
             begun = time.process_time()
-            trainer.optimizer.zero_grad()
-            torch.stack(list(model.calculate_loss(batch))).sum().backward()
-            trainer.optimizer.step()
-            if hasattr(model, "after_step"):
-                model.after_step()
+            trainer._step(batch)
             seconds.append(time.process_time() - begun)
         timed = seconds[WARM_STEPS:]
         found = {
@@ -100,7 +96,7 @@ def measure(options: argparse.Namespace, model: str, processes: int) -> dict[str
         command += ["--set", *options.set] if options.set else []
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, env=environment, check=True)
-        found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("?.json"))]
+        found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
     worst = {name: max(each[name] for each in found) for name in found[0]}
     return {"model": model, "processes": processes, **worst}
 

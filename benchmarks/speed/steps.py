@@ -26,6 +26,7 @@ from tabulate import tabulate
 from alignrec_recbole.runs import prepare, tasks
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import hardware
+from benchmarks import command_line
 from benchmarks.reference.interactions import add_data, in_mmrec_layout
 from benchmarks.reference.options import add_cache
 from benchmarks.speed import paired_timing
@@ -63,7 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.steps < PARTS:
         parser.error(f"--steps must be at least {PARTS}")
-    models: dict[str, Any] = paired_timing.cached_models(options.cache)
+    made = {
+        "dataset": options.dataset,
+        "features": list(options.features),
+        "steps": options.steps,
+        "threads": options.threads,
+    }
+    models: dict[str, Any] = paired_timing.cached_models(options.cache, made)
     with in_mmrec_layout(parser, options) as data_path, tempfile.TemporaryDirectory() as scratch:
         for model in [name for name in options.model if name not in models]:
             spec = RunSpec(
@@ -72,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
             )  # fmt: skip
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 taken = pool.apply(milliseconds, (spec, options.steps, options.threads))
-            models[model] = {"cpu_ms_per_step": taken, **paired_timing.where()}
+            models[model] = {"cpu_ms_per_step": taken, **paired_timing.where(), **made}
             paired_timing.cache_models(options.cache, models)
     rows = [[model, f"{found['cpu_ms_per_step']:.1f}"] for model, found in models.items()]
     print(tabulate(rows, ["model", "CPU ms per step"], disable_numparse=True))
@@ -81,4 +88,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command_line.end(main)

@@ -91,3 +91,17 @@ def test_without_runs_on_both_it_says_so(output: Path, tmp_path: Path) -> None:
     given = ["--data-path", str(output / "data"), "--output", str(tmp_path), "--dataset", "shop"]
     with pytest.raises(rekeyed.RecordError, match="No model has runs"):
         rekeyed.main(given)
+
+
+def test_runs_without_a_common_seed_are_no_comparison(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = rekeyed.SeedGroup.values
+
+    def shifted(group: rekeyed.SeedGroup, metric: str) -> dict[int, float]:
+        shift = 0 if group.first.dataset == "shop" else 100
+        return {seed + shift: value for seed, value in values(group, metric).items()}
+
+    monkeypatch.setattr(rekeyed.SeedGroup, "values", shifted)
+    with pytest.raises(rekeyed.RecordError, match=r"no seed of .* in common"):
+        rekeyed.pairs(output / "out", output / "data" / "shop-rekeyed-1", "shop", 1)

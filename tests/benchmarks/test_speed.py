@@ -20,6 +20,7 @@ from benchmarks.speed import (
     baselines,
     electronics,
     growth,
+    import_formats,
     knn,
     loaded,
     paired_timing,
@@ -109,7 +110,8 @@ def test_electronics_shows_peaks_and_refusals(tmp_path, capsys):
         "VBPR": {"refused": "Training VBPR would need 40.0 GiB more."},
     }
     store = tmp_path / "store.json"
-    store.write_text(json.dumps({"models": shown}))
+    made = {"dataset": "toy", "steps": None, "seed": 0}
+    store.write_text(json.dumps({"models": {k: {**v, **made} for k, v in shown.items()}}))
     inter = tmp_path / "toy" / "toy.inter"
     inter.parent.mkdir()
     rows = pd.DataFrame({"userID": range(9), "itemID": range(9), "x_label": 0})
@@ -161,7 +163,8 @@ def test_measured_baselines_are_not_measured_again(tmp_path, capsys):
         for s, peak in ((1.0, 1 << 30), (5.0, 3 << 30))
     ]
     store = tmp_path / "store.json"
-    store.write_text(json.dumps({"models": {"BM3": baselines.entry(*timings)}}))
+    entry = {**baselines.entry(*timings), "dataset": "toy", "steps": None}
+    store.write_text(json.dumps({"models": {"BM3": entry}}))
     inter = tmp_path / "toy" / "toy.inter"
     inter.parent.mkdir()
     pd.DataFrame({"userID": [0], "itemID": [0]}).to_csv(inter, sep="\t", index=False)
@@ -329,3 +332,24 @@ def test_growth_measures_every_stage_and_names_the_wall(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["first_wall"] == "scale 1, read: longer than 0.05 s"
     assert len(found["points"]) == 1
+
+
+def test_a_cache_of_another_measurement_is_refused(tmp_path):
+    cache, made = tmp_path / "cache.json", {"dataset": "sports", "features": ["text"], "steps": 5}
+    assert paired_timing.cached_models(cache, made) == {}
+    paired_timing.cache_models(cache, {"BPR": {"seconds": 1.0, **made}})
+    assert paired_timing.cached_models(cache, made)["BPR"]["seconds"] == 1.0
+    for other in ({"steps": None}, {"dataset": "baby"}, {"seed": 1}):
+        with pytest.raises(RecordError, match="The cached result of BPR is of another measurement"):
+            paired_timing.cached_models(cache, {**made, **other})
+
+
+def dies(folder, filtered, answer):
+    raise SystemExit(3)
+
+
+def test_a_reader_that_dies_ends_the_measurement(monkeypatch, capsys):
+    monkeypatch.setattr(import_formats, "measure", dies)
+    with pytest.raises(SystemExit):
+        import_formats.main(["--lines", "50", "--users", "9", "--items", "9"])
+    assert "the process ended with status 3" in capsys.readouterr().err

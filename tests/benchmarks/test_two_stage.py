@@ -99,3 +99,11 @@ def test_results_of_other_settings_are_refused(tmp_path: Path, items: Path) -> N
 def test_convergence_is_counted_from_the_first_value_to_the_best() -> None:
     assert two_stage_report.converged([1.0, 0.5, 0.05, 0.0, 0.4]) == 2
     assert two_stage_report.converged([0.1, 0.1, 0.3]) == 2
+
+
+@pytest.mark.parametrize("wrong", [["--arms", "both"], ["--every", "0"], ["--seeds", "x"]])
+def test_wrong_options_are_named(wrong: list[str], tmp_path: Path) -> None:
+    places = ["--items", str(tmp_path / "items.tsv"), "--work", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        two_stage.main([*places, *wrong])
+    assert ended.value.code == 2

@@ -6,12 +6,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
+import torch
 from trials import Answer, check_refused, run_verb
 from two_blocks import write_two_blocks
 
+from alignrec_recbole.cli._types import SHARE, FiniteRange
+from alignrec_recbole.errors import SettingError
 from alignrec_recbole.reports.contents import tables
 from alignrec_recbole.runs.record import read_runs
+from alignrec_recbole.runtime import hardware
 
 MANY = ",".join(map(str, range(1, 74)))  # values of a setting
 
@@ -134,3 +139,19 @@ def test_a_protocol_prints_its_table_with_chance_and_few_candidates(
     assert "chance R@20" in cold
     assert "Chance of Recall@20: about 0.8333." in masked
     assert "effective rank" in features
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_a_share_is_a_finite_number(text):
+    for kind in (SHARE, FiniteRange()):
+        with pytest.raises(click.BadParameter):
+            kind.convert(text, None, None)
+    assert SHARE.convert("0.5", None, None) == 0.5
+
+
+@pytest.mark.parametrize("name", ["cuda1", "cuda:", "cuda:01", "cuda:" + "9" * 5000, "cuda:1\n"])
+def test_a_device_is_written_as_torch_writes_it(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 10**6)
+    with pytest.raises(SettingError, match="is not available"):
+        hardware.choose_device(name)
+    assert hardware.choose_device("cuda:12") == "cuda:12"

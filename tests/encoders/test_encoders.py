@@ -278,6 +278,35 @@ def test_other_weights_under_the_same_name_are_encoded_again(tiny_bert: Path, tm
     assert not np.allclose(after.matrix, before.matrix, atol=1e-3)
 
 
+@pytest.mark.parametrize("file", ["preprocessor_config.json", "tokenizer.json", "vocab.txt"])
+def test_another_preprocessor_or_tokenizer_makes_another_identity(
+    file: str, tiny_clip: Path, tmp_path: Path, items: ItemTable
+) -> None:
+    model = tmp_path / "mine"
+    shutil.copytree(tiny_clip, model)
+    if not (model / file).is_file():
+        pytest.skip(f"this version of transformers writes no {file}")
+    before = encoder_identity(f"clip:{model}", items)
+    (model / file).write_text((model / file).read_text() + " \n")
+    model_folders.sha256_file.cache_clear()
+    assert encoder_identity(f"clip:{model}", items) != before
+
+
+@needs_minilm
+def test_minilm_is_known_by_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, copy = minilm.minilm_folder(), tmp_path / "model"
+    copy.mkdir()
+    for path in real.iterdir():
+        (copy / path.name).symlink_to(path)
+    monkeypatch.setattr(minilm, "minilm_folder", lambda: copy)
+    before = minilm.identity()
+    (copy / "tokenizer_config.json").unlink()
+    (copy / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    model_folders.sha256_file.cache_clear()
+    assert minilm.identity() != before
+    assert minilm.identity()["model"] == before["model"] == "minilm"
+
+
 def shop_with_images(tmp_path: Path) -> Path:
     shop = tmp_path / "shop"
     (shop / "images").mkdir(parents=True)

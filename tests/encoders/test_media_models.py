@@ -42,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     bert = write_tiny_bert(folder / "bert")
     return {
-        **{kind: write_vision(folder / kind, kind) for kind in VISION},
+        **{kind: write_vision(folder / kind, kind) for kind in (*VISION, "deit")},
         **{kind: write_audio(folder / kind, kind) for kind in AUDIO},
         "siglip2": write_siglip2(folder / "siglip2", bert, flexible=False),
         "naflex": write_siglip2(folder / "naflex", bert, flexible=True),
@@ -125,9 +125,9 @@ def test_image_vectors_equal_transformers(kind: str, models, items: ItemTable) -
     assert rows.settings["pooling"] == ("cls" if kind == "vit" else "pooled")
 
 
-@pytest.mark.parametrize("kind", VISION)
+@pytest.mark.parametrize("kind", [*VISION, "deit"])
 def test_mean_of_patches(kind: str, models, items: ItemTable, tmp_path: Path) -> None:
-    """Without CLS and registers; ConvNeXt has maps instead of patches."""
+    """Without CLS, registers and DeiT's distillation token; ConvNeXt has maps, no patches."""
     from transformers import AutoImageProcessor, AutoModel
 
     shop = as_files(items, tmp_path)

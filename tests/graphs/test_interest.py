@@ -95,3 +95,18 @@ def test_interest_graphs_equal_the_definition(k, memory):
         np.testing.assert_allclose(
             graph.toarray(), root[:, None] * expected * root, rtol=1e-4, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("scale", [2.0**-90, 2.0**90])
+def test_the_length_of_extreme_rows_says_nothing(scale):
+    own = interactions()
+    pairs, shape, scaled = own.nonzero(), own.shape, [table * scale for table in tables()]
+    ours, same = (
+        interest.second_order_interactions(rows, pairs, shape, 3) for rows in (scaled, tables())
+    )
+    np.testing.assert_allclose(ours.toarray(), same.toarray(), rtol=1e-6)
+    for graph, other in zip(
+        *(interest.interest_graphs(rows, pairs, shape, 2) for rows in (scaled, tables())),
+        strict=True,
+    ):
+        np.testing.assert_allclose(graph.toarray(), other.toarray(), rtol=1e-6)

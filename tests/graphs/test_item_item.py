@@ -114,6 +114,23 @@ def test_shrunk_neighbours_equal_the_dense_twin(memory, shrink):
     np.testing.assert_allclose(graph.toarray(), dense)
 
 
+@pytest.mark.parametrize("scale", [1e-40, 1e-25, 1e25, 1e37])
+@pytest.mark.parametrize("shrink", [0.0, 10.0])
+def test_shrunk_neighbours_of_extreme_rows(scale, shrink):
+    rows = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 6)))
+    rows[:12] *= scale
+    rows[[0, 9]] = 0
+    features = rows.float()
+    exact = features.double()
+    expected = item_item.item_knn(exact, 4, shrink).toarray()
+    norm = exact.norm(dim=1)
+    direct = (exact @ exact.T / (torch.outer(norm, norm) + shrink)).numpy()
+    found = item_item.item_knn(features, 4, shrink).toarray()
+    own = np.nonzero(found > 1e-6)
+    np.testing.assert_allclose(found[own], direct[own], rtol=1e-4)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def dense_agreement(tables, k):
     """The same on whole matrices, row by row."""
     cosines = [torch.nn.functional.normalize(table, dim=1) for table in tables]

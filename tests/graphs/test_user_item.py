@@ -1,6 +1,7 @@
 """Graphs against dense twins."""
 
 import copy
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -206,6 +207,16 @@ def test_thinning_drops_popular_edges_first():
         for seed in range(20)
     ]
     assert np.mean(popular) < 15  # 30 if every edge were as likely as the others
+
+
+def test_more_edges_than_torch_draws_from_are_drawn_alike(monkeypatch):
+    weights = torch.rand(500, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    draw = user_item._without_replacement
+    few = draw(weights, 60, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(user_item, "MULTINOMIAL_ROWS", 499)
+    with mock.patch("torch.multinomial", side_effect=RuntimeError):
+        many = draw(weights, 60, torch.Generator().manual_seed(1))
+    assert set(many.tolist()) == set(few.tolist())
 
 
 def slow_common_items(users, items, n_users, k):

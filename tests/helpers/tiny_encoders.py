@@ -86,7 +86,7 @@ def write_qwen3_embedding(folder: Path) -> Path:
 
 
 def write_vision(folder: Path, kind: str) -> Path:
-    """A dinov2, dinov3, vit or convnext."""
+    """A dinov2, dinov3, vit, deit or convnext."""
     import transformers as t
 
     torch.manual_seed(0)
@@ -101,6 +101,11 @@ def write_vision(folder: Path, kind: str) -> Path:
     elif kind == "vit":
         model = t.ViTModel(
             t.ViTConfig(image_size=32, patch_size=8, **SMALL), add_pooling_layer=False
+        )
+        processor = t.ViTImageProcessor(size={"height": 32, "width": 32})
+    elif kind == "deit":
+        model = t.DeiTModel(
+            t.DeiTConfig(image_size=32, patch_size=8, **SMALL), add_pooling_layer=False
         )
         processor = t.ViTImageProcessor(size={"height": 32, "width": 32})
     else:

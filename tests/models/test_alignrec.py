@@ -1,5 +1,7 @@
 """AlignRec's switches: variants, ablations, replaceable parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,21 @@ def test_one_modality_is_fused_as_it_is_and_several_as_unit_rows(tmp_path):
     expected = torch.cat([F.normalize(values, dim=1) for values in sets], 1)
     assert torch.equal(ModalityFeatures(dataset, train=False, fuse=True)[0], expected)
     assert list(dataset.features) == ["text", "image"]
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_unit_rows_of_extreme_features(tmp_path, scale):
+    dataset = Testbed("AlignRec", tmp_path).build(features=["text", "image"]).splits[0]
+    items = torch.arange(1, 9)
+    rows, unit, fused = [], [], []
+    for factor in (1.0, scale):
+        for name, table in dataset.features.items():
+            dataset.features[name] = replace(table, values=table.values * np.float32(factor))
+        rows.append(ModalityFeatures(dataset, train=False).unit_rows(0, items))
+        unit.append(ModalityFeatures(dataset, train=False, unit=True)[1])
+        fused.append(ModalityFeatures(dataset, train=False, fuse=True)[0])
+    for found in (rows, unit, fused):
+        torch.testing.assert_close(found[1], found[0])
 
 
 @pytest.mark.parametrize("trained", [True, False])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from alignrec_recbole.errors import SettingError
 from alignrec_recbole.models.bm3 import BM3
 from alignrec_recbole.models.damrs import DAMRS
 from alignrec_recbole.registry.components import components
@@ -194,3 +195,8 @@ def test_soil_normalises_both_orders_of_interest_once_for_users_and_items(tmp_pa
     assert not others[0].any()
     assert not others[:, 0].any()
     assert np.linalg.eigvalsh(second @ second.T).max() == pytest.approx(1)  # D^-½ A D^-½
+
+
+def test_soils_second_order_is_bounded(tmp_path):
+    with pytest.raises(SettingError, match="second_order_k"):
+        Testbed("SOIL", tmp_path).build(second_order_k=10**6)

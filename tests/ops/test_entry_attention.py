@@ -83,3 +83,10 @@ def test_with_everything_dropped_nothing_is_left_and_nothing_is_learnt():
     assert not out.any()
     for gradient in torch.autograd.grad(out.sum(), given):
         assert not gradient.any()
+
+
+@pytest.mark.parametrize("share", [2.0**-18, 1e-12])
+def test_a_share_that_is_too_small_for_the_bits_drops_nothing(share):
+    kept, scale = draw_kept(torch.empty(50, 101), share)
+    assert kept.all()
+    assert scale == 1.0

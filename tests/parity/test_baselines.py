@@ -12,7 +12,7 @@ import pytest
 
 from alignrec_recbole.errors import DataError, RecordError
 from benchmarks.parity import baselines, one_epoch
-from benchmarks.parity.errors import relative_error
+from benchmarks.parity.errors import largest, relative_error
 from benchmarks.parity.pairs import PAIRS
 from benchmarks.reference import checkout
 
@@ -41,6 +41,16 @@ def test_loss_gradients_and_scores_equal_the_recorded_ones(name, kinds):
             assert error < BOUND, f"{key}: {error:.1e}"
 
 
+@pytest.mark.parametrize("sides", [(np.nan, 1.0), (1.0, np.nan), (np.inf, 1.0), (np.inf, np.inf)])
+def test_what_is_not_finite_is_the_largest_error(sides, monkeypatch):
+    ours, theirs = (np.array([2.0, side]) for side in sides)
+    assert relative_error(ours, theirs) == np.inf
+    assert largest([0.1, abs(float("nan")), 0.2]) == np.inf
+    monkeypatch.setattr(one_epoch, "their_run", lambda *_: {"scores": theirs})
+    monkeypatch.setattr(one_epoch, "our_run", lambda *_, double: {"scores": ours})
+    assert one_epoch.compare(Path(), "VBPR")["max_rel_error"] == np.inf
+
+
 @pytest.mark.parametrize("code", checkout.SOURCES)
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path, code):
     refusal = pytest.raises(DataError, match=f"no checkout of {checkout.SOURCES[code]}")
@@ -67,14 +77,16 @@ def test_trainings_are_kept_seed_by_seed_and_not_repeated(tmp_path, monkeypatch)
         if seed == 1001 and len(asked) < 4:
             raise KeyboardInterrupt
         return {
-            "dataset": "toy", "features": ["text"], "settings": {"d": 64},
+            "dataset": "toy", "features": ["text"], "settings": {"d": 64}, "most_epochs": 1000,
             "epochs": {"our": seed, "reference": 2 * seed},
             "metrics": {"Recall@20": {"ours": 0.3, "reference": 0.2 if seed == 999 else 0.4}},
         }  # fmt: skip
 
     monkeypatch.setattr(baselines, "train_both", train)
     store = tmp_path / "kept.json"
-    options = argparse.Namespace(cache=store, model=["VBPR"], seeds=[999, 1000, 1001])
+    options = argparse.Namespace(
+        cache=store, model=["VBPR"], seeds=[999, 1000, 1001], dataset="toy", epochs=1000
+    )
     with pytest.raises(KeyboardInterrupt):
         baselines.train_each(options)
     found = baselines.train_each(options)["VBPR"]
@@ -83,9 +95,16 @@ def test_trainings_are_kept_seed_by_seed_and_not_repeated(tmp_path, monkeypatch)
     assert found["reference Recall@20"] == [0.2, 0.4, 0.4]
     assert found["relative_difference"]["Recall@20"] == pytest.approx(-0.1)
     assert json.loads(store.read_text())["VBPR"] == found
-    changed = {**train(options, "VBPR", 1), "settings": {"d": 32}}
+    for other in ({"settings": {"d": 32}}, {"most_epochs": 5}):
+        with pytest.raises(RecordError, match="another comparison"):
+            baselines.with_seed(found, 1, {**train(options, "VBPR", 1), **other})
+    options.epochs = 5
     with pytest.raises(RecordError, match="another comparison"):
-        baselines.with_seed(found, 1, changed)
+        baselines.train_each(options)
+    del found["most_epochs"]  # as earlier versions wrote it: 1000
+    assert baselines.with_seed(found, 1, train(options, "VBPR", 1))["most_epochs"] == 1000
+    with pytest.raises(RecordError, match="another comparison"):
+        baselines.with_seed(found, 1, {**train(options, "VBPR", 1), "most_epochs": 5})
 
 
 if __name__ == "__main__":

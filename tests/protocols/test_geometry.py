@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from alignrec_recbole.errors import RecordError
 from alignrec_recbole.protocols import diagnostics
 from alignrec_recbole.protocols.diagnostics import geometry, nearest, shared
 from benchmarks import geometry as script
@@ -88,7 +89,7 @@ def test_the_script_makes_each_run_once(tmp_path: Path, capsys: pytest.CaptureFi
         f"--folder={tmp_path / 'geometry'}", f"--output={tmp_path}",
     ]  # fmt: skip
     assert script.main(command) == 0
-    (path,) = (tmp_path / "geometry").iterdir()
+    (path,) = (tmp_path / "geometry").glob("*.csv")
     table = pd.read_csv(path)
     assert list(table["epoch"]) == [-1, 0]
     assert np.isnan(table["valid"][0])
@@ -97,6 +98,13 @@ def test_the_script_makes_each_run_once(tmp_path: Path, capsys: pytest.CaptureFi
     before = path.stat().st_mtime_ns
     assert script.main(command) == 0
     assert path.stat().st_mtime_ns == before
+    with pytest.raises(RecordError, match="of another run"):
+        script.main([*command, "--features=lsa,other"])
+    path.with_suffix(".json").unlink()  # as earlier versions left it
+    assert script.main(command) == 0
+    for wrong in ("--forms=foo", "--seeds=a"):
+        with pytest.raises(SystemExit):
+            script.main([*command, wrong])
     capsys.readouterr()
     assert script.main([*command, "--summary"]) == 0
     assert "mm neighbours@20" in capsys.readouterr().out

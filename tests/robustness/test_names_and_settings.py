@@ -119,6 +119,13 @@ CASES = [
         set_to("valid_metric=Recall@7"),
     ),
     Bad("half a decay", whole, "SettingError", ("lr_decay",), set_to("lr_decay=[0.5]")),
+    Bad(
+        "a decay that grows",
+        whole,
+        "SettingError",
+        ("lr_decay", "without bound"),
+        set_to("lr_decay=[1e300,1]"),
+    ),
     Bad("unknown learner", whole, "SettingError", ("'adm'", "adam"), set_to("learner=adm")),
     Bad(
         "code as a value",
@@ -133,6 +140,7 @@ CASES = [
     Bad("negative epochs", whole, "SettingError", ("epochs = -1",), ("--epochs", "-1")),
     Bad("unknown device", whole, "SettingError", ("tpu", "cpu"), ("--device", "tpu")),
     Bad("odd device", whole, "SettingError", ("cudaXYZ", "cpu"), ("--device", "cudaXYZ")),
+    Bad("a device without its colon", whole, "SettingError", ("cuda1",), ("--device", "cuda1")),
     Bad("absent device", whole, "SettingError", ("cuda:99", "cpu"), ("--device", "cuda:99")),
     Bad(
         "a grid without evaluation",

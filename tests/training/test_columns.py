@@ -24,6 +24,7 @@ from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.record import read_record
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, train_data
+from alignrec_recbole.runtime import processes
 from alignrec_recbole.training import divided
 
 HELPER = Path(__file__).parents[1] / "helpers" / "column_steps.py"
@@ -166,6 +167,37 @@ def test_what_cannot_be_divided_is_refused(world: Path, tmp_path: Path, one_proc
         within.size = 1
     with pytest.raises(SettingError, match="not a pairwise model"):
         columns.check_model(components("EASE").model_class, 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "number", "gpus", "refused"),
+    [
+        ("cuda:3", 2, 4, True),
+        ("cuda:3", 1, 4, False),
+        ("cuda", 3, 2, True),
+        ("cuda", 2, 2, False),
+        ("cpu", 9, 0, False),
+    ],
+)
+def test_each_process_has_a_gpu_of_its_own(
+    device: str, number: int, gpus: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    if refused:
+        with pytest.raises(SettingError, match=f"{number} processes cannot compute on {device}"):
+            processes.check_gpus(device, number)
+    else:
+        processes.check_gpus(device, number)
+
+
+@pytest.mark.parametrize("value", ["x", "0", "9" * 20])
+def test_a_number_of_processes_that_is_none_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", value)
+    with pytest.raises(SettingError, match="WORLD_SIZE cannot be used"):
+        processes.count()
 
 
 def environment() -> dict[str, str]:

@@ -3,9 +3,13 @@
 import pytest
 import torch
 
+from alignrec_recbole import losses
 from alignrec_recbole.errors import NotEnoughMemoryError
+from alignrec_recbole.registry.models import MODELS
 from alignrec_recbole.runs.prepare import prepare_data
 from alignrec_recbole.runs.spec import DataSpec
+from alignrec_recbole.runtime import control_groups
+from alignrec_recbole.testing.testbed import Testbed, model_under_test
 from alignrec_recbole.training import memory_estimate
 
 
@@ -59,21 +63,90 @@ def test_the_step_follows_the_longest_table_and_the_batch():
     assert large["optimizer"] == 0
 
 
+@pytest.mark.parametrize(
+    ("contrasts", "device", "rows"),
+    [(False, "cpu", 0), (True, "cpu", 1024), (True, "cuda", 256), (None, "cpu", 1 << 20)],
+)
+def test_only_contrasts_pay_for_the_scores_of_a_batch(contrasts, device, rows):
+    model, batch = Tables(), 1 << 20
+    if contrasts is not None:  # else a model of RecBole, which does not say
+        model.contrasts_batch = contrasts
+    large, small = (
+        memory_estimate.training_bytes(model, "adam", size, device)["step"] for size in (batch, 0)
+    )
+    assert large - small == memory_estimate.SCORE_COPIES * 4 * rows * batch
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if model_under_test(n).learns])
+def test_models_say_whether_they_contrast_the_rows_of_a_batch(name, tmp_path, monkeypatch):
+    asked, totals = [], losses._log_totals
+    monkeypatch.setattr(losses, "_log_totals", lambda *a: asked.append(1) or totals(*a))
+    settings = {"mask_weight_g": 0.1} if name == "MENTOR" else {}
+    model = Testbed(name, tmp_path).fresh_fit(epochs=1, **settings).model
+    assert model.contrasts_batch == bool(asked)
+
+
+@pytest.mark.parametrize("align", [{"cca": 0.1}, {"uia": 0.1}])
+def test_an_alignment_counts_where_it_contrasts(align, tmp_path):
+    model = Testbed("FREEDOM", tmp_path).fresh_fit(epochs=1, align=align).model
+    assert model.contrasts_batch == ("cca" in align)
+
+
+def test_a_batch_counts_at_most_the_pairs_that_there_are(tmp_path, monkeypatch):
+    asked, estimate = [], memory_estimate.training_bytes
+    monkeypatch.setattr(
+        memory_estimate, "training_bytes", lambda *a: asked.append(a[2]) or estimate(*a)
+    )
+    fit = Testbed("AlignRec", tmp_path).fresh_fit(epochs=1, train_batch_size=10**7)
+    assert asked == [len(fit.splits[0])]
+
+
 def test_a_training_that_does_not_fit_is_refused_with_the_figure(monkeypatch):
     monkeypatch.setattr(memory_estimate, "available_bytes", lambda device: 1 << 20)
     with pytest.raises(NotEnoughMemoryError, match=r"need 0\.\d GiB more[\s\S]*0\.0 GiB free"):
         memory_estimate.check(Tables(), "adam", 2048, "cpu")
 
 
-def test_a_container_limit_counts(tmp_path, monkeypatch):
-    files = [tmp_path / name for name in ("max", "current", "stat")]
-    files[0].write_text("3000\n")
-    files[1].write_text("2500\n")
-    files[2].write_text("anon 1000\ninactive_file 700\n")
-    monkeypatch.setattr(memory_estimate, "_CONTAINER", (tuple(files),))
+def memory_group(folder, limit, used, inactive, *, version=2):
+    """The files of a control group."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        2: ("memory.max", "memory.current"),
+    }[version]
+    for name, value in zip(names, (limit, used), strict=True):
+        (folder / name).write_text(f"{value}\n")
+    (folder / "memory.stat").write_text(f"anon 1000\ninactive_file {inactive}\n")
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Control groups under a folder; what the kernel says of this process is to be written."""
+    own = control_groups.own_and_around
+    monkeypatch.setattr(
+        control_groups,
+        "own_and_around",
+        lambda name="": own(name, root=tmp_path / "groups", listing=tmp_path / "listing"),
+    )
+    return tmp_path / "groups"
+
+
+def test_a_container_limit_counts(groups):
+    memory_group(groups, 3000, 2500, 700)
     assert memory_estimate.available_bytes() == 1200
-    files[0].write_text("max\n")
+    memory_group(groups, "max", 2500, 700)
     assert memory_estimate.available_bytes() > 3000
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_limit_of_a_job_counts_like_that_of_its_container(groups, version):
+    line = {1: "4:cpu,memory:/slurm/job_7/step_0", 2: "0::/slurm/job_7/step_0"}[version]
+    (groups.parent / "listing").write_text(f"9:name=systemd:/\n{line}\n")
+    root = groups / "memory" if version == 1 else groups
+    memory_group(root, 1 << 60, 0, 0, version=version)
+    memory_group(root / "slurm/job_7", 5000, 1000, 500, version=version)
+    memory_group(root / "slurm/job_7/step_0", 1 << 60, 100, 0, version=version)
+    assert memory_estimate.available_bytes() == 4500
 
 
 @pytest.mark.parametrize("model", ["AlignRec", "LightGCN"])

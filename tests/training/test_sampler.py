@@ -50,6 +50,30 @@ def test_negatives_are_uniform():
     assert abs(counts / 12000 - 1 / 3).max() < 0.02
 
 
+def test_a_user_with_all_items_but_few_is_soon_served():
+    """Each round of rejections would serve two of 20,000 pairs."""
+    n = 20_000
+    users = np.concatenate([np.full(n - 2, 1), [2, 2, 3]])
+    items = np.concatenate([np.arange(1, n - 1), [n - 1, n, 7]])
+    asked = []
+
+    class Counting:
+        def __init__(self, seed):
+            self.inner = np.random.default_rng(seed)
+
+        def integers(self, *given, **named):
+            asked.append(1)
+            return self.inner.integers(*given, **named)
+
+    drawn = PairSampler(users, items).sample_negatives(users, Counting(0))
+    assert len(asked) <= 110
+    of_first = drawn[users == 1]
+    assert set(of_first) == {n - 1, n}
+    assert abs((of_first == n).mean() - 0.5) < 0.02
+    seen = set(zip(users.tolist(), items.tolist(), strict=True))
+    assert not seen & set(zip(users.tolist(), drawn.tolist(), strict=True))
+
+
 def test_a_user_with_every_item_is_an_error():
     with pytest.raises(DataError, match="internal user id 1 with 2 items"):
         PairSampler(np.array([1, 1, 2]), np.array([1, 2, 1]))

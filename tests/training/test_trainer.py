@@ -14,14 +14,15 @@ from records import record
 from two_blocks import write_two_blocks
 
 from alignrec_recbole import losses
-from alignrec_recbole.errors import Interrupted, RecordError
-from alignrec_recbole.ops import matmul
+from alignrec_recbole.errors import Interrupted, RecordError, SettingError
+from alignrec_recbole.ops import frozen_matrix, linear, matmul
 from alignrec_recbole.ops.optimizers import FactoredAdam
 from alignrec_recbole.registry import models
 from alignrec_recbole.runs import prepare, run, tasks
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import hardware
+from alignrec_recbole.testing.testbed import Testbed, model_under_test
 from alignrec_recbole.training import trainer
 from alignrec_recbole.training.batches import PairBatches, replace_loader
 from alignrec_recbole.training.ranking_tasks import sampled
@@ -67,6 +68,18 @@ def test_a_state_is_written_once_per_epoch(world: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(trainer, "SAVE_EVERY_SECONDS", -1.0)
     run_one(spec(world, tmp_path / "often"))
     assert written == [1, 2, 3, 4, 5, 6]
+
+
+def test_without_validation_the_best_epoch_is_the_last_that_was_trained(world, tmp_path):
+    prepared = prepare.prepare_run(spec(world, tmp_path))
+    made = tasks.build_trainer(prepared, None)
+
+    def stop(history):
+        made.stop_requested = len(history) == 2
+
+    made.on_epoch = stop
+    made.fit(tasks.train_data(prepared), None, saved=False)
+    assert (made.stop_reason, made.stopping.best_epoch) == ("interrupted", 1)
 
 
 def interrupt(made: RunSpec, monkeypatch, epoch: int) -> None:
@@ -493,11 +506,36 @@ def test_a_grid_reaches_nested_settings_and_leaves_their_neighbours(world, tmp_p
 @pytest.mark.parametrize("units", [True, False])
 def test_bfloat16_without_units_is_warned_of(world, tmp_path, units, monkeypatch, caplog):
     monkeypatch.setattr(hardware, "has_bfloat16", lambda device: units)
+    given = {"model": "AlignRec", "features": ("vectors",)}
     overrides = {**spec(world, tmp_path).overrides, "precision": "bfloat16"}
-    prepared = prepare.prepare_run(spec(world, tmp_path, overrides=overrides))
+    prepared = prepare.prepare_run(spec(world, tmp_path, overrides=overrides, **given))
     with caplog.at_level(logging.WARNING, logger="alignrec_recbole"):
         tasks.build_trainer(prepared, None)
     assert ("no bfloat16 units" in caplog.text) is not units
+
+
+@pytest.mark.parametrize("name", ["LightGCN", "NGCF"])
+def test_bfloat16_is_refused_where_it_has_no_effect(name, world, tmp_path):
+    overrides = {**spec(world, tmp_path).overrides, "precision": "bfloat16"}
+    prepared = prepare.prepare_run(spec(world, tmp_path, model=name, overrides=overrides))
+    with pytest.raises(SettingError, match=f"bfloat16 has no effect on {name}"):
+        tasks.build_trainer(prepared, None)
+
+
+@pytest.mark.parametrize("name", [n for n in models.MODELS if model_under_test(n).learns])
+def test_models_say_whether_bfloat16_has_an_effect(name, tmp_path, monkeypatch):
+    asked, original = set(), matmul.product_dtype
+
+    def watched(tensor):
+        asked.add(original(tensor))
+        return original(tensor)
+
+    for module in (linear, frozen_matrix, losses):
+        monkeypatch.setattr(module, "product_dtype", watched)
+    fit = Testbed(name, tmp_path).build(epochs=1)
+    fit.trainer.precision = torch.bfloat16
+    fit.trainer.fit(fit.batches(), None, saved=False)
+    assert (torch.bfloat16 in asked) == (not fit.model.bfloat16_refused)
 
 
 def test_bfloat16_reaches_the_training_step_and_no_ranking(world, tmp_path, monkeypatch):

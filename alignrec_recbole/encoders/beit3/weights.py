@@ -280,17 +280,6 @@ def save(model: Beit3, path: Path, note: Mapping[str, Any] | None = None) -> str
     return sha256_file(path)
 
 
-def read_note(path: Path) -> dict[str, Any]:
-    """The notes of a file that `save` wrote; empty for any other.
-
-    Raises:
-        FeatureError: as `load`.
-    """
-    if Path(path).suffix != ".safetensors":
-        return {}
-    return load_with_header(path)[1].model_dump(exclude_unset=True, by_alias=True)
-
-
 def resized(model: Beit3, image_size: int) -> Beit3:
     """The model for another image size: patch positions interpolated (bicubic), the rest copied.
 

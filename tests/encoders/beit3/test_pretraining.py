@@ -872,7 +872,7 @@ def test_a_second_pretraining(items, tmp_path: Path, capsys) -> None:
     again += ["--output", str(second), "--target", f"teacher:{made}"]
     assert main([*again, "--weights", str(made)]) == 0
     done = second / "model.safetensors"
-    assert weights.read_note(done)["notes"] == [
+    assert weights.load_with_header(done)[1].notes == [
         "pre-trained on the items of d, MIM target pixels",
         "pre-training started from random weights",
         "pre-trained on the items of d, MIM target teacher",
