@@ -142,8 +142,8 @@ def test_local_and_dask_workers_find_what_one_process_finds(
 def test_a_worker_that_is_killed_loses_no_trial_and_none_counts_twice(
     order_of: Callable[..., Order], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    given: dict[str, Any] = {"sampler": "random", "trials": 4, "epochs": 60}
-    overrides = {**order_of().spec.overrides, "stopping_step": 60}
+    given: dict[str, Any] = {"sampler": "random", "trials": 4, "epochs": 150}
+    overrides = {**order_of().spec.overrides, "stopping_step": 150}
 
     def made(name: str) -> Order:
         order = order_of(name, heartbeat=1, **given)
@@ -161,7 +161,8 @@ def test_a_worker_that_is_killed_loses_no_trial_and_none_counts_twice(
             trials = optuna.load_study(study_name=order.study, storage=order.storage).trials
         except Exception:  # it is not there yet
             return []
-        return [t for t in trials if t.state.name == "RUNNING" and t.intermediate_values]
+        running = [t for t in trials if t.state.name == "RUNNING"]
+        return [t for t in running if 0 < len(t.intermediate_values) < 75]
 
     thread = threading.Thread(target=search)
     thread.start()
