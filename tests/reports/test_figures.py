@@ -177,7 +177,9 @@ def outside(figure: Any) -> set[Text]:
 @pytest.mark.parametrize("width", ["column", "page"])
 def test_names_of_points_touch_neither_each_other_nor_the_frame(drawn: Any, width: str) -> None:
     drawing = drawn["cost", width]
-    renderer = FigureCanvasAgg(drawing.figure).get_renderer()
+    canvas = FigureCanvasAgg(drawing.figure)
+    canvas.draw()  # annotations are placed when they are drawn
+    renderer = canvas.get_renderer()
     named = 0
     for axis in drawing.figure.axes:
         boxes = [Text.get_window_extent(text, renderer) for text in axis.texts]
