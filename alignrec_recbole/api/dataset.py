@@ -234,6 +234,12 @@ def _write_items(
             found=f"{len(unknown):,} such items",
             expected="tokens of the interactions",
         )
+    if images and "image" in out.columns:
+        raise DataError(
+            "The items have a column 'image', and images are given as well.",
+            found=f"{len(images):,} images and a column 'image'",
+            expected="one of the two",
+        )
     if images:
         (place / "images").mkdir()
         files = {}

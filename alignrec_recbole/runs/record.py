@@ -136,8 +136,9 @@ class RunRecord(BaseModel):
             raise ValueError("features and feature_files name other feature sets")
         if self.config.get("setting", self.setting) != self.setting:
             raise ValueError("setting is not that of config")
-        if type(self.config.get("epochs", 0)) is not int:
-            raise ValueError("config.epochs is not a whole number")
+        for name in ("epochs", "stopping_step"):
+            if type(self.config.get(name, 0)) is not int:
+                raise ValueError(f"config.{name} is not a whole number")
         if self.protocol == "full" and self.config.get("seed", self.seed) != self.seed:
             raise ValueError("seed is not that of config")
         if self.protocol == "long-tail":

@@ -254,6 +254,11 @@ WRONG: dict[str, dict[str, Any]] = {
         "items": pd.DataFrame({"item": ["0001", "0001"], "title": ["a", "b"]}),
         "features": None,
     },
+    "images in a column and as files": {
+        **frames(),
+        "items": pd.DataFrame({"item": ["0001"], "image": ["a.png"]}),
+        "images": {"0001": __file__},
+    },
     "an image of nothing": {**frames(), "images": {"nothing": "a.png"}},
     "an image that is not there": {**frames(), "images": {"0001": "/no/where.png"}},
     "features of nothing": {**frames(), "features": {"image": pd.DataFrame([[1.0]], ["x"])}},

@@ -117,6 +117,7 @@ def features_with(settings: Any) -> dict[str, Any]:
     [
         {"config": {"seed": 999, "epochs": "5"}},
         {"config": {"seed": 999, "epochs": True}},
+        {"config": {"seed": 999, "stopping_step": None}},
         features_with(3),
         features_with({"published": ["x"]}),
     ],
