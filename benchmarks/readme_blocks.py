@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "results" / "shipped"
 SHORT = ("model", "features", "seeds", *COLUMNS, "over best baseline", "reproduction")
 SIDES = "ours", "reference"
+SHOWN_EPOCHS = (1, 4, 8, 12)
 USUAL_RATE = 0.001  # RecBole's and MMRec's, of models whose YAML names none
 NDCG = "NDCG@20"
 BEST = 8  # models with features in README's table, beside all those without
@@ -304,6 +305,30 @@ def trained(results: Results) -> str:
     return _github([*header, f"{NDCG} difference", "epochs, ours", "reference"], rows)
 
 
+def same_start(results: Results) -> str:
+    """Both sides from equal initial weights, from `benchmarks.parity.same_start`: some epochs."""
+    rows = []
+    stored = json.loads((results.folder / "parity" / "same_start_lfm2k.json").read_text())
+    for model, entry in stored.items():
+        for seen in (row for row in entry["epochs"] if row["epoch"] in SHOWN_EPOCHS):
+            both = [
+                [f"{seen[f'{side} {metric}']:.4f}" for side in SIDES]
+                for metric in (PRIMARY_METRIC, NDCG)
+            ]
+            rows.append(
+                [
+                    model,
+                    entry["learning_rate"],
+                    seen["epoch"],
+                    f"{seen['worst loss']:.1e}",
+                    *(value for pair in both for value in pair),
+                ]
+            )
+    header = ["model", "learning rate", "epoch", "loss, at most", f"{PRIMARY_METRIC}, ours",
+              "reference", f"{NDCG}, ours", "reference"]  # fmt: skip
+    return _github(header, rows)
+
+
 def pretraining(stem: str) -> Callable[[Results], str]:
     """Held-out losses of a pre-training run, next to its controls."""
 
@@ -483,6 +508,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "alignment-grid": alignment_grid,
     "official": official,
     "trained": trained,
+    "same-start": same_start,
     "pretraining": pretraining("history"),
     "pretraining-teacher": pretraining("teacher_history"),
     "ablations": parts_of_alignrec,
