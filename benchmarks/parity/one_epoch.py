@@ -20,7 +20,7 @@ from alignrec_recbole.features.item_order import TIE_SEED, seeded_order
 from alignrec_recbole.registry.components import components
 from benchmarks.parity.errors import relative_error
 from benchmarks.parity.pairs import PAIRS, model_of
-from benchmarks.parity.spec import TABLES, WIDTHS
+from benchmarks.parity.spec import TABLES, WIDTHS, place
 from benchmarks.reference import mmrec, rearm
 from benchmarks.reference.checkout import NoneDict, default_dtype
 
@@ -161,17 +161,8 @@ def build_ours(name: str, kinds: tuple[str, ...], *, double: bool) -> Any:
 
 def _place(tensors: dict[str, torch.Tensor], address: str) -> tuple[torch.Tensor, Any]:
     """A tensor and which of its rows are meant."""
-    name, _, rows = address.partition("[")
-    users, items = slice(1, USERS + 1), slice(USERS + 2, None)
-    every = torch.arange(USERS + ITEMS + 2)
-    cut = {
-        "": ...,
-        "1:]": slice(1, None),
-        "users]": users,
-        "items]": items,
-        "nodes]": torch.cat([every[users], every[items]]),
-    }[rows]
-    return tensors[name], cut
+    name, rows = place(address, USERS, ITEMS)
+    return tensors[name], rows
 
 
 def _cut(tensors: dict[str, torch.Tensor], address: str) -> torch.Tensor:

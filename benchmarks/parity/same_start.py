@@ -39,7 +39,7 @@ from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.parity.errors import relative_error
 from benchmarks.parity.one_epoch import fixed_chance
 from benchmarks.parity.pairs import PAIRS, model_of, of_checkout
-from benchmarks.parity.spec import TABLES
+from benchmarks.parity.spec import TABLES, place
 from benchmarks.reference import mmrec, rearm
 from benchmarks.reference.options import add_cache
 
@@ -82,19 +82,8 @@ class Ours:
 
     def weights(self, address: str) -> torch.Tensor:
         """The rows of a parameter that the reference's has, see `ParitySpec.tensors`."""
-        name, _, rows = address.partition("[")
-        users = self.interactions.shape[0]
-        tensor = self.model.state_dict()[name]
-        every = torch.arange(len(tensor))
-        return tensor[
-            {
-                "": ...,
-                "1:]": slice(1, None),
-                "users]": slice(1, users + 1),
-                "items]": slice(users + 2, None),
-                "nodes]": every[(every > 0) & (every != users + 1)],
-            }[rows]
-        ]
+        name, rows = place(address, *self.interactions.shape)
+        return self.model.state_dict()[name][rows]
 
     def metrics(self, scores: Any) -> list[float]:
         """Recall@20 and NDCG@20 on validation of a function of users."""

@@ -85,6 +85,21 @@ class ParitySpec:
         return out
 
 
+def place(address: str, n_users: int, n_items: int) -> tuple[str, Any]:
+    """The name of our tensor, and which of its rows are meant, see `ParitySpec.tensors`."""
+    name, _, rows = address.partition("[")
+    users, items = slice(1, n_users + 1), slice(n_users + 2, None)
+    every = torch.arange(n_users + n_items + 2)
+    meant = {
+        "": ...,
+        "1:]": slice(1, None),
+        "users]": users,
+        "items]": items,
+        "nodes]": torch.cat([every[users], every[items]]),
+    }
+    return name, meant[rows]
+
+
 def same(*names: str, **renamed: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Settings under the same name, and ours=theirs under another."""
 
