@@ -13,6 +13,8 @@ Followed    the form behind the published figures, enoche/MMRec@e775373 src/mode
 Deviations  D1 only the batch's items are projected, or every item once where a batch has
                more rows (same values).
             D2 PAD rows are zero and outside the Xavier bounds.
+            D3 BPR is −ln σ; the reference's is −ln(10⁻¹⁰ + σ), another value where features are so
+               large that a score differs from another by more than 18.
 Shapes      users [user_num, 2d], items [item_num, d], features [item_num, f]; row 0 is PAD.
 Cost        one 2b × f × d product per step.
 """

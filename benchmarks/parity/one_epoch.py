@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import operator
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,8 @@ from alignrec_recbole.features.item_order import TIE_SEED, seeded_order
 from alignrec_recbole.registry.components import components
 from benchmarks.parity.errors import relative_error
 from benchmarks.parity.pairs import PAIRS, model_of
-from benchmarks.parity.spec import TABLES, WIDTHS, place
-from benchmarks.reference import mmrec, rearm
+from benchmarks.parity.reference_model import opened
+from benchmarks.parity.spec import WIDTHS, place
 from benchmarks.reference.checkout import NoneDict, default_dtype
 
 USERS, ITEMS, BATCH, BATCHES = 60, 90, 64, 2
@@ -201,30 +200,16 @@ def our_run(name: str, kinds: tuple[str, ...], *, double: bool) -> dict[str, np.
 def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The same of MMRec's model; its feature tables are the features."""
     given, pair = _inputs_of(name, kinds), PAIRS[name]
-    settings = {"train_batch_size": 2048, **pair.theirs(our_settings(name))}
+    settings = {"train_batch_size": 2048, **our_settings(name)}
     out: dict[str, Any] = {}
+
+    def values(theirs: str, ours: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.from_numpy(pair.values(theirs, shape))
+
     data = given["features"], given["matrix"]
-    if pair.code == rearm.MARK:
-        opened = rearm.built(reference, pair.theirs(our_settings(name)), *data)
-    else:
-        kind = pair.reference or model_of(name)
-        opened = mmrec.built(reference, kind, settings, *data, pair.code)
-    with fixed_chance(), opened as model:
-        pair.adjust(model, our_settings(name))
-        names = pair.names(kinds)
-        every = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        every |= {n: operator.attrgetter(n)(model) for n in pair.non_parameters if n in names}
-        unused = [n for n in every if n not in names and n in pair.fusion + pair.unused]
-        own = {n: p for n, p in every.items() if n not in unused}
-        assert set(own) == set(names), f"parameters without a partner: {set(own) ^ set(names)}"
-        with torch.no_grad():
-            for theirs, ours in names.items():
-                if not ours.startswith("tables."):  # these are the features
-                    drawn = pair.values(theirs, tuple(own[theirs].shape))
-                    own[theirs].copy_(torch.from_numpy(drawn))
-            for other in unused:
-                if other not in TABLES:  # these share the features' memory
-                    every[other].zero_()
+    with fixed_chance(), opened(reference, name, settings, *data, values) as theirs:
+        model = theirs.model
+        every = {**theirs.compared, **theirs.unused}
         model.train()
         model.pre_epoch_processing()
         for number, batch in enumerate(given["batches"] if pair.trainable else []):
@@ -233,11 +218,11 @@ def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, n
             loss = model.calculate_loss(torch.from_numpy(batch)).sum()
             loss.backward()
             out[f"loss {number}"] = loss.detach()
-            for theirs, parameter in own.items():
+            for their, parameter in theirs.compared.items():
                 if parameter.grad is not None:
-                    out[f"gradient {number} {theirs}"] = parameter.grad.clone()
-            for other in unused:
-                gradient = every[other].grad
+                    out[f"gradient {number} {their}"] = parameter.grad.clone()
+            for other, parameter in theirs.unused.items():
+                gradient = parameter.grad
                 assert gradient is None or gradient.abs().max() < 1e-6, f"{other} is used"
         model.eval()
         with torch.no_grad():

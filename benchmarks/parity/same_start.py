@@ -7,22 +7,21 @@
 Training draws initial weights, batches, negatives and dropout, and each side draws them in its own
 order, so that trained results differ by chance; few seeds do not show more than 3 %. Here the
 reference starts from our initial weights and gets our batches with their negatives, its optimizer
-is torch's with our learning rate and weight decay, and dropout drops every fourth column on both
-sides. What then differs is the computation. Both run in float32: differences grow with the
-steps. Each epoch has the relative difference of the loss of its first step, the largest of a step,
-and both sides' Recall@20 and NDCG@20 on validation. A model in FILE is not trained again. The last
-line printed is one JSON object.
+is torch's with our learning rate and weight decay, dropout drops every fourth column on both sides,
+and what it keeps for its scores is computed again after the last step. What then differs is the
+computation. Both run in float32: differences grow with the steps. How fast they grow by rounding
+alone is seen on a third side, "rounded": our model again, each of its initial weights multiplied by
+1 + 2^-23 or 1 - 2^-23. Each epoch has the relative difference of the loss of its first step, the
+largest of a step, and every side's Recall@20 and NDCG@20 on validation. A model in FILE is not
+trained again. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import operator
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,8 @@ from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.parity.errors import relative_error
 from benchmarks.parity.one_epoch import fixed_chance
 from benchmarks.parity.pairs import PAIRS, model_of, of_checkout
-from benchmarks.parity.spec import TABLES, place
-from benchmarks.reference import mmrec, rearm
+from benchmarks.parity.reference_model import opened
+from benchmarks.parity.spec import place
 from benchmarks.reference.options import add_cache
 
 METRICS, K = ("Recall", "NDCG"), 20
@@ -62,7 +61,8 @@ class Ours:
         prepared = prepare.prepare_run(spec)
         self.trainer = tasks.build_trainer(prepared, None)
         self.model, self.config = self.trainer.model, prepared.config
-        self.settings = self.model.settings.model_dump()
+        batch = {"train_batch_size": self.config["train_batch_size"]}
+        self.settings = {**self.model.settings.model_dump(), **batch}
         self.task = tasks.valid_task(prepared)
         self.batches = tasks.train_data(prepared)
         train = prepared.splits[0]
@@ -80,10 +80,34 @@ class Ours:
             for number, kind in enumerate(self.kinds)
         }
 
-    def weights(self, address: str) -> torch.Tensor:
-        """The rows of a parameter that the reference's has, see `ParitySpec.tensors`."""
+    def weights(self, _: str, address: str, shape: tuple[int, ...]) -> torch.Tensor | None:
+        """The rows of a parameter that the reference's has, if our settings build it."""
         name, rows = place(address, *self.interactions.shape)
-        return self.model.state_dict()[name][rows]
+        built = self.model.state_dict()
+        return built[name][rows] if name in built else None
+
+    def round_weights(self, seed: int) -> None:
+        """Change every parameter by one unit of its rounding, up or down by chance."""
+        chance = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in self.model.parameters():
+                up = torch.randint(2, weights.shape, generator=chance)
+                weights.mul_(1 + (2 * up - 1) * torch.finfo(torch.float32).eps)
+
+    def begin_epoch(self) -> None:
+        """What the model draws per epoch, the same in every model."""
+        self.model.train()
+        if hasattr(self.model, "begin_epoch"):
+            self.model.begin_epoch(torch.Generator())
+
+    def step(self, batch: Any) -> np.ndarray:
+        """The loss of a batch, after which the optimizer makes its step."""
+        with fixed_chance():
+            return self.trainer._step(batch).values.sum().numpy()
+
+    def scores(self, users: torch.Tensor) -> torch.Tensor:
+        """Scores [users, items with PAD]."""
+        return self.trainer.scorer(self.interactions.shape[1] + 1)(users)
 
     def metrics(self, scores: Any) -> list[float]:
         """Recall@20 and NDCG@20 on validation of a function of users."""
@@ -91,71 +115,56 @@ class Ours:
         return [means[f"{metric}@{K}"] for metric in METRICS]
 
 
-@contextlib.contextmanager
-def their_model(reference: Path, name: str, ours: Ours) -> Iterator[Any]:
-    """The reference's model on our data, with our initial weights."""
-    pair, features = PAIRS[name], ours.features()
-    settings = pair.theirs(ours.settings)
-    if pair.code == rearm.MARK:
-        opened = rearm.built(reference, settings, features, ours.interactions, ours.places)
-    else:
-        opened = mmrec.built(
-            reference,
-            pair.reference or model_of(name),
-            {"train_batch_size": ours.config["train_batch_size"], **settings},
-            features,
-            ours.interactions,
-            pair.code,
-        )
-    with opened as model:
-        pair.adjust(model, ours.settings)
-        with torch.no_grad():
-            for theirs, address in pair.names(ours.kinds).items():
-                operator.attrgetter(theirs)(model).copy_(ours.weights(address))
-            for other in pair.unused:
-                if other not in TABLES:  # these share the features' memory
-                    operator.attrgetter(other)(model).zero_()
-        yield model
-
-
-def epochs(reference: Path, name: str, ours: Ours, count: int) -> list[dict[str, Any]]:
-    """Train both sides step by step."""
+def epochs(
+    reference: Path, name: str, ours: Ours, rounded: Ours, count: int
+) -> list[dict[str, Any]]:
+    """Train the three sides step by step."""
     out = []
-    with fixed_chance(), their_model(reference, name, ours) as theirs:
+    given = ours.settings, ours.features(), ours.interactions, ours.weights, ours.places
+    with fixed_chance(), opened(reference, name, *given) as built:
+        theirs = built.model
         kind = OPTIMIZERS[ours.config["learner"].lower()]
         optimizer = kind(
             [p for p in theirs.parameters() if p.requires_grad],
             lr=ours.config["learning_rate"],
             weight_decay=ours.config["weight_decay"] or 0.0,
         )
-        n_items = ours.interactions.shape[1]
 
         def their_scores(users: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
                 scores = theirs.full_sort_predict([users - 1])
             return torch.cat([scores.new_full((len(users), 1), -torch.inf), scores], 1)
 
-        def our_scores(users: torch.Tensor) -> torch.Tensor:
-            return PAIRS[name].scores(ours.trainer.scorer(n_items + 1)(users))
-
+        sides = {
+            "ours": lambda users: PAIRS[name].scores(ours.scores(users)),
+            "reference": their_scores,
+            "rounded": lambda users: PAIRS[name].scores(rounded.scores(users)),
+        }
         for epoch in range(count):
-            ours.model.train()
+            ours.begin_epoch()
+            rounded.begin_epoch()
             theirs.train()
-            if hasattr(ours.model, "begin_epoch"):
-                ours.model.begin_epoch(torch.Generator())
             theirs.pre_epoch_processing()
-            steps = []
+            steps, roundings = [], []
             for batch in ours.batches:
                 ids = [batch[field] for field in _fields(ours.config)]
-                value = ours.trainer._step(batch).values.sum()
+                value = ours.step(batch)
                 optimizer.zero_grad()
-                loss = theirs.calculate_loss(torch.stack(ids) - 1).sum()
+                with fixed_chance():
+                    loss = theirs.calculate_loss(torch.stack(ids) - 1).sum()
                 loss.backward()
                 optimizer.step()
-                steps.append(relative_error(value.numpy(), loss.detach().numpy()))
+                steps.append(relative_error(value, loss.detach().numpy()))
+                roundings.append(relative_error(value, rounded.step(batch)))
             theirs.eval()
-            row = {"epoch": epoch + 1, "first loss": steps[0], "worst loss": max(steps)}
-            sides = {"ours": our_scores, "reference": their_scores}
+            with torch.no_grad():  # some score with vectors of before the last step
+                theirs.calculate_loss(torch.stack(ids) - 1)
+            row = {
+                "epoch": epoch + 1,
+                "first loss": steps[0],
+                "worst loss": max(steps),
+                "worst loss by rounding": max(roundings),
+            }
             for side, scores in sides.items():
                 for metric, found in zip(METRICS, ours.metrics(scores), strict=True):
                     row[f"{side} {metric}@{K}"] = found
@@ -172,8 +181,9 @@ def _fields(config: Any) -> list[str]:
 def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The epochs of a model, with what they were made of."""
     with tempfile.TemporaryDirectory() as scratch:
-        ours = Ours(name, options, Path(scratch))
-        rows = epochs(options.reference, name, ours, options.epochs)
+        ours, rounded = (Ours(name, options, Path(scratch)) for _ in range(2))
+        rounded.round_weights(options.seed)
+        rows = epochs(options.reference, name, ours, rounded, options.epochs)
     return {
         "dataset": options.dataset,
         "features": [options.text, options.other],

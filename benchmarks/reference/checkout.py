@@ -265,21 +265,26 @@ def default_dtype(kind: torch.dtype) -> Iterator[None]:
 
 @contextlib.contextmanager
 def given(
-    features: dict[str, np.ndarray], interactions: Any, settings: dict[str, Any]
+    features: dict[str, np.ndarray],
+    interactions: Any,
+    settings: dict[str, Any],
+    places: list[np.ndarray] | None = None,
 ) -> Iterator[tuple[NoneDict, Any]]:
     """Arguments of a model's constructor: configuration and loader of synthetic data.
 
     Args:
         features: text, image: [I, f].
         interactions: a scipy matrix [U, I].
+        places: of the users and of the items among equals, by their numbers; default: in order.
     """
     users, items = interactions.shape
+    of_users, of_items = places or [np.arange(count) for count in interactions.shape]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "toy").mkdir()
         for kind, values in features.items():
             np.save(Path(folder) / "toy" / FILES[kind], values)
-        _save_graph(Path(folder) / "toy" / USER_GRAPH, interactions, 200, np.arange(users))
-        _save_item_graph(Path(folder) / "toy" / ITEM_GRAPH, interactions, np.arange(items))
+        _save_graph(Path(folder) / "toy" / USER_GRAPH, interactions, 200, of_users)
+        _save_item_graph(Path(folder) / "toy" / ITEM_GRAPH, interactions, of_items)
         config = NoneDict(
             USER_ID_FIELD="u", ITEM_ID_FIELD="i", NEG_PREFIX="neg_", device="cpu", end2end=False,
             is_multimodal_model=True, multimodal_data_dir="", data_path=f"{folder}/",

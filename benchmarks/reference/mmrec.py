@@ -25,17 +25,19 @@ def built(
     features: dict[str, np.ndarray],
     interactions: Any,
     mark: str = MARK,
+    places: list[np.ndarray] | None = None,
 ) -> Iterator[Any]:
     """A model on given features (text, image: [I, f]) and a scipy matrix [U, I].
 
     Args:
         mark: the module by which the checkout is recognised, one of `checkout.SOURCES`.
+        places: of the users and of the items among equals, by their numbers; default: in order.
     """
     fork = mark in checkout.AT_ROOT  # such a model also takes the time
     with (
         checkout.importable(reference, mark),
         mock.patch("os.getcwd", return_value="") if fork else contextlib.nullcontext(),
-        checkout.given(features, interactions, settings) as (config, loader),
+        checkout.given(features, interactions, settings, places) as (config, loader),
         checkout.default_dtype(torch.float32),
         contextlib.redirect_stdout(None),
     ):
