@@ -310,17 +310,19 @@ def same_start(results: Results) -> str:
     rows = []
     stored = json.loads((results.folder / "parity" / "same_start_lfm2k.json").read_text())
     for model, entry in stored.items():
+        spread = max(max(ratio, 1 / ratio) for ratio in entry["initial spread"].values())
         for seen in (row for row in entry["epochs"] if row["epoch"] in SHOWN_EPOCHS):
             rows.append(
                 [
                     model,
                     entry["learning_rate"],
+                    f"{spread:.2f}",
                     seen["epoch"],
                     *(f"{seen[f'worst loss{by}']:.1e}" for by in ("", " by rounding")),
                     *(f"{seen[f'{side} {PRIMARY_METRIC}']:.4f}" for side in (*SIDES, "rounded")),
                 ]
             )
-    header = ["model", "learning rate", "epoch", "loss, at most", "by rounding",
+    header = ["model", "learning rate", "spread", "epoch", "loss, at most", "by rounding",
               f"{PRIMARY_METRIC}, ours", "reference", "ours, rounded"]  # fmt: skip
     return _github(header, rows)
 

@@ -203,8 +203,8 @@ def their_run(reference: Path, name: str, kinds: tuple[str, ...]) -> dict[str, n
     settings = {"train_batch_size": 2048, **our_settings(name)}
     out: dict[str, Any] = {}
 
-    def values(theirs: str, ours: str, shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.from_numpy(pair.values(theirs, shape))
+    def values(theirs: str, ours: str, drawn: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(pair.values(theirs, tuple(drawn.shape)))
 
     data = given["features"], given["matrix"]
     with fixed_chance(), opened(reference, name, settings, *data, values) as theirs:

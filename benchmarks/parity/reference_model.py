@@ -16,7 +16,7 @@ from benchmarks.parity.pairs import PAIRS, model_of
 from benchmarks.parity.spec import TABLES
 from benchmarks.reference import mmrec, rearm
 
-Values = Callable[[str, str, tuple[int, ...]], torch.Tensor | None]
+Values = Callable[[str, str, torch.Tensor], torch.Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def opened(
         settings: ours, with our `train_batch_size`.
         features: text, image: [I, f].
         interactions: a scipy matrix [U, I].
-        values: what a parameter gets, by its name, by ours (`ParitySpec.tensors`) and its shape;
-            None: our settings do not build it.
+        values: what a parameter gets, by its name, by ours (`ParitySpec.tensors`) and what its own
+            code drew; None: our settings do not build it.
         places: of the users and of the items among equals, by their numbers; default: in order.
     """
     pair, theirs = PAIRS[name], PAIRS[name].theirs(settings)
@@ -78,7 +78,7 @@ def opened(
         with torch.no_grad():
             for their, our in names.items():
                 if not our.startswith("tables."):
-                    value = values(their, our, tuple(compared[their].shape))
+                    value = values(their, our, compared[their])
                     compared[their].copy_(torch.zeros(()) if value is None else value)
             for other in unused:
                 if other not in TABLES:  # these share the features' memory

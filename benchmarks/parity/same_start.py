@@ -12,8 +12,9 @@ and what it keeps for its scores is computed again after the last step. What the
 computation. Both run in float32: differences grow with the steps. How fast they grow by rounding
 alone is seen on a third side, "rounded": our model again, each of its initial weights multiplied by
 1 + 2^-23 or 1 - 2^-23. Each epoch has the relative difference of the loss of its first step, the
-largest of a step, and every side's Recall@20 and NDCG@20 on validation. A model in FILE is not
-trained again. The last line printed is one JSON object.
+largest of a step, and every side's Recall@20 and NDCG@20 on validation. The "initial spread" is the
+standard deviation of our initial weights over that of the reference's own, per parameter of 1,000
+values or more. A model in FILE is not trained again. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from benchmarks.parity.spec import place
 from benchmarks.reference.options import add_cache
 
 METRICS, K = ("Recall", "NDCG"), 20
+LARGE = 1000  # values of a parameter whose standard deviation says how it is drawn
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -71,6 +73,7 @@ class Ours:
         self.interactions = sp.csr_matrix((np.ones(len(user)), (user - 1, item - 1)), shape)
         fields = train.uid_field, train.iid_field
         self.places = [tie_ranks(train.field2id_token[field])[1:] for field in fields]
+        self.spreads: dict[str, float] = {}
 
     def features(self) -> dict[str, np.ndarray]:
         """The model's features [I, f] without PAD, by kind."""
@@ -80,11 +83,19 @@ class Ours:
             for number, kind in enumerate(self.kinds)
         }
 
-    def weights(self, _: str, address: str, shape: tuple[int, ...]) -> torch.Tensor | None:
-        """The rows of a parameter that the reference's has, if our settings build it."""
+    def weights(self, theirs: str, address: str, drawn: torch.Tensor) -> torch.Tensor | None:
+        """The rows of a parameter that the reference's has, if our settings build it.
+
+        Of large ones, our standard deviation over that of what the reference drew is kept.
+        """
         name, rows = place(address, *self.interactions.shape)
         built = self.model.state_dict()
-        return built[name][rows] if name in built else None
+        if name not in built:
+            return None
+        weights = built[name][rows]
+        if weights.numel() >= LARGE and drawn.std() > 0:
+            self.spreads[theirs] = (weights.std() / drawn.std()).item()
+        return weights
 
     def round_weights(self, seed: int) -> None:
         """Change every parameter by one unit of its rounding, up or down by chance."""
@@ -189,6 +200,7 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "features": [options.text, options.other],
         "learning_rate": ours.config["learning_rate"],
         "seed": options.seed,
+        "initial spread": ours.spreads,
         "epochs": rows,
         "code": provenance.code(),
     }

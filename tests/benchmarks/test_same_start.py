@@ -32,6 +32,7 @@ class VBPR(nn.Module):
         self.u_embedding = nn.Parameter(torch.zeros(users, 2 * size))
         self.i_embedding = nn.Parameter(torch.zeros(items, size))
         self.item_linear = nn.Linear(self.features.shape[1], size)
+        nn.init.normal_(self.item_linear.weight, std=0.1)
 
     def pre_epoch_processing(self):
         pass
@@ -74,9 +75,10 @@ def trained(data: Path, factor: float, capsys: pytest.CaptureFixture[str]) -> li
         "--reference", str(code), "--model", "VBPR", "--data-path", str(data), "--dataset", "shop",
         "--text", "words", "--other", "photos", "--epochs", "3", "--learning-rate", "0.01",
     ])  # fmt: skip
-    epochs: list[dict[str, Any]] = json.loads(capsys.readouterr().out.splitlines()[-1])["VBPR"][
-        "epochs"
-    ]
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["VBPR"]
+    xavier = (2 / (16 + 64)) ** 0.5  # ours; the reference's is .1
+    assert found["initial spread"] == {"item_linear.weight": pytest.approx(xavier / 0.1, rel=0.1)}
+    epochs: list[dict[str, Any]] = found["epochs"]
     return epochs
 
 
