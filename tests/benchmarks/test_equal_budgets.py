@@ -83,6 +83,8 @@ def test_stored_models_stay_and_are_corrected_with_the_others(root: Path, tmp_pa
     p = {name: row["NDCG@20"]["p_seeds"] for name, row in both.items() if name != "VBPR"}
     least = min(p, key=lambda name: p[name])
     assert both[least]["NDCG@20"]["p_seeds_holm"] == pytest.approx(min(1, 3 * p[least]))
+    assert equal_budgets.main(given) == 0
+    assert len(json.loads(path.read_text())["rows"]) == 4
     first["budget"]["data"] = {"two.inter": "0" * 64}
     path.write_text(json.dumps(first))
     with pytest.raises(RecordError, match="differ") as refused:

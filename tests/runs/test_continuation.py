@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from two_blocks import write_two_blocks
 
 from alignrec_recbole.errors import RecordError
+from alignrec_recbole.features.table import save_features
 from alignrec_recbole.registry import models
 from alignrec_recbole.runs import continuation, run
 from alignrec_recbole.runs.prepare import prepare_run
@@ -200,3 +203,57 @@ def test_runs_with_the_default_of_epochs_leave_no_state(world: Path, tmp_path: P
     assert not continuation.is_bounded(whole)
     for epochs, expected in ((default, False), (default - 1, True), (default + 1, False)):
         assert continuation.is_bounded(prepare_run(spec(world, tmp_path, epochs))) == expected
+
+
+# One run by itself --------------------------------------------------------------------------------
+
+
+def test_a_run_that_another_process_made_meanwhile_is_read(world, tmp_path, trained, monkeypatch):
+    alone = run.one_at_a_time
+
+    @contextmanager
+    def after_another(record: Path) -> Iterator[bool]:
+        monkeypatch.setattr(run, "one_at_a_time", alone)
+        run_one(spec(world, tmp_path, 2))
+        yield True
+
+    for overwrite in (False, True):  # what was made a moment ago is not what is to be replaced
+        monkeypatch.setattr(run, "one_at_a_time", after_another)
+        assert run_one(spec(world, tmp_path, 2), overwrite=overwrite).epochs == 2
+        assert trained == [0, 1]
+
+
+def test_seconds_are_those_of_all_parts_of_a_run(world, tmp_path, monkeypatch):
+    run_one(spec(world, tmp_path, 2))
+    resume = MultimodalTrainer._resume
+
+    def long_before(self: Any, *given: Any) -> None:
+        resume(self, *given)
+        self.seconds_before += 1000.0
+
+    monkeypatch.setattr(run.MultimodalTrainer, "_resume", long_before)
+    assert run_one(spec(world, tmp_path, 3)).seconds["total"] > 1000
+
+
+def test_lists_are_as_long_as_the_longest_metric_needs(world, tmp_path, monkeypatch):
+    usual = run_one(spec(world, tmp_path / "a", 2))
+    monkeypatch.setattr(run, "LIST_LENGTH", 1)
+    short = run_one(spec(world, tmp_path / "b", 2))
+    assert short.metrics == usual.metrics
+    assert usual.metrics["Recall@10"] > usual.metrics["Recall@2"]
+
+
+def test_a_record_of_features_of_another_modality_is_not_given_back(world, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(24, 6)).astype(np.float32)
+    about = {"name": "turned", "encoder": "mine", "settings": {}, "source": "drawn"}
+
+    def vbpr(modality: str) -> RunRecord:
+        save_features(
+            world / "two" / "turned.npy", rows, modality=modality, items=range(24), **about
+        )
+        return run_one(spec(world, tmp_path, 1, model="VBPR", features=("turned",)))
+
+    first = vbpr("text")
+    with pytest.raises(RecordError, match="'turned' has another modality"):
+        vbpr("image")
+    assert vbpr("text") == first

@@ -16,11 +16,12 @@ pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 import optuna
 
 from alignrec_recbole.errors import Pruned, SettingError
+from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.search import samplers, tuning
 from alignrec_recbole.search.samplers import make_sampler
 from alignrec_recbole.search.space import Parameter, Space
 from alignrec_recbole.search.study import Limit, Plan, SharedStudy, Storage
-from alignrec_recbole.search.trials import Outcome, Trial, Watch, best_of
+from alignrec_recbole.search.trials import Outcome, Trial, Watch, best_of, make_trial
 from alignrec_recbole.search.tuning import Order
 
 SPACE = Space(
@@ -65,19 +66,20 @@ def test_the_median_pruner_ends_what_scores_less_after_its_first_trials_and_epoc
 ) -> None:
     monkeypatch.setattr(samplers, "STARTUP_TRIALS", 1)
     monkeypatch.setattr(samplers, "WARMUP_EPOCHS", 2)
-    study, levels = study_of(tmp_path, replace(PLAN, pruner="median")), [0.2, 0.1, 0.3]
+    study = study_of(tmp_path, replace(PLAN, pruner="median", limit=Limit(trials=2)))
+    levels = [0.2, 0.1]
 
     def trial(point: int, values: dict[str, Any], watch: Watch) -> Outcome:
-        for epoch in range(1, 4):
+        for epoch in (1, 2):
             try:
                 watch(epoch, levels[point])
             except Pruned:
                 return Outcome("pruned", levels[point], epoch, 1.0)
-        return Outcome("complete", levels[point], 3, 1.0)
+        return Outcome("complete", levels[point], 2, 1.0)
 
     study.work(trial)
     found = [(t.outcome.state, t.outcome.score, t.outcome.epochs) for t in study.trials()]
-    assert found == [("complete", 0.2, 3), ("pruned", 0.1, 2), ("complete", 0.3, 3)]
+    assert found == [("complete", 0.2, 2), ("pruned", 0.1, 2)]
 
 
 def test_the_seconds_of_all_trials_are_counted(tmp_path: Path) -> None:
@@ -100,3 +102,13 @@ def test_an_unfinished_search_does_not_go_on_with_trials_of_another_seed(
 def test_of_equal_scores_the_first_trial_is_chosen() -> None:
     trials = [Trial(n, {}, Outcome("complete", s, 1, 1.0)) for n, s in enumerate((0.1, 0.3, 0.3))]
     assert best_of(trials) is trials[1]
+
+
+def test_a_trial_that_would_end_without_a_score_is_refused(order_of: Callable[..., Order]) -> None:
+    def spec_of(epochs: int) -> RunSpec:
+        spec = order_of(epochs=epochs).spec
+        return replace(spec, overrides={**spec.overrides, "eval_step": 2})
+
+    with pytest.raises(SettingError, match="1 epochs with eval_step=2 have none"):
+        make_trial(spec_of(1))
+    assert make_trial(spec_of(2)).score is not None
