@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from two_blocks import write_two_blocks
 
-from alignrec_recbole.errors import RecordError
+from alignrec_recbole.errors import Interrupted, RecordError
 from alignrec_recbole.features.table import save_features
 from alignrec_recbole.registry import models
 from alignrec_recbole.runs import continuation, run
@@ -145,8 +145,6 @@ def test_overwrite_starts_again(world, tmp_path, trained):
 def test_an_interruption_of_the_longer_run_is_resumed_from_its_own_state(
     world, tmp_path, monkeypatch
 ):
-    from alignrec_recbole.errors import Interrupted
-
     whole = run_one(spec(world, tmp_path / "a", 7))
     run_one(spec(world, tmp_path / "b", 2))
     original = MultimodalTrainer._run_epoch
@@ -160,6 +158,22 @@ def test_an_interruption_of_the_longer_run_is_resumed_from_its_own_state(
         with pytest.raises(Interrupted, match="after epoch 5"):
             run_one(spec(world, tmp_path / "b", 7))
     equal(run_one(spec(world, tmp_path / "b", 7)), whole)
+
+
+def test_overwrite_of_an_interrupted_run_starts_again(world, tmp_path, trained, monkeypatch):
+    counted = MultimodalTrainer._run_epoch
+
+    def stops(self: Any, batches: Any, epoch: int) -> Any:
+        self.stop_requested = epoch == 1
+        return counted(self, batches, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.MultimodalTrainer, "_run_epoch", stops)
+        with pytest.raises(Interrupted):
+            run_one(spec(world, tmp_path, 4))
+    assert trained == [0, 1]
+    run_one(spec(world, tmp_path, 4), overwrite=True)
+    assert trained == [0, 1, 0, 1, 2, 3]
 
 
 def test_a_damaged_state_is_an_error_and_overwrite_the_way_out(world, tmp_path):
