@@ -6,7 +6,7 @@
 Reads the records of both data sets and the values per user beside them, and joins users by the
 mapping of the re-keyed data set. Per model and metric:
 
-- the mean over seeds on both sides, and the difference (re-keyed − released);
+- the mean over the seeds that both sides have, and the difference (re-keyed − released);
 - where both have at least two seeds, Welch's t-test of the seeds' values and the 95 % interval of
   the difference of their means: each seed draws other vectors for the same user on the two sides,
   so seeds are not pairs;
@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,7 @@ def _pair(released: SeedGroup, rekeyed: SeedGroup, metric: str, back: dict[str, 
             expected="runs with the same seeds on both",
         )
     before, after = (np.array([each[seed] for seed in common]) for each in values)
+    released, rekeyed = (_of_seeds(group, common) for group in (released, rekeyed))
     test = interval = None
     if len(common) > 1 and (np.ptp(before) or np.ptp(after)):
         test = stats.ttest_ind(after, before, equal_var=False)
@@ -146,6 +147,10 @@ def _pair(released: SeedGroup, rekeyed: SeedGroup, metric: str, back: dict[str, 
             {str(r.code.get("commit")) for group in (released, rekeyed) for r in group.records}
         ),
     )
+
+
+def _of_seeds(group: SeedGroup, seeds: Sequence[int]) -> SeedGroup:
+    return replace(group, runs=tuple(run for run in group.runs if run.record.seed in seeds))
 
 
 def _users(

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from alignrec_recbole import Dataset, RunRecord, TrainedModel, load_model, run, save_features
+from alignrec_recbole.api.new_items import read_features
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.errors import FeatureError, RecordError, SettingError
 from alignrec_recbole.features import content_map
@@ -325,3 +326,14 @@ def test_the_verb(
     ):
         assert main([*line, *more]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_items_that_a_file_calls_missing_are_not_in_its_frame(tmp_path: Path) -> None:
+    rows = np.array([[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]], dtype=np.float32)
+    save_features(
+        tmp_path / "f.npy", rows, name="f", modality="text", encoder="mine", settings={},
+        source="drawn", items=["a", "b", "c"], missing=["b"],
+    )  # fmt: skip
+    frame = read_features(tmp_path / "f.npy")
+    assert list(frame.index) == ["a", "c"]
+    assert frame.loc["c"].tolist() == [3.0, 4.0]

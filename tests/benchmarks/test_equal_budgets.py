@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from records import record, store
 from scipy import stats
 from trials import run_verb
 from two_blocks import write_two_blocks
@@ -81,6 +83,8 @@ def test_stored_models_stay_and_are_corrected_with_the_others(root: Path, tmp_pa
     p = {name: row["NDCG@20"]["p_seeds"] for name, row in both.items() if name != "VBPR"}
     least = min(p, key=lambda name: p[name])
     assert both[least]["NDCG@20"]["p_seeds_holm"] == pytest.approx(min(1, 3 * p[least]))
+    assert equal_budgets.main(given) == 0
+    assert len(json.loads(path.read_text())["rows"]) == 4
     first["budget"]["data"] = {"two.inter": "0" * 64}
     path.write_text(json.dumps(first))
     with pytest.raises(RecordError, match="differ") as refused:
@@ -92,6 +96,61 @@ def test_a_target_without_a_search_is_named(root: Path, tmp_path: Path) -> None:
     given = ["--output", str(root / "out"), "--dataset", "two", "--folder", str(tmp_path)]
     with pytest.raises(RecordError, match="There is no search of AlignRec"):
         equal_budgets.main(given)
+
+
+BUDGET: dict[str, Any] = {
+    "study": "s",
+    "sampler": "tpe",
+    "pruner": "none",
+    "space_sha256": "0" * 64,
+    "chosen_on": "Recall@20 on validation, seed 1",
+    "limit": {"trials": 1.0},
+    "trials": 1,
+    "pruned": 0,
+    "failed": 0,
+    "epochs": 2,
+    "seconds": 1.0,
+    "patience": 20,
+    "chosen": 0,
+    "curve": [
+        {"trial": 0, "state": "complete", "score": 0.1, "best": 0.1, "epochs": 2, "seconds": 1.0,
+         "parameters": {"reg_weight": 0.1}},
+    ],
+}  # fmt: skip
+DATA: dict[str, Any] = {"split": {"kind": "released"}, "files": {"toy.inter": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("", {"data": {**DATA, "files": {**DATA["files"], "toy.item": "c"}}}),
+        ("limit", {"budget": {**BUDGET, "limit": {"seconds": 9.0}}}),
+        ("pruner", {"budget": {**BUDGET, "pruner": "median"}}),
+        ("sampler", {"budget": {**BUDGET, "sampler": "random"}}),
+        ("patience", {"budget": {**BUDGET, "patience": 10}}),
+        ("chosen on", {"budget": {**BUDGET, "chosen_on": "NDCG@20 on validation, seed 1"}}),
+        ("seeds", {"seed": 2}),
+        ("setting", {"setting": "recbole"}),
+        ("data", {"data": {**DATA, "files": {"toy.inter": "b"}}}),
+        ("split", {"data": {**DATA, "split": {"kind": "ratio"}}}),
+    ],
+)
+def test_rows_share_all_that_gives_a_model_a_chance(
+    tmp_path: Path, key: str, changes: dict[str, Any]
+) -> None:
+    usual = {"seed": 1, "budget": BUDGET, "data": DATA}
+    store(tmp_path, record("BPR", **usual))
+    store(tmp_path, record("VBPR", **{**usual, **changes}))
+    store(tmp_path, record("EASE", protocol="long-tail", groups={"history": {}, "popularity": {}},
+                           **{**usual, **changes}))  # fmt: skip
+    store(tmp_path, record("Pop", data=DATA))  # without a search
+    if not key:
+        rows = equal_budgets.equal_budgets(tmp_path, "toy")["rows"]
+        assert [row["model"] for row in rows] == ["BPR", "VBPR"]
+        return
+    with pytest.raises(RecordError, match="The budgets of BPR and VBPR differ") as refused:
+        equal_budgets.equal_budgets(tmp_path, "toy")
+    assert refused.value.found.startswith(f"{key} ")
 
 
 def test_other_budgets_are_refused(root: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from records import record, store
+from scipy import stats
 from trials import run_verb
 
 from alignrec_recbole.data.rekey import USERS
@@ -53,6 +55,38 @@ def test_users_are_joined_by_the_mapping(output: Path, capsys: pytest.CaptureFix
     assert "users that differ" in shown
     header, cells = rekeyed.table(rekeyed.read(output / "found")["shop-rekeyed-1"])
     assert all(len(row) == len(header) for row in cells)
+
+
+def test_the_figures_of_a_pair(tmp_path: Path) -> None:
+    """Of the common seeds: Welch's test over them, and a paired one over the users' means."""
+    users = np.array([0.1, 0.2, 0.3, 0.4])
+    gains = {"shop": {1: 0.0, 2: 0.01, 3: 0.02, 9: 0.5}, "shop-rekeyed-1": {1: 0.1, 2: 0.3, 3: 0.2}}
+    for dataset, by_seed in gains.items():
+        for seed, gain in by_seed.items():
+            values = users + gain
+            if dataset != "shop":
+                values[3] = users[3] + 0.01  # as before in the mean
+                values = values[::-1]  # user n has number 3 - n
+            made = record("BPR", seed, 0.25 + gain, dataset=dataset)
+            store(tmp_path, made, values)
+        other = {"reg_weight": 0.5 if dataset == "shop" else 0.7, "seed": 1}
+        store(tmp_path, record("BPR", 1, 0.9, dataset=dataset, config=other), users)
+    lines = [f"u{old}\tu{3 - old}" for old in range(4)]
+    (tmp_path / USERS).write_text("\n".join(["old\tnew", *lines]) + "\n")
+    recall, _ = rekeyed.pairs(tmp_path, tmp_path, "shop", 1)  # the same settings on both
+    before, after = [0.25, 0.26, 0.27], [0.35, 0.55, 0.45]
+    assert recall.metric == "Recall@20"
+    assert recall.released == dict(zip((1, 2, 3), before, strict=True))
+    assert recall.rekeyed == dict(zip((1, 2, 3), after, strict=True))
+    assert recall.difference == pytest.approx(0.19)
+    welch = stats.ttest_ind(after, before, equal_var=False)
+    assert recall.p_seeds == pytest.approx(welch.pvalue)
+    error = np.sqrt(np.var(before, ddof=1) / 3 + np.var(after, ddof=1) / 3)
+    half = stats.t.ppf(0.975, welch.df) * error
+    assert recall.interval == pytest.approx((0.19 - half, 0.19 + half))
+    assert (recall.users, recall.users_that_differ) == (4, 3)
+    gained = [0.19, 0.19, 0.19, 0.0]  # one t-test of the differences from 0
+    assert recall.p_users == pytest.approx(stats.ttest_1samp(gained, 0).pvalue)
 
 
 def test_stored_rows_of_other_models_stay(output: Path, tmp_path: Path) -> None:

@@ -102,18 +102,32 @@ def trial_of(reg_weight: float, **changes: Any) -> RunRecord:
 
 def test_budgets_of_older_records_are_found_among_the_trials(tmp_path: Path) -> None:
     values = [0.1, 0.01, 1.0]
+    epoch = {"seconds": 0.1, "evaluate_seconds": 0.02, "loss": 0.5}
     for number, value in enumerate(values):
-        made = trial_of(value, value=0.1 * (number + 1), started_utc=f"2026-01-0{number + 1}")
+        made = trial_of(
+            value,
+            value=0.1 * (number + 1),
+            started_utc=f"2026-01-0{number + 1}",
+            history=[{"epoch": n, **epoch} for n in range(2)],
+        )
         store(tmp_path, made, kind="tuning")
     other = trial_of(0.1).model_dump()["config"] | {"n": 2}
     store(tmp_path, record("BPR", metrics={}, config=other), kind="tuning")
+    for elsewhere in (
+        {"data": {"split": {"kind": "released"}, "files": {"toy.inter": "b"}}},
+        {"setting": "recbole"},
+        {"features": "lsa"},
+        {"dataset": "shop"},
+    ):
+        store(tmp_path, trial_of(0.1, **elsewhere), kind="tuning")
+    store(tmp_path, trial_of(0.5), kind="tuning")  # of another grid
     chosen = trial_of(0.01).config
     told = "tuned on validation, seed 999: reg_weight in [0.1, 0.01, 1.0]"
     store(tmp_path, record("BPR", config=chosen, tuned_on=told))
     ((_, members),) = comparable_groups(read_runs(tmp_path / "runs")).items()
     (found,) = budgets.budgets_of(members, read_runs(tmp_path / "tuning")).values()
     assert (found.trials, found.epochs, found.patience) == (3, 6, 20)
-    assert found.seconds == pytest.approx(3 * 0.2)
+    assert found.seconds == pytest.approx(3 * 2 * (0.1 + 0.02))
     assert [point["best"] for point in found.curve] == pytest.approx([0.1, 0.2, 0.3])
     assert not budgets.budgets_of(members), "without the trials it is unknown"
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from records import record, store
 
+from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.reports.build import build
 from alignrec_recbole.reports.contents import tables
 from alignrec_recbole.reports.grouping import comparable_groups
 from alignrec_recbole.reports.knock_out import knocked_out
 from alignrec_recbole.reports.lead_share import leads
-from alignrec_recbole.runs.record import RunRecord, read_runs
+from alignrec_recbole.runs.record import RunRecord, read_record, read_runs, write_record
 
 SEEDS = range(999, 1004)
 REAL = "f" * 64
@@ -58,6 +59,28 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         hits += [found.lead.low < 0.04 < found.lead.high, share.low < 0.75 < share.high]
     assert (hits / trials > 0.85).all()
     assert hits.sum() < 2 * trials  # intervals that always hold it would be too wide
+
+
+@pytest.mark.parametrize("shape", [(40, 1), (1, 40)], ids=["seeds", "users"])
+def test_intervals_are_of_the_mean_over_seeds_and_over_users_and_variants_are_paired(
+    shape: tuple[int, int],
+) -> None:
+    """Of 40 values, ±1.96 standard errors of their differences; what variants share cancels."""
+    rng = np.random.default_rng(3)
+    shared, own = rng.normal(0, 0.1, shape), rng.normal(0, 0.02, shape)
+    found = leads(
+        {"real": 0.10 + shared + own, "shuffled": 0.07 + shared + own, "twin": 0.02 + shared},
+        "real",
+        "twin",
+    )
+    half = 1.96 * own.std() / 40**0.5
+    lead = 0.08 + own.mean()
+    ends = [found.lead.low, found.lead.high]
+    assert ends == pytest.approx([lead - half, lead + half], abs=0.1 * half)
+    share = found.shares["shuffled"]
+    assert share.value == pytest.approx(0.03 / lead)
+    ends = [share.low, share.high]  # the lead varies, too
+    assert ends == pytest.approx([0.03 / (lead + half), 0.03 / (lead - half)], rel=0.01)
 
 
 # Records -----------------------------------------------------------------------------------------
@@ -216,6 +239,21 @@ def test_damaged_values_per_user_are_named_and_seeds_remain(tmp_path: Path) -> N
     assert model.leads is not None
     assert not model.over_users
     assert model.leads.shares["shuffled"].value == pytest.approx(0.75)
+
+
+def test_users_in_another_order_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    write_model(tmp_path, "AlignRec", WITH_LEAD, "zero", users=50)
+    path = next(path for path in sorted(tmp_path.glob("runs/**/*.json")) if "zero" in path.name)
+    lists = path.with_suffix(".users.npz")
+    with np.load(lists) as stored:
+        turned = {name: stored[name][::-1] for name in stored.files}
+    np.savez_compressed(lists, **turned)
+    described = {"file": lists.name, "sha256": sha256_file(lists)}
+    write_record(path, read_record(path).model_copy(update={"per_user": described}))
+    members = next(iter(comparable_groups(read_runs(tmp_path / "runs")).values()))
+    (model,) = knocked_out(members)
+    assert model.leads is not None
+    assert not model.over_users
 
 
 def test_runs_with_other_settings_are_rows_of_their_own(tmp_path: Path) -> None:

@@ -54,11 +54,12 @@ def test_models_without_draws_are_not_tested_over_seeds(tmp_path: Path) -> None:
         store(tmp_path, record("AlignRec", seed, 0.3141592))
         store(tmp_path, record("BPR", seed, 0.1271828))
     (members,) = comparable_groups(read_runs(tmp_path / "runs")).values()
-    for entry in comparisons(members):
-        if entry.over == "seeds":
-            assert (entry.pairs, entry.p) == (3, None)
-            assert entry.why == "the same difference in all seeds"
-            assert entry.difference == pytest.approx(0.1869764)
+    over_seeds = [entry for entry in comparisons(members) if entry.over == "seeds"]
+    assert [entry.metric for entry in over_seeds] == ["Recall@20", "NDCG@20"]
+    for entry in over_seeds:
+        assert (entry.pairs, entry.p) == (3, None)
+        assert entry.why == "the same difference in all seeds"
+        assert entry.difference == pytest.approx(0.1869764)
 
 
 def test_holm_by_hand() -> None:
@@ -100,10 +101,21 @@ def test_holm_runs_within_a_metric_and_kind_of_pair(tmp_path: Path) -> None:
 def test_without_user_files_there_is_no_p_and_the_reason_is_told(tmp_path: Path) -> None:
     for model in ("AlignRec", "BPR"):
         store(tmp_path, record(model, value=0.1 if model == "BPR" else 0.2))
-    for entry in comparisons(next(iter(comparable_groups(read_runs(tmp_path / "runs")).values()))):
-        assert entry.p is None
-        assert entry.p_holm is None
-        assert entry.why in ("no per-user values beside the record", "1 common seed")
+    found = comparisons(next(iter(comparable_groups(read_runs(tmp_path / "runs")).values())))
+    reasons = {"users": "no per-user values beside the record", "seeds": "1 common seed"}
+    assert [entry.over for entry in found] == ["users", "seeds"] * 2
+    for entry in found:
+        assert (entry.p, entry.p_holm) == (None, None)
+        assert entry.why == reasons[entry.over]
+
+
+def test_a_metric_that_not_every_seed_has_has_no_means_over_users(tmp_path: Path) -> None:
+    for seed, metrics in ((999, ("Recall@20", "NDCG@20")), (1000, ("Recall@20",))):
+        store(tmp_path, record("BPR", seed), np.full(5, seed / 1e4), metrics=metrics)
+    ((group,),) = comparable_groups(read_runs(tmp_path / "runs")).values()
+    means = UserMeans()
+    assert means.of(group, "NDCG@20") is None
+    assert means.of(group, "Recall@20") == pytest.approx({f"u{n}": 0.09995 for n in range(5)})
 
 
 def test_other_users_are_not_paired(tmp_path: Path) -> None:

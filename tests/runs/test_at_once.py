@@ -23,6 +23,7 @@ from alignrec_recbole.errors import DivergedError, Interrupted
 from alignrec_recbole.runs import at_once, provenance
 from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.record import RunRecord, read_runs
+from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import threads
 from alignrec_recbole.testing.synthetic import make_blocks
@@ -126,6 +127,22 @@ def test_how_many_at_a_time(world: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(threads, "free_cores", lambda: 6)
     monkeypatch.setattr(at_once.memory_estimate, "available_bytes", lambda *_: 2 << 30)
     assert count(epochs=2) == 2
+
+
+def test_finished_runs_take_no_place(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "free_cores", lambda: 6)
+    monkeypatch.setattr(at_once, "WORTH_A_PROCESS", 1)
+    specs = [
+        RunSpec("BPR", "block_world", data_path=world, output=tmp_path, seed=seed, epochs=1,
+                progress=False, save=False)
+        for seed in (1, 2, 3)
+    ]  # fmt: skip
+    run_one(specs[1])
+    assert at_once.choose_jobs(specs, overwrite=False) == 2
+    assert at_once.choose_jobs(specs, overwrite=True) == 3
 
 
 def test_counting_jobs_keeps_no_data_set(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 from two_blocks import write_two_blocks
 
-from alignrec_recbole.errors import RecordError
+from alignrec_recbole.errors import Interrupted, RecordError
+from alignrec_recbole.features.table import save_features
 from alignrec_recbole.registry import models
 from alignrec_recbole.runs import continuation, run
 from alignrec_recbole.runs.prepare import prepare_run
@@ -142,8 +145,6 @@ def test_overwrite_starts_again(world, tmp_path, trained):
 def test_an_interruption_of_the_longer_run_is_resumed_from_its_own_state(
     world, tmp_path, monkeypatch
 ):
-    from alignrec_recbole.errors import Interrupted
-
     whole = run_one(spec(world, tmp_path / "a", 7))
     run_one(spec(world, tmp_path / "b", 2))
     original = MultimodalTrainer._run_epoch
@@ -157,6 +158,22 @@ def test_an_interruption_of_the_longer_run_is_resumed_from_its_own_state(
         with pytest.raises(Interrupted, match="after epoch 5"):
             run_one(spec(world, tmp_path / "b", 7))
     equal(run_one(spec(world, tmp_path / "b", 7)), whole)
+
+
+def test_overwrite_of_an_interrupted_run_starts_again(world, tmp_path, trained, monkeypatch):
+    counted = MultimodalTrainer._run_epoch
+
+    def stops(self: Any, batches: Any, epoch: int) -> Any:
+        self.stop_requested = epoch == 1
+        return counted(self, batches, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.MultimodalTrainer, "_run_epoch", stops)
+        with pytest.raises(Interrupted):
+            run_one(spec(world, tmp_path, 4))
+    assert trained == [0, 1]
+    run_one(spec(world, tmp_path, 4), overwrite=True)
+    assert trained == [0, 1, 0, 1, 2, 3]
 
 
 def test_a_damaged_state_is_an_error_and_overwrite_the_way_out(world, tmp_path):
@@ -200,3 +217,57 @@ def test_runs_with_the_default_of_epochs_leave_no_state(world: Path, tmp_path: P
     assert not continuation.is_bounded(whole)
     for epochs, expected in ((default, False), (default - 1, True), (default + 1, False)):
         assert continuation.is_bounded(prepare_run(spec(world, tmp_path, epochs))) == expected
+
+
+# One run by itself --------------------------------------------------------------------------------
+
+
+def test_a_run_that_another_process_made_meanwhile_is_read(world, tmp_path, trained, monkeypatch):
+    alone = run.one_at_a_time
+
+    @contextmanager
+    def after_another(record: Path) -> Iterator[bool]:
+        monkeypatch.setattr(run, "one_at_a_time", alone)
+        run_one(spec(world, tmp_path, 2))
+        yield True
+
+    for overwrite in (False, True):  # what was made a moment ago is not what is to be replaced
+        monkeypatch.setattr(run, "one_at_a_time", after_another)
+        assert run_one(spec(world, tmp_path, 2), overwrite=overwrite).epochs == 2
+        assert trained == [0, 1]
+
+
+def test_seconds_are_those_of_all_parts_of_a_run(world, tmp_path, monkeypatch):
+    run_one(spec(world, tmp_path, 2))
+    resume = MultimodalTrainer._resume
+
+    def long_before(self: Any, *given: Any) -> None:
+        resume(self, *given)
+        self.seconds_before += 1000.0
+
+    monkeypatch.setattr(run.MultimodalTrainer, "_resume", long_before)
+    assert run_one(spec(world, tmp_path, 3)).seconds["total"] > 1000
+
+
+def test_lists_are_as_long_as_the_longest_metric_needs(world, tmp_path, monkeypatch):
+    usual = run_one(spec(world, tmp_path / "a", 2))
+    monkeypatch.setattr(run, "LIST_LENGTH", 1)
+    short = run_one(spec(world, tmp_path / "b", 2))
+    assert short.metrics == usual.metrics
+    assert usual.metrics["Recall@10"] > usual.metrics["Recall@2"]
+
+
+def test_a_record_of_features_of_another_modality_is_not_given_back(world, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(24, 6)).astype(np.float32)
+    about = {"name": "turned", "encoder": "mine", "settings": {}, "source": "drawn"}
+
+    def vbpr(modality: str) -> RunRecord:
+        save_features(
+            world / "two" / "turned.npy", rows, modality=modality, items=range(24), **about
+        )
+        return run_one(spec(world, tmp_path, 1, model="VBPR", features=("turned",)))
+
+    first = vbpr("text")
+    with pytest.raises(RecordError, match="'turned' has another modality"):
+        vbpr("image")
+    assert vbpr("text") == first

@@ -50,8 +50,9 @@ def test_a_search_ends_with_one_test_per_seed(order_of: Callable[..., Order], sa
     assert first.metrics
     assert not any(record.metrics for record in records(order, "tuning"))
     assert len(records(order)) == 2
-    states = list((order.spec.output / "checkpoints").rglob("*.state.pt"))
-    assert len(states) <= 2, "the states of trials that were not chosen are deleted"
+    states = [path.name for path in (order.spec.output / "checkpoints").rglob("*.state.pt")]
+    assert len(states) == 2, "the states of trials are deleted, those of the two runs are not"
+    assert all(name.endswith(".epochs-2.state.pt") for name in states)
 
 
 def test_the_same_command_again_trains_nothing(

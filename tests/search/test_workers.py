@@ -105,6 +105,12 @@ def test_a_grid_of_run_equals_the_grid_of_tune(two: Path, tmp_path: Path) -> Non
         for name in ("run", "tune")
     ]
     assert [sorted(records) for records in found] == [[1, 2], [1, 2]]
+    for name in ("run", "tune"):  # no training is left half done, and of two seeds each has its end
+        states = [path.name for path in (tmp_path / name / "checkpoints").rglob("*.state.pt")]
+        assert (
+            sorted(state.partition("-s")[2].partition(".")[2] for state in states)
+            == ["epochs-3.state.pt"] * 2
+        )
     for seed in (1, 2):
         one, other = (records[seed] for records in found)
         assert one.budget

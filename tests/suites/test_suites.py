@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ import pytest
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.cli.run import parse
 from alignrec_recbole.engines import child
+from alignrec_recbole.engines.base import Answer, Work
 from alignrec_recbole.errors import RecordError, SettingError, UnknownNameError
 from alignrec_recbole.protocols import PROTOCOLS
 from alignrec_recbole.registry import models
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.settings import check_keys, nested, read_settings
-from alignrec_recbole.suites import schema
+from alignrec_recbole.suites import scheduler, schema
 from alignrec_recbole.suites.scheduler import Scheduler, SuiteOptions
 from alignrec_recbole.suites.status import CellStatus, read_cell, read_status, write_status
 from alignrec_recbole.testing.synthetic import make_blocks
@@ -113,6 +115,58 @@ def test_statuses_are_set_in_a_time_that_grows_with_the_cells(
         assert scheduler._reset_status(wanted) == wanted
     assert len(read_status(tmp_path / "suites")["s"]) == 100
     assert len(named) < 20 * 100
+
+
+def test_a_cell_that_left_no_record_is_not_finished(tmp_path: Path) -> None:
+    suite = schema.Suite.model_validate({"cells": [{"models": ["BPR"], "datasets": ["x"]}]})
+    made = Scheduler(suite, SuiteOptions(name="s", output=tmp_path, progress=False))
+    (cell,) = made.cells
+    done = CellStatus(name=cell.name, arguments=cell.arguments, status="finished")
+    write_status(made._status_path(cell), done)
+    assert made.pending() == [cell]
+
+
+class Recorded:
+    """An engine that runs nothing and notes what it is given."""
+
+    places_by_size = False
+
+    def __init__(self) -> None:
+        self.given: list[Work] = []
+
+    def __enter__(self) -> Recorded:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Work) -> Future[Answer]:
+        self.given.append(work)
+        done: Future[Answer] = Future()
+        done.set_result({"status": "finished", "records": []})
+        return done
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_reads_records_runs_after_what_leaves_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    reading = {"protocols": ["long-tail"], "datasets": ["x"]}
+    suite = schema.Suite.model_validate(
+        {"cells": [{"models": ["BPR", "Pop"], "datasets": ["x"], "seeds": [1]}, reading]}
+    )
+    options = SuiteOptions(name="s", output=tmp_path, overwrite=overwrite, progress=False)
+    engine = Recorded()
+    monkeypatch.setattr(scheduler, "open_engine", lambda name, jobs: engine)
+    cells = suite.expanded
+    assert not Scheduler(suite, options).run(cells[::-1])
+    assert [work.reads_records for work in engine.given] == [False, False, True]
+    assert engine.given[-1].name == cells[-1].name
+    for work in engine.given:
+        assert ("--overwrite" in work.order["last"]) is overwrite
 
 
 def test_a_damaged_status_is_named(tmp_path: Path) -> None:
