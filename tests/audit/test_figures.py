@@ -41,6 +41,13 @@ def test_a_target_that_is_a_training_row_too_is_not_ranked() -> None:
     assert gains.tolist() == pytest.approx([1 / np.log2(3)])
 
 
+def test_users_without_a_training_row_are_not_ranked() -> None:
+    split = Numbered((np.array([2]), np.array([1])), (np.array([0, 2]), np.array([3, 4])), 3, 5)
+    assert split.ranked.tolist() == [2]
+    assert split.target_counts.tolist() == [1]
+    assert split.chance(2) == 2 / 4
+
+
 def test_a_training_row_of_the_time_of_the_first_test_row_is_not_from_the_future() -> None:
     """And validation rows are no test rows."""
     rows = [("a", 1, 0, 10), ("a", 2, 1, 20), ("a", 3, 0, 30), ("a", 4, 2, 30),
