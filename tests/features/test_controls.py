@@ -73,6 +73,21 @@ def test_strata_hold_every_item_once_and_are_ordered() -> None:
         assert POPULARITY[low].max() < POPULARITY[high].min()
 
 
+def test_strata_begin_at_powers_of_two() -> None:
+    counts = np.repeat([0, 1, 2, 3, 4, 7, 8], 10)
+    groups = strata(np.r_[0, counts], np.arange(71) > 0)
+    found = [sorted(set(counts[ids - 1].tolist())) for ids in groups]
+    assert found == [[0], [1], [2, 3], [4, 7], [8]]
+
+
+@pytest.mark.parametrize("sizes", [(3, 12), (12, 3), (9, 9)])
+def test_a_small_stratum_is_joined_with_its_neighbour(sizes: tuple[int, int]) -> None:
+    counts = np.repeat([1, 4], sizes)
+    (only,) = strata(np.r_[0, counts], np.arange(len(counts) + 1) > 0)
+    assert only.tolist() == list(range(1, len(counts) + 1))
+    assert len(strata(np.r_[0, np.repeat([1, 4], 10)], np.arange(21) > 0)) == 2
+
+
 def test_a_few_items_are_one_stratum() -> None:
     present = np.array([False, True, True, True])
     (only,) = strata(np.array([0, 1, 100, 10_000]), present)
