@@ -148,6 +148,14 @@ def test_interactions_that_their_manifest_does_not_describe_are_refused(tmp_path
     assert open_subject(spec, seeds=(0,)).data["split"]["kind"] == "released"
 
 
+def test_labels_of_a_typed_column_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    lines = ["user_id:token\titem_id:token\tx_label:float", "a\t1\t0.0", "a\t2\t1.0", "a\t3\t2"]
+    (tmp_path / "t" / "t.inter").write_text("\n".join(lines) + "\n")
+    subject = open_subject(DataSpec("t", data_path=tmp_path), seeds=(0,), progress=False)
+    assert subject.labels.tolist() == [0, 1, 2]
+
+
 def test_parts_in_files_of_their_own(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from alignrec_recbole.audit import duplicates
 from alignrec_recbole.audit.duplicates import hash_of_image, same_images, same_texts
@@ -66,6 +67,26 @@ def test_equal_texts_are_compared_once() -> None:
     texts = ["red shoe", "green tea", "Red shoe!", "", "red  SHOE", "?"]
     pairs, notes = same_texts(texts)
     assert listed(pairs) == [(0, 2), (0, 4), (2, 0), (2, 4), (4, 0), (4, 2)]
+    assert notes == ()
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.8, 0.95])
+def test_same_texts_are_those_of_a_search_over_all_pairs(threshold: float) -> None:
+    """Copies of texts in which up to six of twelve words are others."""
+    generator = np.random.default_rng(0)
+    texts = []
+    for _ in range(40):
+        words = generator.zipf(1.3, 12) % 200
+        for count in (0, 1, 2, 4, 6):
+            changed = words.copy()
+            changed[generator.choice(12, count, replace=False)] = generator.zipf(1.3, count) % 200
+            texts.append(" ".join(f"w{word}" for word in changed))
+    cosines = TfidfVectorizer().fit_transform(texts)
+    near = (cosines @ cosines.T).toarray() >= threshold - 1e-6
+    np.fill_diagonal(near, False)
+    pairs, notes = same_texts(texts, threshold)
+    assert listed(pairs) == list(zip(*(part.tolist() for part in np.nonzero(near)), strict=True))
+    assert len(pairs[0]) > 30
     assert notes == ()
 
 

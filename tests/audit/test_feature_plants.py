@@ -12,8 +12,11 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
 from alignrec_recbole.audit.definition import Finding
+from alignrec_recbole.audit.feature_leaks import _hits
 from alignrec_recbole.audit.registry import CHECKS, audit
 from alignrec_recbole.audit.subject import Subject, open_subject
+from alignrec_recbole.data.items import ItemTable
+from alignrec_recbole.features.row_order import SURE
 from alignrec_recbole.features.table import save_features
 from alignrec_recbole.runs.spec import DataSpec
 
@@ -225,6 +228,48 @@ def test_features_without_held_out_rows_are_clean_under_every_check(
     assert {check: found(subject, check).verdict for check in BY_NAME} == dict.fromkeys(
         BY_NAME, "clean"
     )
+
+
+def with_texts(subject: Subject, texts: list[str]) -> Subject:
+    table = ItemTable(
+        ids=NAMES, texts=texts, images=[None] * ITEMS, source="items.tsv", text_columns=["title"]
+    )
+    return replace(subject, table=table)
+
+
+def test_equal_rows_of_equal_texts_are_no_fault(world: World, subject: Subject) -> None:
+    write(subject, repeated(world))
+    copies = [f"kind {item // (ITEMS // 8 + 1)}" for item in range(ITEMS // 2)]
+    others = [f"item {item}" for item in range(ITEMS // 2, ITEMS)]
+    finding = found(with_texts(subject, copies + others), "feature-rows")
+    assert (finding.value, finding.control) == (0.5, 0.5)
+    assert finding.verdict == "clean"
+    assert found(subject, "feature-rows").verdict == "suspicious"
+
+
+def test_the_order_of_rows_is_seen_by_texts_of_other_items(world: World, subject: Subject) -> None:
+    """An item's own text, which is most like itself, says nothing of the order."""
+    kinds = np.argsort(-world.items, axis=1)[:, :3]
+    texts = [f"t{item} " + " ".join(f"w{k}" for k in kinds[item]) for item in range(ITEMS)]
+    write(subject, content(world))
+    finding = found(with_texts(subject, texts), "feature-order")
+    assert finding.details["by common texts"] > SURE
+    assert finding.verdict == "clean"
+    write(subject, np.random.default_rng(1).permutation(content(world)))
+    finding = found(with_texts(subject, texts), "feature-order")
+    assert finding.details["by common texts"] < SURE
+    assert finding.verdict == "suspicious"
+
+
+def test_hits_leave_out_training_items_and_the_padding_row() -> None:
+    """They have the largest scores; the 20 items behind them are the targets."""
+    vectors = np.arange(40, 10, -1, dtype=np.float32)[:, None]
+    history, targets = (
+        sp.csr_matrix((np.ones(len(items)), ([0] * len(items), items)), shape=(1, 30))
+        for items in (range(1, 6), range(6, 29))
+    )
+    hits, count = _hits(history, vectors, targets)
+    assert (hits.tolist(), count.tolist()) == ([20], [23])
 
 
 def test_a_changed_file_is_found_and_the_restored_one_is_clean(

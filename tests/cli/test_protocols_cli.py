@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,15 @@ import pytest
 from records import read_records
 
 from alignrec_recbole.cli.main import main
+from alignrec_recbole.evaluation.ranking import EvalTask
+from alignrec_recbole.features.item_order import tie_ranks
 from alignrec_recbole.features.masking import FeatureMask, masked_items
 from alignrec_recbole.features.table import save_features
 from alignrec_recbole.io.files import atomic_write
-from alignrec_recbole.protocols import PROTOCOLS, long_tail
+from alignrec_recbole.protocols import PROTOCOLS, long_tail, zero_shot
+from alignrec_recbole.protocols.content import rank_content
 from alignrec_recbole.protocols.context import ProtocolContext
+from alignrec_recbole.protocols.rankers import rank_by_features
 from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.settings import Settings
@@ -89,6 +95,55 @@ def test_features_that_name_the_block_find_it(done):
         assert record.valid_metrics["Recall@5"] > 0.9
 
 
+@pytest.mark.parametrize("setting", ["mmrec", "recbole"])
+def test_rankers_are_judged_on_each_split_by_the_convention(data, tmp_path, setting):
+    made = RunSpec(
+        "", "small", ("text",), protocol="zero-shot", setting=setting, data_path=data,
+        output=tmp_path, overrides={"topk": [1, 3, 20]},
+    )  # fmt: skip
+    record = rank_by_features(made)
+    context = ProtocolContext(made, Settings, "zero-shot")
+    train, valid, test = context.pairs
+    content, shape = context.content(), (context.dataset.user_num, context.dataset.item_num)
+    scores = zero_shot.scorer(content, zero_shot.ZeroShotSettings())
+    for found, targets, hidden in (
+        (record.valid_metrics, valid, [train]),
+        (record.metrics, test, [train, valid] if setting == "recbole" else [train]),
+    ):
+        task = EvalTask.from_pairs(targets, hidden, shape)
+        assert found == rank_content(scores, content, task, 20).means(*context.metric_names)
+
+
+def test_rankers_say_how_much_has_nothing_to_be_ranked_by(tmp_path):
+    world = make_blocks(users=12, items=10, cold=2, blocks=3, likes=6, seed=1, name="small")
+    world = world.with_missing("text", 0.8)
+    world.write(tmp_path)
+    without = set(world.missing["text"])
+    taken = defaultdict(set)
+    for user, item in world.rows["train"]:
+        taken[user].add(item)
+    items = sum(item in without for item in np.flatnonzero(~world.cold))
+    users = sum(own <= without for own in taken.values())
+    assert items
+    assert users
+    made = RunSpec(
+        "", "small", ("text",), protocol="zero-shot", data_path=tmp_path, output=tmp_path / "out"
+    )
+    notes = rank_by_features(made).notes
+    assert {f"{items} items without features", f"{users} users without a profile"} <= {*notes}
+
+
+def test_areas_are_those_of_each_modalitys_own_points(done):
+    for record in records(done, "mask-modality"):
+        for modality, areas in record.groups["robustness"].items():
+            means = [
+                np.mean([p["metrics"]["NDCG@20"] for p in record.curve
+                         if (p["modality"], p["ratio"]) == (modality, step / 10)])
+                for step in range(11)
+            ]  # fmt: skip
+            assert areas["NDCG@20"] == pytest.approx(np.trapezoid(means, dx=0.1) / means[0])
+
+
 def test_masking_starts_at_the_unmasked_protocol(done):
     for record in records(done, "mask-modality"):
         plain = records(done, record.model)[0]
@@ -122,6 +177,32 @@ def test_cold_sets_are_seeds_of_one_result(done):
     assert lists["top"].max() < len(lists["items"])
 
 
+def test_cold_targets_are_of_every_split_of_the_file(data, done):
+    rows = [line.split("\t") for line in (data / "small/small.inter").read_text().splitlines()[1:]]
+    paths = sorted((done / "runs/small/cold-start/zero-shot").rglob("*.users.npz"))
+    assert len(paths) == 3
+    for path in paths:
+        with np.load(path) as lists:
+            users, cold = set(lists["users"].tolist()), set(lists["items"].tolist())
+            targets = lists["targets"].sum()
+        assert {user for user, item, label in rows if label == "0" and item not in cold} >= users
+        assert targets == sum(user in users and item in cold for user, item, _ in rows)
+
+
+def test_another_share_of_cold_items_is_another_result(data, tmp_path):
+    for share, count in (("0.2", 4), ("0.5", 12)):
+        made = ("--set", f"cold_share={share}", "cold_seeds=[0]")
+        assert run(data, tmp_path, "--features", "text", "--protocol", "cold-start", *made) == 0
+        notes = [record.notes for record in records(tmp_path, "cold-start")]
+        assert sum(any(f"{count} cold items" in note for note in each) for each in notes) == 2
+
+
+def test_a_sets_own_diagnostics_are_those_of_the_set_alone(data, done, tmp_path):
+    assert run(data, tmp_path, "--features", "text", "--protocol", "diagnostics") == 0
+    (alone,), (both,) = records(tmp_path, "diagnostics"), records(done, "diagnostics")
+    assert both.groups["features"]["text"] == alone.metrics != both.metrics
+
+
 def test_long_tail_repeats_the_stored_means(done):
     for record in records(done, "long-tail"):
         stored = records(done, record.model)[0]
@@ -153,6 +234,45 @@ def test_beyond_accuracy_describes_the_stored_lists(done):
         assert sum(g["users"] for g in groups.values()) == len(first)
         weighted = sum(g["users"] * g.get("ILD@5", 0) for g in groups.values())
         assert weighted / len(first) == pytest.approx(record.metrics["ILD@5"])
+
+
+def test_beyond_accuracy_counts_training_interactions(data, done):
+    """The figures of the stored lists, from the rows of the file."""
+    rows = [line.split("\t") for line in (data / "small/small.inter").read_text().splitlines()[1:]]
+    taken = defaultdict(list)
+    for user, item, label in rows:
+        if label == "0":
+            taken[user].append(item)
+    degree = Counter(item for items in taken.values() for item in items)
+    tokens = ["[PAD]", *sorted({item for _, item, _ in rows})]
+    place = dict(zip(tokens[1:], tie_ranks(tokens)[1:].tolist(), strict=True))
+    tail, before = set(), 0
+    for item in sorted(place, key=lambda item: (-degree[item], place[item])):
+        if before >= 0.8 * sum(degree.values()):
+            tail.add(item)
+        before += degree[item]
+    gains = [1 / math.log2(rank + 2) for rank in range(5)]
+    for record in records(done, "beyond-accuracy"):
+        path = next((done / f"runs/small/{record.model}").rglob("*.users.npz"))
+        with np.load(path) as stored:
+            users = stored["users"].tolist()
+            lists = stored["items"][stored["top"][:, :5]].tolist()
+        wanted = {user: {i for u, i, label in rows if (u, label) == (user, "2")} for user in users}
+        popularity = np.mean([[degree[item] for item in row] for row in lists])
+        own = np.mean([np.mean([degree[item] for item in taken[user]]) for user in users])
+        found = [
+            sum(g * (1 - degree[i] / len(taken)) for g, i in zip(gains, row, strict=True)
+                if i in wanted[user]) / sum(gains)
+            for user, row in zip(users, lists, strict=True)
+        ]  # fmt: skip
+        assert record.metrics["popularity@5"] == pytest.approx(popularity)
+        assert record.metrics["lift@5"] == pytest.approx(popularity / own - 1)
+        in_tail = [[item in tail for item in row] for row in lists]
+        assert record.metrics["tail@5"] == pytest.approx(np.mean(in_tail))
+        assert record.metrics["EPC@5"] == pytest.approx(np.mean(found))
+        sizes = Counter("<=3" if len(taken[user]) < 4 else "4-7" for user in users)
+        groups = record.groups["history"]
+        assert {name: g["users"] for name, g in groups.items() if g["users"]} == sizes
 
 
 def test_beyond_accuracy_without_content_has_no_distance(data, tmp_path):

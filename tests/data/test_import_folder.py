@@ -104,6 +104,16 @@ def test_the_core_of_reviews_is_five_and_of_a_ready_split_none(tmp_path: Path) -
     assert np.bincount(labels).tolist() == [29, 7, 7]
 
 
+@pytest.mark.parametrize(("core", "users"), [("1", "abc"), ("1,2", "abc"), ("2,1", "ab")])
+def test_a_core_of_users_or_of_items_alone(tmp_path: Path, core: str, users: str) -> None:
+    (tmp_path / "t.csv").write_text("who,sku\na,x\na,y\nb,x\nb,z\nc,x\n")
+    columns = ("--columns", "user=who,item=sku", "--split", "none")
+    folder = imported(tmp_path, tmp_path / "t.csv", *columns, "--core", core)
+    found = original_pairs(folder)
+    assert "".join(sorted({user for user, _ in found})) == users
+    assert len(found) == {"1": 5, "1,2": 3, "2,1": 4}[core]
+
+
 def test_milliseconds_are_written_exactly(tmp_path: Path) -> None:
     files.amazon2023(tmp_path / "raw")
     folder = imported(tmp_path, tmp_path / "raw", "--format", "amazon2023", "--no-images")
@@ -245,6 +255,7 @@ def test_images_are_downloaded_from_named_hosts_alone(tmp_path: Path) -> None:
         ["--numbering", "appearance"],
         ["--core", "6"],
         ["another file"],
+        ["a changed result"],
     ],
 )
 def test_another_data_set_of_the_name_stays(tmp_path: Path, changed: list[str]) -> None:
@@ -253,11 +264,12 @@ def test_another_data_set_of_the_name_stays(tmp_path: Path, changed: list[str]) 
     with open(tmp_path / "raw" / "All_Beauty.jsonl", "ab") as handle:
         handle.write(files.lines([files.review("RARE", files.ASINS[0], 5)]))
     folder = imported(tmp_path, tmp_path / "raw", *options)
-    before = contents(folder)
-    if changed == ["another file"]:
+    if changed in (["another file"], ["a changed result"]):
+        path = tmp_path / "raw" / "All_Beauty.jsonl" if "file" in changed[0] else folder / "x.inter"
         changed = []
-        with open(tmp_path / "raw" / "All_Beauty.jsonl", "ab") as handle:
+        with open(path, "ab") as handle:
             handle.write(b"\n")
+    before = contents(folder)
     answer = run_verb("import", tmp_path / "raw", *options, "--dataset", "x",
                       "--data-path", tmp_path / "data", *changed)  # fmt: skip
     check_refused(answer, "There is another x.inter already")

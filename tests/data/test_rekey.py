@@ -30,7 +30,7 @@ from alignrec_recbole.data.rekey import (
     read_rows,
     rekey,
 )
-from alignrec_recbole.data.split_manifest import read_split_manifest
+from alignrec_recbole.data.split_manifest import read_split_manifest, split_of_files
 from alignrec_recbole.errors import AlignRecError, DataError, FeatureError, SettingError
 from alignrec_recbole.features.mmrec import read_mapping
 from alignrec_recbole.features.table import align, load_features, save_features
@@ -85,6 +85,7 @@ def whole(tmp_path: Path, name: str = "shop") -> Path:
         without_image=["5", "4"], notes=["a note"],
     )  # fmt: skip
     np.save(folder / "history.npy", np.zeros((2, 3, 4)))
+    np.save(folder / "users.npy", np.ones((N_USERS, 3)))  # more rows than items
     return folder
 
 
@@ -189,8 +190,9 @@ def test_content_goes_with_its_item(tmp_path: Path) -> None:
             assert image.name == f"{item}.png"
             assert image.exists() == before.exists()
             assert not image.exists() or image.read_bytes() == before.read_bytes()
-    assert "history.npy" in " ".join(made.said)
+    assert "history.npy, users.npy" in " ".join(made.said)
     assert not (made.folder / "history.npy").exists()
+    assert not (made.folder / "users.npy").exists()
 
 
 def test_features_go_with_their_items(tmp_path: Path) -> None:
@@ -231,9 +233,12 @@ def test_the_manifest_names_origin_seed_and_hashes(tmp_path: Path) -> None:
     )
 
 
-def test_an_imported_data_set_keeps_its_split_and_the_ids_of_its_source(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["leave-last-out", "global-time:250.5,500"])
+def test_an_imported_data_set_keeps_its_split_and_the_ids_of_its_source(
+    tmp_path: Path, split: str
+) -> None:
     lines = ["user,item,when"]
-    lines += [f"u{u},i{i},{17 * u + i}" for u in range(12) for i in range(u % 4, u % 4 + 6)]
+    lines += [f"u{u},i{i},{100 * i + u}" for u in range(12) for i in range(u % 4, u % 4 + 6)]
     (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "things.csv").write_text(
         "item,title\n" + "".join(f"i{n},thing {n}\n" for n in range(9))
@@ -242,7 +247,7 @@ def test_an_imported_data_set_keeps_its_split_and_the_ids_of_its_source(tmp_path
     answer = run_verb(
         "import", tmp_path / "log.csv", "--dataset", "x", "--data-path", data, "--format", "table",
         "--columns", "user=user,item=item,time=when", "--items", tmp_path / "things.csv",
-        "--split", "leave-last-out", "--no-progress",
+        "--split", split, "--seed", 4, "--no-progress",
     )  # fmt: skip
     assert answer.status == 0, answer.errors
     answer = run_verb("prepare", "--dataset", "x", "--data-path", data, "--rekey", 8)
@@ -254,13 +259,17 @@ def test_an_imported_data_set_keeps_its_split_and_the_ids_of_its_source(tmp_path
     assert after is not None
     for key in ("split", "seed", "users", "items", "interactions", "only_later", "cuts"):
         assert getattr(before, key) == getattr(after, key)
+    assert after.cuts == (None if split == "leave-last-out" else (250.5, 500))
+    assert split_of_files(new, after.dataset, {"x-rekeyed-8.inter": after.inter_sha256}) == {
+        "kind": "drawn", "split": split, "seed": 4, "rekeyed": {"dataset": "x", "seed": 8},
+    }  # fmt: skip
     for file, mapping in (("u_id_mapping.csv", USERS), ("i_id_mapping.csv", ITEMS)):
         back, old = read_mapping_back(new / mapping), read_mapping(folder / file)
         assert {k: back[str(v)] for k, v in read_mapping(new / file).items()} == {
             k: str(v) for k, v in old.items()
         }
     shown = run_verb("list", "datasets", "--data-path", data).output
-    assert "leave-last-out, of x, re-keyed with seed 8" in shown
+    assert f"{split}, of x, re-keyed with seed 8" in shown
 
 
 def test_recbole_tables_go_along(tmp_path: Path) -> None:

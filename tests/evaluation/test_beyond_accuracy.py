@@ -22,6 +22,7 @@ from alignrec_recbole.evaluation.beyond_accuracy import (
     profile_popularity,
     tail_of,
 )
+from alignrec_recbole.protocols.beyond_accuracy import by_history
 
 CUTOFFS = [1, 3, 5, 10]
 
@@ -98,6 +99,11 @@ def by_hand(lists: Lists, history, k: int) -> dict[str, float]:
     }
 
 
+def by_hand_of(lists: Lists, history, members: np.ndarray, k: int) -> dict[str, float]:
+    """The same of some users, whose lists alone are there."""
+    return {f"{n}@{k}": v for n, v in by_hand(lists.of(members), history[members], k).items()}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_figures_equal_their_slow_twins(seed: int) -> None:
     lists, history = random_lists(seed)
@@ -170,6 +176,17 @@ def test_an_example_on_paper() -> None:
     second = 1 / math.log2(3)
     assert found["EPC@2"] == pytest.approx((second * 0.75 / (1 + second) + 0) / 2)
     assert found["ILD@2"] == pytest.approx((0.4 + 1) / 2)
+
+
+def test_a_group_of_users_has_the_figures_of_its_own_lists() -> None:
+    lists, history = random_lists(2)
+    taken = np.diff(history.indptr)[: len(lists.items)]
+    groups = by_history(lists, taken, [5])
+    for label, low, high in (("<=3", 0, 3), ("4-7", 4, 7), ("8-15", 8, 15)):
+        members = np.flatnonzero((low <= taken) & (taken <= high))
+        assert groups[label].pop("users") == len(members)
+        assert groups[label] == pytest.approx(by_hand_of(lists, history, members, 5), abs=1e-12)
+    assert groups["16-31"] == groups[">=32"] == {"users": 0}
 
 
 @pytest.mark.parametrize("seed", range(3))

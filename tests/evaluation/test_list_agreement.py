@@ -35,3 +35,11 @@ def test_ends_of_the_scale() -> None:
     short = rank_biased_overlap(one[3:, :2], other[3:, :2])
     assert rank_biased_overlap(one, other)[3] == pytest.approx(short[0])
     assert common_items(one, other)[3].tolist() == [0, 2, 2]
+
+
+def test_a_shorter_list_agrees_as_if_other_items_followed() -> None:
+    one, short = np.array([[1, 2, 3, 4]]), np.array([[2, 1, -1, -1]])
+    for pair in ((one, short), (short, one)):
+        assert overlap(*pair) == 2 / 4
+        expected = by_definition([1, 2, 3, 4], [2, 1, 8, 9], 0.8)
+        assert rank_biased_overlap(*pair, persistence=0.8) == pytest.approx(expected)

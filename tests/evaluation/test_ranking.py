@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from alignrec_recbole.evaluation import ranking as ranking_module
-from alignrec_recbole.evaluation.ranking import EvalTask, rank
+from alignrec_recbole.evaluation.ranking import EvalTask, find_hits, rank
 from alignrec_recbole.ops.topk import top_k
 
 METRICS = ["Recall", "NDCG", "Precision", "MAP", "Hit", "MRR"]
@@ -80,10 +80,23 @@ def test_users_without_targets_are_not_ranked():
     assert task.users.tolist() == [2]
 
 
-def test_a_nan_score_is_an_error():
-    task, _, _ = task_of(5, 30, np.random.default_rng(0), targets=0.3)
-    with pytest.raises(FloatingPointError, match="NaN"):
-        rank(lambda users: torch.full((len(users), 30), torch.nan), task, 5, "cpu")
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_highest_score_that_is_no_number_is_an_error(value):
+    """Of one user and one item among finite ones."""
+    task, _, _ = task_of(5, 30, np.random.default_rng(0), masked=0, targets=0.3)
+    scores = torch.zeros(5, 30)
+    scores[task.users[-1], 3] = value
+    with pytest.raises(FloatingPointError, match="NaN or infinity"):
+        rank(lambda users: scores[users], task, 5, "cpu")
+
+
+def test_the_end_of_a_list_is_no_hit():
+    """Not even where the target of the user before is the last item: −1 is a place before 0."""
+    users, items = np.array([1, 2]), np.array([3, 1])
+    task = EvalTask.from_pairs((users, items), [], (3, 4))
+    hits, targets = find_hits(np.array([[3, -1], [2, -1]]), task.targets)
+    assert hits.tolist() == [[True, False], [False, False]]
+    assert targets.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("width", [5, 1000, 5000, 5123])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alignrec_recbole.errors import FeatureError, UnknownNameError
-from alignrec_recbole.features.controls import control_features, strata
+from alignrec_recbole.features.controls import control_features, strata, with_content_hash
 from alignrec_recbole.features.derived_names import is_control, parse_control
 from alignrec_recbole.features.table import FeatureManifest, ItemFeatures
 
@@ -73,6 +73,21 @@ def test_strata_hold_every_item_once_and_are_ordered() -> None:
         assert POPULARITY[low].max() < POPULARITY[high].min()
 
 
+def test_strata_begin_at_powers_of_two() -> None:
+    counts = np.repeat([0, 1, 2, 3, 4, 7, 8], 10)
+    groups = strata(np.r_[0, counts], np.arange(71) > 0)
+    found = [sorted(set(counts[ids - 1].tolist())) for ids in groups]
+    assert found == [[0], [1], [2, 3], [4, 7], [8]]
+
+
+@pytest.mark.parametrize("sizes", [(3, 12), (12, 3), (9, 9)])
+def test_a_small_stratum_is_joined_with_its_neighbour(sizes: tuple[int, int]) -> None:
+    counts = np.repeat([1, 4], sizes)
+    (only,) = strata(np.r_[0, counts], np.arange(len(counts) + 1) > 0)
+    assert only.tolist() == list(range(1, len(counts) + 1))
+    assert len(strata(np.r_[0, np.repeat([1, 4], 10)], np.arange(21) > 0)) == 2
+
+
 def test_a_few_items_are_one_stratum() -> None:
     present = np.array([False, True, True, True])
     (only,) = strata(np.array([0, 1, 100, 10_000]), present)
@@ -90,6 +105,35 @@ def test_constant_and_random_have_the_root_mean_square() -> None:
     other = made()
     other.manifest.name = "other"
     assert not np.array_equal(control("random:mine@1").values, control("random:x@1", other).values)
+
+
+def test_the_hash_of_computed_rows_is_of_each_items_row() -> None:
+    """Whatever the internal numbers: of the same rows it is the same, of exchanged ones another."""
+    real = made()
+    order = np.r_[0, 1 + np.random.default_rng(2).permutation(ITEMS)]
+    moved = ItemFeatures(real.values[order], real.present[order], real.manifest)
+    first, *others = (
+        with_content_hash(features, tokens).manifest.sha256
+        for features, tokens in (
+            (real, TOKENS),
+            (moved, [TOKENS[place] for place in order]),
+            (moved, TOKENS),
+            (real, ["[PAD]", *(f"j{number}" for number in range(ITEMS))]),
+        )
+    )
+    assert others[0] == first
+    assert first not in others[1:]
+    assert others[1] != others[2]
+
+
+@pytest.mark.parametrize("kind", ["random", "shuffled", "popularity-shuffled"])
+def test_what_is_drawn_follows_the_items_not_their_numbers(kind: str) -> None:
+    real = made()
+    order = np.r_[0, 1 + np.random.default_rng(2).permutation(ITEMS)]
+    moved = ItemFeatures(real.values[order], real.present[order], real.manifest)
+    tokens = [TOKENS[place] for place in order]
+    found = control_features(f"{kind}:mine@1", tokens, lambda _: moved, POPULARITY[order])
+    assert np.array_equal(found.values, control(f"{kind}:mine@1").values[order])
 
 
 def test_popularity_needs_the_split() -> None:

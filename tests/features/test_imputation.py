@@ -6,13 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from trials import run_verb
 from two_blocks import write_two_blocks
 
 from alignrec_recbole.errors import UnknownNameError
 from alignrec_recbole.features.derived_names import FILLS, made_of, parse_filled
-from alignrec_recbole.features.imputation import NEIGHBOURS, STEPS, imputed, neighbour_graph
-from alignrec_recbole.features.table import save_features
+from alignrec_recbole.features.imputation import (
+    NEIGHBOURS,
+    STEPS,
+    filled_features,
+    imputed,
+    neighbour_graph,
+)
+from alignrec_recbole.features.table import FeatureManifest, ItemFeatures, save_features
 from alignrec_recbole.runs.prepare import prepare_data
 from alignrec_recbole.runs.record import read_runs
 from alignrec_recbole.runs.spec import DataSpec
@@ -104,6 +111,23 @@ def test_nothing_is_read_of_unknown_rows(world) -> None:
         one, two = (imputed(each, known, wanted, fill, lambda: graph) for each in (values, other))
         assert np.array_equal(one[0], two[0])
         assert np.array_equal(one[1], two[1])
+
+
+def test_an_item_that_no_known_row_reaches_stays_missing() -> None:
+    """Neighbours of cup and pan are each other; pot has none."""
+    values = np.float32([[0, 0], [3, 1], [0, 0], [0, 0]])
+    real = ItemFeatures(values, values.any(1), FeatureManifest(
+        name="half", modality="text", encoder="hand", source="hand", items=["cup", "pan", "pot"],
+        missing=["pan", "pot"], shape=(3, 2), dtype="float32", sha256="0" * 64,
+    ))  # fmt: skip
+    pair = sp.csr_matrix((np.ones(2, np.float32), ([1, 2], [2, 1])), shape=(4, 4))
+    tokens = ["[PAD]", "cup", "pan", "pot"]
+    found = filled_features("filled-neighbours:half", tokens, lambda _: real, lambda: pair)
+    assert found.values.tolist() == [[0, 0], [3, 1], [3, 1], [0, 0]]
+    assert found.present.tolist() == [False, True, True, False]
+    assert found.manifest.missing == ["pot"]
+    assert found.manifest.settings["rows_filled"] == 1
+    assert found.manifest.settings["of_sha256"] == "0" * 64
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,16 @@ def test_content_that_decides_explains_the_lead(data: Path, tmp_path: Path) -> N
     assert found["real"].metrics["Recall@5"] > found["shuffled"].metrics["Recall@5"] + 0.2
 
 
+def test_each_training_seed_has_draws_of_its_own(data: Path, tmp_path: Path) -> None:
+    wanted = {"variants": ["random", "shuffled"]}
+    asked = spec(data, tmp_path, protocol="knock-out", overrides=wanted, epochs=None)
+    assert [record.features for record in run_protocol(asked, ["ItemKNNCBF"], [999, 1000])] == [
+        f"{kind}:words@{seed}+{kind}:sounds@{seed}"
+        for seed in (999, 1000)
+        for kind in ("random", "shuffled")
+    ]
+
+
 @pytest.mark.parametrize("names", [[], ["BPR"], ["VBPR", "BPR"]])
 def test_models_without_features_are_refused(data: Path, tmp_path: Path, names: list) -> None:
     with pytest.raises(SettingError, match=r"needs a model|has no features"):
@@ -185,6 +196,29 @@ def test_a_model_with_features_in_its_graph_alone(data: Path, tmp_path: Path) ->
     found = examined(data, tmp_path, "FREEDOM")
     assert all(m["same list"] == 1 for m in found[acts.TABLES].values())
     assert found[acts.GRAPHS]["all: permutation 0"]["same list"] < 1
+    of_sets = [found[acts.GRAPHS][f"{name}: permutation 0"] for name in ("words", "sounds", "all")]
+    assert all(one != other for one, other in itertools.combinations(of_sets, 2))
+
+
+def test_items_without_a_modality_stay_without_it() -> None:
+    rows = torch.arange(14.0).reshape(7, 2)
+    has = np.array([False, True, True, False, True, True, True])
+    rows[~torch.from_numpy(has)] = 0
+    tokens = ["[PAD]", *"abcdef"]
+    changes = {each.name: each.change for each in acts.interventions(["words"], tokens, 2)}
+    assert list(changes) == [
+        f"words: {k}" for k in ("zero", "mean", "permutation 0", "permutation 1")
+    ]
+    found = {name: change(rows, has) for name, change in changes.items()}
+    assert not found["words: zero"].any()
+    assert (found["words: mean"][has] == rows[has].mean(0)).all()
+    for each in found.values():
+        assert not each[~has].any()
+    first, second = (found[f"words: permutation {draw}"] for draw in (0, 1))
+    for each in (first, second):
+        assert sorted(each[has].tolist()) == rows[has].tolist()
+        assert not torch.equal(each, rows)
+    assert not torch.equal(first, second)
 
 
 def test_a_model_without_item_graphs_is_the_same_in_both_ways(data: Path, tmp_path: Path) -> None:

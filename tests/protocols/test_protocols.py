@@ -190,9 +190,9 @@ def test_diagnostics_by_hand():
 
 
 def test_modality_gap_by_hand():
-    one = table([[0, 0], [2, 0], [0, 3]])
-    two = table([[0, 0], [1, 0], [5, 0]], "image")
-    gaps = diagnostics.modality_gaps({"a": one, "b": two, "wide": table(np.ones((3, 3)))})
+    one = table([[0, 0], [2, 0], [0, 3], [4, 4], [0, 0]])
+    two = table([[0, 0], [1, 0], [5, 0], [0, 0], [7, 7]], "image")  # two items have both
+    gaps = diagnostics.modality_gaps({"a": one, "b": two, "wide": table(np.ones((5, 3)))})
     assert gaps == {"a | b": {"modality gap": pytest.approx(math.sqrt(0.5)), "pair distance": 1.0}}
 
 
@@ -512,7 +512,11 @@ def test_masks_nest_and_do_not_depend_on_the_features():
 
 def test_fused_sets_take_rows_of_their_second_file():
     rng = np.random.default_rng(5)
-    whole, half = (table(rng.normal(size=(7, 3)), "fused", name=n) for n in ("f", "f-no-image"))
+    rows = rng.normal(size=(2, 7, 3))
+    rows[1, [1, 3]] = 0  # without the image there is nothing left of two items, one of them hidden
+    whole, half = (
+        table(r, "fused", name=n) for r, n in zip(rows, ("f", "f-no-image"), strict=True)
+    )
     opened = []
 
     def open_features(name):
@@ -525,6 +529,7 @@ def test_fused_sets_take_rows_of_their_second_file():
     hidden = masked_items(TOKENS, 0.5, 0)
     assert np.array_equal(mixed.values[hidden], half.values[hidden])
     assert np.array_equal(mixed.values[~hidden], whole.values[~hidden])
+    assert np.flatnonzero(~mixed.present).tolist() == [3]
     assert mixed.manifest.sha256 != whole.manifest.sha256
     narrow = table(np.ones((7, 2)), "fused", name="narrow")
     with pytest.raises(FeatureError, match="does not match"):

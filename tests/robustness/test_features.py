@@ -22,7 +22,7 @@ from bad_input import (
 
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.errors import FeatureError
-from alignrec_recbole.features.table import load_features, save_features
+from alignrec_recbole.features.table import align, load_features, save_features
 
 CASES = [
     Bad(
@@ -222,6 +222,17 @@ def test_a_zero_row_that_is_declared_missing_is_read(place: Place) -> None:
     matrix(row(0))(place)
     manifest(missing=[table.manifest.items[3]])(place)
     assert main(arguments(place)) == 0
+
+
+def test_zero_rows_are_missing_items_where_that_is_asked_for(tmp_path: Path) -> None:
+    """A file without a manifest, whose rows are in the order of the numbers."""
+    np.save(tmp_path / "text.npy", np.float32([[1, 2], [0, 0], [3, 4]]))
+    table = load_features(tmp_path / "text.npy")
+    found = align(table, ["[PAD]", "2", "1", "0"], zero_rows_missing=True)
+    assert found.values.tolist() == [[0, 0], [3, 4], [0, 0], [1, 2]]
+    assert found.present.tolist() == [False, True, False, True]
+    with pytest.raises(FeatureError, match="zero rows that are not declared missing"):
+        align(table, ["[PAD]", "2", "1", "0"])
 
 
 @pytest.mark.parametrize(
