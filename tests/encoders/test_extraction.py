@@ -306,6 +306,9 @@ def test_other_settings_never_continue_or_replace(items: ItemTable, tmp_path: Pa
         extract(Counting(), items, job(tmp_path))
     table = extract(Counting(), items, job(tmp_path, overwrite=True))
     assert table.manifest.settings["version"] == 1
+    for change in ({"dtype": "float16"}, {"batch_size": 5}, {"mask_modality": "text"}):
+        with pytest.raises(FeatureError, match="made from other items or settings"):
+            extract(Counting(), items, job(tmp_path, **change))
 
 
 def swapped(image: Path) -> None:
