@@ -81,7 +81,7 @@ def test_gram_distance_is_the_frobenius_norm():
     torch.testing.assert_close(torch.autograd.grad(ours, A)[0], torch.autograd.grad(textbook, A)[0])
 
 
-def test_gram_distance_of_equal_matrices_is_zero_with_a_zero_gradient():
+def test_gram_distance_of_equal_matrices_is_zero_with_a_finite_gradient():
     loss = losses.similarity_matrix_distance(A, A.detach())
     assert loss.item() < 1e-6
     assert torch.autograd.grad(loss, A)[0].isfinite().all()

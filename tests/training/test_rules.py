@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from alignrec_recbole.errors import RecordError
+from alignrec_recbole.errors import Interrupted, RecordError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, find_hits
 from alignrec_recbole.protocols.long_tail import by_item
-from alignrec_recbole.runs import identity, prepare, tasks
+from alignrec_recbole.runs import identity, prepare, run, tasks
 from alignrec_recbole.runs.record import read_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
@@ -63,6 +64,42 @@ def test_the_history_has_the_mean_of_the_batches_losses(spec: RunSpec) -> None:
     entry = trainer._run_epoch(tasks.train_data(prepared), 0)
     assert len(seen) > 2
     assert entry["loss"] == pytest.approx(np.mean(seen))
+
+
+def test_the_users_that_are_validated_follow_the_seed_of_the_split_alone(spec: RunSpec) -> None:
+    def validated(seed: int, split_seed: int) -> list[list[int]]:
+        overrides = {**spec.overrides, "valid_users": 5, "split_seed": split_seed}
+        prepared = prepare.prepare_run(replace(spec, seed=seed, overrides=overrides))
+        trainer = tasks.build_trainer(prepared, None)
+        asked, rank = [], trainer.rank
+
+        def watched(task: EvalTask, k: int) -> Ranking:
+            asked.append(task.users.tolist())
+            return rank(task, k)
+
+        trainer.rank = watched
+        trainer.fit(tasks.train_data(prepared), tasks.valid_task(prepared), saved=False)
+        return asked
+
+    first, second = validated(1, 0)
+    assert first == second
+    assert len(first) == 5
+    assert validated(2, 0) == [first, first]
+    assert validated(1, 3) != [first, first]
+
+
+def test_a_record_counts_the_seconds_before_an_interruption(spec: RunSpec, monkeypatch) -> None:
+    one_epoch = run.MultimodalTrainer._run_epoch
+
+    def long_and_stopped(self: Any, batches: Any, epoch: int) -> Any:
+        self.stop_requested, self.seconds_before = True, 1000.0
+        return one_epoch(self, batches, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.MultimodalTrainer, "_run_epoch", long_and_stopped)
+        with pytest.raises(Interrupted):
+            run_one(spec)
+    assert 1000 < run_one(spec).seconds["total"] < 2000
 
 
 def test_pairs_come_in_another_order_every_epoch() -> None:
