@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -851,6 +852,18 @@ def test_controls_have_another_image_or_none(items, tokenizer, tmp_path, monkeyp
     seen.clear()
     assert run.evaluate(both, "blind").keys() == {"mlm"}
     assert not seen
+
+
+def test_the_last_evaluation_has_the_spread_of_ten_controls(items, tokenizer, tmp_path) -> None:
+    run = start(items, tokenizer, tmp_path)
+    run.evaluate = lambda members, pairs="true", draw=0: {"mlm": draw**2, "mim": 0}  # type: ignore[method-assign]
+    for step in (run.steps - 1, run.steps):
+        run.state.step = step
+        run._validate(pretraining._Silent())
+    before, last = run.state.validation
+    assert (before["mlm shuffled"], last["mlm shuffled"]) == (0, 28.5)
+    assert "mlm sd" not in before
+    assert last["mlm sd"] == pytest.approx(statistics.stdev(n**2 for n in range(10)))
 
 
 def test_a_derangement_leaves_nothing_in_its_place() -> None:
