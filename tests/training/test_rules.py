@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from alignrec_recbole.runs.record import read_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.testing.synthetic import make_blocks
+from alignrec_recbole.training import recbole_trainers
+from alignrec_recbole.training.recbole_trainers import RecBoleModelTrainer
 from alignrec_recbole.training.sampler import PairSampler
 
 WORLD = make_blocks(users=6, items=8, cold=1)
@@ -112,6 +115,24 @@ def test_pairs_come_in_another_order_every_epoch() -> None:
         assert (np.stack(epoch) != given).any()
         assert sorted(zip(*epoch, strict=True)) == sorted(zip(users, items, strict=True))
     assert (np.stack(first) != np.stack(second)).any()
+
+
+def test_recboles_loader_has_another_order_every_epoch(spec: RunSpec) -> None:
+    prepared = prepare.prepare_run(replace(spec, model="NeuMF"))
+    loader, field = tasks.train_data(prepared), prepared.config["USER_ID_FIELD"]
+    first, second = (torch.cat([batch[field] for batch in loader]).tolist() for _ in range(2))
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+@pytest.mark.parametrize("at_once", [3, 1000])
+def test_scores_of_pairs_are_rows_of_users(at_once: int, monkeypatch) -> None:
+    monkeypatch.setattr(recbole_trainers, "PAIRS", at_once)
+    model = SimpleNamespace(predict=lambda pairs: 10 * pairs["user"] + pairs["item"])
+    config = {"USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item"}
+    trainer = SimpleNamespace(config=config, model=model)
+    scores = RecBoleModelTrainer._scores_of_pairs(trainer, torch.tensor([7, 2]), 4)
+    assert scores.view(2, 4).tolist() == [[70, 71, 72, 73], [20, 21, 22, 23]]
 
 
 def test_the_end_of_a_list_is_no_item() -> None:
