@@ -31,7 +31,12 @@ from alignrec_recbole.encoders.beit3.architecture import Beit3, architecture_for
 from alignrec_recbole.encoders.beit3.encoder import POOLINGS, Beit3Encoder, normalise
 from alignrec_recbole.encoders.beit3.tokenizer import Tokenizer, train_tokenizer
 from alignrec_recbole.encoders.encode import encode_items
-from alignrec_recbole.encoders.extraction import ExtractionSpec, extract, merge_shards
+from alignrec_recbole.encoders.extraction import (
+    ExtractionSpec,
+    extract,
+    extract_whole_table,
+    merge_shards,
+)
 from alignrec_recbole.errors import DataError, DownloadError, FeatureError, SettingError, WriteError
 from alignrec_recbole.features import mmrec
 from alignrec_recbole.features import table as table_module
@@ -306,6 +311,9 @@ def test_other_settings_never_continue_or_replace(items: ItemTable, tmp_path: Pa
         extract(Counting(), items, job(tmp_path))
     table = extract(Counting(), items, job(tmp_path, overwrite=True))
     assert table.manifest.settings["version"] == 1
+    for change in ({"dtype": "float16"}, {"batch_size": 5}, {"mask_modality": "text"}):
+        with pytest.raises(FeatureError, match="made from other items or settings"):
+            extract(Counting(), items, job(tmp_path, **change))
 
 
 def swapped(image: Path) -> None:
@@ -590,6 +598,16 @@ def test_refusals(options: list[str], says: str, items, tmp_path: Path, capsys) 
     assert status == 2
     assert says in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.npy"))
+
+
+def test_rows_of_a_whole_table_in_another_type_are_no_finished_ones(items, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    assert extract_whole_table("lsa", items, job(tmp_path)).matrix.dtype == np.float32
+    half = job(tmp_path, dtype="float16")
+    with pytest.raises(FeatureError, match="made from other items or settings"):
+        extract_whole_table("lsa", items, half)
+    again = extract_whole_table("lsa", items, replace(half, overwrite=True))
+    assert again.matrix.dtype == np.float16
 
 
 @pytest.mark.parametrize("name", ["lsa", "minilm", "efficientnet"])

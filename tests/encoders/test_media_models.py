@@ -446,6 +446,8 @@ def test_captions_of_other_settings_are_not_replaced(models, items, tmp_path: Pa
         write_captions(other, items, spec(tmp_path))
     _, manifest = write_captions(other, items, spec(tmp_path, overwrite=True))
     assert manifest.settings["max_new_tokens"] == 6
+    with pytest.raises(FeatureError, match="made from other items or settings"):
+        write_captions(other, items, spec(tmp_path, batch_size=3))
     (tmp_path / "c.tsv").write_text("mine")
     with pytest.raises(FeatureError, match="a table that was changed since"):
         write_captions(other, items, spec(tmp_path))

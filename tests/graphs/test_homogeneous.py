@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from alignrec_recbole.features.item_order import tie_ranks
-from alignrec_recbole.graphs.homogeneous import common_shares, cosine_graph, mean_over_items
+from alignrec_recbole.graphs.homogeneous import (
+    common_shares,
+    cosine_graph,
+    mean_over_items,
+    same_items,
+)
 
 
 @pytest.fixture
@@ -80,6 +85,13 @@ def test_a_mean_is_over_the_items_that_are_present(pairs):
     counts = (matrix * present).sum(1, keepdims=True)
     assert (counts == 0).sum() > 2
     np.testing.assert_allclose(found, matrix * present / np.maximum(counts, 1))
+
+
+def test_users_are_alike_by_the_items_that_are_present_alone():
+    pairs = np.array([1, 1, 2, 2, 3, 4, 4]), np.array([1, 2, 1, 3, 2, 3, 3])
+    numbers = same_items(pairs, (5, 4), np.array([False, True, False, True]))
+    groups = [np.flatnonzero(numbers == number).tolist() for number in np.unique(numbers)]
+    assert sorted(groups) == [[0, 3], [1], [2], [4]]  # {}, {1}, {1, 3}, {3}
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 5, 40])

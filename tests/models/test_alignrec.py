@@ -55,6 +55,38 @@ def test_the_variants_differ_where_the_module_says(world, tmp_path):
         assert paper.loss_terms(*BATCH)[term] != official.loss_terms(*BATCH)[term]
 
 
+def test_a_switch_that_is_set_comes_before_the_variants(world, tmp_path):
+    """Also one that is set to false or to 0."""
+    _, paper = build(world, tmp_path, variant="paper")
+    _, model = build(
+        world, tmp_path, variant="official", train_features=False, cca_normalise=False,
+        reg_left="cosine", l2_weight=0.0,
+    )  # fmt: skip
+    assert not model.tables[0].requires_grad
+    found, expected = model.loss_terms(*BATCH), paper.loss_terms(*BATCH)
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name])
+
+
+@pytest.mark.parametrize("objective", ["bpr", "bce", "softmax"])
+def test_objectives_by_their_formulas(world, tmp_path, objective):
+    """With two negatives of each row."""
+    _, model = build(world, tmp_path, objective=objective)
+    users, positives, _ = BATCH
+    negatives = torch.tensor([[15, 3], [2, 5], [16, 4]])
+    all_users, all_items = model.embeddings()
+    right = (all_users[users] * all_items[positives]).sum(1)[:, None]
+    wrong = (all_users[users][:, None] * all_items[negatives]).sum(2)
+    expected = {
+        "bpr": -torch.sigmoid(right - wrong).log().mean(),
+        "bce": (-torch.sigmoid(right).log() - (1 - torch.sigmoid(wrong)).log()).mean(),
+        "softmax": -(right.exp() / (right.exp() + wrong.exp().sum(1, keepdim=True))).log().mean(),
+    }[objective]
+    terms = model.loss_terms(users, positives, negatives)
+    torch.testing.assert_close(terms["rec"], expected)
+
+
 def test_the_papers_terms_by_their_formulas(world, tmp_path):
     _, model = build(world, tmp_path, variant="paper")
     users, positives, _ = BATCH

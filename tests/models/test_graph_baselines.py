@@ -8,41 +8,12 @@ import types
 import numpy as np
 import pytest
 import torch
+from hand_made_models import build
 
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.models.bm3 import BM3
 from alignrec_recbole.models.damrs import DAMRS
-from alignrec_recbole.registry.components import components
 from alignrec_recbole.testing.testbed import Testbed
-from benchmarks.reference.checkout import NoneDict
-
-
-def build(name, sets, pairs, **settings):
-    """A model on users 1 … and items 1 …; `sets`: modality → rows, PAD's among them."""
-    users, items = (np.array(ids) for ids in zip(*pairs, strict=True))
-    count = len(next(iter(sets.values())))
-    present = np.arange(count) > 0
-    dataset = types.SimpleNamespace(
-        num=lambda field: {"u": users.max() + 1, "i": count}[field],
-        features={
-            kind: types.SimpleNamespace(
-                modality=kind, values=np.array(rows, dtype=np.float32), present=present
-            )
-            for kind, rows in sets.items()
-        },
-        pairs=lambda: (users, items),
-        uid_field="u",
-        iid_field="i",
-        field2id_token={
-            field: ["[PAD]", *map(str, range(1, size))]
-            for field, size in (("u", users.max() + 1), ("i", count))
-        },
-    )
-    names = {"USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "NEG_PREFIX": "neg_", "device": "cpu"}
-    parts = components(name)
-    config = NoneDict({**parts.defaults, **settings, **names})
-    return parts.model_class(config, dataset)
-
 
 AXES = [[0, 0], [1, 0], [0, 1]]
 
@@ -116,7 +87,7 @@ def test_dualgnn_counts_each_like_user_once():
     np.testing.assert_allclose(model.user_user.csr.toarray()[1:], expected)
 
 
-@pytest.mark.parametrize("name", ["FREEDOM", "PGL"])
+@pytest.mark.parametrize("name", ["FREEDOM", "MMGCF", "PGL"])
 def test_each_epoch_has_edges_of_its_own(tmp_path, name):
     model = Testbed(name, tmp_path).build().model
     drawn = []

@@ -80,7 +80,7 @@ def full_batches(fit: FittedModel) -> int:
 # model → recordings in four epochs, and eager steps before each: LATTICE's first step of an epoch
 # makes a graph
 RECORDED = {"BPR": (1, 3), "LightGCN": (1, 3), "AlignRec": (1, 3), "FREEDOM": (4, 3), "PGL": (4, 3),
-            "LATTICE": (4, 4)}  # fmt: skip
+            "MMGCF": (4, 3), "LATTICE": (4, 4)}  # fmt: skip
 
 
 @pytest.mark.parametrize("model", RECORDED)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,14 +12,16 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from alignrec_recbole.errors import RecordError
+from alignrec_recbole.errors import Interrupted, RecordError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, find_hits
 from alignrec_recbole.protocols.long_tail import by_item
-from alignrec_recbole.runs import identity, prepare, tasks
+from alignrec_recbole.runs import identity, prepare, run, tasks
 from alignrec_recbole.runs.record import read_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.testing.synthetic import make_blocks
+from alignrec_recbole.training import recbole_trainers
+from alignrec_recbole.training.recbole_trainers import RecBoleModelTrainer
 from alignrec_recbole.training.sampler import PairSampler
 
 WORLD = make_blocks(users=6, items=8, cold=1)
@@ -65,6 +69,42 @@ def test_the_history_has_the_mean_of_the_batches_losses(spec: RunSpec) -> None:
     assert entry["loss"] == pytest.approx(np.mean(seen))
 
 
+def test_the_users_that_are_validated_follow_the_seed_of_the_split_alone(spec: RunSpec) -> None:
+    def validated(seed: int, split_seed: int) -> list[list[int]]:
+        overrides = {**spec.overrides, "valid_users": 5, "split_seed": split_seed}
+        prepared = prepare.prepare_run(replace(spec, seed=seed, overrides=overrides))
+        trainer = tasks.build_trainer(prepared, None)
+        asked, rank = [], trainer.rank
+
+        def watched(task: EvalTask, k: int) -> Ranking:
+            asked.append(task.users.tolist())
+            return rank(task, k)
+
+        trainer.rank = watched
+        trainer.fit(tasks.train_data(prepared), tasks.valid_task(prepared), saved=False)
+        return asked
+
+    first, second = validated(1, 0)
+    assert first == second
+    assert len(first) == 5
+    assert validated(2, 0) == [first, first]
+    assert validated(1, 3) != [first, first]
+
+
+def test_a_record_counts_the_seconds_before_an_interruption(spec: RunSpec, monkeypatch) -> None:
+    one_epoch = run.MultimodalTrainer._run_epoch
+
+    def long_and_stopped(self: Any, batches: Any, epoch: int) -> Any:
+        self.stop_requested, self.seconds_before = True, 1000.0
+        return one_epoch(self, batches, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.MultimodalTrainer, "_run_epoch", long_and_stopped)
+        with pytest.raises(Interrupted):
+            run_one(spec)
+    assert 1000 < run_one(spec).seconds["total"] < 2000
+
+
 def test_pairs_come_in_another_order_every_epoch() -> None:
     users, items = np.repeat(np.arange(1, 41), 2), np.tile([1, 2, 2, 3, 3, 4, 4, 1], 10)
     sampler = PairSampler(users, items)
@@ -75,6 +115,24 @@ def test_pairs_come_in_another_order_every_epoch() -> None:
         assert (np.stack(epoch) != given).any()
         assert sorted(zip(*epoch, strict=True)) == sorted(zip(users, items, strict=True))
     assert (np.stack(first) != np.stack(second)).any()
+
+
+def test_recboles_loader_has_another_order_every_epoch(spec: RunSpec) -> None:
+    prepared = prepare.prepare_run(replace(spec, model="NeuMF"))
+    loader, field = tasks.train_data(prepared), prepared.config["USER_ID_FIELD"]
+    first, second = (torch.cat([batch[field] for batch in loader]).tolist() for _ in range(2))
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+@pytest.mark.parametrize("at_once", [3, 1000])
+def test_scores_of_pairs_are_rows_of_users(at_once: int, monkeypatch) -> None:
+    monkeypatch.setattr(recbole_trainers, "PAIRS", at_once)
+    model = SimpleNamespace(predict=lambda pairs: 10 * pairs["user"] + pairs["item"])
+    config = {"USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item"}
+    trainer = SimpleNamespace(config=config, model=model)
+    scores = RecBoleModelTrainer._scores_of_pairs(trainer, torch.tensor([7, 2]), 4)
+    assert scores.view(2, 4).tolist() == [[70, 71, 72, 73], [20, 21, 22, 23]]
 
 
 def test_the_end_of_a_list_is_no_item() -> None:

@@ -443,8 +443,9 @@ def test_the_learning_rate_decays_by_epoch(world, tmp_path):
     changes = {**spec(world, tmp_path).overrides, "lr_decay": [0.5, 2]}
     prepared = prepare.prepare_run(spec(world, tmp_path, overrides=changes))
     trainer = tasks.build_trainer(prepared, None)
-    trainer._set_learning_rate(4)
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.25)
+    for epoch, factor in ((0, 1.0), (3, 0.5**1.5), (4, 0.25)):
+        trainer._set_learning_rate(epoch)
+        assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * factor)
 
 
 def test_the_settings_mask_what_they_say(world, tmp_path):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from alignrec_recbole.encoders.beit3 import attention, weights
 from alignrec_recbole.encoders.beit3.architecture import Architecture, Beit3, architecture_for
+from alignrec_recbole.encoders.beit3.encoder import normalise
 from alignrec_recbole.errors import FeatureError, SettingError
 from alignrec_recbole.runtime import hardware
 
@@ -425,3 +426,10 @@ def test_batched_attention_is_for_processors_without_matrix_units(
     undecided = attention._batched_is_faster.__wrapped__
     assert undecided(torch.device("cpu")) == faster
     assert not undecided(torch.device("cuda"))
+
+
+def test_pixels_become_numbers_from_minus_one_to_one_where_they_are() -> None:
+    """As BEiT-3 was trained: x / 255 by colour, less a mean of 0.5, over a deviation of 0.5."""
+    image = torch.tensor([[[[0, 51, 102], [255, 204, 153]]]], dtype=torch.uint8)  # two dots
+    red, green, blue = [[-1.0, 1.0]], [[-0.6, 0.6]], [[-0.2, 0.2]]
+    torch.testing.assert_close(normalise(image), torch.tensor([[red, green, blue]]))

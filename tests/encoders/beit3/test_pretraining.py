@@ -7,8 +7,10 @@ import math
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -425,6 +427,27 @@ def test_the_loss_by_its_definition(items, tokenizer, tmp_path, mode: str) -> No
     assert microbatch.count_targets(micro).tolist() == [sum(c.sum() for c in micro.chosen), 3 * 1]
 
 
+def test_the_passes_of_an_item_have_drop_paths_of_their_own(items, tokenizer, tmp_path) -> None:
+    chosen = settings()
+    corpus = read_corpus(items, tokenizer, tmp_path, 32, chosen, progress=False)
+    model = model_for(tokenizer).eval()
+    target, members = Pixels(model.sizes), np.array([0, 1, 2])
+    micro = microbatch.make_micro_batch(corpus, members, 2, 0, chosen)
+
+    def sums(*of_passes: float) -> dict[str, float]:
+        scale = np.ones((3, 2, 2, 2), dtype=np.float32) * np.array(of_passes)[:, None, None]
+        scaled = replace(micro, drop_path_scale=scale.astype(np.float32))
+        found: dict[str, float] = {}
+        with torch.no_grad():
+            for losses in objective.loss_sums(model, target, corpus, scaled, "separate", "cpu"):
+                found |= {kind: float(value) for kind, value in losses.items()}
+        return found
+
+    whole, no_text, no_image = sums(1, 1), sums(0, 1), sums(1, 0)
+    assert no_text["mim"] == whole["mim"] != no_image["mim"]
+    assert no_image["mlm"] == whole["mlm"] != no_text["mlm"]
+
+
 def test_changed_pixels_are_decoded_again(items, tmp_path, caplog) -> None:
     whole = np.array(_decode(items, tmp_path, 32, 0, False)[0])
     (path,) = tmp_path.glob("pixels*.npy")
@@ -581,6 +604,27 @@ def test_the_image_loss_counts_as_much_as_its_weight(items, tokenizer, tmp_path)
         torch.testing.assert_close(three[name] - zero[name], expected, atol=1e-6, rtol=1e-3)
 
 
+def test_an_epoch_has_each_item_once_in_an_order_of_its_own(
+    items, tokenizer, tmp_path, monkeypatch
+) -> None:
+    """Those that fill no batch are in a smaller one."""
+    run = start(items, tokenizer, tmp_path, batch_size=10)
+    assert len(run.corpus.train) % 10
+    seen: dict[int, list[int]] = {0: [], 1: []}
+    make = pretraining.make_micro_batch
+
+    def noted(corpus, members, grid, epoch, *others, **named):
+        seen[epoch] += members.tolist()
+        return make(corpus, members, grid, epoch, *others, **named)
+
+    monkeypatch.setattr(pretraining, "make_micro_batch", noted)
+    while run.state.step < run.steps:
+        run._step()
+        run.state.step += 1
+    assert sorted(seen[0]) == sorted(seen[1]) == run.corpus.train.tolist()
+    assert seen[0] != seen[1]
+
+
 def test_averages_follow_slowly(items, tokenizer, tmp_path) -> None:
     """One step with a decay of 0.9 moves the average by a tenth of the way."""
     run = start(items, tokenizer, tmp_path, ema=0.9)
@@ -660,6 +704,10 @@ def test_another_run_is_refused(items, tokenizer, tmp_path) -> None:
     ):
         with pytest.raises(SettingError, match=rf"(?s)another pre-training run.*{differs}"):
             start(table, pieces, out, origin={"weights": origin}).run()
+    same = start(items, tokenizer, out, origin={"weights": "a"})
+    same.target.identity = {**same.target.identity, "teacher_sha256": "0" * 64}
+    with pytest.raises(SettingError, match=r"(?s)another pre-training run.*target.teacher_sha256"):
+        same.run()
     start(items, tokenizer, out, origin={"weights": "a"}).run()
 
 
@@ -695,8 +743,8 @@ def test_learning_rates(items, tokenizer, tmp_path) -> None:
     rates = [run.learning_rate(s) for s in range(run.steps)]
     assert run.per_epoch == 3
     assert rates[:6] == pytest.approx([1e-3 * k / 6 for k in range(1, 7)])
-    assert rates[6:] == sorted(rates[6:], reverse=True)
-    assert rates[-1] < 1e-5
+    cosine = [0.5e-3 * (1 + math.cos(math.pi * k / 24)) for k in range(24)]
+    assert rates[6:] == pytest.approx(cosine)
     scales = {round(g["scale"], 4) for g in run.optimizer.param_groups}
     assert scales == {0.125, 0.25, 0.5, 1.0}
     assert {g["weight_decay"] for g in run.optimizer.param_groups} == {0.0, 0.05}
@@ -705,7 +753,8 @@ def test_learning_rates(items, tokenizer, tmp_path) -> None:
 def test_embeddings_learn_slowest_and_image_positions_do_not_decay(
     items, tokenizer, tmp_path
 ) -> None:
-    run = start(items, tokenizer, tmp_path, layer_decay=0.5)
+    run = start(items, tokenizer, tmp_path, layer_decay=0.5, betas=(0.8, 0.95))
+    assert {group["betas"] for group in run.optimizer.param_groups} == {(0.8, 0.95)}
     groups = {id(p): g for g in run.optimizer.param_groups for p in g["params"]}
     found = {
         name: (groups[id(p)]["scale"], groups[id(p)]["weight_decay"])
@@ -719,6 +768,13 @@ def test_embeddings_learn_slowest_and_image_positions_do_not_decay(
     assert found["text_positions"] == (0.125, 0.05)
     assert found["vision_positions"] == (0.125, 0.0)
     assert found["cls_token"] == (0.125, 0.0)
+
+
+def test_gradients_are_clipped_to_their_norm(items, tokenizer, tmp_path) -> None:
+    run = start(items, tokenizer, tmp_path, clip_norm=0.01)
+    assert run._step()["gradient_norm"] > 0.1
+    clipped = torch.cat([value.grad.ravel() for value in run.model.parameters()]).norm()
+    assert clipped.item() == pytest.approx(0.01, rel=1e-3)
 
 
 def test_divergence_stops_the_run(items, tokenizer, tmp_path) -> None:
@@ -776,7 +832,41 @@ def test_it_learns_to_use_the_other_modality(tmp_path: Path, tokenizer) -> None:
     assert last["mlm true"] < last["mlm blind"] - 0.2
 
 
-def test_the_control_pairs_each_text_with_another_image(items, tokenizer, tmp_path) -> None:
+def test_controls_have_another_image_or_none(items, tokenizer, tmp_path, monkeypatch) -> None:
+    run = start(items, tokenizer, tmp_path)
+    both = np.flatnonzero(run.corpus.has_text & run.corpus.has_image)[:6]
+    seen: list[tuple[int, int]] = []
+    images = objective._images
+
+    def noted(corpus, micro, rows, device):
+        seen.extend(zip(micro.items[rows], micro.image_of[rows], strict=True))
+        return images(corpus, micro, rows, device)
+
+    monkeypatch.setattr(objective, "_images", noted)
+    assert run.evaluate(both).keys() == {"mlm", "mim"}
+    assert set(seen) == set(zip(both, both, strict=True))
+    seen.clear()
+    assert run.evaluate(both, "shuffled").keys() == {"mlm", "mim"}
+    assert {text for text, _ in seen} == {image for _, image in seen} == set(both)
+    assert all(text != image for text, image in seen)
+    seen.clear()
+    assert run.evaluate(both, "blind").keys() == {"mlm"}
+    assert not seen
+
+
+def test_the_last_evaluation_has_the_spread_of_ten_controls(items, tokenizer, tmp_path) -> None:
+    run = start(items, tokenizer, tmp_path)
+    run.evaluate = lambda members, pairs="true", draw=0: {"mlm": draw**2, "mim": 0}  # type: ignore[method-assign]
+    for step in (run.steps - 1, run.steps):
+        run.state.step = step
+        run._validate(pretraining._Silent())
+    before, last = run.state.validation
+    assert (before["mlm shuffled"], last["mlm shuffled"]) == (0, 28.5)
+    assert "mlm sd" not in before
+    assert last["mlm sd"] == pytest.approx(statistics.stdev(n**2 for n in range(10)))
+
+
+def test_a_derangement_leaves_nothing_in_its_place() -> None:
     for n in (2, 3, 10):
         for draw in range(3):
             order = pretraining.derangement(n, 0, draw)
