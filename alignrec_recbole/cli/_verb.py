@@ -5,6 +5,7 @@ click and cloup: options in groups, older spellings, shell completion, and 0.07 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -69,6 +70,25 @@ class Verb(cloup.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The examples."""
         format_examples(self.examples, ctx, formatter)
+
+
+class Deferred(cloup.Command):
+    """A verb whose module is imported when it is asked for, because of what its options need.
+
+    Args:
+        name: of the verb.
+        module: which has the verb under this name.
+        summary: the first line of its help.
+    """
+
+    def __init__(self, name: str, module: str, summary: str) -> None:
+        super().__init__(name, help=summary)
+        self.module = module
+
+    def load(self) -> click.Command:
+        """The verb itself."""
+        found: click.Command = getattr(importlib.import_module(self.module), str(self.name))
+        return found
 
 
 def format_examples(

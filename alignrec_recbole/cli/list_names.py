@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import cloup
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._verb import verb
+from alignrec_recbole.compat.patching import package_spec
 from alignrec_recbole.errors import DataError, printable
 from alignrec_recbole.io.opening import is_regular_file, read_text
 
@@ -220,7 +220,7 @@ def _about_model(entry: ModelEntry) -> str:
     top, *parts = module.split(".")
     spec, text = None, ""
     with contextlib.suppress(ImportError, ValueError):  # RecBole may be missing
-        spec = importlib.util.find_spec(top)
+        spec = package_spec(top)
     with contextlib.suppress(DataError, ValueError):  # a plug-in's file may be anything
         folder = ((spec and spec.submodule_search_locations) or [top])[0]
         path = Path(folder, *parts).with_suffix(".py")

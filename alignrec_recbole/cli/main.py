@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from alignrec_recbole._version import __version__
 from alignrec_recbole.cli import _endings
 from alignrec_recbole.cli._command import as_typed, program_name
-from alignrec_recbole.cli._verb import format_examples
+from alignrec_recbole.cli._verb import Deferred, format_examples
 from alignrec_recbole.cli.audit import audit
 from alignrec_recbole.cli.doctor import doctor
 from alignrec_recbole.cli.download import download
@@ -25,7 +25,6 @@ from alignrec_recbole.cli.leaderboard import leaderboard
 from alignrec_recbole.cli.list_names import list_names
 from alignrec_recbole.cli.merge_shards import merge_shards
 from alignrec_recbole.cli.prepare import prepare
-from alignrec_recbole.cli.pretrain import pretrain
 from alignrec_recbole.cli.recommend import recommend
 from alignrec_recbole.cli.report import report
 from alignrec_recbole.cli.run import run
@@ -40,6 +39,11 @@ from alignrec_recbole.runtime import allocator, processes
 EXAMPLES = (
     "--model AlignRec,LightGCN,BPR --dataset ml-100k --epochs 20",
     "list models",
+)
+PRETRAIN = Deferred(  # its options are those of its settings, and pydantic a third of the start
+    "pretrain",
+    "alignrec_recbole.cli.pretrain",
+    "Continue BEiT-3 on a data set's items by masked prediction.",
 )
 IGNORED_WARNINGS = (  # of RecBole's own code
     "The given NumPy array is not writable",
@@ -57,6 +61,11 @@ class Program(cloup.Group):
             suite = any(argument.partition("=")[0] == "--suite" for argument in args)
             args = ["suite" if suite else "run", *args]
         return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A verb by its name, imported if it is not yet."""
+        found = super().get_command(ctx, cmd_name)
+        return found.load() if isinstance(found, Deferred) else found
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The two forms of a command."""
@@ -84,7 +93,7 @@ class Program(cloup.Group):
         cloup.Section("Trained models", [recommend, export]),
         cloup.Section(
             "Data and features",
-            [download, import_dataset, import_amazon, audit, prepare, merge_shards, pretrain],
+            [download, import_dataset, import_amazon, audit, prepare, merge_shards, PRETRAIN],
         ),
         cloup.Section("Information", [list_names, doctor]),
     ],

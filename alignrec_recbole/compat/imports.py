@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import importlib.util
 import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alignrec_recbole.compat.patching import works
+from alignrec_recbole.compat.patching import package_spec, works
 from alignrec_recbole.errors import MissingDependencyError
 
 INSTALL_COMMAND = "pip install --no-deps recbole==1.2.1 thop"
@@ -19,9 +17,7 @@ INSTALL_COMMAND = "pip install --no-deps recbole==1.2.1 thop"
 
 def recbole_folder() -> Path | None:
     """Folder of the installed RecBole, found without importing it; None if it is missing."""
-    spec = None
-    with contextlib.suppress(ImportError, ValueError):
-        spec = importlib.util.find_spec("recbole")
+    spec = package_spec("recbole")
     folders = list(spec.submodule_search_locations or []) if spec else []
     return Path(folders[0]) if folders else None
 

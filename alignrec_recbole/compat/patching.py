@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -61,6 +62,16 @@ def before_import(module: str, action: Callable[[], object]) -> None:
         action()
     else:
         sys.meta_path.insert(0, _BeforeImport(module, action))
+
+
+def package_spec(name: str) -> ModuleSpec | None:
+    """Where a package is, without the calls that wait for its import; None: nowhere."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__spec__", None)
+    for finder in sys.meta_path:
+        if not isinstance(finder, _BeforeImport) and (spec := finder.find_spec(name, None)):
+            return spec
+    return None
 
 
 def works(action: Callable[[], Any]) -> bool:

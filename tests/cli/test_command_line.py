@@ -9,12 +9,13 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from alignrec_recbole.cli import _jobs, _names, doctor, list_names
-from alignrec_recbole.cli._verb import Option
+from alignrec_recbole.cli._verb import Deferred, Option
 from alignrec_recbole.cli.audit import audit as audit_verb
 from alignrec_recbole.cli.main import main, program
 from alignrec_recbole.cli.prepare import PrepareOptions
@@ -36,7 +37,11 @@ from alignrec_recbole.testing.synthetic import make_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "recbole", "transformers")
-VERBS = {name: verb for name, verb in program.commands.items() if not verb.hidden}
+VERBS: dict[str, Any] = {
+    name: verb.load() if isinstance(verb, Deferred) else verb
+    for name, verb in program.commands.items()
+    if not verb.hidden
+}
 CHEAP = [
     ["--help"],
     *([name, "--help"] for name in VERBS),
@@ -106,6 +111,25 @@ def test_what_trains_nothing_answers_at_once(arguments: list[str]) -> None:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert statistics.median(cpu_seconds() for _ in range(5)) < 0.5
+
+
+def test_a_deferred_verb_is_introduced_by_the_first_line_of_its_help() -> None:
+    deferred = [verb for verb in program.commands.values() if isinstance(verb, Deferred)]
+    assert [verb.name for verb in deferred] == ["pretrain"]
+    for verb in deferred:
+        assert verb.get_short_help_str(200) == verb.load().get_short_help_str(200)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "models"]], ids=" ".join)
+def test_what_only_other_verbs_need_is_not_imported(arguments: list[str]) -> None:
+    code = (
+        f"import sys; from alignrec_recbole.cli.main import main; main({arguments!r}); "
+        "print(sorted({'pydantic', 'wrapt'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr == "[]\n"
 
 
 # Parsing ----------------------------------------------------------------------------------------
