@@ -219,7 +219,7 @@ def _about_model(entry: ModelEntry) -> str:
     module, _, name = entry.target.partition(":")
     top, *parts = module.split(".")
     spec, text = None, ""
-    with contextlib.suppress(ImportError, ValueError):  # RecBole may be missing
+    with contextlib.suppress(ImportError, ValueError):  # a plug-in's name may be anything
         spec = package_spec(top)
     with contextlib.suppress(DataError, ValueError):  # a plug-in's file may be anything
         folder = ((spec and spec.submodule_search_locations) or [top])[0]

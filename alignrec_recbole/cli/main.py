@@ -40,7 +40,7 @@ EXAMPLES = (
     "--model AlignRec,LightGCN,BPR --dataset ml-100k --epochs 20",
     "list models",
 )
-PRETRAIN = Deferred(  # its options are those of its settings, and pydantic a third of the start
+PRETRAIN = Deferred(  # its options are read from its settings, and importing pydantic takes long
     "pretrain",
     "alignrec_recbole.cli.pretrain",
     "Continue BEiT-3 on a data set's items by masked prediction.",

@@ -53,7 +53,8 @@ class Ours:
 
     def __init__(self, name: str, options: argparse.Namespace, scratch: Path) -> None:
         files = {"text": options.text, "image": options.other}
-        self.kinds = PAIRS[name].features[0]
+        self.pair = PAIRS[name]
+        self.kinds = self.pair.features[0]
         rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
         spec = RunSpec(
             model_of(name), options.dataset, tuple(files[kind] for kind in self.kinds),
@@ -113,12 +114,12 @@ class Ours:
 
     def step(self, batch: Any) -> np.ndarray:
         """The loss of a batch, after which the optimizer makes its step."""
-        with fixed_chance():
+        with fixed_chance():  # whose patterns begin anew on every side
             return self.trainer._step(batch).values.sum().numpy()
 
     def scores(self, users: torch.Tensor) -> torch.Tensor:
-        """Scores [users, items with PAD]."""
-        return self.trainer.scorer(self.interactions.shape[1] + 1)(users)
+        """Scores [users, items with PAD], in the reference's form."""
+        return self.pair.scores(self.trainer.scorer(self.interactions.shape[1] + 1)(users))
 
     def metrics(self, scores: Any) -> list[float]:
         """Recall@20 and NDCG@20 on validation of a function of users."""
@@ -146,11 +147,7 @@ def epochs(
                 scores = theirs.full_sort_predict([users - 1])
             return torch.cat([scores.new_full((len(users), 1), -torch.inf), scores], 1)
 
-        sides = {
-            "ours": lambda users: PAIRS[name].scores(ours.scores(users)),
-            "reference": their_scores,
-            "rounded": lambda users: PAIRS[name].scores(rounded.scores(users)),
-        }
+        sides = {"ours": ours.scores, "reference": their_scores, "rounded": rounded.scores}
         for epoch in range(count):
             ours.begin_epoch()
             rounded.begin_epoch()
