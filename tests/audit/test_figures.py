@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alignrec_recbole.audit import numbering
 from alignrec_recbole.audit.numbering import compare, either_end
 from alignrec_recbole.audit.ranking import Numbered, recall_and_ndcg
 from alignrec_recbole.audit.registry import CHECKS, audit
@@ -128,6 +129,23 @@ def test_ends_are_chosen_on_validation_rows() -> None:
     test, valid = (subject.numbered("number", label) for label in (TEST, VALID))
     assert recall_and_ndcg(test, ranker(test))[0].mean() == 0
     assert recall_and_ndcg(valid, ranker(valid))[0].mean() == 1
+
+
+def test_the_ranker_by_the_order_of_rows_is_chosen_on_validation_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One lists the items of all validation rows, the other those of all test rows."""
+    rows = [("first", item, 0) for item in range(100)]
+    rows += [(f"u{user}", 50, 0) for user in range(60)]
+    rows += [(f"u{user}", 41 + user % 8, 1) for user in range(60)]
+    rows += [(f"u{user}", (user % 8) + 92 * (user % 2), 2) for user in range(60)]
+    middle, ends = np.arange(40, 60), np.r_[0:10, 90:100]  # the same from the last item
+    listed = {"bound_of_users": middle, "bound_of_items": ends}
+    for name, items in listed.items():
+        monkeypatch.setattr(
+            numbering, name, lambda split, items=items: np.tile(items, (len(split.ranked), 1))
+        )
+    assert found(subject_of(*rows), "order-rows").value == 0
 
 
 def test_a_split_that_runs_draw_is_audited_as_they_draw_it(tmp_path: Path) -> None:

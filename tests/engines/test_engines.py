@@ -13,7 +13,7 @@ import pytest
 
 from alignrec_recbole import engines
 from alignrec_recbole.cli.main import main
-from alignrec_recbole.engines import ENGINES, check_engine, child, open_engine
+from alignrec_recbole.engines import ENGINES, check_engine, child, local, open_engine
 from alignrec_recbole.engines.base import CellDied, Work
 from alignrec_recbole.engines.gpus import Gpus
 from alignrec_recbole.errors import (
@@ -102,6 +102,18 @@ def test_a_child_that_dies_takes_no_other_with_it(
             crashed.result()
         assert [future.result() for future in others] == [os.environ["CUDA_VISIBLE_DEVICES"]] * 3
     assert "[a] on verb" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("free", "jobs", "share"), [(5, 2, 2), (4, 1, 4), (1, 3, 1)])
+def test_cells_share_the_free_cores(
+    free: int, jobs: int, share: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = "import json, os; print('answer: ' + json.dumps(os.environ['ALIGNREC_CORES']))"
+    monkeypatch.setattr(child, "COMMAND", ("-c", answer))
+    monkeypatch.setattr(local.threads, "free_cores", lambda: free)
+    with open_engine("local", jobs) as engine:
+        cells = [engine.submit(work(tmp_path)) for _ in range(jobs)]
+        assert [cell.result() for cell in cells] == [str(share)] * jobs
 
 
 def test_a_log_has_what_a_cell_prints(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
