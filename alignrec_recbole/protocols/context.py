@@ -66,7 +66,7 @@ class ProtocolContext:
         others = {key: value for key, value in spec.overrides.items() if key not in fields}
         check_untrained(protocol, settings_class, others)
         self.settings: Any = read_settings(
-            own, settings_class, f"Protocol {protocol}", f"docs/protocols.md, {protocol}"
+            own, settings_class, f"protocol {protocol}", f"docs/protocols.md, {protocol}"
         )
         with progress.shown(spec.progress):
             progress.announce(f"{protocol} on {spec.dataset}: reading the data")

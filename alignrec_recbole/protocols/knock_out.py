@@ -116,7 +116,7 @@ def run_knock_out(
     """
     own = {key: v for key, v in spec.overrides.items() if key in KnockOutSettings.model_fields}
     settings = read_settings(
-        own, KnockOutSettings, f"Protocol {NAME}", f"docs/protocols.md, {NAME}"
+        own, KnockOutSettings, f"protocol {NAME}", f"docs/protocols.md, {NAME}"
     )
     others = {key: v for key, v in spec.overrides.items() if key not in own}
     check_models(models)

@@ -210,7 +210,7 @@ def _mask_and_train(
 ) -> Iterator[RunRecord]:
     """With a model: trained at every ratio; ratio 0 is the ordinary run."""
     own = {key: v for key, v in spec.overrides.items() if key in RetrainSettings.model_fields}
-    settings = read_settings(own, RetrainSettings, f"Protocol {NAME}", f"docs/protocols.md, {NAME}")
+    settings = read_settings(own, RetrainSettings, f"protocol {NAME}", f"docs/protocols.md, {NAME}")
     others = {key: v for key, v in spec.overrides.items() if key not in own}
     base = replace(spec, overrides=others)
     of_data = {key: v for key, v in others.items() if key in data_keys(spec.dataset)}

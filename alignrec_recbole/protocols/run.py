@@ -56,7 +56,7 @@ def check_spec(spec: RunSpec) -> None:
     """
     kind = settings_class(spec.protocol, spec.model or None)
     own = {key: value for key, value in spec.overrides.items() if key in kind.model_fields}
-    read_settings(own, kind, f"Protocol {spec.protocol}", f"docs/protocols.md, {spec.protocol}")
+    read_settings(own, kind, f"protocol {spec.protocol}", f"docs/protocols.md, {spec.protocol}")
     others = {key: value for key, value in spec.overrides.items() if key not in own}
     if not spec.model:
         check_untrained(spec.protocol, kind, others)

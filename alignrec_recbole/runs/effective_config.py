@@ -63,7 +63,7 @@ def data_settings(spec: DataSpec, folder: Path) -> dict[str, Any]:
     _check_overrides(spec.overrides, data_keys(spec.dataset), "the data set")
     given.update(spec.overrides)
     given.update(_options(spec, folder))
-    read_settings(given, DataSettings, f"Data set {spec.dataset}", DEFAULTS_FILE)
+    read_settings(given, DataSettings, f"data set {spec.dataset}", DEFAULTS_FILE)
     _check_recbole(given, spec.overrides)
     return given
 
@@ -90,8 +90,8 @@ def run_settings(spec: RunSpec, parts: ModelComponents, folder: Path) -> dict[st
     )
     if spec.epochs is not None:
         given["epochs"] = spec.epochs
-    read_settings(given, TrainingSettings, "The trainer", DEFAULTS_FILE)
-    read_settings(given, DataSettings, f"Data set {spec.dataset}", DEFAULTS_FILE)
+    read_settings(given, TrainingSettings, "the trainer", DEFAULTS_FILE)
+    read_settings(given, DataSettings, f"data set {spec.dataset}", DEFAULTS_FILE)
     if kind := getattr(parts.model_class, "settings_class", None):
         read_settings(given, kind, spec.model)  # before RecBole makes numbers of texts
     _check_recbole(given, spec.overrides, parts.own_keys)
