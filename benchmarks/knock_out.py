@@ -34,6 +34,7 @@ FOLDER = Path("results/shipped/knock-out")
 PROTOCOL = "knock-out"
 METRICS = ("Recall@20", "NDCG@20")
 SHARED = ("header", "note")  # of equal tables
+ALL = "all"  # an intervention on all feature sets
 
 
 def groups(output: Path, dataset: str) -> tuple[ComparisonKey, list[SeedGroup]]:
@@ -125,12 +126,12 @@ def with_stored(
     order = list(zip(real["model"], real["features"], strict=True))
 
     def place(model: str, features: str) -> tuple[int, str]:
-        key = model, features
-        return order.index(key) if key in order else len(order), model
+        found = (n for n, key in enumerate(order) if _is_of((model, features), key))
+        return next(found, len(order)), model
 
     tables = []
     for title in before | after:
-        kept = [row for row in _rows(before, title) if tuple(row[:2]) not in own]
+        kept = [row for row in _rows(before, title) if not any(_is_of(row[:2], key) for key in own)]
         rows = sorted([*_rows(after, title), *kept], key=lambda row: place(*row[:2]))
         tables.append({**(before | after)[title], "rows": rows})
     runs = [run for run in old["runs"] if (run["model"], run["features"]) not in own]
@@ -138,6 +139,16 @@ def with_stored(
     lines = zip(both["model"], both["features"], strict=True)
     places = [place(*line)[0] for line in lines]
     return {**new, "runs": runs, "tables": tables}, both.iloc[np.argsort(places, kind="stable")]
+
+
+def _is_of(line: Sequence[str], key: tuple[str, str]) -> bool:
+    """Whether a line's model and features are these, or an intervention's on a part of these.
+
+    >>> [_is_of(["VBPR", "text"], ("VBPR", features)) for features in ("image+text", "image")]
+    [True, False]
+    """
+    (model, part), (name, features) = line, key
+    return model == name and part in {features, *features.split("+"), ALL}
 
 
 def _rows(tables: dict[str, dict[str, Any]], title: str) -> list[list[str]]:

@@ -19,15 +19,16 @@ VARIANTS = {"real", "shuffled", "zero"}
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """VBPR on two blocks: real, shuffled and no features, two seeds."""
+    """VBPR on two blocks with two feature sets: real, shuffled and no features, two seeds."""
     root = tmp_path_factory.mktemp("knock-out")
     (root / "data").mkdir()
     draw = write_two_blocks(root / "data")
-    np.save(root / "data" / "two" / "words.npy", draw.normal(size=(24, 4)))
+    for name in ("words", "sounds"):
+        np.save(root / "data" / "two" / f"{name}.npy", draw.normal(size=(24, 4)))
     answer = run_verb(
-        "--protocol", "knock-out", "--model", "VBPR", "--dataset", "two", "--features", "words",
-        "--eval-convention", "mmrec", "--seeds", "1,2", "--epochs", "2", "--quiet", "--no-save",
-        "--set", "variants=[real,shuffled,zero,id-only]",
+        "--protocol", "knock-out", "--model", "VBPR", "--dataset", "two",
+        "--features", "words,sounds", "--eval-convention", "mmrec", "--seeds", "1,2",
+        "--epochs", "2", "--quiet", "--no-save", "--set", "variants=[real,shuffled,zero,id-only]",
         "--data-path", root / "data", "--output", root / "out",
     )  # fmt: skip
     assert answer.status == 0, answer.errors
@@ -75,6 +76,8 @@ def test_stored_models_stay_in_the_file_and_the_figure(output: Path, tmp_path: P
     path.write_text(text.replace('"VBPR"', '"Other"'))
     lines = figure.read_text()
     figure.write_text(lines.replace("VBPR", "Other"))
+    parts = {row[1] for row in ours["tables"][2]["rows"]}
+    assert parts == {"words", "sounds", "all"}
     for _ in range(2):
         assert knock_out.main(given) == 0
         both = json.loads(path.read_text())
@@ -106,5 +109,8 @@ def test_stored_results_of_the_repository_are_of_committed_code() -> None:
     for one in stored:
         for run in one["runs"]:
             assert len(run["commit"]) == 40
+        for table in one["tables"]:
+            keys = [tuple(cell for cell in row if "0." not in cell) for row in table["rows"]]
+            assert len(keys) == len(set(keys))
         shares = json.dumps(one["tables"][0])
         assert "over users and seeds" in shares

@@ -26,6 +26,13 @@ def test_no_generated_table_is_stale(capsys: pytest.CaptureFixture[str]) -> None
     assert readme_tables.main(["--check"]) == 0, capsys.readouterr().out
 
 
+@pytest.mark.parametrize("page", readme_tables.FILES)
+def test_no_table_has_a_row_twice(page: str) -> None:
+    for block in (ROOT / page).read_text("utf-8").split("\n\n"):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        assert len(rows) == len(set(rows)), [row for row in rows if rows.count(row) > 1]
+
+
 def test_a_stale_table_is_found_and_rebuilt(tmp_path: Path) -> None:
     copy_pages(tmp_path)
     store(tmp_path / "results" / "shipped", record(dataset="baby", value=0.0754))
