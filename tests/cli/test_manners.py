@@ -56,11 +56,11 @@ def command(data: Path, tmp_path: Path) -> Callable[..., Answer]:
         (["--model", "BPR", "--grid", "reg_weight=0.1,much"], ("reg_weight", "much")),
         (
             ["--model", "BPR", "--protocol", "full,item-cf", "--set", "k=few"],
-            ("Protocol item-cf: k", "few"),
+            ("setting of protocol item-cf: k", "few"),
         ),
         (
             ["--protocol", "zero-shot,item-cf", "--grid", "k=5,0"],
-            ("Protocol item-cf: k", "greater than 0"),
+            ("setting of protocol item-cf: k", "greater than 0"),
         ),
         (
             ["--model", "VBPR,BPR", "--protocol", "knock-out"],
