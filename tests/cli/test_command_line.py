@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -91,26 +90,6 @@ def test_what_trains_nothing_imports_nothing_heavy(arguments: list[str]) -> None
     good = "--help" in arguments or arguments[0] == "list"
     assert done.returncode == (0 if good else 2), done.stderr
     assert done.stderr.splitlines()[-1] == "", done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arguments", CHEAP, ids=" ".join)
-def test_what_trains_nothing_answers_at_once(arguments: list[str]) -> None:
-    resource = pytest.importorskip("resource")
-
-    def cpu_seconds() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "run_benchmark.py", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            timeout=120,
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert statistics.median(cpu_seconds() for _ in range(5)) < 0.5
 
 
 def test_a_deferred_verb_is_introduced_by_the_first_line_of_its_help() -> None:
