@@ -2,13 +2,15 @@
 
     python -m benchmarks.speed.start [--rounds 7]
 
-Prints the median, the least and the most seconds of each command line. What they import is a test
-(`tests/cli/test_command_line.py`); half a second is what they are to stay below on a quiet machine.
+Prints the median, the least and the most seconds of each command line, and the medians as JSON.
+`tests/cli/test_command_line.py` bounds them by half a second, which takes a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,13 +36,14 @@ COMMANDS = (
 )
 
 
-def cpu_seconds(command: str) -> float:
-    """Processor time of one command line in a process of its own."""
+def cpu_seconds(arguments: Sequence[str]) -> float:
+    """Processor time of `run_benchmark.py` with these arguments in a process of its own."""
     import resource  # of Unix alone
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    line = [sys.executable, "run_benchmark.py", *command.split()]
-    subprocess.run(line, cwd=ROOT, capture_output=True, timeout=120)
+    line = [sys.executable, "run_benchmark.py", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, timeout=120)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -50,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.speed.start")
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args(arguments).rounds
-    found = [[cpu_seconds(command) for command in COMMANDS] for _ in range(rounds)]
+    found = [[cpu_seconds(command.split()) for command in COMMANDS] for _ in range(rounds)]
     rows = [
         [command, statistics.median(seconds), min(seconds), max(seconds)]
         for command, seconds in zip(COMMANDS, zip(*found, strict=True), strict=True)
     ]
     print(tabulate(rows, ["command", "median, s", "least", "most"], floatfmt=".2f"))
+    print(json.dumps({"benchmark": "start", "median_seconds": {row[0]: row[1] for row in rows}}))
     return 0
 
 

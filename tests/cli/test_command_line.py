@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ from alignrec_recbole.protocols import PROTOCOLS, RANKER_NAMES
 from alignrec_recbole.protocols.rankers import RANKERS
 from alignrec_recbole.runs.record import read_runs
 from alignrec_recbole.testing.synthetic import make_blocks
+from benchmarks.speed.start import cpu_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "recbole", "transformers")
@@ -90,6 +92,13 @@ def test_what_trains_nothing_imports_nothing_heavy(arguments: list[str]) -> None
     good = "--help" in arguments or arguments[0] == "list"
     assert done.returncode == (0 if good else 2), done.stderr
     assert done.stderr.splitlines()[-1] == "", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", CHEAP, ids=" ".join)
+def test_what_trains_nothing_answers_at_once(arguments: list[str]) -> None:
+    pytest.importorskip("resource")
+    assert statistics.median(cpu_seconds(arguments) for _ in range(5)) < 0.5
 
 
 def test_a_deferred_verb_is_introduced_by_the_first_line_of_its_help() -> None:
