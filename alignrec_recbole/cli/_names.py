@@ -17,7 +17,6 @@ from alignrec_recbole.errors import SettingError
 from alignrec_recbole.features.derived_names import FILLED, FILLS, KINDS
 from alignrec_recbole.features.published import GROUPS, expanded
 from alignrec_recbole.io.files import inside
-from alignrec_recbole.io.yaml_loader import properties_dir
 from alignrec_recbole.protocols import (
     RANKER_NAMES,
     USE_MODELS,
@@ -133,8 +132,3 @@ def feature_names() -> list[str]:
         *(f"{kind}:" for kind in KINDS),
         *(f"{FILLED}{fill}:" for fill in FILLS),
     ]
-
-
-def suite_names() -> list[str]:
-    """Names of the suites of the package."""
-    return sorted(path.stem for path in (properties_dir() / "suite").glob("*.yaml"))

@@ -73,21 +73,26 @@ class Verb(cloup.Command):
 
 
 class Deferred(cloup.Command):
-    """A verb whose module is imported when it is asked for, because of what its options need.
+    """A verb whose file is imported when it is asked for: help and other verbs start without it.
 
     Args:
         name: of the verb.
-        module: which has the verb under this name.
         summary: the first line of its help.
+        file: in `alignrec_recbole/cli`, with a command of the same name; the verb's name by
+            default.
+        hidden: not shown in help.
     """
 
-    def __init__(self, name: str, module: str, summary: str) -> None:
-        super().__init__(name, help=summary)
-        self.module = module
+    def __init__(
+        self, name: str, summary: str, *, file: str | None = None, hidden: bool = False
+    ) -> None:
+        super().__init__(name, help=summary, hidden=hidden)
+        self.file = file or name.replace("-", "_")
 
     def load(self) -> click.Command:
         """The verb itself."""
-        found: click.Command = getattr(importlib.import_module(self.module), str(self.name))
+        module = importlib.import_module(f"{__package__}.{self.file}")
+        found: click.Command = getattr(module, self.file)
         return found
 
 

@@ -50,18 +50,18 @@ def download(
     progress: bool,
 ) -> int:
     """Download the published files of a data set, verify and convert them."""
-    from alignrec_recbole.cli import _provide
-    from alignrec_recbole.data.dataset_paths import data_folders
+    from alignrec_recbole.data.dataset_paths import check_can_be_downloaded, data_folders
+
+    check_can_be_downloaded(dataset)  # before what imports more
+    from alignrec_recbole.cli import _fetch
     from alignrec_recbole.data.published import SPLIT, source_of, sources_of
 
     known = sources_of(dataset)
     name = source or (SPLIT if SPLIT in known else next(iter(known), SPLIT))
     root = data_folders(data_path)[0]
-    about = _provide.described(dataset, name, source_of(dataset, name), root, images=images)
+    about = _fetch.described(dataset, name, source_of(dataset, name), root, images=images)
     print(about, flush=True)
-    said = _provide.fetch_source(
-        dataset, name, root, mirror=mirror, progress=progress, images=images
-    )
+    said = _fetch.fetch_source(dataset, name, root, mirror=mirror, progress=progress, images=images)
     print("\n".join(said))
     if rekey is not None:
         from alignrec_recbole.cli import _rekey

@@ -95,8 +95,6 @@ def _card(name: str, place: Path | None) -> list[object]:
 
 def _verdict(card: DatasetCard | None, name: str, place: Path | None) -> str:
     """What the audit of these files found: that of the card, else one in results/audit."""
-    from alignrec_recbole.audit.report import OF_DATA, read_audits, worst
-    from alignrec_recbole.data.cards import CardAudit
     from alignrec_recbole.data.dataset_paths import interaction_files, split_files
     from alignrec_recbole.io.files import sha256_file
 
@@ -107,6 +105,14 @@ def _verdict(card: DatasetCard | None, name: str, place: Path | None) -> str:
     files = {path.name: sha256_file(path) for path in paths if is_regular_file(path)}
     if known and known.files.items() <= files.items():
         return known.in_short
+    return _stored_verdict(files) if AUDITS.is_dir() else NOT_AUDITED
+
+
+def _stored_verdict(files: dict[str, str]) -> str:
+    """The verdict of the first report in results/audit that is about these files."""
+    from alignrec_recbole.audit.report import OF_DATA, read_audits, worst
+    from alignrec_recbole.data.cards import CardAudit
+
     for _, report in read_audits(AUDITS, lambda path, error: None):
         if report.data["files"] and report.data["files"].items() <= files.items():
             checks = {check.name: check.verdict for check in report.not_clean(OF_DATA)}
@@ -149,7 +155,8 @@ def protocols(data_path: Path | None) -> Table:
 
 def suites(data_path: Path | None) -> Table:
     """Suites of the package."""
-    from alignrec_recbole.suites.schema import read_suite, suite_names
+    from alignrec_recbole.suites.names import suite_names
+    from alignrec_recbole.suites.schema import read_suite
 
     rows: list[list[object]] = [
         [name, len(read_suite(name).expanded), _first_comment("suite", name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,35 +16,12 @@ from alignrec_recbole._version import __version__
 from alignrec_recbole.cli import _endings
 from alignrec_recbole.cli._command import as_typed, program_name
 from alignrec_recbole.cli._verb import Deferred, format_examples
-from alignrec_recbole.cli.audit import audit
-from alignrec_recbole.cli.doctor import doctor
-from alignrec_recbole.cli.download import download
-from alignrec_recbole.cli.export import export
-from alignrec_recbole.cli.import_amazon import import_amazon
-from alignrec_recbole.cli.import_dataset import import_dataset
-from alignrec_recbole.cli.leaderboard import leaderboard
-from alignrec_recbole.cli.list_names import list_names
-from alignrec_recbole.cli.merge_shards import merge_shards
-from alignrec_recbole.cli.prepare import prepare
-from alignrec_recbole.cli.recommend import recommend
-from alignrec_recbole.cli.report import report
-from alignrec_recbole.cli.run import run
-from alignrec_recbole.cli.run_spec import run_spec
-from alignrec_recbole.cli.suite import suite
-from alignrec_recbole.cli.suite_cell import suite_cell
-from alignrec_recbole.cli.tune import tune
-from alignrec_recbole.cli.tune_worker import tune_worker
 from alignrec_recbole.errors import AlignRecError, Interrupted
 from alignrec_recbole.runtime import allocator, processes
 
 EXAMPLES = (
     "--model AlignRec,LightGCN,BPR --dataset ml-100k --epochs 20",
     "list models",
-)
-PRETRAIN = Deferred(  # its options are read from its settings, and importing pydantic takes long
-    "pretrain",
-    "alignrec_recbole.cli.pretrain",
-    "Continue BEiT-3 on a data set's items by masked prediction.",
 )
 IGNORED_WARNINGS = (  # of RecBole's own code
     "The given NumPy array is not writable",
@@ -82,21 +60,73 @@ class Program(cloup.Group):
         """Verbs, and the options of the default verb."""
         found = super().shell_complete(ctx, incomplete)
         if incomplete.startswith("-"):
-            found += run.shell_complete(ctx, incomplete)
+            default = self.get_command(ctx, "run")
+            found += default.shell_complete(ctx, incomplete) if default else []
         return found
+
+
+SECTIONS = {
+    "Experiments": (
+        Deferred("run", "Train, evaluate and compare models (the default verb)."),
+        Deferred(
+            "tune",
+            "Search hyper-parameters on validation, then test the chosen ones once per seed.",
+        ),
+        Deferred("suite", "Run the experiments of one YAML file, and report."),
+        Deferred("report", "Write tables, plots and a site from stored records."),
+        Deferred(
+            "leaderboard",
+            "Check the records of a folder that others add to: `leaderboard check DIR`.",
+        ),
+    ),
+    "Trained models": (
+        Deferred("recommend", "List the items that a trained model ranks first for users."),
+        Deferred(
+            "export",
+            "Write a model's vectors with their tokens, the model itself and a card; or features.",
+        ),
+    ),
+    "Data and features": (
+        Deferred(
+            "download", "Download the published files of a data set, verify and convert them."
+        ),
+        Deferred(
+            "import",
+            "Turn a newer published data set, or any table, into a data set.",
+            file="import_dataset",
+        ),
+        Deferred("import-amazon", "Turn the public Amazon files of 2014 or 2018 into a data set."),
+        Deferred(
+            "audit",
+            "Look for leaks of the test split: in numbers, rows, splits, features and a model.",
+        ),
+        Deferred("prepare", "Encode a data set's items into a feature file."),
+        Deferred("merge-shards", "Join the parts that `prepare --shard I/N` has written."),
+        Deferred("pretrain", "Continue BEiT-3 on a data set's items by masked prediction."),
+    ),
+    "Information": (
+        Deferred(
+            "list", "List models, data sets, encoders, protocols and more.", file="list_names"
+        ),
+        Deferred(
+            "doctor",
+            "Show versions, patches, hardware, extras, data folders and where files can be "
+            "written.",
+        ),
+    ),
+}
+HIDDEN = (  # started by the program itself
+    Deferred(
+        "suite-cell", "Run the command line of a line of JSON on standard input.", hidden=True
+    ),
+    Deferred("run-spec", "Make the run that a line of JSON describes.", hidden=True),
+    Deferred("tune-worker", "Work on the search that a line of JSON describes.", hidden=True),
+)
 
 
 @cloup.group(
     cls=Program,
-    sections=[
-        cloup.Section("Experiments", [run, tune, suite, report, leaderboard]),
-        cloup.Section("Trained models", [recommend, export]),
-        cloup.Section(
-            "Data and features",
-            [download, import_dataset, import_amazon, audit, prepare, merge_shards, PRETRAIN],
-        ),
-        cloup.Section("Information", [list_names, doctor]),
-    ],
+    sections=[cloup.Section(name, verbs) for name, verbs in SECTIONS.items()],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="alignrec-recbole")
@@ -107,9 +137,8 @@ def program() -> None:
     """
 
 
-program.add_command(suite_cell)
-program.add_command(run_spec)
-program.add_command(tune_worker)
+for verb in HIDDEN:
+    program.add_command(verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,6 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _endings.escape_what_terminals_cannot_show()
     allocator.use_large_pages()  # before a verb imports torch
+    # looking for plug-ins of pydantic reads the metadata of every installed package
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     given = list(sys.argv[1:] if arguments is None else arguments)

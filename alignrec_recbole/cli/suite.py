@@ -14,6 +14,7 @@ from alignrec_recbole.cli._verb import option, verb
 from alignrec_recbole.engines import check_engine
 from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.io.names import check_name
+from alignrec_recbole.suites.names import suite_names, suite_path
 
 if TYPE_CHECKING:
     from alignrec_recbole.suites.schema import Cell
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @cloup.argument(
     "name",
     required=False,
-    type=Text("name", str, _names.suite_names),
+    type=Text("name", str, suite_names),
     help="Suite (`list suites`), or a .yaml file of your own.",
 )
 @option("--suite", "named", hidden=True)
@@ -86,15 +87,16 @@ def suite(name: str | None, named: str | None, **given: Any) -> int:
     list_only = given.pop("list_only")
     chosen = name or named
     if chosen is None:
-        known = ", ".join(_names.suite_names())
+        known = ", ".join(suite_names())
         raise SettingError("No suite is named.", expected=f"suite NAME, NAME one of {known}")
     return _run(chosen, list_only, given)
 
 
 def _run(name: str, list_only: bool, given: dict[str, Any]) -> int:
+    check_engine(given["engine"], given["jobs"])
+    suite_path(name)  # before the schema, which imports more
     from alignrec_recbole.suites.schema import read_suite
 
-    check_engine(given["engine"], given["jobs"])
     suite = read_suite(name)  # before the scheduler, which imports more
     from alignrec_recbole.suites.scheduler import Scheduler, SuiteOptions
 

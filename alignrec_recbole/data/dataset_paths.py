@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alignrec_recbole.compat.imports import recbole_folder
 from alignrec_recbole.data.rekeyed_names import origin_of
-from alignrec_recbole.errors import DataError, UnknownNameError
+from alignrec_recbole.errors import DataError, DownloadError, UnknownNameError
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.names import check_name, is_safe_name
 from alignrec_recbole.io.opening import is_regular_file
@@ -154,6 +154,21 @@ def defaults_path(name: str) -> Path:
 def can_be_downloaded(name: str) -> bool:
     """Whether the file of a registered data set names an address."""
     return bool({"downloads", "sources"} & dataset_defaults(name).keys())
+
+
+def check_can_be_downloaded(name: str) -> None:
+    """Refuse a data set without an address.
+
+    Raises:
+        DownloadError: its file names none, or there is no file for it.
+    """
+    if not can_be_downloaded(name):
+        file = f"properties/dataset/{name}.yaml"
+        raise DownloadError(
+            f"Data set {name!r} has no known address.",
+            found=f"no 'downloads' and no 'sources' in {file}",
+            hint=f"copy its files into the data folder yourself; see {file}, if it exists",
+        )
 
 
 def recbole_examples() -> Path | None:

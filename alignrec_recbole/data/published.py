@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignrec_recbole.data import dataset_paths
 from alignrec_recbole.errors import DownloadError, UnknownNameError
-from alignrec_recbole.io.download import PublishedFile, read_entries
+from alignrec_recbole.io.published_file import PublishedFile, read_entries
 from alignrec_recbole.io.suggest import suggest
 
 SPLIT = "split"  # the source made of the block `downloads`
+RAW = "raw"  # the source of item texts
 
 
 class PublishedSource(BaseModel):
@@ -82,14 +83,8 @@ def source_of(dataset: str, name: str) -> PublishedSource:
         DownloadError: nothing of the data set can be fetched.
         UnknownNameError: it has other sources.
     """
+    dataset_paths.check_can_be_downloaded(dataset)
     sources = sources_of(dataset)
-    if not sources:
-        raise DownloadError(
-            f"Data set {dataset!r} has no known address.",
-            found=f"no 'downloads' and no 'sources' in properties/dataset/{dataset}.yaml",
-            hint="copy its files into the data folder yourself; see "
-            f"properties/dataset/{dataset}.yaml, if it exists",
-        )
     if name not in sources:
         raise UnknownNameError(
             f"Data set {dataset!r} has no source {name!r}." + suggest(name, sources),

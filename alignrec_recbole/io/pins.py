@@ -18,9 +18,10 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignrec_recbole.errors import DownloadError, SettingError
-from alignrec_recbole.io.download import PublishedFile, fetch_published
+from alignrec_recbole.io.download import fetch_published
 from alignrec_recbole.io.files import atomic_write, named_write_errors, sha256_file
 from alignrec_recbole.io.http import Limits
+from alignrec_recbole.io.published_file import PublishedFile
 from alignrec_recbole.io.yaml_loader import read_yaml
 
 LOCK_FILE = "downloads.lock.yaml"

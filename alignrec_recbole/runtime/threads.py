@@ -16,8 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.runtime import control_groups
 
@@ -159,6 +157,8 @@ def busy_share(cores: Sequence[int]) -> float:
 
 
 def _look(cores: Sequence[int]) -> float:
+    import psutil  # here alone: errors and lists do without it
+
     percent = psutil.cpu_percent(_LOOK_SECONDS, percpu=True)
     found = [percent[core] for core in cores if core < len(percent)] or percent
     return sum(found) / len(found) / 100

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -15,18 +14,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from alignrec_recbole.errors import SettingError, UnknownNameError, printable
-from alignrec_recbole.io.files import inside
-from alignrec_recbole.io.opening import is_regular_file
-from alignrec_recbole.io.suggest import suggest
-from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
+from alignrec_recbole.errors import SettingError, printable
+from alignrec_recbole.io.yaml_loader import read_yaml
 from alignrec_recbole.protocols import READ_LISTS
 from alignrec_recbole.runs.record_fields import MAX_TRIALS
 from alignrec_recbole.settings import check_plain
+from alignrec_recbole.suites.names import suite_path
 
 MAX_CELLS = 10_000  # of a suite; each is a process and a file
 MAX_SHOWN = 3  # mistakes of a suite in its error
-FOLDER = properties_dir() / "suite"
 AFTER_TRAINING = {"mask-modality", *READ_LISTS}  # they read records of the protocol `full`
 ALWAYS_RERUN = set(READ_LISTS)  # more rankings to analyse after every run
 
@@ -160,26 +156,14 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def suite_names() -> list[str]:
-    """Names of the suites that are part of the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
 def read_suite(name: str) -> Suite:
     """Read a suite by name, or from a YAML file of your own.
 
     Raises:
         UnknownNameError, SettingError: the suite is unknown, or its file is invalid.
     """
-    path = Path(name) if name.endswith(".yaml") else inside(FOLDER, f"{name}.yaml")
-    if not is_regular_file(path) and not _exists(path):
-        raise UnknownNameError(
-            f"Unknown suite {name!r}." + suggest(name, suite_names()),
-            found=name,
-            expected=f"one of {', '.join(suite_names())}, or a .yaml file",
-        )
     try:
-        return Suite.model_validate(read_yaml(path))
+        return Suite.model_validate(read_yaml(suite_path(name)))
     except ValidationError as error:
         mistakes = [
             f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
@@ -192,11 +176,3 @@ def read_suite(name: str) -> Suite:
             expected="cells: a list of groups with datasets and, as far as needed, "
             + ", ".join(key for key in CellGroup.model_fields if key != "datasets"),
         ) from error
-
-
-def _exists(path: Path) -> bool:
-    """Whether there is anything at a path, which may be no usable path."""
-    try:
-        return os.path.lexists(path)
-    except ValueError:
-        return False

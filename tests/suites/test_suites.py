@@ -26,12 +26,13 @@ from alignrec_recbole.protocols import PROTOCOLS
 from alignrec_recbole.registry import models
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.settings import check_keys, nested, read_settings
+from alignrec_recbole.suites import names as suite_files
 from alignrec_recbole.suites import scheduler, schema
 from alignrec_recbole.suites.scheduler import Scheduler, SuiteOptions
 from alignrec_recbole.suites.status import CellStatus, read_cell, read_status, write_status
 from alignrec_recbole.testing.synthetic import make_blocks
 
-NAMES = schema.suite_names()
+NAMES = suite_files.suite_names()
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -91,7 +92,7 @@ def test_cells_are_the_product_and_a_grid_keeps_its_seeds() -> None:
 def test_an_unknown_suite_and_a_wrong_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownNameError, match="Unknown suite"):
         schema.read_suite("smoky")
-    monkeypatch.setattr(schema, "FOLDER", tmp_path)
+    monkeypatch.setattr(suite_files, "FOLDER", tmp_path)
     (tmp_path / "odd.yaml").write_text("cells: [{model: [BPR], datasets: [x]}]")
     with pytest.raises(SettingError, match="model"):
         schema.read_suite("odd")
