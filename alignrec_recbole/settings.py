@@ -13,6 +13,7 @@ from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.io.suggest import suggest
 
 MAX_LAYERS = 64  # of a graph or a network; each is a step's worth of time and memory
+MAX_TRIALS = 5_000  # of a search: as many as a record lists
 
 
 class Settings(BaseModel):

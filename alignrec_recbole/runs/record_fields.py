@@ -22,10 +22,10 @@ from pydantic import (
 
 from alignrec_recbole.errors import printable
 from alignrec_recbole.io.names import is_safe_name
+from alignrec_recbole.settings import MAX_TRIALS
 
 MAX_LABEL = 1000  # characters of what tables and plots show as a name
 MAX_TEXT = 1 << 20  # characters of a note, a command or a traceback
-MAX_TRIALS = 5_000  # of a search
 MAX_DEPTH = 32  # of nested values in a configuration
 SMALLEST, LARGEST = 1e-100, 1e100  # magnitudes of figures: their squares and ratios are finite
 

@@ -17,8 +17,7 @@ from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.opening import is_regular_file
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.registry.models import MODELS, plugins
-from alignrec_recbole.runs.record_fields import MAX_TRIALS
-from alignrec_recbole.settings import check_plain, shown
+from alignrec_recbole.settings import MAX_TRIALS, check_plain, shown
 
 MAX_PARAMETERS = 50
 MAX_CHOICES = 1000  # of one parameter

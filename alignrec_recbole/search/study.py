@@ -41,7 +41,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from alignrec_recbole.runs.record_fields import MAX_TRIALS
 from alignrec_recbole.runtime.progress import announce
 from alignrec_recbole.runtime.stop_signals import stop_on_signal
 from alignrec_recbole.search.samplers import (
@@ -56,6 +55,7 @@ from alignrec_recbole.search.samplers import (
 )
 from alignrec_recbole.search.space import Point, Space
 from alignrec_recbole.search.trials import Outcome, Trial, Watch
+from alignrec_recbole.settings import MAX_TRIALS
 
 HEARTBEAT = 10  # seconds between two signs of life
 SILENT = 6  # signs of life that fail to come before a worker counts as dead

@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.io.yaml_loader import read_yaml
 from alignrec_recbole.protocols import READ_LISTS
-from alignrec_recbole.runs.record_fields import MAX_TRIALS
-from alignrec_recbole.settings import check_plain
+from alignrec_recbole.settings import MAX_TRIALS, check_plain
 from alignrec_recbole.suites.names import suite_path
 
 MAX_CELLS = 10_000  # of a suite; each is a process and a file
