@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from alignrec_recbole.cli._next import show_first_run
 from alignrec_recbole.data import amazon
 from alignrec_recbole.data.dataset_paths import data_folders
 from alignrec_recbole.data.image_download import HOSTS, RateLimit, fetch_images
@@ -101,3 +102,4 @@ def run(options: ImportOptions) -> None:
         rows += [[f"images {what}", count] for what, count in sorted(outcome.items())]
     print(tabulate(rows, tablefmt="plain"))
     print(folder)
+    show_first_run(options.dataset, options.data_path, content=True)

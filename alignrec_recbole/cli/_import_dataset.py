@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from alignrec_recbole.cli._next import show_first_run
 from alignrec_recbole.data.dataset_paths import data_folders
 from alignrec_recbole.data.format_names import FORMAT_NAMES
 from alignrec_recbole.data.formats import table
@@ -75,6 +76,12 @@ def run(options: ImportDatasetOptions) -> None:
         rows += _fetch(made, folder, options)
     print(tabulate(rows, tablefmt="plain", disable_numparse=True))
     print(folder)
+    show_first_run(
+        options.dataset,
+        options.data_path,
+        content=bool(made.features or made.content["texts"]),
+        features=",".join(made.features),
+    )
 
 
 def _read(options: ImportDatasetOptions, bad: Counter[str] | None) -> Source:

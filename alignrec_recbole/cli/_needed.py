@@ -33,7 +33,8 @@ def needed_source(options: RunOptions) -> str | None:
         return RAW if RAW in sources else None  # an archive would not help: it has no texts
     if folder and RAW in sources and reads_images(options) and _lacks_images(folder):
         return RAW
-    if not named and _reads_features(options) and not (folder and _has_features(options, folder)):
+    there = folder is not None and has_features(folder, options.dataset)
+    if not named and not there and _reads_features(options):
         first = next((group for group in GROUPS if group in sources), None)
         if first is not None:
             return first
@@ -85,10 +86,10 @@ def _reads_features(options: RunOptions) -> bool:
     return bool(protocols) or any(resolve(name).needs_features for name in options.model)
 
 
-def _has_features(options: RunOptions, folder: Path) -> bool:
+def has_features(folder: Path, dataset: str) -> bool:
     """Whether a run that names no features finds some: published ones, or items to encode."""
     published = any(present_features(folder, group) for group in GROUPS)
-    return published or _has_item_table(folder, options.dataset)
+    return published or _has_item_table(folder, dataset)
 
 
 def _has_item_table(folder: Path, dataset: str) -> bool:
@@ -107,4 +108,8 @@ def has_named_features(options: RunOptions, folder: Path) -> bool:
                 return False
     if reads_images(options) and not (folder / "images").is_dir():
         return False
-    return bool(options.features) or not _reads_features(options) or _has_features(options, folder)
+    return (
+        bool(options.features)
+        or not _reads_features(options)
+        or has_features(folder, options.dataset)
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tabulate import tabulate
 
+from alignrec_recbole.cli._next import show_first_run
 from alignrec_recbole.data.dataset_paths import data_folders, find_dataset
 from alignrec_recbole.data.items import ItemTable, find_item_table, read_item_table
 from alignrec_recbole.encoders.base import EncoderRequest, ItemEncoder
@@ -113,6 +114,8 @@ def run(options: PrepareOptions) -> int:
             table = extract(encoder, items, job)
     _report(table, time.perf_counter() - start)
     _export(options, table)
+    if options.shard == (1, 1):
+        _show_next(options, table)
     return 0
 
 
@@ -125,7 +128,18 @@ def merge(options: ItemOptions) -> int:
     table = merge_shards(folder, name, items, options.overwrite)
     _report(table, time.perf_counter() - start)
     _export(options, table)
+    _show_next(options, table)
     return 0
+
+
+def _show_next(options: ItemOptions, table: FeatureTable) -> None:
+    show_first_run(
+        options.dataset,
+        options.data_path,
+        content=True,
+        features=table.path.stem,
+        features_path=options.output,
+    )
 
 
 def _feature_name(options: ItemOptions) -> str:

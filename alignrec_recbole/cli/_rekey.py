@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from alignrec_recbole.cli._needed import has_features
+from alignrec_recbole.cli._next import show_first_run
 from alignrec_recbole.data.dataset_paths import data_folders, find_dataset
 from alignrec_recbole.data.rekey import Rekeyed, rekey
 from alignrec_recbole.data.split_manifest import summary
@@ -18,6 +20,8 @@ def run(dataset: str, data_path: Path | None, seed: int) -> int:
     print(printable(tabulate(summary(made.manifest), tablefmt="plain"), 8000))
     print("\n".join(printable(line) for line in made.said))
     print(printable(str(made.folder)))
+    name = made.folder.name
+    show_first_run(name, data_path, content=has_features(made.folder, name))
     return 0
 
 

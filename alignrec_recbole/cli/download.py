@@ -53,7 +53,7 @@ def download(
     from alignrec_recbole.data.dataset_paths import check_can_be_downloaded, data_folders
 
     check_can_be_downloaded(dataset)  # before what imports more
-    from alignrec_recbole.cli import _fetch
+    from alignrec_recbole.cli import _fetch, _needed, _next
     from alignrec_recbole.data.published import SPLIT, source_of, sources_of
 
     known = sources_of(dataset)
@@ -67,4 +67,5 @@ def download(
         from alignrec_recbole.cli import _rekey
 
         return _rekey.run(dataset, data_path, rekey)
+    _next.show_first_run(dataset, data_path, content=_needed.has_features(root / dataset, dataset))
     return 0
