@@ -24,13 +24,13 @@ import scipy.sparse as sp
 import torch
 from tabulate import tabulate
 
-from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from benchmarks.parity.errors import relative_error
 from benchmarks.reference import alignrec_official
 from benchmarks.reference.checkout import NoneDict, default_dtype
 from benchmarks.reference.options import add_cache
 from benchmarks.reference.our_training import train_ours
+from benchmarks.reference.result_cache import changed_results, read_results
 
 USERS, ITEMS, WIDTH, STEPS = 60, 90, 48, 3
 
@@ -246,17 +246,16 @@ def train_both(options: argparse.Namespace) -> dict[str, Any]:
     Each finished training is written to `--cache`, from which an interrupted comparison continues.
     """
     cache = options.cache
-    found = json.loads(cache.read_text()) if cache and cache.is_file() else {}
+    found = read_results(cache)
     folder = (options.data_path / options.dataset).resolve()
     place = f"{options.dataset} {options.features} at most {options.epochs} epochs"
     for seed in options.seeds:
         for side, train in (("official", _train_official), ("ours", _train_ours)):
             name = f"{place}, seed {seed}, {side}"
             if name not in found:
-                found[name] = train(options, folder, seed)
-                if cache:
-                    with atomic_write(cache, "w") as handle:
-                        handle.write(json.dumps(found, indent=1) + "\n")
+                run = train(options, folder, seed)
+                with changed_results(cache, found) as found:
+                    found[name] = run
             print(f"{name}: {found[name]}", file=sys.stderr)
     out: dict[str, Any] = {
         "dataset": options.dataset,

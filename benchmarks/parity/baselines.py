@@ -24,7 +24,6 @@ import numpy as np
 from tabulate import tabulate
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import provenance
 from benchmarks import command_line
@@ -33,6 +32,7 @@ from benchmarks.parity.pairs import PAIRS, model_of, of_checkout
 from benchmarks.reference import checkout, rearm
 from benchmarks.reference.options import add_cache
 from benchmarks.reference.our_training import train_ours
+from benchmarks.reference.result_cache import changed_results, read_results
 
 METRICS = ("Recall@20", "NDCG@20")
 EPOCHS = 1000  # at most; also where a cache does not say
@@ -117,7 +117,7 @@ def _check(entry: dict[str, Any], now: dict[str, Any]) -> None:
 def train_each(options: argparse.Namespace) -> dict[str, Any]:
     """Train each chosen model, seed by seed; results in the cache are not repeated."""
     cache: Path | None = options.cache
-    trained = json.loads(cache.read_text()) if cache and cache.exists() else {}
+    trained = read_results(cache)
     for name in [name for name in options.model if model_of(name) == name]:
         now = {"dataset": options.dataset, "most_epochs": options.epochs}
         _check(trained.get(name, {}), now)
@@ -125,10 +125,9 @@ def train_each(options: argparse.Namespace) -> dict[str, Any]:
             if seed in trained.get(name, {}).get("seeds", []):
                 continue
             found = train_both(options, name, seed)
-            trained[name] = with_seed(trained.get(name, {}), seed, found)
-            if cache:
-                with atomic_write(cache, "w") as file:
-                    json.dump(trained, file, indent=1)
+            with changed_results(cache, trained) as trained:
+                if seed not in trained.get(name, {}).get("seeds", []):
+                    trained[name] = with_seed(trained.get(name, {}), seed, found)
     return trained
 
 

@@ -33,7 +33,6 @@ from tabulate import tabulate
 
 from alignrec_recbole.evaluation.ranking import rank
 from alignrec_recbole.features.item_order import tie_ranks
-from alignrec_recbole.io.files import atomic_write
 from alignrec_recbole.runs import prepare, provenance, tasks
 from alignrec_recbole.runs.spec import RunSpec
 from benchmarks.parity.errors import relative_error
@@ -42,6 +41,7 @@ from benchmarks.parity.pairs import PAIRS, model_of, of_checkout
 from benchmarks.parity.reference_model import opened
 from benchmarks.parity.spec import place
 from benchmarks.reference.options import add_cache
+from benchmarks.reference.result_cache import changed_results, read_results
 
 METRICS, K = ("Recall", "NDCG"), 20
 LARGE = 1000  # values of a parameter whose standard deviation says how it is drawn
@@ -227,15 +227,13 @@ def main(arguments: list[str] | None = None) -> int:
     models = options.model or [n for n in of_checkout(options.reference) if n in trained]
     if unknown := sorted(set(models) - set(trained)):
         parser.error(f"no comparison for {', '.join(unknown)}; there are {', '.join(trained)}")
-    kept = options.cache and options.cache.exists()
-    found = json.loads(options.cache.read_text()) if kept else {}
+    found = read_results(options.cache)
     for name in models:
         if name in found:
             continue
-        found[name] = compare(name, options)
-        if options.cache:
-            with atomic_write(options.cache, "w") as file:
-                json.dump(found, file, indent=1)
+        entry = compare(name, options)
+        with changed_results(options.cache, found) as found:
+            found[name] = entry
     rows = [[name, *entry["epochs"][-1].values()] for name, entry in found.items()]
     head = ["model", *next(iter(found.values()))["epochs"][-1]]
     print(tabulate(rows, head, tablefmt="github"))
