@@ -59,7 +59,10 @@ CONTROLS = 10
 )
 @cloup.option_group("Execution", _options.device(), _options.no_progress())
 def audit(**given: Any) -> int:
-    """Look for leaks of the test split: in numbers, rows, splits, features and a model."""
+    """Look for leaks of the test split in data, features, models.
+
+    Of the data: the numbers of users and items, the order of rows, and the split itself.
+    """
     from alignrec_recbole.cli import _audit
 
     return _audit.run(**given)

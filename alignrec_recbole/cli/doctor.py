@@ -37,9 +37,10 @@ EXTRAS = {  # beside those of encoders, engines and trackers
 @verb(examples=("doctor", "doctor --data-path data"))
 @_options.data_path()
 def doctor(data_path: Path | None) -> int:
-    """Show versions, patches, hardware, extras, data folders and where files can be written.
+    """Show versions, hardware, extras, data folders and more.
 
-    Exit status 1: something that training needs is missing.
+    Also the patches of RecBole and where files can be written. Exit status 1: something that
+    training needs is missing.
     """
     sections: list[tuple[str, Callable[[], list[str]]]] = [
         ("Packages", packages),

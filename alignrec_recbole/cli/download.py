@@ -49,7 +49,7 @@ def download(
     mirror: str | None,
     progress: bool,
 ) -> int:
-    """Download the published files of a data set, verify and convert them."""
+    """Download, verify and convert a published data set."""
     from alignrec_recbole.data.dataset_paths import check_can_be_downloaded, data_folders
 
     check_can_be_downloaded(dataset)  # before what imports more

@@ -52,10 +52,10 @@ from alignrec_recbole.cli._verb import option, verb
     ),
 )
 def export(source: Path | None, feature_file: Path | None, folder: Path, index: bool) -> int:
-    """Write a model's vectors with their tokens, the model itself and a card; or features.
+    """Write a trained model and its vectors, or features.
 
-    The folder can be published on the Hugging Face Hub; `recommend --run DIR` and load_model read
-    it.
+    Vectors have the tokens of their users and items, and a card describes the model. The folder can
+    be published on the Hugging Face Hub; `recommend --run DIR` and load_model read it.
     """
     from alignrec_recbole.api.export import export_features, export_model
     from alignrec_recbole.api.tables import can_write_parquet

@@ -65,7 +65,7 @@ def import_options(hidden: bool = False) -> Callable[[Any], Any]:
 @import_options()
 @cloup.option_group("Execution", _options.no_progress())
 def import_amazon(**given: Any) -> int:
-    """Turn the public Amazon files of 2014 or 2018 into a data set.
+    """Convert the public Amazon files of 2014 or 2018.
 
     Writes items.tsv, NAME.inter with its split, NAME.split.json, features and images. An existing
     NAME.inter is kept if its ids match; otherwise nothing is written.

@@ -75,7 +75,7 @@ from alignrec_recbole.data.format_names import FORMAT_NAMES
 @import_options()
 @cloup.option_group("Execution", _options.no_progress())
 def import_dataset(**given: Any) -> int:
-    """Turn a newer published data set, or any table, into a data set.
+    """Convert a newer published data set, or any table.
 
     Writes NAME.inter with its split, NAME.split.json, id mappings, items.tsv, images and features.
     Nothing is written where NAME.inter exists with other content.

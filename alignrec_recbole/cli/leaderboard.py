@@ -77,10 +77,11 @@ TOLERANCE = 0.05
     ),
 )
 def leaderboard(action: str, **given: Any) -> int:
-    """Check the records of a folder that others add to: `leaderboard check DIR`.
+    """Check the records of a folder that others add to.
 
-    Schema, hashes, names, figures, duplicates and budgets of every record; with --rerun a sample is
-    trained again. Nothing of a record is executed. The exit status is 1 if anything is wrong.
+    `leaderboard check DIR`: schema, hashes, names, figures, duplicates and budgets of every record;
+    with --rerun a sample is trained again. Nothing of a record is executed. The exit status is 1 if
+    anything is wrong.
     """
     from alignrec_recbole.cli import _leaderboard
 

@@ -68,38 +68,22 @@ class Program(cloup.Group):
 SECTIONS = {
     "Experiments": (
         Deferred("run", "Train, evaluate and compare models (the default verb)."),
-        Deferred(
-            "tune",
-            "Search hyper-parameters on validation, then test the chosen ones once per seed.",
-        ),
+        Deferred("tune", "Search hyper-parameters on validation, then test the choice."),
         Deferred("suite", "Run the experiments of one YAML file, and report."),
         Deferred("report", "Write tables, plots and a site from stored records."),
-        Deferred(
-            "leaderboard",
-            "Check the records of a folder that others add to: `leaderboard check DIR`.",
-        ),
+        Deferred("leaderboard", "Check the records of a folder that others add to."),
     ),
     "Trained models": (
         Deferred("recommend", "List the items that a trained model ranks first for users."),
-        Deferred(
-            "export",
-            "Write a model's vectors with their tokens, the model itself and a card; or features.",
-        ),
+        Deferred("export", "Write a trained model and its vectors, or features."),
     ),
     "Data and features": (
+        Deferred("download", "Download, verify and convert a published data set."),
         Deferred(
-            "download", "Download the published files of a data set, verify and convert them."
+            "import", "Convert a newer published data set, or any table.", file="import_dataset"
         ),
-        Deferred(
-            "import",
-            "Turn a newer published data set, or any table, into a data set.",
-            file="import_dataset",
-        ),
-        Deferred("import-amazon", "Turn the public Amazon files of 2014 or 2018 into a data set."),
-        Deferred(
-            "audit",
-            "Look for leaks of the test split: in numbers, rows, splits, features and a model.",
-        ),
+        Deferred("import-amazon", "Convert the public Amazon files of 2014 or 2018."),
+        Deferred("audit", "Look for leaks of the test split in data, features, models."),
         Deferred("prepare", "Encode a data set's items into a feature file."),
         Deferred("merge-shards", "Join the parts that `prepare --shard I/N` has written."),
         Deferred("pretrain", "Continue BEiT-3 on a data set's items by masked prediction."),
@@ -108,11 +92,7 @@ SECTIONS = {
         Deferred(
             "list", "List models, data sets, encoders, protocols and more.", file="list_names"
         ),
-        Deferred(
-            "doctor",
-            "Show versions, patches, hardware, extras, data folders and where files can be "
-            "written.",
-        ),
+        Deferred("doctor", "Show versions, hardware, extras, data folders and more."),
     ),
 }
 HIDDEN = (  # started by the program itself

@@ -150,10 +150,10 @@ HEARTBEAT = 10
     _options.no_progress(),
 )
 def tune(**given: Any) -> int:
-    """Search hyper-parameters on validation, then test the chosen ones once per seed.
+    """Search hyper-parameters on validation, then test the choice.
 
-    --jobs workers, or the same command on several machines, share the trials; a command that was
-    stopped goes on where it was.
+    The test split is ranked once per seed. --jobs workers, or the same command on several machines,
+    share the trials; a command that was stopped goes on where it was.
     """
     own = ("space", "trials", "seconds", "sampler", "pruner", "sampler_seed", "study", "storage")
     search = {name: given.pop(name) for name in (*own, "defaults_first", "heartbeat")}
