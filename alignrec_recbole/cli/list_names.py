@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +33,9 @@ SOURCES = {
 AUDITS = Path("results", "audit")  # where `audit` writes by default
 NOT_AUDITED = "not audited"
 MAX_SOURCE = 1 << 20  # bytes of a model's file
-MAX_PRINTED = 1 << 20  # characters
+MAX_PRINTED = 1 << 20  # characters of a cell
+NARROWEST = 16  # columns of a cell that is wrapped
+BETWEEN = 2  # columns between cells
 _BLOCK = re.MULTILINE | re.DOTALL
 
 Table = tuple[list[str], list[list[object]]]  # headers, rows
@@ -213,12 +217,36 @@ KINDS: dict[str, Callable[[Path | None], Table]] = {
 @cloup.argument("kind", type=click.Choice(list(KINDS)), help="What to list.")
 @_options.data_path()
 def list_names(kind: str, data_path: Path | None) -> int:
-    """List models, data sets, encoders, protocols and more."""
+    """List models, data sets, encoders, protocols and more.
+
+    In a terminal, wide columns are wrapped to its width.
+    """
     from tabulate import tabulate
 
     headers, rows = KINDS[kind](data_path)
-    print(printable(tabulate(rows, headers, tablefmt="simple"), limit=MAX_PRINTED))
+    cells = [[printable(str(cell), limit=MAX_PRINTED) for cell in row] for row in rows]
+    widths: list[int | None] = [None] * len(headers)
+    if sys.stdout is not None and sys.stdout.isatty():
+        widths = fitted(headers, cells, shutil.get_terminal_size().columns)
+    print(tabulate(cells, headers, tablefmt="simple", maxcolwidths=widths))
     return 0
+
+
+def fitted(headers: list[str], rows: list[list[str]], columns: int) -> list[int | None]:
+    """Widths at which a table fits: the widest columns are narrowed, to NARROWEST at the least.
+
+    >>> fitted(["name", "about"], [["a" * 8, "b" * 90]], 60), fitted(["a", "b"], [["", ""]], 60)
+    ([8, 50], [3, 3])
+    """
+    least = [len(header) + BETWEEN for header in headers]  # tabulate's own
+    widths = [max(width, *map(len, column)) for width, *column in zip(least, *rows, strict=True)]
+    left = columns - BETWEEN * (len(widths) - 1)
+    while sum(widths) > left:
+        widest = max(range(len(widths)), key=lambda n: widths[n] * (widths[n] > least[n]))
+        if widths[widest] <= max(NARROWEST, least[widest]):
+            break
+        widths[widest] -= 1
+    return [*widths]
 
 
 def _about_model(entry: ModelEntry) -> str:

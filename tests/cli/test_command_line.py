@@ -369,6 +369,21 @@ def test_list_shows_the_data_sets_of_a_folder(
     assert "your own" in line
 
 
+def test_in_a_terminal_lists_have_its_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", "encoders"]) == 0
+    whole = capsys.readouterr().out
+    assert max(map(len, whole.splitlines())) > 150
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(["list", "encoders"]) == 0
+    wrapped = capsys.readouterr().out
+    assert max(map(len, wrapped.splitlines())) <= 150
+    letters = [sorted(text.replace("-", "").split()) for text in (whole, wrapped)]
+    assert len("".join(letters[0])) == len("".join(letters[1]))  # nothing is cut
+
+
 def test_doctor_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_blocks(users=4, items=4, cold=1).write(tmp_path)
     assert main(["doctor", "--data-path", str(tmp_path)]) == 0
