@@ -7,13 +7,7 @@ import shutil
 from pathlib import Path
 
 from alignrec_recbole.data.dataset_paths import dataset_defaults, locate_dataset
-from alignrec_recbole.data.published import (
-    RAW,
-    SPLIT,
-    PublishedSource,
-    raw_folder,
-    source_of,
-)
+from alignrec_recbole.data.published import RAW, SPLIT, PublishedSource, raw_folder, source_of
 from alignrec_recbole.errors import DownloadError, printable
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.published_file import PublishedFile

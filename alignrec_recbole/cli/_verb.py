@@ -77,14 +77,14 @@ class Deferred(cloup.Command):
 
     Args:
         name: of the verb.
-        summary: the first line of its help.
+        summary: the first line of its help; not needed if it is hidden.
         file: in `alignrec_recbole/cli`, with a command of the same name; the verb's name by
             default.
         hidden: not shown in help.
     """
 
     def __init__(
-        self, name: str, summary: str, *, file: str | None = None, hidden: bool = False
+        self, name: str, summary: str = "", *, file: str | None = None, hidden: bool = False
     ) -> None:
         super().__init__(name, help=summary, hidden=hidden)
         self.file = file or name.replace("-", "_")

@@ -95,13 +95,7 @@ SECTIONS = {
         Deferred("doctor", "Show versions, hardware, extras, data folders and more."),
     ),
 }
-HIDDEN = (  # started by the program itself
-    Deferred(
-        "suite-cell", "Run the command line of a line of JSON on standard input.", hidden=True
-    ),
-    Deferred("run-spec", "Make the run that a line of JSON describes.", hidden=True),
-    Deferred("tune-worker", "Work on the search that a line of JSON describes.", hidden=True),
-)
+HIDDEN = ("suite-cell", "run-spec", "tune-worker")  # started by the program itself
 
 
 @cloup.group(
@@ -117,8 +111,8 @@ def program() -> None:
     """
 
 
-for verb in HIDDEN:
-    program.add_command(verb)
+for name in HIDDEN:
+    program.add_command(Deferred(name, hidden=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
