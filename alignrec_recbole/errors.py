@@ -25,6 +25,15 @@ def printable(text: str, limit: int = MAX_PART) -> str:
     return shown if len(text) <= limit else f"{shown}… ({len(text)} characters)"
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, which has an s unless the number is one.
+
+    >>> counted(1, "epoch"), counted(1200, "epoch")
+    ('1 epoch', '1,200 epochs')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def _unprintable(character: str) -> bool:
     return unicodedata.category(character) in _UNPRINTABLE
 

@@ -13,7 +13,7 @@ from alignrec_recbole.cli._command import as_typed, given_arguments, without_opt
 from alignrec_recbole.cli._jobs import Job, make_jobs
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.engines import DEFAULT, open_engine
-from alignrec_recbole.errors import Interrupted, RecordError, printable
+from alignrec_recbole.errors import Interrupted, RecordError, counted, printable
 from alignrec_recbole.features.published import default_features
 from alignrec_recbole.protocols import READ_LISTS
 from alignrec_recbole.protocols.rankers import RANKERS, rank_by_features
@@ -236,8 +236,9 @@ def show_models(
     if may_continue and bounded and options.epochs is not None and not options.grid:
         longer = without_option(given_arguments(), "--epochs")
         print(
-            f"\nA first look: {', '.join(dict.fromkeys(bounded))} ended after {options.epochs} "
-            "epochs, before early stopping.\nThis command goes on from there to the end:\n\n"
+            f"\nA first look: {', '.join(dict.fromkeys(bounded))} ended after "
+            f"{counted(options.epochs, 'epoch')}, before early stopping.\n"
+            "This command goes on from there to the end:\n\n"
             f"  {as_typed(longer)}"
         )
 
@@ -277,7 +278,7 @@ def line(record: RunRecord) -> str:
     count = candidates_of(record)
     if any(int(name.partition("@")[2]) * FEW > count > 0 for name in shown):
         values += f" over {count} candidates"
-    epochs = f"{record.epochs} epochs, " if record.epochs else ""
+    epochs = f"{counted(record.epochs, 'epoch')}, " if record.epochs else ""
     model = f"model {file_size(record.weights['bytes'])}, " if record.weights else ""
     return (
         f"{ranker} {record.dataset} {record.features} seed {record.seed}: "

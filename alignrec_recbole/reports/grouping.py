@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignrec_recbole.data.dataset_paths import dataset_defaults, defaults_path
+from alignrec_recbole.errors import counted
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.yaml_loader import properties_dir, read_yaml
 from alignrec_recbole.reports.escaping import plain
@@ -93,7 +94,7 @@ class SeedGroup:
     @property
     def notes(self) -> list[str]:
         """What a reader must know, each once."""
-        notes = [f"at most {epochs} epochs" for epochs in self.epoch_limits]
+        notes = [f"at most {counted(epochs, 'epoch')}" for epochs in self.epoch_limits]
         notes += [note for record in self.records for note in record.notes]
         notes += [_tuning_note(record) for record in self.records if record.tuned_on]
         threads = sorted({r.machine["threads"] for r in self.records if "threads" in r.machine})

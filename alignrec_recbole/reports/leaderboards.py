@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignrec_recbole.errors import RecordError
+from alignrec_recbole.errors import RecordError, counted
 from alignrec_recbole.reports.audit_marks import AuditMarks
 from alignrec_recbole.reports.budgets import (
     FACTOR,
@@ -212,7 +212,7 @@ def _budget(searches: Mapping[str, Budget], group: SeedGroup, against: Budget | 
     if budget is None:
         return Cell(UNKNOWN)
     mark = f" {MARK}" if differs(budget, against) else ""
-    return Cell(f"{budget.trials} trials{mark}", float(budget.trials))
+    return Cell(counted(budget.trials, "trial") + mark, float(budget.trials))
 
 
 def _budget_note(
@@ -235,7 +235,8 @@ def _first_look(members: Sequence[SeedGroup]) -> str:
     if not limits:
         return ""
     if len(limits) == 1 and all(group.epoch_limits for group in members):
-        return f"A first look: at most {limits[0]} epochs, which ended before early stopping. "
+        most = counted(limits[0], "epoch")
+        return f"A first look: at most {most}, which ended before early stopping. "
     return 'Rows noted "at most N epochs" ended there, before early stopping. '
 
 

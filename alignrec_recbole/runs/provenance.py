@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 def code() -> dict[str, Any]:
     """Version, commit and whether the checkout differs from it.
 
-    Commit and difference are None outside a checkout, and where git cannot be asked, with a
-    warning: a result is recorded in any case.
+    Each of the two is None outside a checkout, and where git gave no answer, with a warning: a
+    result is recorded in any case.
     """
     root = Path(__file__).resolve().parents[2]
     commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
@@ -40,7 +40,7 @@ def code() -> dict[str, Any]:
     return {
         "version": __version__,
         "commit": commit,
-        "dirty": None if commit is None else bool(changed),
+        "dirty": None if changed is None else bool(changed),
     }
 
 
@@ -58,7 +58,8 @@ def _git(root: Path, *arguments: str) -> str | None:
         problem = str(error)
     if not problem and not done.returncode:
         return done.stdout.strip()
-    logger.warning("git gave no commit, so records name none: %s", printable(problem, 200))
+    told = printable(problem, 200)
+    logger.warning("git %s failed, so records lack its answer: %s", arguments[0], told)
     return None
 
 

@@ -139,8 +139,8 @@ class RunRecord(BaseModel):
         for name in ("epochs", "stopping_step"):
             if type(self.config.get(name, 0)) is not int:
                 raise ValueError(f"config.{name} is not a whole number")
-        if self.protocol == "full" and self.config.get("seed", self.seed) != self.seed:
-            raise ValueError("seed is not that of config")
+        if self.protocol == "full" and self.config.get("seed") != self.seed:
+            raise ValueError("config.seed is not the seed of the record")
         if self.protocol == "long-tail":
             self._check_tail()
         if self.protocol == "beyond-accuracy":

@@ -82,7 +82,7 @@ class Limit:
     trials: int | None = None
     seconds: float | None = None
 
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # stored in studies: it must not change
         return f"{self.trials} trials" if self.trials is not None else f"{self.seconds:g} seconds"
 
     def as_dict(self) -> dict[str, float]:

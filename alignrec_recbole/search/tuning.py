@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from alignrec_recbole.errors import AlignRecError, SettingError, printable
+from alignrec_recbole.errors import AlignRecError, SettingError, counted, printable
 from alignrec_recbole.io.files import inside
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.identity import lasting_hash
@@ -266,8 +266,8 @@ def line_of(trial: Trial, best: Trial | None) -> str:
     what = {"complete": "validation", "pruned": "pruned at", "failed": "diverged,"}[outcome.state]
     so_far = "" if best is None else f"; best {best.outcome.score:.4f}, trial {best.number}"
     return printable(
-        f"  trial {trial.number}: {settings}: {what} {score} ({outcome.epochs} epochs, "
-        f"{outcome.seconds:.0f} s{so_far})",
+        f"  trial {trial.number}: {settings}: {what} {score} "
+        f"({counted(outcome.epochs, 'epoch')}, {outcome.seconds:.0f} s{so_far})",
         1000,
     )
 

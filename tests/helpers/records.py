@@ -40,7 +40,7 @@ def record(
         "protocol": "full",
         "setting": "mmrec",
         "seed": seed,
-        "config": {"reg_weight": 0.1, "seed": seed},
+        "config": {"reg_weight": 0.1},
         "tuned_on": None,
         "data": {"split": {"kind": "released"}, "files": {}},
         "feature_files": {},
@@ -74,6 +74,8 @@ def record(
         "notes": [],
     }
     values |= changes
+    if values["protocol"] == "full":
+        values["config"] = {"seed": seed, **values["config"]}
     if values["features"] != "none" and not values["feature_files"]:
         names = values["features"].split("+")
         values["feature_files"] = {n: {"sha256": "0" * 64, "modality": "text"} for n in names}

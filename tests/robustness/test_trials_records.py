@@ -118,6 +118,8 @@ def features_with(settings: Any) -> dict[str, Any]:
         {"config": {"seed": 999, "epochs": "5"}},
         {"config": {"seed": 999, "epochs": True}},
         {"config": {"seed": 999, "stopping_step": None}},
+        {"config": {"epochs": 5}},
+        {"config": {"seed": 1000}},
         features_with(3),
         features_with({"published": ["x"]}),
     ],

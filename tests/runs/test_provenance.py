@@ -33,7 +33,22 @@ def test_a_git_that_cannot_be_asked_leaves_the_commit_out_and_is_told_of(
     assert found["commit"] is None
     assert found["dirty"] is None
     assert found["version"]
-    assert "git gave no commit" in caplog.text
+    assert "git rev-parse failed" in caplog.text
+
+
+def test_changes_that_git_did_not_list_are_unknown_and_not_absent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(arguments: list[str], **keywords: Any) -> subprocess.CompletedProcess:
+        if "status" in arguments:
+            raise subprocess.TimeoutExpired("git", 30)
+        return subprocess.CompletedProcess(arguments, 0, "c0ffee\n", "")
+
+    monkeypatch.setattr(provenance.subprocess, "run", answer)
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    found = provenance.code.__wrapped__()
+    assert (found["commit"], found["dirty"]) == ("c0ffee", None)
+    assert "git status failed" in caplog.text
 
 
 def test_a_path_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

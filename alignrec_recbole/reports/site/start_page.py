@@ -9,6 +9,7 @@ from typing import Any
 
 from alignrec_recbole.audit.report import AuditReport
 from alignrec_recbole.data.rekeyed_names import shown_name
+from alignrec_recbole.errors import counted
 from alignrec_recbole.reports import audit_tables
 from alignrec_recbole.reports.comparisons import PAIRED_TESTS
 from alignrec_recbole.reports.grouping import PRIMARY_METRIC, row_name
@@ -54,8 +55,7 @@ def _counted(runs: Sequence[Run]) -> str:
     kinds = Counter(run.record.protocol for run in runs)
     sets = {run.record.dataset for run in runs}
     each = ", ".join(f"{count} {name}" for name, count in sorted(kinds.items()))
-    several = "" if len(sets) == 1 else "s"
-    return f"{len(runs)} runs on {len(sets)} data set{several} ({each})"
+    return f"{counted(len(runs), 'run')} on {counted(len(sets), 'data set')} ({each})"
 
 
 def _card(dataset: str, tables: Mapping[str, Sequence[Table]], runs: int) -> dict[str, Any]:
