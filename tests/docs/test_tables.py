@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -66,3 +67,10 @@ def test_an_unknown_table_is_an_error() -> None:
         readme_tables.rebuilt("<!-- table: nothing -->\n<!-- end table -->", results, "a page")
     with pytest.raises(RecordError, match="has no generated table"):
         readme_tables.rebuilt("text", results, "a page")
+
+
+def test_every_script_that_times_something_is_in_the_table_of_scripts() -> None:
+    scripts = {path.stem for path in (ROOT / "benchmarks" / "speed").glob("*.py")}
+    table = (ROOT / "benchmarks" / "README.md").read_text("utf-8").partition("\n## Speed\n")[2]
+    named = set(re.findall(r"^\| `speed\.(\w+)` \|", table, flags=re.M))
+    assert named == scripts - {"__init__", "paired_timing"}, "paired_timing is what they share"
