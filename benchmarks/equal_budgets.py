@@ -30,6 +30,7 @@ from alignrec_recbole.reports.grouping import (
     seed_groups,
 )
 from alignrec_recbole.reports.significance import Comparison, corrected, paired
+from alignrec_recbole.reports.table import column_ranks
 from alignrec_recbole.runs.record import read_runs
 from benchmarks import command_line
 
@@ -197,8 +198,8 @@ def _shown(row: dict[str, Any], metric: str, place: int, means: Sequence[float])
     values = [*row[metric]["values"].values()]
     spread = f" ± {np.std(values, ddof=1):.4f}" if len(set(values)) > 1 else ""
     text = f"{means[place]:.4f}{spread}"
-    rank = sum(mean > means[place] for mean in means)
-    return {0: f"**{text}**", 1: f"<u>{text}</u>"}.get(rank, text)
+    rank = column_ranks(means)[place]
+    return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text)
 
 
 def _p(value: float | None) -> str:

@@ -61,6 +61,13 @@ def curves(output: Path, dataset: str) -> list[Curve]:
         record = run.record
         if record.protocol != "mask-modality" or record.curve is None:
             continue
+        masked = sorted({point["modality"] for point in record.curve})
+        if len(masked) > 1:
+            raise RecordError(
+                f"The curve of {record.features!r} masks several modalities.",
+                found=", ".join(masked),
+                expected="records of one modality each, whose masks are averaged",
+            )
         points: dict[float, list[float]] = defaultdict(list)
         for point in record.curve:
             points[point["ratio"]].append(point["metrics"][METRIC])

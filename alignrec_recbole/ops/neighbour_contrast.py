@@ -87,16 +87,20 @@ def _labels(cosines: list[Tensor], labels: int) -> list[tuple[Tensor, Tensor, Te
 
 
 def _share_to_gradient(share: Tensor, joint: Tensor, single: Tensor, is_label: Tensor) -> Tensor:
-    """The summed loss of s = exp(cosine / τ) [h, n], which becomes s · ∂loss/∂s in place."""
+    """The summed loss of s = exp(cosine / τ) [h, n], which becomes s · ∂loss/∂s in place.
+
+    T − A is the sum of what is not in A: at small τ nearly all of T is in A.
+    """
     near, alone = share.gather(1, joint), share.gather(1, single) * is_label
-    total, a, b = share.sum(1), near.sum(1), alone.sum(1)
-    rest = torch.maximum(total - a, b).clamp(min=SMALLEST)  # rounding: B is a part of T − A
+    share.scatter_(1, joint, 0.0)
+    a, b, left = near.sum(1), alone.sum(1), share.sum(1)
+    total, rest = left + a, torch.maximum(left, b).clamp(min=SMALLEST)  # B is a part of T − A
     first, second = a / total + EPSILON, b / rest + EPSILON
-    by_rest = b / rest / (rest * second)  # ∂(−ln second)/∂rest
-    of_total = a / (total * total * first) + by_rest
-    of_a = -1 / (total * first) - by_rest
-    of_b = -1 / (rest * second)
-    share.mul_(of_total[:, None])
-    share.scatter_add_(1, joint, near * of_a[:, None])
-    share.scatter_add_(1, single, alone * of_b[:, None])
+    of_first = 1 / (total * first)
+    of_rest = a / total * of_first + b / rest / (rest * second)  # of items that are in neither
+    of_near = -(left / total) * of_first
+    of_alone = -1 / (rest * second)  # beside of_rest
+    share.mul_(of_rest[:, None])
+    share.scatter_(1, joint, near * of_near[:, None])
+    share.scatter_add_(1, single, alone * of_alone[:, None])
     return -(first.log() + second.log()).sum()

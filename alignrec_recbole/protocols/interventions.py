@@ -21,7 +21,7 @@ from alignrec_recbole.features.table import ItemFeatures
 from alignrec_recbole.models._content import ModalityFeatures
 from alignrec_recbole.runs.lists import LIST_LENGTH
 from alignrec_recbole.runs.prepared import PreparedRun
-from alignrec_recbole.runs.tasks import test_task
+from alignrec_recbole.runs.tasks import graph_searches, test_task
 from alignrec_recbole.runtime import random_state
 from alignrec_recbole.runtime.progress import announce
 from alignrec_recbole.training.trainer import MultimodalTrainer
@@ -166,7 +166,7 @@ def rebuilt(prepared: PreparedRun, model: Any, intervention: Intervention) -> An
         name: _changed(table, intervention.change) if place in intervention.sets else table
         for place, (name, table) in enumerate(given)
     }
-    with random_state.kept():
+    with random_state.kept(), graph_searches(prepared):
         other = prepared.components.model_class(prepared.config, dataset)
     other = other.to(prepared.config["device"])
     other.load_state_dict(model.state_dict())

@@ -264,7 +264,7 @@ def _ranked(
         tested.append(significance(key, variants, side, test, what))
     searches = budgets_of(members, tuning)
     return {
-        "": [leaderboard(key, members, tests, target, tuning)],
+        "": [leaderboard(key, members, tests, target, tuning, side)],
         "-budget": [budget_table(key, members, searches)] if searches else [],
         "-tests": tested,
     }

@@ -1,8 +1,9 @@
 """What each output of a report was made of, so that a report makes again only what changed.
 
-`<output>/site/inputs.json` maps each output to a hash of its inputs: the record files, the options
-and the code that draws; and every file of the report to its hash, so that the files of an earlier
-report that are no longer made can be deleted. Deleting `inputs.json` makes everything again.
+`<output>/site/inputs.json` maps each output to a hash of its inputs: the record files, the options,
+the settings of `properties/` and the code that draws; and every file of the report to its hash, so
+that the files of an earlier report that are no longer made can be deleted. Deleting `inputs.json`
+makes everything again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from alignrec_recbole.errors import DataError, RecordError
 from alignrec_recbole.io.files import atomic_write, inside, sha256_file, sha256_of
 from alignrec_recbole.io.opening import is_regular_file, open_input, read_json
+from alignrec_recbole.io.yaml_loader import properties_dir
 from alignrec_recbole.runs.record import MAX_RECORD_BYTES, record_paths
 
 REPORTS = Path(__file__).parent
@@ -122,12 +124,13 @@ class Inputs:
 
 
 def digest_of(name: str, files: Iterable[Path], *more: Any, apart_from: Sequence[Path] = ()) -> str:
-    """Hash of the code, an output's name, its input files and further values.
+    """Hash of the code, the settings of `properties/`, an output's name, its files and values.
 
     Args:
         apart_from: files and folders with code that does not matter to the output.
     """
-    parts = [_code(tuple(apart_from)), name, *map(_content, files), json.dumps(more, default=str)]
+    sources = [_code(tuple(apart_from)), _settings(properties_dir())]
+    parts = [*sources, name, *map(_content, files), json.dumps(more, default=str)]
     return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
 
@@ -152,6 +155,13 @@ def _content(path: Path) -> str:
             return sha256_of(handle)
     except RecordError as error:
         return str(error)
+
+
+@functools.cache
+def _settings(folder: Path) -> str:
+    """Hash of the YAML files: settings that rows are named by, and published figures."""
+    texts = (path.read_bytes() for path in sorted(folder.rglob("*.yaml")))
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
 @functools.cache

@@ -124,6 +124,8 @@ def _measure(model: KnockedOut, skipped: Skip | None) -> None:
     model.seeds = tuple(sorted(common))
     values = _user_values(runs, skipped)
     model.over_users = values is not None
+    if values is None and len(common) == 1:
+        return  # one number per variant has no interval
     if values is None:
         values = {
             variant: np.array([[run.record.metrics[PRIMARY_METRIC]] for run in several])
@@ -212,10 +214,15 @@ def _basis(models: Sequence[KnockedOut]) -> str:
     measured = [model for model in models if model.leads is not None]
     without = [model.label for model in measured if not model.over_users]
     if not measured:
-        return "Not measured yet: it takes runs with real features and of the twin."
+        return (
+            "Not measured yet: it takes runs with real features and of the twin, and values per "
+            "user or at least two seeds."
+        )
     if len(without) == len(measured):
         return "Intervals: over seeds; there are no values per user beside the records."
     rest = f", of {', '.join(without)} over seeds alone" if without else ""
+    one = [model.label for model in measured if model.over_users and len(model.seeds) == 1]
+    rest += f", of {', '.join(one)} over the users of one seed" if one else ""
     return f"Intervals: over users and seeds{rest}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from alignrec_recbole.reports.reference_results import (
     reference_results,
     reproduction_status,
 )
-from alignrec_recbole.reports.significance import Comparison, UserMeans
+from alignrec_recbole.reports.significance import Comparison, Side, UserMeans
 from alignrec_recbole.reports.table import (
     BEST,
     MISSING,
@@ -46,6 +47,7 @@ from alignrec_recbole.reports.table import (
 from alignrec_recbole.runs.record import Run
 
 SIGNIFICANT, LEVEL = "*", 0.05
+_SIDED = {"two-sided": "", "right-sided": ", one-sided (target larger)"}
 OTHER_FEATURES = "not the paper's features"
 
 
@@ -55,11 +57,13 @@ def leaderboard(
     tests: Sequence[Comparison] = (),
     wanted: str | None = None,
     tuning: Sequence[Run] = (),
+    side: Side = "two-sided",
 ) -> Table:
     """One row per group, best first, reference rows below.
 
     Args:
         tuning: trials that budgets are derived from where records do not have them.
+        side: of the tests.
     """
     metric, columns = primary_metric(members), shown_metrics(members)
     order = sorted(members, key=lambda group: _descending(group.mean(metric)))
@@ -145,12 +149,13 @@ def leaderboard(
             + candidates_note(order, metric, chance)
             + (
                 f"Over best baseline: {metric} of {_names(ours)} against the best other row, "
-                f"p over users after Holm.{_without_p(ours, tests, metric)}"
+                f"p over users after Holm{_SIDED[side]}.{_without_p(ours, members, tests, metric)}"
                 if any(cell.text != MISSING for cell in gains)
                 else ""
             )
         ).rstrip(),
-        marks=f"{SIGNIFICANT}: differs from {_names(ours)} with p < {LEVEL} over {over} after Holm",
+        marks=f"{SIGNIFICANT}: differs from {_names(ours)} with p < {LEVEL} over {over} after Holm"
+        f"{_SIDED[side]}",
     ).without_empty()
 
 
@@ -193,15 +198,18 @@ def _notes(group: SeedGroup, beside: bool) -> list[str]:
 def _significant(
     ours: Sequence[SeedGroup], tests: Sequence[Comparison]
 ) -> tuple[str, set[tuple[str, str]]]:
-    """What was tested over, users where there are values of them, and (row, metric) that differ."""
+    """What was tested over, users where there are values of them, and (row, metric) that differ.
+
+    A row that is marked differs from every target.
+    """
     names = {group.name for group in ours}
     of_ours = [test for test in tests if test.target in names and test.p_holm is not None]
     over = "users" if any(test.over == "users" for test in of_ours) else "seeds"
-    return over, {
-        (test.baseline, test.metric)
-        for test in of_ours
-        if test.over == over and (test.p_holm or 0.0) < LEVEL
-    }
+    differ: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for test in of_ours:
+        if test.over == over and (test.p_holm or 0.0) < LEVEL:
+            differ[test.baseline, test.metric].add(test.target)
+    return over, {row for row, from_targets in differ.items() if from_targets == names}
 
 
 def _budget(searches: Mapping[str, Budget], group: SeedGroup, against: Budget | None) -> Cell:
@@ -273,15 +281,11 @@ def _improvement(
     metric: str,
 ) -> Cell:
     """The gain over the best other row, with its p if it was tested."""
-    means = {other.name: other.mean(metric) for other in members if other not in ours}
-    others = {name: mean for name, mean in means.items() if mean is not None}
+    best, value = _best_other(members, ours, metric)
     own = group.mean(metric)
-    if group not in ours or not others or own is None:
+    if group not in ours or own is None or not value:
         return text_cell("")
-    best = max(others, key=lambda name: others[name])
-    if not others[best]:
-        return text_cell("")
-    gain = own / others[best] - 1
+    gain = own / value - 1
     shown = f"{100 * gain:+.1f} %"
     for entry in tests:
         pair = (entry.target, entry.baseline, entry.metric, entry.over)
@@ -290,12 +294,30 @@ def _improvement(
     return Cell(shown, gain)
 
 
-def _without_p(ours: Sequence[SeedGroup], tests: Sequence[Comparison], metric: str) -> str:
-    """Why targets have no p over users, as a sentence; empty if they have one."""
+def _best_other(
+    members: Sequence[SeedGroup], ours: Sequence[SeedGroup], metric: str
+) -> tuple[str, float]:
+    """The best row that is no target, and its mean; none and 0 if there is none."""
+    means = {other.name: other.mean(metric) for other in members if other not in ours}
+    others = {name: mean for name, mean in means.items() if mean is not None}
+    best = max(others, key=lambda name: others[name], default="")
+    return best, others.get(best, 0.0)
+
+
+def _without_p(
+    ours: Sequence[SeedGroup],
+    members: Sequence[SeedGroup],
+    tests: Sequence[Comparison],
+    metric: str,
+) -> str:
+    """Why targets have no p over users against the best other row, as a sentence."""
     names = {group.name for group in ours}
+    best, _ = _best_other(members, ours, metric)
     reasons = {
         entry.why
         for entry in tests
-        if entry.target in names and (entry.metric, entry.over) == (metric, "users") and entry.why
+        if entry.target in names
+        and (entry.baseline, entry.metric, entry.over) == (best, metric, "users")
+        and entry.why
     }
     return f" No p: {'; '.join(sorted(reasons))}." if reasons else ""

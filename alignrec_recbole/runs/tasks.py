@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,12 @@ def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalT
     divided.check(prepared.components.model_class, prepared.config)
     init_seed(prepared.spec.seed, True)
     allocator.phase("load")  # encoders, or the training of an earlier run, have left it
-    kept, entry = prepared.config["features_cache"], prepared.components.entry
+    entry = prepared.components.entry
     named = contextlib.nullcontext() if entry.is_native else model_errors(entry.name, "be built")
     tables = memory_estimate.bounded_tables(entry.name)
-    device = prepared.config["device"]
     with (
         processes.first_alone(),  # its item graphs are those of all: a search may be approximate
-        knn_cache.use_cache_folder(Path(kept) if kept else None),
-        searches.searching_on(device) as made,
+        graph_searches(prepared) as made,
         named,
         tables,
     ):
@@ -42,12 +41,23 @@ def build_trainer(prepared: PreparedRun, state_file: Path | None) -> MultimodalT
     if isinstance(prepared.splits[0], MultimodalDataset):
         prepared.splits[0].release_features()  # the model has its own copy
     columns.divide(model)
-    model = model.to(device)
+    model = model.to(prepared.config["device"])
     allocator.phase("train")
     trainer = prepared.components.trainer_class(prepared.config, model, state_file)
     trainer.identity = identity.of_training(prepared)
     trainer.item_searches = [asdict(search) for search in made.approximate]
     return trainer
+
+
+@contextlib.contextmanager
+def graph_searches(prepared: PreparedRun) -> Iterator[searches.Searches]:
+    """Inside, item graphs are searched on the run's device and cached with its features."""
+    kept = prepared.config["features_cache"]
+    with (
+        knn_cache.use_cache_folder(Path(kept) if kept else None),
+        searches.searching_on(prepared.config["device"]) as made,
+    ):
+        yield made
 
 
 def train_data(prepared: PreparedRun) -> Any:

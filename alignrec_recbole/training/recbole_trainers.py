@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from alignrec_recbole.errors import AlignRecError, DivergedError, MissingDependencyError, ModelError
 from alignrec_recbole.evaluation.ranking import EvalTask, Ranking, Scores
+from alignrec_recbole.runtime.progress import announce
 from alignrec_recbole.training.trainer import MultimodalTrainer
 
 
@@ -115,6 +117,14 @@ class NCLTrainer(RecBoleModelTrainer):
 
     Source: RecBole-GNN @ 632ef88 trainer.py, NCLTrainer.
     """
+
+    def _saved_state(self) -> Path | None:
+        """None where an epoch needs the clusters of an earlier one, which no state holds."""
+        source = super()._saved_state()
+        if source is not None and self.config["m_step"] > 1:
+            announce(f"NCL begins again: {source.name} has no clusters, and m_step is not 1")
+            return None
+        return source
 
     def _run_epoch(self, batches: Any, epoch: int) -> dict[str, Any]:
         model = self.model

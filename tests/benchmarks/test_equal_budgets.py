@@ -160,3 +160,10 @@ def test_other_budgets_are_refused(root: Path) -> None:
     with pytest.raises(RecordError, match="The budgets of") as refused:
         equal_budgets.equal_budgets(root / "out", "two")
     assert "limit" in str(refused.value)
+
+
+def test_means_that_print_alike_share_the_best_place() -> None:
+    rows = [{"Recall@20": {"values": {"1": value}}} for value in (0.43604, 0.43598, 0.4, 0.3)]
+    means = [0.43604, 0.43598, 0.4, 0.3]
+    shown = [equal_budgets._shown(row, "Recall@20", n, means) for n, row in enumerate(rows)]
+    assert shown == ["**0.4360**", "**0.4360**", "<u>0.4000</u>", "0.3000"]

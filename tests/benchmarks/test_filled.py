@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from records import METRICS, record, store
 from trials import run_verb
 from two_blocks import write_two_blocks
 
@@ -45,3 +46,15 @@ def test_curves_are_means_over_the_masks(
 def test_without_records_there_is_no_curve(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no record of protocol mask-modality"):
         filled.curves(tmp_path, "two")
+
+
+def test_masks_of_several_modalities_are_not_averaged(tmp_path: Path) -> None:
+    point = {"ratio": 0.5, "mask_seed": 0, "metrics": dict.fromkeys(METRICS, 0.1)}
+    curve = [{**point, "modality": name} for name in ("text", "image")]
+    config = {"protocol": {"fill": "zero"}}
+    made = record(
+        "zero-shot", protocol="mask-modality", features="text", config=config, curve=curve
+    )
+    store(tmp_path, made)
+    with pytest.raises(RecordError, match="masks several modalities"):
+        filled.curves(tmp_path, "toy")

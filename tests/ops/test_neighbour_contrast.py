@@ -53,3 +53,17 @@ def test_fewer_items_than_labels_give_a_finite_loss(n):
     gradients = torch.autograd.grad(loss, given)
     assert torch.isfinite(loss)
     assert all(torch.isfinite(one).all() for one in gradients)
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.03, 0.1])
+def test_float32_is_right_down_to_the_lowest_temperature(temperature):
+    """At 0.02 sums of exp(1 / 0.02) are near 1e22, and nearly all of them is the row itself."""
+    whole = tables(2, 200)
+    half = [one.detach().float().requires_grad_() for one in whole]
+    loss = {}
+    for name, given in (("float64", whole), ("float32", half)):
+        made = ops.neighbour_contrast(given, torch.arange(50), LABELS, temperature)
+        loss[name] = made.double().detach(), torch.autograd.grad(made, given)
+    torch.testing.assert_close(loss["float32"][0], loss["float64"][0], rtol=1e-4, atol=0)
+    for mine, theirs in zip(loss["float32"][1], loss["float64"][1], strict=True):
+        assert (mine - theirs).norm() <= 1e-3 * theirs.norm()

@@ -14,6 +14,7 @@ from two_blocks import write_two_blocks
 
 from alignrec_recbole.errors import SettingError
 from alignrec_recbole.evaluation.ranking import Ranking
+from alignrec_recbole.graphs import knn_cache, searches
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.protocols import interventions as acts
 from alignrec_recbole.protocols.knock_out import SEEDS, VARIANTS
@@ -245,6 +246,25 @@ def test_learnt_tables_are_replaced(data: Path, tmp_path: Path) -> None:
         assert order != list(range(25))
         assert torch.equal(model.tables[1], learnt[1][order])  # the same for both sets
     assert torch.equal(model.tables[1], learnt[1])
+
+
+def test_item_graphs_are_searched_again_as_those_of_the_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, trainer, _ = trained(data, tmp_path, "FREEDOM")
+    tokens = prepared.splits[0].field2id_token[prepared.splits[0].iid_field]
+    planned = acts.interventions(["words", "sounds"], tokens, 1)
+    build, seen = type(trainer.model).__init__, []
+
+    def noted(self: Any, *given: Any) -> None:
+        seen.append((searches._searches.get(), knn_cache._folder.get()))
+        build(self, *given)
+
+    monkeypatch.setattr(type(trainer.model), "__init__", noted)
+    acts.rebuilt(prepared, trainer.model, planned[0])
+    ((search, folder),) = seen
+    assert search.device == trainer.device
+    assert folder == Path(prepared.config["features_cache"])
 
 
 def test_vbpr_without_content_scores_by_ids_alone(data: Path, tmp_path: Path) -> None:

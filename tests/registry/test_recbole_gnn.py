@@ -21,6 +21,7 @@ from alignrec_recbole.registry.components import components
 from alignrec_recbole.registry.models import resolve
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.training import recbole_trainers
 from alignrec_recbole.training.recbole_trainers import HMLETTrainer, NCLTrainer, RecBoleModelTrainer
 
 CLONE = os.environ.get("RECBOLE_GNN_PATH")
@@ -158,6 +159,22 @@ def test_ncl_clusters_every_m_step_and_drops_the_prototype_loss_at_first(monkeyp
         trainer._run_epoch(None, epoch)
     assert steps == [0, 2, 4]
     assert seen == [(1, 2)] * 3 + [(1, 2, 3)] * 2
+
+
+@pytest.mark.parametrize(("m_step", "resumes"), [(1, True), (5, False)])
+def test_ncl_resumes_only_where_no_epoch_needs_the_clusters_of_an_earlier_one(
+    m_step, resumes, tmp_path, monkeypatch
+):
+    said = []
+    monkeypatch.setattr(recbole_trainers, "announce", said.append)
+    trainer = NCLTrainer.__new__(NCLTrainer)
+    trainer.config, trainer.continued_from = {"m_step": m_step}, None
+    trainer.state_file = tmp_path / "ncl.state.pt"
+    assert trainer._saved_state() is None
+    assert not said
+    trainer.state_file.touch()
+    assert trainer._saved_state() == (trainer.state_file if resumes else None)
+    assert len(said) == (0 if resumes else 1)
 
 
 def test_hmlet_gates_learn_only_after_warm_up(monkeypatch):

@@ -274,3 +274,15 @@ def test_runs_with_other_settings_are_rows_of_their_own(tmp_path: Path) -> None:
 def test_a_record_must_say_what_its_features_are(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.knock_out"):
         record(protocol="knock-out")
+
+
+def test_one_number_per_variant_has_no_interval(tmp_path: Path) -> None:
+    write_model(tmp_path, "AlignRec", WITH_LEAD, "zero", seeds=(999,))
+    (row,) = shown(tmp_path)
+    assert row["lead"] == row["lead, 95 % interval"] == row["content explains"] == "—"
+
+
+def test_intervals_of_one_seed_are_said_to_be_over_its_users(tmp_path: Path) -> None:
+    write_model(tmp_path, "AlignRec", WITH_LEAD, "zero", users=50, seeds=(999,))
+    (several,) = tables(read_runs(tmp_path / "runs")).values()
+    assert several[0].note.endswith("of AlignRec over the users of one seed.")

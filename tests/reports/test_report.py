@@ -533,6 +533,19 @@ def test_a_figure_is_drawn_again_where_its_colours_or_its_code_changed(
     assert all(stamp != of_pages[path] for path, stamp in pages().items())
 
 
+def test_a_report_is_made_again_where_the_settings_it_reads_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.yaml").write_text("values: [0.0754]")
+    before = inputs.digest_of("x", [])
+    monkeypatch.setattr(inputs, "properties_dir", lambda: tmp_path)
+    changed = inputs.digest_of("x", [])
+    assert before != changed == inputs.digest_of("x", [])
+    (tmp_path / "a.yaml").write_text("values: [0.0999]")
+    inputs._settings.cache_clear()
+    assert inputs.digest_of("x", []) != changed
+
+
 def test_records_without_recall_have_tables_of_what_they_have(tmp_path: Path) -> None:
     """Another metric orders the rows, and the table says so."""
     for model, value in (("Pop", 0.1), ("AlignRec", 0.3)):
