@@ -25,6 +25,7 @@ class Work:
         bytes: memory that it will need, 0 if that is not known.
         device: its --device; `auto` and `cuda` get one of several GPUs to themselves.
         reads_records: whether it reads records that other cells have left in `output`.
+        overwrite: whether records that are in `output` are replaced.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Work:
     bytes: int = 0
     device: str = "auto"
     reads_records: bool = field(default=False)
+    overwrite: bool = field(default=False)
 
 
 class CellDied(AlignRecError):

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -38,6 +38,7 @@ AGAIN_SECONDS = 600.0  # for a scheduler that has ended
 TRY_SECONDS = 5.0
 LOOK_SECONDS = 1.0  # between looks for cells that wait for a worker, after a stop
 MEMORY = "memory"  # resource in bytes, where workers declare it
+RECORDS = ("runs/", "tuning/")  # folders of records, in an output folder
 
 Cluster = Callable[[], AbstractContextManager[str]]
 
@@ -313,13 +314,32 @@ def _failure(work: Work, error: BaseException | None) -> Exception:
 
 
 def _write(work: Work, files: dict[str, bytes]) -> None:
-    """Write what a worker without the output folder has sent."""
+    """Write what a worker without the output folder has sent.
+
+    A run whose record is there already keeps all its files, unless the cell overwrites.
+    """
+    places = {name: inside(work.output, name) for name in files if name != on_worker.LOG}
+    finished = (
+        () if work.overwrite else _own_files(name for name in places if places[name].exists())
+    )
     for name, content in files.items():
-        path = work.log if name == "log.txt" else inside(work.output, name)
-        if path is not None:
+        path = work.log if name == on_worker.LOG else places[name]
+        if path is not None and not name.startswith(finished):
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as handle:
                 handle.write(content)
+
+
+def _own_files(names: Iterable[str]) -> tuple[str, ...]:
+    """What the files of runs begin with, given names of which some are records.
+
+    >>> _own_files(["tuning/d/M/a.json", "runs/d/M/b.json", "runs/d/M/c.users.npz"])
+    ('tuning/d/M/a.', 'runs/d/M/b.', 'models/d/M/b.')
+    """
+    records = [name for name in names if name.startswith(RECORDS) and name.endswith(".json")]
+    own = [name.removesuffix("json") for name in records]
+    models = [f"models/{name.removeprefix('runs/')}" for name in own if name.startswith("runs/")]
+    return (*own, *models)
 
 
 def _say(line: str) -> None:

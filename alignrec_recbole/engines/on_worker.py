@@ -34,6 +34,7 @@ LOOKS = 5  # for the mark of a shared folder, which a network file system may sh
 LOOK_SECONDS = 0.5
 ANSWER_SECONDS = 30  # for the scheduler
 RETURNED = ("models", "runs", "tuning")  # of an output folder; a record after its model
+LOG = "log.txt"  # beside them, where a cell has a log
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _place(order: Order, worker: Any) -> Iterator[tuple[Work, Any]]:
         )
     folder = Path(tempfile.mkdtemp(prefix="alignrec-", dir=worker.local_directory))
     try:
-        log = folder / "log.txt" if order.work.log else None
+        log = folder / LOG if order.work.log else None
         yield replace(order.work, output=folder, log=log), lambda: _files(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -203,7 +204,7 @@ def _is_shared(mark: Path) -> bool:
 def _files(folder: Path) -> dict[str, bytes]:
     """Results in a folder: path in it → content."""
     found = [path for name in RETURNED for path in sorted((folder / name).rglob("*"))]
-    found += [folder / "log.txt"]
+    found += [folder / LOG]
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in found

@@ -25,7 +25,7 @@ from alignrec_recbole.runs import provenance
 from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.record import RunRecord
-from alignrec_recbole.runs.run import run_one
+from alignrec_recbole.runs.run import finished_record, run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import threads
 from alignrec_recbole.training import memory_estimate
@@ -60,7 +60,7 @@ class OneByOne:
 
 
 class AtOnce:
-    """Makes runs by an engine, several at a time.
+    """Makes runs by an engine, several at a time; a run that is finished is only read.
 
     When a run fails, the others save their state and stop too, as the engine is left.
     """
@@ -68,13 +68,13 @@ class AtOnce:
     def __init__(self, engine: Engine, overwrite: bool) -> None:
         self.engine, self.overwrite = engine, overwrite
         self._asked: dict[bytes, Future[Answer]] = {}
-        self._bytes: dict[str, int] = {}
+        self._prepared: dict[str, PreparedRun | None] = {}
 
     def ask(self, spec: RunSpec) -> None:
         """Begin the run as soon as the engine has a place for it."""
         key = SPECS.dump_json(spec)
         if key not in self._asked:
-            self._asked[key] = self.engine.submit(self._work(spec))
+            self._asked[key] = self._finished(spec) or self.engine.submit(self._work(spec))
 
     def record(self, spec: RunSpec) -> RunRecord:
         """Wait for the record of a run.
@@ -89,6 +89,22 @@ class AtOnce:
         except CancelledError:
             raise Interrupted(STOPPED) from None
 
+    def _finished(self, spec: RunSpec) -> Future[Answer] | None:
+        """The answer of a run whose record is here, where a worker may not see it."""
+        run = self._run(spec) if self.engine.places_by_size and not self.overwrite else None
+        if run is None:
+            return None
+        found: Future[Answer] = Future()
+        try:
+            record = finished_record(run, self.overwrite)
+        except AlignRecError as error:  # raised where the record is wanted
+            found.set_exception(error)
+            return found
+        if record is None:
+            return None
+        found.set_result(_answer(record))
+        return found
+
     def _work(self, spec: RunSpec) -> Work:
         order = {
             "spec": SPECS.dump_python(spec, mode="json"),
@@ -96,13 +112,27 @@ class AtOnce:
             "command": provenance.command(),
         }
         size = self._needed_bytes(spec) if self.engine.places_by_size else 0
-        return Work(name_of(spec), VERB, order, output=spec.output, bytes=size, device=spec.device)
+        return Work(
+            name_of(spec),
+            VERB,
+            order,
+            output=spec.output,
+            bytes=size,
+            device=spec.device,
+            overwrite=self.overwrite,
+        )
 
     def _needed_bytes(self, spec: RunSpec) -> int:
-        key = repr((spec.model, spec.overrides))
-        if key not in self._bytes:
-            self._bytes[key] = needed_bytes(spec)
-        return self._bytes[key]
+        run = self._run(spec)
+        return 0 if run is None else _bytes_of(run)
+
+    def _run(self, spec: RunSpec) -> PreparedRun | None:
+        """A run without its data, which are read once for all seeds; None if it is refused."""
+        key = repr(replace(spec, seed=0))
+        if key not in self._prepared:
+            self._prepared[key] = _sized(spec)
+        run = self._prepared[key]
+        return None if run is None else run.with_seed(spec.seed)
 
 
 def name_of(spec: RunSpec) -> str:
@@ -120,10 +150,13 @@ def answer_of(spec: RunSpec, overwrite: bool, command: str) -> Answer:
     """Make a run, in a child process; its record, or why there is none."""
 
     def make() -> Answer:
-        record = run_one(spec, overwrite=overwrite, command=command)
-        return {"record": record.model_dump(mode="json")}
+        return _answer(run_one(spec, overwrite=overwrite, command=command))
 
     return answered(make)
+
+
+def _answer(record: RunRecord) -> Answer:
+    return {"record": record.model_dump(mode="json")}
 
 
 def answered(make: Callable[[], Answer]) -> Answer:
@@ -197,11 +230,20 @@ def choose_jobs(specs: Sequence[RunSpec], overwrite: bool) -> int:
 
 def needed_bytes(spec: RunSpec) -> int:
     """The memory that a run will need; 0 where anything is refused, which the run itself says."""
-    try:
-        run = prepare_run(spec)
-    except AlignRecError:
-        return 0
+    run = _sized(spec)
+    return 0 if run is None else _bytes_of(run)
+
+
+def _bytes_of(run: PreparedRun) -> int:
     return memory_estimate.run_bytes(run.data.numbers, run.config["train_batch_size"])
+
+
+def _sized(spec: RunSpec) -> PreparedRun | None:
+    """A run without its data; None where anything is refused, which the run itself says."""
+    try:
+        return _without_data(prepare_run(spec))[0]
+    except AlignRecError:
+        return None
 
 
 def _trains_in_steps(model: str) -> bool:

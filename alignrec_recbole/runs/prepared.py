@@ -103,6 +103,17 @@ class PreparedRun:
         run_id = self.run_id
         return self.spec.output / kind / run_id.parent / f"{run_id.name}{suffix}"
 
+    def with_seed(self, seed: int) -> PreparedRun:
+        """The run of the same configuration, data and features with another seed."""
+        return prepared_run(
+            replace(self.spec, seed=seed),
+            self.data,
+            {**self.effective_config, "seed": seed},
+            self.feature_files,
+            self.notes,
+            self.components,
+        )
+
     @property
     def record_path(self) -> Path:
         """Path of the record: under `runs`, or under `tuning` for a grid point."""

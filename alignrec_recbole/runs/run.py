@@ -94,17 +94,27 @@ def _run_one(
     with processes.first_alone():
         prepared = prepare_run(spec)
     progress.announce(f"{name}: {prepared.data.read}")
-    if record := identity.finished_record(prepared, overwrite):
-        return _same_modalities(record, prepared)
+    if record := finished_record(prepared, overwrite):
+        return record
     _check_grid_point(prepared)
     first = processes.is_first()
     if first:
         _check_writable(prepared.record_path.parent)
     with one_at_a_time(prepared.record_path) if first else nullcontext(False) as waited:
         (waited,) = divided.any_of(waited)
-        if waited and (record := identity.finished_record(prepared, overwrite=False)):
-            return _same_modalities(record, prepared)
+        if waited and (record := finished_record(prepared, overwrite=False)):
+            return record
         return _run_alone(prepared, stopwatch, name, overwrite, command, examine, on_epoch)
+
+
+def finished_record(prepared: PreparedRun, overwrite: bool) -> RunRecord | None:
+    """The record of a run that is finished; None if there is none, or one that is to be replaced.
+
+    Raises:
+        RecordError: it is damaged, of another run, or of features of another modality.
+    """
+    record = identity.finished_record(prepared, overwrite)
+    return None if record is None else _same_modalities(record, prepared)
 
 
 def _run_alone(

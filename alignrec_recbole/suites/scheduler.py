@@ -212,6 +212,7 @@ class Scheduler:
             bytes=needed,
             device=options.device,
             reads_records=cell.protocol in AFTER_TRAINING,
+            overwrite=options.overwrite,
         )
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,32 @@ def test_a_worker_without_the_output_folder_sends_its_files(
         reader = Work("a reader", "verb", {}, output=tmp_path / "out", reads_records=True)
         with pytest.raises(EngineError, match="reads records that the worker"):
             engine.submit(reader).result(60)
+
+
+def test_files_of_a_finished_run_are_replaced_only_on_request(tmp_path: Path) -> None:
+    out, sent = tmp_path / "out", {"tuning/d/M/a-s1.json": b"1", "log.txt": b"1"}
+    for stem in ("a-s1", "a-s2"):
+        sent[f"models/d/M/{stem}.json"] = sent[f"models/d/M/{stem}.safetensors"] = b"1"
+        sent[f"runs/d/M/{stem}.json"] = sent[f"runs/d/M/{stem}.users.npz"] = b"1"
+    there = [f"{kind}/d/M/a-s1.json" for kind in ("runs", "models")]
+    for name in there:
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_bytes(b"0")
+
+    def written() -> dict[str, bytes]:
+        files = [path for path in out.rglob("*") if path.is_file()]
+        return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+    cell = Work("a", "verb", {}, output=out, log=out / "log.txt")
+    on_dask._write(cell, sent)
+    others = {
+        name: made
+        for name, made in sent.items()
+        if not name.startswith(("runs/d/M/a-s1.", "models/d/M/a-s1."))
+    }
+    assert written() == {**others, **dict.fromkeys(there, b"0")}
+    on_dask._write(replace(cell, overwrite=True), sent)
+    assert written() == sent
 
 
 def test_what_a_worker_sends_stays_in_the_output_folder(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import weakref
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import pytest
 
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.engines import child, open_engine
-from alignrec_recbole.engines.base import CellDied
-from alignrec_recbole.errors import DivergedError, Interrupted
+from alignrec_recbole.engines.base import Answer, CellDied, Work
+from alignrec_recbole.errors import DivergedError, Interrupted, RecordError
 from alignrec_recbole.runs import at_once, provenance
 from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.record import RunRecord, read_runs
@@ -104,6 +105,44 @@ def test_a_child_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         at_once.AtOnce(engine, overwrite=False).record(RunSpec("BPR", "d"))
     assert caught.value.printed == "no memory"
+
+
+class Elsewhere:
+    """An engine whose workers do not see the output folder."""
+
+    places_by_size, places = True, 2
+
+    def __init__(self) -> None:
+        self.submitted: list[Work] = []
+
+    def submit(self, work: Work) -> Future[Answer]:
+        """Note what it would run."""
+        self.submitted.append(work)
+        return Future()
+
+
+def test_a_finished_run_is_not_given_to_workers(world: Path, tmp_path: Path) -> None:
+    places: dict[str, Any] = {"data_path": world, "output": tmp_path, "progress": False}
+    specs = [RunSpec("BPR", "block_world", seed=seed, epochs=1, **places) for seed in (1, 2, 3)]
+    made = run_one(specs[1])
+    made_path = read_runs(tmp_path / "runs")[0].path
+    engine = Elsewhere()
+    runs = at_once.AtOnce(engine, overwrite=False)  # type: ignore[arg-type]
+    for spec in specs:
+        runs.ask(spec)
+    assert [work.name for work in engine.submitted] == ["BPR, seed 1", "BPR, seed 3"]
+    assert not any(work.overwrite for work in engine.submitted)
+    assert runs.record(specs[1]) == made
+    at_once.AtOnce(engine, overwrite=True).ask(specs[1])  # type: ignore[arg-type]
+    assert engine.submitted[-1].name == "BPR, seed 2"
+    assert engine.submitted[-1].overwrite
+
+    made_path.write_text("{}")
+    damaged = at_once.AtOnce(engine, overwrite=False)  # type: ignore[arg-type]
+    damaged.ask(specs[1])
+    with pytest.raises(RecordError, match="is not a run record"):
+        damaged.record(specs[1])
+    assert len(engine.submitted) == 3
 
 
 def test_how_many_at_a_time(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
