@@ -6,7 +6,9 @@ their own, so each is made by one worker, and by another if that one dies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +24,7 @@ from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.search.space import Point, Space, check_trials, parse_space
-from alignrec_recbole.search.study import HEARTBEAT, Limit, Plan, SharedStudy, Storage
+from alignrec_recbole.search.study import HEARTBEAT, REPETITIONS, Limit, Plan, SharedStudy, Storage
 from alignrec_recbole.search.trials import (
     Outcome,
     Trial,
@@ -154,6 +156,7 @@ def tune(order: Order, say: Say = print, say_choice: Say | None = None) -> list[
 
     Raises:
         SettingError: the space, the storage or the study does not fit.
+        AlignRecError: no trial, or not every final run, was completed.
         Interrupted: by a signal; the same order goes on.
     """
     prepared, study = open_study(order)
@@ -321,11 +324,42 @@ def _final_runs(
         made[point] = with_budget(run_one(specs[point]), specs[point])
         return replace(outcome_of(made[point]), score=0.0)
 
-    SharedStudy(storage, plan).work(final)
+    study = SharedStudy(storage, plan)
+    study.work(final)
     for point, spec in enumerate(specs):
         if point not in made and prepare_run(spec).record_path.is_file():
-            made[point] = run_one(spec)  # another worker's, in the same folder
+            # another worker's, in the same folder, or one that was made by `run`
+            made[point] = with_budget(run_one(spec), spec)
+    _check_final_runs(order, study, made, chosen)
     return [made[point] for point in sorted(made)]
+
+
+def _check_final_runs(
+    order: Order, study: SharedStudy, made: Mapping[int, RunRecord], chosen: Trial
+) -> None:
+    """Refuse a seed whose run failed as often as it may be repeated, and that has no record.
+
+    A seed that another worker made in another folder has none here, and is complete in the study.
+    """
+    complete = {trial.number for trial in study.trials() if trial.outcome.state == "complete"}
+    failed = [
+        seed
+        for point, seed in enumerate(order.seeds)
+        if point not in made and point not in complete
+    ]
+    if not failed:
+        return
+    seeds = ",".join(map(str, failed))
+    settings = [f"{key}={json.dumps(value)}" for key, value in chosen.parameters.items()]
+    raise AlignRecError(
+        f"The study {order.study!r} has final runs that were not completed.",
+        found=f"seeds {seeds}: every attempt, {REPETITIONS + 1} of each, ended by an error or "
+        "with its process",
+        expected=f"a finished run for each of the seeds {','.join(map(str, order.seeds))}",
+        hint=f"`run {shlex.join(['--seeds', seeds, '--set', *settings])}` with the model, data, "
+        "settings and output of this command says what is wrong; once it has ended well, this "
+        "command finds its records",
+    )
 
 
 def with_budget(record: RunRecord, spec: RunSpec) -> RunRecord:

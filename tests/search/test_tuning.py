@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 
 from search_results import curve, quiet, records
 
-from alignrec_recbole.errors import DivergedError, Interrupted, SettingError
+from alignrec_recbole.cli._overrides import assignment
+from alignrec_recbole.errors import AlignRecError, DivergedError, Interrupted, SettingError
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.spec import RunSpec
@@ -27,6 +29,7 @@ from alignrec_recbole.search import study, tuning
 from alignrec_recbole.search import trials as trials_module
 from alignrec_recbole.search.space import raw_space
 from alignrec_recbole.search.tuning import ORDERS, Order, tune
+from alignrec_recbole.settings import nested
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -254,6 +257,38 @@ def test_the_choice_is_final(order_of: Callable[..., Order]) -> None:
     for other in (replace(order, trials=3), replace(order, seeds=(1, 2))):
         with pytest.raises(SettingError, match="has chosen already"):
             tune(other, quiet)
+
+
+def test_a_final_run_that_always_fails_is_no_success(
+    order_of: Callable[..., Order], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, run_one = order_of(trials=1, epochs=1, seeds=(1, 2)), tuning.run_one
+
+    def diverges(spec: RunSpec) -> RunRecord:
+        if spec.seed == 2:
+            raise DivergedError("The training loss is not finite.")
+        return run_one(spec)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "run_one", diverges)
+        for _ in range(4):
+            with pytest.raises(DivergedError):
+                tune(order, quiet)
+        for _ in range(2):
+            with pytest.raises(
+                AlignRecError, match="final runs that were not completed"
+            ) as refused:
+                tune(order, quiet)
+    assert refused.value.found.startswith("seeds 2: every attempt, 4 of each")
+    options = shlex.split(refused.value.hint.split("`")[1])
+    assert options[:4] == ["run", "--seeds", "2", "--set"]
+
+    settings = nested(map(assignment, options[4:]), order.spec.overrides)  # as the hint says
+    alone = run_one(replace(order.spec, seed=2, overrides=settings))
+    assert alone.budget is None
+    first, second = tune(order, quiet)
+    assert second.metrics == alone.metrics
+    assert second.budget == first.budget is not None
 
 
 WORKER = """
