@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,9 @@ class Parameter(BaseModel):
             raise ValueError(f"step is {step}, which is not above 0 and at most high - low")
         if self.whole and step is not None and step != int(step):
             raise ValueError("whole numbers have a step that is a whole number")
-        outside = [value for value in self.grid if not self._is_inside(value)]
+        outside = [value for value in self.grid if not self.contains(value)]
         if outside:
-            raise ValueError(f"grid has {shown(outside[0])}, which is outside low to high")
+            raise ValueError(f"grid has {shown(outside[0])}, which the range does not have")
         return self
 
     def _is_inside(self, value: Any) -> bool:
@@ -102,7 +103,7 @@ class Parameter(BaseModel):
             return False
         assert self.low is not None
         steps = (value - self.low) / (self.step or 1)
-        return self.step is None or abs(steps - round(steps)) < 1e-9
+        return self.step is None or (math.isfinite(steps) and abs(steps - round(steps)) < 1e-9)
 
     @property
     def points(self) -> tuple[Any, ...]:
@@ -116,10 +117,12 @@ class Parameter(BaseModel):
         if self.log:
             return ()
         step = self.step or 1
-        count = math.floor((self.high - self.low) / step * (1 + 1e-12)) + 1
-        if count > MAX_CHOICES:
+        steps = (self.high - self.low) / step * (1 + 1e-12)
+        if steps >= MAX_CHOICES:
             return ()
-        return tuple(self.low + place * step for place in range(count))
+        low, high = Decimal(str(self.low)), Decimal(str(self.high))
+        last = float(high - (high - low) % Decimal(str(step)))  # Optuna's; sums may be above it
+        return tuple(min(self.low + place * step, last) for place in range(math.floor(steps) + 1))
 
 
 class Space:

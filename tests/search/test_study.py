@@ -15,7 +15,7 @@ pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 
 import optuna
 
-from alignrec_recbole.errors import Pruned, SettingError
+from alignrec_recbole.errors import Interrupted, Pruned, SettingError
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.search import samplers, tuning
 from alignrec_recbole.search.samplers import make_sampler
@@ -87,6 +87,26 @@ def test_the_seconds_of_all_trials_are_counted(tmp_path: Path) -> None:
     study = study_of(tmp_path, replace(PLAN, limit=Limit(seconds=3.0)))
     study.work(lambda point, values, watch: Outcome("complete", 0.1, 1, 2.0))
     assert [trial.outcome.seconds for trial in study.trials()] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("high", [0.3, 0.35])
+def test_the_last_point_of_a_grid_of_steps_can_be_interrupted(tmp_path: Path, high: float) -> None:
+    """In floating point, 0.1 + 2 · 0.1 is above 0.3, the last value of either range."""
+    space = Space({"share": Parameter(low=0.1, high=high, step=0.1)})
+    plan = replace(PLAN, space=space, sampler="grid")
+    study, stops = study_of(tmp_path, plan), [2]
+
+    def trial(point: int, values: dict[str, Any], watch: Watch) -> Outcome:
+        if point in stops:
+            stops.remove(point)
+            raise Interrupted
+        return Outcome("complete", values["share"], 1, 1.0)
+
+    with pytest.raises(Interrupted):
+        study.work(trial)
+    study.work(trial)
+    assert [t.outcome.state for t in study.trials()] == ["complete"] * 3
+    assert [t.parameters["share"] for t in study.trials()] == [0.1, 0.2, 0.3]
 
 
 def test_an_unfinished_search_does_not_go_on_with_trials_of_another_seed(
