@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,33 +151,35 @@ class SeparatedFile:
             yield number, [unquoted(cell) for cell in cells] if '"' in line else cells
 
     def _quoted_rows(self) -> Iterator[tuple[int, list[str]]]:
-        lines = (line + "\n" for line in text_lines(self.path, what=self.what))
+        lines = _RowLines(text_lines(self.path, what=self.what))
         reader = csv.reader(lines, delimiter=self.separator, strict=True)
-        start, width = 1, None
+        width = None
         while True:
             try:
                 row = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                if self._bad is not None and width is not None:
-                    self._bad["quotation marks in odd places"] += 1
-                    start = reader.line_num + 1
-                    continue
-                raise self._irregular(f"{error}, in the row that starts in line {start}") from error
-            if reader.line_num - start >= MAX_QUOTED_LINES:
-                raise self._irregular(
-                    f"a quoted cell over {reader.line_num - start} lines, from line {start}"
-                )
-            if any(cell.strip() for cell in row) or len(row) > 1:
+                if self._bad is None or width is None:
+                    raise self._irregular(
+                        f"{error}, in the row that starts in line {lines.start}"
+                    ) from error
+                self._bad["quotation marks in odd places"] += 1
+                lines.skip_first()
+                continue
+            if len(row) > 1 or any(cell.strip() for cell in row):
                 width = width or len(row)
                 if len(row) == width:
-                    yield start, row
+                    yield lines.start, row
                 elif self._bad is None:
-                    raise self._irregular(f"{len(row)} cells in the row of line {start}", width)
+                    raise self._irregular(
+                        f"{len(row)} cells in the row of line {lines.start}", width
+                    )
                 else:
                     self._bad["another number of cells"] += 1
-            start = reader.line_num + 1
+                    lines.skip_first()
+                    continue
+            lines.skip_row()
 
     def _irregular(self, found: str, width: int | None = None) -> DataError:
         return DataError(
@@ -187,6 +189,41 @@ class SeparatedFile:
             hint="quote cells that contain separators, line ends or quotation marks, and double "
             "the marks inside them",
         )
+
+
+class _RowLines:
+    """Lines of a file for csv.reader; those of a row that cannot be used are given once more.
+
+    Attributes:
+        start: number of the line in which the row starts.
+    """
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._row: list[str] = []
+        self._again: deque[str] = deque()
+        self.start = 1
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if len(self._row) >= MAX_QUOTED_LINES:
+            raise csv.Error(f"a quoted cell over more than {MAX_QUOTED_LINES} lines")
+        line = self._again.popleft() if self._again else next(self._lines) + "\n"
+        self._row.append(line)
+        return line
+
+    def skip_row(self) -> None:
+        """The next row starts after all lines of this one."""
+        self.start += len(self._row)
+        self._row.clear()
+
+    def skip_first(self) -> None:
+        """The next row starts in the second line of this one."""
+        self._again.extendleft(reversed(self._row[1:]))
+        self.start += 1
+        self._row.clear()
 
 
 def unquoted(cell: str) -> str:

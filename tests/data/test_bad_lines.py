@@ -14,9 +14,11 @@ from alignrec_recbole.cli.main import main
 from alignrec_recbole.data.formats import table
 from alignrec_recbole.data.formats.registry import FORMATS
 from alignrec_recbole.errors import DataError, SettingError
+from alignrec_recbole.io.separated import MAX_QUOTED_LINES, SeparatedFile
 
 GOOD = [("u1", "i1", 5), ("u1", "i2", 6), ("u2", "i1", 7), ("u3", "i3", 8)]
 COLUMNS = {"user": "user", "item": "item", "time": "time"}
+CELLS, MARKS = "another number of cells", "quotation marks in odd places"
 
 
 def pairs(frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -110,6 +112,57 @@ def test_files_that_cannot_be_read_are_errors_all_the_same(tmp_path: Path) -> No
         path.write_bytes(content)
         with pytest.raises(DataError):
             table.read(path, COLUMNS, bad=Counter())
+
+
+@pytest.mark.parametrize(
+    ("lines", "reasons"),
+    [
+        (['u,i,"stray'], {MARKS: 1}),  # nothing closes it
+        (['u,i,"stray', 'u,i "x",4'], {MARKS: 1}),  # the next mark is one in a cell
+        (['u,i,"stray', 'u,12",4'], {CELLS: 1}),  # the next mark closes it
+        (['u,i,"stray', 'u,i,"stray'], {MARKS: 2}),
+        (['u,"i\n,\n"x",4'], {MARKS: 1, CELLS: 2}),  # each line of it is bad
+    ],
+)
+def test_a_stray_quotation_mark_swallows_no_other_rows(
+    lines: list[str], reasons: dict[str, int], tmp_path: Path
+) -> None:
+    good = [f"u{n % 7},i{n},{n}" for n in range(MAX_QUOTED_LINES + 9)]
+    good[5] = 'u5,"i5\n",5'  # quoted over two lines
+    path = tmp_path / "t.csv"
+    rows = ["user,item,time", *good[:9], "a,b,c,d", *lines[:1], *good[9:12], *lines[1:], *good[12:]]
+    path.write_text("\n".join(rows) + "\n")
+    with trial("formats", f"skips {lines}"):
+        bad: Counter[str] = Counter()
+        source = table.read(path, COLUMNS, bad=bad)
+        usable = [f"i{n}" for n in range(len(good))]
+        found = [item for item in source.interactions["item"] if item in usable]
+        assert found == usable
+        assert bad == Counter(reasons) + Counter({CELLS: 1})
+
+
+def test_bad_lines_are_numbered_as_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('user,item\nu,"i\n1"\n\nu,"i\nu,"j"\nu,i2\n')
+    bad: Counter[str] = Counter()
+    (batch,) = SeparatedFile(path, bad=bad).batches(["item"])
+    assert batch.cells == [["i\n1", "j", "i2"]]
+    assert list(batch.lines) == [2, 6, 7]
+    assert bad == {MARKS: 1}
+    with pytest.raises(DataError, match="in the row that starts in line 5"):
+        list(SeparatedFile(path).batches(["item"]))
+
+
+def test_a_cell_over_too_many_lines_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for ends, usable in ((MAX_QUOTED_LINES - 1, True), (MAX_QUOTED_LINES, False)):
+        path.write_text('user,item\nu,"i' + "\n" * ends + '"\n')
+        file = SeparatedFile(path)
+        if usable:
+            assert [batch.lines for batch in file.batches(["item"])] == [[2]]
+        else:
+            with pytest.raises(DataError, match="a quoted cell over more than 1000 lines"):
+                list(file.batches(["item"]))
 
 
 def test_the_verb_counts_them_in_summary_and_manifest(
