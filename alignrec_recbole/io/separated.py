@@ -6,11 +6,12 @@ import csv
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from alignrec_recbole.errors import DataError
 from alignrec_recbole.io.text_lines import text_lines
-from alignrec_recbole.io.tsv import MAX_COLUMNS
+from alignrec_recbole.io.tsv import MAX_COLUMNS, wide_cells
 
 BATCH = 1 << 16  # rows
 MAX_QUOTED_LINES = 1000  # of one row whose cells contain line ends
@@ -64,7 +65,8 @@ class SeparatedFile:
         self._bad = bad
         self._header = columns is None
         self._regular = self._is_regular()
-        first = next(self._rows(), None)
+        with wide_cells():
+            first = next(self._rows(), None)
         if first is None:
             raise DataError(f"{self.path.name} is empty.", found=str(path), expected="rows")
         self.columns = [cell.strip() for cell in first[1]] if columns is None else list(columns)
@@ -114,14 +116,15 @@ class SeparatedFile:
         """
         self.require(names)
         places = [self.columns.index(name) for name in names]
-        rows, lines = [], []
-        for line, row in self._rows(skip=self._header):
-            rows.append(row)
-            lines.append(line)
-            if len(rows) == BATCH:
-                yield Batch([[row[place] for row in rows] for place in places], lines)
-                rows, lines = [], []
-        if rows:
+        numbered = islice(self._rows(), int(self._header), None)
+        while True:
+            rows, lines = [], []
+            with wide_cells():
+                for line, row in islice(numbered, BATCH):
+                    rows.append(row)
+                    lines.append(line)
+            if not rows:
+                return
             yield Batch([[row[place] for row in rows] for place in places], lines)
 
     def _is_regular(self) -> bool:
@@ -136,11 +139,8 @@ class SeparatedFile:
                 return False
         return True
 
-    def _rows(self, skip: bool = False) -> Iterator[tuple[int, list[str]]]:
-        rows = self._plain_rows() if self._regular else self._quoted_rows()
-        if skip:
-            next(rows, None)
-        return rows
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        return self._plain_rows() if self._regular else self._quoted_rows()
 
     def _plain_rows(self) -> Iterator[tuple[int, list[str]]]:
         separator = self.separator

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import format_files as files
@@ -282,6 +284,18 @@ def test_quotation_marks_and_blanks(
             table.read(path, COLUMNS)
     else:
         assert pairs(table.read(path, COLUMNS)) == expected
+
+
+def test_quoted_cells_are_as_long_as_they_are(tmp_path: Path) -> None:
+    """Longer than the csv module reads unless it is told to."""
+    text = "x" * (csv.field_size_limit() + 1)
+    path = write(tmp_path, f'who,sku,text\nu,i,"{text},\n"\nu,j,x\n')
+    for bad in (None, Counter[str]()):
+        assert pairs(table.read(path, COLUMNS, bad=bad)) == [("u", "i"), ("u", "j")]
+        assert not bad
+    write(tmp_path, f'sku,title\ni,"{text},\n"\nj,"b, c"\n', "items.csv")
+    items = content(table.read(path, COLUMNS, tmp_path / "items.csv"))
+    assert items["i"]["title"] == f"{text},"
 
 
 def test_columns_without_a_header(tmp_path: Path) -> None:
