@@ -43,6 +43,14 @@ class Children:
             for child in self._running:
                 child.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """Send SIGKILL to the children and what they have started: nothing more is saved."""
+        with self._lock:
+            self.stopped = True
+            for child in self._running:
+                if child.poll() is None:
+                    os.killpg(child.pid, signal.SIGKILL)
+
     def run(
         self,
         work: Work,

@@ -67,6 +67,10 @@ class LocalEngine:
         """Begin no more cells; those that run save their state and end."""
         self._children.stop()
 
+    def kill(self) -> None:
+        """Begin no more cells and end those that run at once; nothing more is saved."""
+        self._children.kill()
+
     def _run(self, work: Work) -> Answer:
         with self._gpus.one(work.device) as environment:
             return self._children.run(work, self._printer.of(work.name), self._cores, environment)

@@ -21,8 +21,8 @@ from typing import Any
 from alignrec_recbole.data.dataset_paths import find_dataset
 from alignrec_recbole.encoders.lookup import find_file
 from alignrec_recbole.encoders.registry import ENCODERS
-from alignrec_recbole.engines import DEFAULT, open_engine
 from alignrec_recbole.engines.base import Work
+from alignrec_recbole.engines.local import LocalEngine
 from alignrec_recbole.errors import AlignRecError, Interrupted, SettingError, printable
 from alignrec_recbole.features.derived_names import made_of
 from alignrec_recbole.leaderboard.findings import Pair, Rerun, State, name_in
@@ -166,13 +166,12 @@ def _in_a_process(spec: RunSpec, seconds: float) -> RunRecord:
         "overwrite": False,
         "command": "leaderboard check",
     }
-    with open_engine(DEFAULT, 1) as engine:
+    with LocalEngine(1) as engine:
         future = engine.submit(Work(name_of(spec), VERB, order, output=spec.output))
         try:
             return result_of(future.result(timeout=seconds))
         except (Late, KeyboardInterrupt):
-            engine.stop()  # it would finish its epoch
-            engine.stop()
+            engine.kill()  # asked to stop, it would finish its epoch; its folder is thrown away
             raise
         except Interrupted as error:
             raise KeyboardInterrupt from error

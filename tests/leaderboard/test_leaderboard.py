@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from records import store
 from trials import check_answered, check_refused, run_verb, trial
 
+from alignrec_recbole.engines import child
 from alignrec_recbole.leaderboard import checks, sample
 from alignrec_recbole.leaderboard.check import check_board
 from alignrec_recbole.leaderboard.findings import BoardReport
@@ -20,6 +22,7 @@ from alignrec_recbole.leaderboard.sample import Limits, compared, run_again
 from alignrec_recbole.runs.config_hash import config_hashes
 from alignrec_recbole.runs.record import RunRecord, read_record, read_runs
 from alignrec_recbole.runs.run import run_one
+from alignrec_recbole.runs.spec import RunSpec
 
 SHIPPED = Path(__file__).resolve().parents[2] / "results" / "shipped"
 LIMITS = Limits(records=0, seconds=600, tolerance=0.05)
@@ -288,6 +291,18 @@ def test_text_for_a_setting_of_recbole_is_not_evaluated(tmp_path: Path) -> None:
     again = run_again("r.json", made, Limits(records=1, seconds=600, tolerance=0.05))
     assert again.state == "not run again"
     assert not marker.exists()
+
+
+def test_a_run_that_does_not_end_is_ended_at_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the middle of an epoch, where a run notes that it is to stop and goes on."""
+    busy = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    monkeypatch.setattr(child, "COMMAND", ("-c", busy))
+    began = time.monotonic()
+    with pytest.raises(sample.Late):
+        sample._in_a_process(RunSpec("EASE", "ml-100k", output=tmp_path), 0.5)
+    assert time.monotonic() < began + 30  # not the sixty seconds
 
 
 def test_the_command_of_a_record_is_not_used(tmp_path: Path, in_this_process: None) -> None:
