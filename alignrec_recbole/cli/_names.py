@@ -24,12 +24,14 @@ from alignrec_recbole.protocols import (
     check_protocols,
     check_use,
 )
+from alignrec_recbole.runtime.sizes import SAVE_LIMIT
 from alignrec_recbole.tracking import check_trackers
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
 
 TRACKED = ("full", "mask-modality", "knock-out")  # protocols that make runs of models
+SAVED = ("full", "mask-modality")  # protocols that make runs of protocol full, which keep models
 
 
 def check(options: RunOptions) -> None:
@@ -74,18 +76,22 @@ def _check_use(options: RunOptions) -> None:
             found="no --model",
             expected="--model M[,M…], or --protocol with one that trains nothing",
         )
+    limit = options.save_limit
     given = {
         "--model": (options.model, USE_MODELS),
         "--seeds": (options.seeds, USE_SEEDS),
         "--epochs": (options.epochs, USE_SEEDS),
         "--track": (options.track, TRACKED),
         "--engine": (options.engine if options.engine != DEFAULT else None, ("full",)),
+        "--jobs": (options.jobs, ("full",)),
+        "--no-save": (None if options.save else "", SAVED),
+        "--save-limit": (limit if limit != SAVE_LIMIT else None, SAVED),
     }
     for option, (value, users) in given.items():
         if value not in (None, ()) and not set(users) & set(options.protocol):
             raise SettingError(
                 f"Protocol {','.join(options.protocol)} does not use {option}.",
-                found=f"{option} {_as_given(value)}",
+                found=f"{option} {_as_given(value)}".rstrip(),
                 expected=f"{option} with {' or '.join(users)}",
             )
     for protocol in options.protocol:

@@ -91,8 +91,8 @@ class PrepareOptions(ItemOptions):
     caption: str | None
     max_new_tokens: int | None
     mask: Literal["image", "text"] | None
-    mask_ratio: float
-    mask_seed: int
+    mask_ratio: float | None
+    mask_seed: int | None
     rekey: int | None = None
 
 

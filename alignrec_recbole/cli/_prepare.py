@@ -75,12 +75,10 @@ def run(options: PrepareOptions) -> int:
             "Option --encoder is missing.",
             expected=f"--encoder {ENCODER_SYNTAX}, or --caption MODEL",
         )
-    if options.max_new_tokens is not None and options.caption is None:
-        raise SettingError(
-            "--max-new-tokens is given without --caption.",
-            found="no captioning model",
-            expected="--max-new-tokens with --caption MODEL",
-        )
+    _check_alone("--max-new-tokens", options.max_new_tokens, "--caption MODEL", options.caption)
+    _check_alone("--mask-ratio", options.mask_ratio, "--mask image or text", options.mask)
+    _check_alone("--mask-seed", options.mask_seed, "--mask image or text", options.mask)
+    _check_mapping(options)
     hardware.set_threads(options.threads)
     items = find_items(options)
     if options.caption is not None:
@@ -119,8 +117,27 @@ def run(options: PrepareOptions) -> int:
     return 0
 
 
+def _check_mapping(options: ItemOptions) -> None:
+    _check_alone("--mapping", options.mapping, "--export-mmrec DIR", options.export_mmrec)
+
+
+def _check_alone(option: str, value: object, other: str, other_value: object) -> None:
+    """Refuse an option that has an effect only with another one, which is not given.
+
+    Args:
+        other: the other option, with a value.
+    """
+    if value is not None and other_value is None:
+        raise SettingError(
+            f"{option} is given without {other.split()[0]}.",
+            found=f"{option} {value}",
+            expected=f"{option} with {other}",
+        )
+
+
 def merge(options: ItemOptions) -> int:
     """Join the parts of all shards; prints a summary."""
+    _check_mapping(options)
     folder, items = _output(options), find_items(options)
     name = _feature_name(options)
     inside(folder, f"{name}.npy")
@@ -272,11 +289,12 @@ def _masked(
     hidden = replace(job, name=masked_name(job.name, modality), mask_modality=modality)
     seen = readable_images(whole) if encoder.masks_images else None
     masked = extract(encoder, items, hidden, seen)
-    if options.mask_ratio == 1:
+    ratio = 1.0 if options.mask_ratio is None else options.mask_ratio
+    seed = options.mask_seed or 0
+    if ratio == 1:
         return masked
-    stem = f"{hidden.name}-{options.mask_ratio:g}-s{options.mask_seed}"
-    path = job.folder / f"{stem}.npy"
-    return mix_masked_rows(whole, masked, path, modality, options.mask_ratio, options.mask_seed)
+    path = job.folder / f"{hidden.name}-{ratio:g}-s{seed}.npy"
+    return mix_masked_rows(whole, masked, path, modality, ratio, seed)
 
 
 def _whole(

@@ -186,14 +186,12 @@ def hidden_import_options() -> Callable[[Any], Any]:
     option(
         "--mask-ratio",
         type=SHARE,
-        default=1.0,
         metavar="SHARE",
         help="Share of the items that are masked.  [default: 1]",
     ),
     option(
         "--mask-seed",
         type=int,
-        default=0,
         metavar="N",
         help="Seed that chooses the masked items.  [default: 0]",
     ),

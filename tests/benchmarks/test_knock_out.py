@@ -28,7 +28,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     answer = run_verb(
         "--protocol", "knock-out", "--model", "VBPR", "--dataset", "two",
         "--features", "words,sounds", "--eval-convention", "mmrec", "--seeds", "1,2",
-        "--epochs", "2", "--quiet", "--no-save", "--set", "variants=[real,shuffled,zero,id-only]",
+        "--epochs", "2", "--quiet", "--set", "variants=[real,shuffled,zero,id-only]",
         "--data-path", root / "data", "--output", root / "out",
     )  # fmt: skip
     assert answer.status == 0, answer.errors

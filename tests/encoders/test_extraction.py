@@ -588,6 +588,11 @@ def test_real_weights_are_named_by_hash(items, saved_model, tmp_path: Path) -> N
         (["--random-init", "--weights", "x.pth"], "either given or random"),
         (["--weights", "absent.pth", "--tokenizer", "t.spm"], "There is no tokenizer t.spm"),
         (["--random-init", "--size", "giant"], "Unknown BEiT-3 size 'giant'"),
+        (["--weights", "x.pth", "--size", "large"], "--size is given without --random-init"),
+        (["--random-init", "--mask-ratio", "0.3"], "--mask-ratio is given without --mask"),
+        (["--random-init", "--mask-seed", "0"], "--mask-seed is given without --mask"),
+        (["--random-init", "--mapping", "m.csv"], "--mapping is given without --export-mmrec"),
+        (["--merge", "--mapping", "m.csv"], "--mapping is given without --export-mmrec"),
         (["--random-init", "--size", "toy", "--image-size", "30"], "patch_size"),
     ],
 )

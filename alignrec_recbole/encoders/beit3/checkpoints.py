@@ -55,11 +55,11 @@ def cache_dir() -> Path:
     return Path(named_dir) if named_dir else Path.home() / ".cache" / "alignrec_recbole"
 
 
-def check_choice(given: str | None, random_init: bool) -> None:
-    """Check that weights are either named or random.
+def check_choice(given: str | None, random_init: bool, size: str | None = None) -> None:
+    """Check that weights are either named or random, and that only random ones are given a size.
 
     Raises:
-        SettingError: neither or both are given.
+        SettingError: neither or both are given, or a size of named weights.
     """
     if random_init == (given is not None):
         raise SettingError(
@@ -67,6 +67,12 @@ def check_choice(given: str | None, random_init: bool) -> None:
             found="neither --weights nor --random-init" if given is None else "both",
             expected=f"--weights PATH, or one of {', '.join(NAMES)} to download them",
             hint="--random-init makes features without meaning, for tests; tables will say so",
+        )
+    if size is not None and not random_init:
+        raise SettingError(
+            "--size is given without --random-init.",
+            found=f"--size {size} with --weights {given}",
+            expected="--size with --random-init; weights have the size that they were made with",
         )
 
 

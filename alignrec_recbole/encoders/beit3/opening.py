@@ -20,7 +20,7 @@ class Beit3Options:
     Attributes:
         weights: a file, or a published name that is downloaded.
         random_init: instead of `weights`: untrained ones; tables will say so.
-        size: of random weights.
+        size: of random weights; None: base.
         image_size: other than the weights'; None: theirs.
         tokenizer: a SentencePiece file; None: beside the weights, or published with them.
         max_tokens: longer texts are truncated.
@@ -29,7 +29,7 @@ class Beit3Options:
 
     weights: str | None = None
     random_init: bool = False
-    size: str = "base"
+    size: str | None = None
     image_size: int | None = None
     tokenizer: str | None = None
     max_tokens: int = MAX_TOKENS
@@ -53,7 +53,7 @@ def open_encoder(request: EncoderRequest) -> Beit3Encoder:
         raise SettingError(
             f"BEiT-3 has no pooling {options.pooling!r}.", expected=", ".join(POOLINGS)
         )
-    checkpoints.check_choice(options.weights, options.random_init)
+    checkpoints.check_choice(options.weights, options.random_init, options.size)
     if options.random_init and options.tokenizer is None:
         if request.fitted is None or request.items is None:
             raise SettingError(
@@ -68,7 +68,7 @@ def open_encoder(request: EncoderRequest) -> Beit3Encoder:
     chosen = checkpoints.resolve_weights(
         options.weights,
         random_init=options.random_init,
-        size=options.size,
+        size=options.size or "base",
         image_size=options.image_size,
         progress=progress,
     )
