@@ -82,7 +82,14 @@ class Limit:
     trials: int | None = None
     seconds: float | None = None
 
-    def __str__(self) -> str:  # stored in studies: it must not change
+    def __str__(self) -> str:
+        if self.trials is not None:
+            return f"{self.trials} trials"
+        return f"{str(self.seconds).removesuffix('.0')} seconds"
+
+    @property
+    def rounded(self) -> str:
+        """Its text in studies of earlier versions, with six digits: it must not change."""
         return f"{self.trials} trials" if self.trials is not None else f"{self.seconds:g} seconds"
 
     def as_dict(self) -> dict[str, float]:

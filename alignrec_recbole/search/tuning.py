@@ -221,7 +221,7 @@ def _plan(order: Order, prepared: PreparedRun, space: Space) -> Plan:
 
 
 def _decision(order: Order, point: int) -> dict[str, Any]:
-    return {"point": point, "limit": str(order.limit), "seeds": list(order.seeds)}
+    return {"point": point, "limit": order.limit.as_dict(), "seeds": list(order.seeds)}
 
 
 def _check_decision(study: SharedStudy, order: Order) -> None:
@@ -229,8 +229,12 @@ def _check_decision(study: SharedStudy, order: Order) -> None:
     known = study.known(DECISION)
     if known is None:
         return
-    wanted = _decision(order, -1)
-    if not isinstance(known, dict) or any(known.get(k) != wanted[k] for k in ("limit", "seeds")):
+    limits = (order.limit.as_dict(), order.limit.rounded)  # earlier versions stored a text
+    if (
+        not isinstance(known, dict)
+        or known.get("limit") not in limits
+        or known.get("seeds") != list(order.seeds)
+    ):
         raise SettingError(
             f"The study {order.study!r} has chosen already, and the test split was ranked.",
             found=shown(known),

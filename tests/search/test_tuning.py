@@ -259,6 +259,35 @@ def test_the_choice_is_final(order_of: Callable[..., Order]) -> None:
             tune(other, quiet)
 
 
+def test_another_limit_of_seconds_is_another_one_however_near(
+    order_of: Callable[..., Order],
+) -> None:
+    order = order_of(trials=None, seconds=2000000.0)
+    near = replace(order, seconds=2000004.0)
+    _, searched = tuning.open_study(order)
+    searched.remember(tuning.DECISION, tuning._decision(order, 0))
+    tuning.open_study(order)
+    with pytest.raises(SettingError, match="has chosen already") as refused:
+        tuning.open_study(near)
+    assert refused.value.expected == "2000004 seconds, seeds [1]"
+
+
+@pytest.mark.parametrize(
+    ("limit", "text"),
+    [({"trials": None, "seconds": 2000004.0}, "2e+06 seconds"), ({"trials": 30}, "30 trials")],
+    ids=["seconds", "trials"],
+)
+def test_a_choice_that_an_earlier_version_stored_is_recognised(
+    order_of: Callable[..., Order], limit: dict[str, Any], text: str
+) -> None:
+    order = order_of(**limit)
+    _, searched = tuning.open_study(order)
+    searched.remember(tuning.DECISION, {"point": 0, "limit": text, "seeds": [1]})
+    tuning.open_study(order)
+    with pytest.raises(SettingError, match="has chosen already"):
+        tuning.open_study(replace(order, trials=31, seconds=None))
+
+
 def test_a_final_run_that_always_fails_is_no_success(
     order_of: Callable[..., Order], monkeypatch: pytest.MonkeyPatch
 ) -> None:
