@@ -370,6 +370,24 @@ def test_parquet_and_frames_are_read_alike(tmp_path: Path) -> None:
         }  # fmt: skip
 
 
+def test_large_ids_beside_a_null_keep_their_content(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    even, odd = 2**60, 2**60 + 1  # equal as float64
+    items = {"sku": pa.array([odd, even, None]), "title": ["of odd", "of even", "of none"]}
+    pq.write_table(pa.table(items), tmp_path / "i.parquet")
+    read = table.content_reader(tmp_path / "i.parquet", "sku")
+    assert read([str(even), str(odd)]).to_dict("records") == [
+        {"item": str(odd), "title": "of odd"}, {"item": str(even), "title": "of even"},
+    ]  # fmt: skip
+
+
+def test_rounded_ids_of_content_are_refused() -> None:
+    frame = pd.DataFrame({"who": ["a"], "sku": [2**60]})
+    items = pd.DataFrame({"sku": [1.0, float(2**60)], "title": ["one", "rounded"]})
+    with pytest.raises(DataError, match=r"frame of items has .* in row 2"):
+        content(table.from_frame(frame, COLUMNS, items))
+
+
 def test_whole_floats_are_ids_and_others_are_refused() -> None:
     good = pd.DataFrame({"who": [1.0, 2.0], "sku": [3, 4]})
     assert pairs(table.from_frame(good, COLUMNS)) == [("1", "3"), ("2", "4")]

@@ -305,8 +305,11 @@ def content_reader(path: Path, item: str) -> Callable[[Collection[str]], pd.Data
             with _parquet(path) as file:
                 names = list(file.schema_arrow.names)
                 column = _id_column(path.name, names, item)
+                start = 0
                 for batch in file.iter_batches(BATCH):
-                    _add_content(found, batch.to_pandas(), column, set(wanted))
+                    frame = batch.to_pandas(integer_object_nulls=True)  # else ids beside a null
+                    _add_content(found, path, frame, column, set(wanted), start)  # are floats
+                    start += len(frame)
             return _with_paths(content_frame(found, _others(names, column)), path.parent)
         first = next((line for line in text_lines(path) if line.strip()), "")
         separator = max(SEPARATORS, key=first.count)
@@ -325,18 +328,31 @@ def _frame_content(items: pd.DataFrame, item: str) -> Callable[[Collection[str]]
 
     def read_items(wanted: Collection[str]) -> pd.DataFrame:
         found: dict[str, list[str]] = {}
-        _add_content(found, items, column, set(wanted))
+        _add_content(found, Path("the frame of items"), items, column, set(wanted))
         return _with_paths(content_frame(found, _others(names, column)), Path())
 
     return read_items
 
 
 def _add_content(
-    found: dict[str, list[str]], frame: pd.DataFrame, item: str, wanted: set[str]
+    found: dict[str, list[str]],
+    path: Path,
+    frame: pd.DataFrame,
+    item: str,
+    wanted: set[str],
+    start: int = 0,
 ) -> None:
+    """Add the texts of the wanted items of a part of a table; `start` rows are before it.
+
+    Raises:
+        DataError: an id is a float that may be rounded; with its row.
+    """
+    places = RowPlaces(start, len(frame))
     others = [frame[name].tolist() for name in _others(list(frame.columns), item)]
     for row, value in enumerate(frame[item].tolist()):
         whole = type(value) is float and value.is_integer()
+        if whole and abs(value) >= EXACT:
+            raise bad_cell(path, places[row], "item id", value, "a rounded number")
         token = str(int(value) if whole else value).strip()
         if token in wanted and token not in found:
             found[token] = [_cell(column[row]) for column in others]
