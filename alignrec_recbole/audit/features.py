@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from alignrec_recbole.audit.definition import Definition, Finding
-from alignrec_recbole.audit.opened_features import Opened, of_each_set, unit_rows
+from alignrec_recbole.audit.opened_features import Opened, in_file_order, of_each_set, unit_rows
 from alignrec_recbole.audit.subject import Subject
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.row_order import SURE, RowOrder, row_order
@@ -140,7 +140,7 @@ def _order(subject: Subject, opened: Opened) -> Finding:
 
 def _order_of(opened: Opened, users: np.ndarray, items: np.ndarray) -> RowOrder:
     known = opened.present[items]
-    return row_order(opened.values[1:], users[known], items[known] - 1)
+    return row_order(in_file_order(opened), users[known], opened.places[items[known] - 1])
 
 
 def _alike_texts(texts: np.ndarray) -> np.ndarray:

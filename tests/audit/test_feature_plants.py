@@ -261,6 +261,47 @@ def test_the_order_of_rows_is_seen_by_texts_of_other_items(world: World, subject
     assert finding.verdict == "suspicious"
 
 
+@pytest.mark.parametrize("manifest", [True, False])
+def test_rows_of_the_next_item_are_seen_where_neighbours_in_the_file_are_alike(
+    manifest: bool, tmp_path: Path
+) -> None:
+    """Users choose whole series of items, whose rows lie side by side, and the rows are off by one.
+
+    Most items have a row of their own series, so the rows fit well above chance.
+    """
+    rng = np.random.default_rng(0)
+    series, users, every = 150, 400, 600
+    values = np.repeat(rng.normal(size=(series, 16)), 4, axis=0)
+    values = (values + 0.3 * rng.normal(size=values.shape)).astype(np.float32)
+    chosen = np.stack([rng.permutation(series)[:3] for _ in range(users)])
+    items = (4 * chosen[:, :, None] + np.arange(4)).reshape(users, 12)
+    labels = rng.permuted(np.tile([0] * 10 + [1, 2], (users, 1)), axis=1)
+    lines = [
+        f"{user}\t{item}\t{label}"
+        for user in range(users)
+        for item, label in zip(items[user], labels[user], strict=True)
+    ]
+    lines += [f"{users}\t{item}\t0" for item in range(every)]  # every item is there
+    folder = tmp_path / "series"
+    folder.mkdir()
+    text = "\n".join(["userID\titemID\tx_label", *rng.permutation(lines)])
+    (folder / "series.inter").write_text(text + "\n")
+    for name, rows in (("right", values), ("off", np.roll(values, 1, axis=0))):
+        np.save(folder / f"{name}.npy", rows)
+        if manifest:
+            save_features(
+                folder / f"{name}.npy", rows, name=name, modality="text", encoder="a test",
+                settings={}, source="a test", items=[str(item) for item in range(every)],
+            )  # fmt: skip
+    spec = DataSpec("series", data_path=tmp_path, features=("right", "off"))
+    right, off = BY_NAME["feature-order"].run(open_subject(spec, seeds=(0,), progress=False))
+    assert isinstance(right, Finding)
+    assert isinstance(off, Finding)
+    assert (right.verdict, right.details["best shift"]) == ("clean", 0)
+    assert off.value > SURE
+    assert (off.verdict, off.details["best shift"]) == ("suspicious", 1)
+
+
 def test_hits_leave_out_training_items_and_the_padding_row() -> None:
     """They have the largest scores; the 20 items behind them are the targets."""
     vectors = np.arange(40, 10, -1, dtype=np.float32)[:, None]
