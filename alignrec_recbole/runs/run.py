@@ -100,9 +100,11 @@ def _run_one(
     first = processes.is_first()
     if first:
         _check_writable(prepared.record_path.parent)
-    with one_at_a_time(prepared.record_path) if first else nullcontext(False) as waited:
-        (waited,) = divided.any_of(waited)
-        if waited and (record := finished_record(prepared, overwrite=False)):
+    path = prepared.record_path
+    replaced = _writing_of(path) if overwrite else None
+    with one_at_a_time(path) if first else nullcontext(False) as waited:
+        (made,) = divided.any_of(waited and _writing_of(path) != replaced)  # not interrupted
+        if made and (record := finished_record(prepared, overwrite=False)):
             return record
         return _run_alone(prepared, stopwatch, name, overwrite, command, examine, on_epoch)
 
@@ -115,6 +117,15 @@ def finished_record(prepared: PreparedRun, overwrite: bool) -> RunRecord | None:
     """
     record = identity.finished_record(prepared, overwrite)
     return None if record is None else _same_modalities(record, prepared)
+
+
+def _writing_of(path: Path) -> tuple[int, int] | None:
+    """What differs each time that a record is written; None where there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _run_alone(

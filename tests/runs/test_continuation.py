@@ -18,7 +18,7 @@ from alignrec_recbole.features.table import save_features
 from alignrec_recbole.registry import models
 from alignrec_recbole.runs import continuation, run
 from alignrec_recbole.runs.prepare import prepare_run
-from alignrec_recbole.runs.record import RunRecord
+from alignrec_recbole.runs.record import RunRecord, read_record
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.training.trainer import MultimodalTrainer
@@ -228,13 +228,30 @@ def test_a_run_that_another_process_made_meanwhile_is_read(world, tmp_path, trai
     @contextmanager
     def after_another(record: Path) -> Iterator[bool]:
         monkeypatch.setattr(run, "one_at_a_time", alone)
-        run_one(spec(world, tmp_path, 2))
+        run_one(spec(world, tmp_path, 2), overwrite=record.exists())
         yield True
 
     for overwrite in (False, True):  # what was made a moment ago is not what is to be replaced
         monkeypatch.setattr(run, "one_at_a_time", after_another)
         assert run_one(spec(world, tmp_path, 2), overwrite=overwrite).epochs == 2
         assert trained == [0, 1]
+        del trained[:]
+
+
+def test_overwriting_goes_on_where_another_process_was_interrupted(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of before, which the other process was to replace as well, is not the result."""
+    before = run_one(spec(world, tmp_path, 1), command="before")
+
+    @contextmanager
+    def after_an_interrupted_one(record: Path) -> Iterator[bool]:
+        yield True
+
+    monkeypatch.setattr(run, "one_at_a_time", after_an_interrupted_one)
+    assert run_one(spec(world, tmp_path, 1), overwrite=True, command="own").command == "own"
+    assert before.path is not None
+    assert read_record(before.path).command == "own"
 
 
 def test_seconds_are_those_of_all_parts_of_a_run(world, tmp_path, monkeypatch):
