@@ -66,7 +66,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 def command(arguments: Sequence[str] | None = None) -> str:
     """The command line, default this process's; folders outside the working one stand as DIR.
 
-    Names and passwords in addresses are left out.
+    So does what follows the scheme of an address: names and passwords can be anywhere in it.
 
     >>> command(["/home/me/run_benchmark.py", "--data-path", "/data", "--features", "lsa"])
     'run_benchmark.py --data-path DIR --features lsa'
@@ -75,11 +75,11 @@ def command(arguments: Sequence[str] | None = None) -> str:
     """
     program, *rest = sys.argv if arguments is None else arguments
     return shlex.join(
-        [Path(program).name, *(_OUTSIDE.sub("DIR", _LOGIN.sub("", part)) for part in rest)]
+        [Path(program).name, *(_OUTSIDE.sub("DIR", _ADDRESS.sub("DIR", part)) for part in rest)]
     )
 
 
-_LOGIN = re.compile(r"(?<=://)[^/\s]*@")
+_ADDRESS = re.compile(r"(?<=:)//.*", re.DOTALL)
 _OUTSIDE = re.compile(r"(?:^|(?<=[=:,]))(?:\.\.)?/[^,=:]*")
 
 

@@ -190,13 +190,14 @@ def _opened(url: str, options: dict[str, Any], heartbeat: int) -> RDBStorage:
 
 
 def _checked(url: str) -> tuple[str, str, Path | None]:
-    """The URL without its password, the kind of database, and the file of a SQLite one."""
+    """The URL without password and options, the kind of database, and the file of a SQLite one."""
     try:
         parsed = sqlalchemy.engine.make_url(url)
         kind = parsed.get_backend_name()
-        shown = parsed.render_as_string(hide_password=True)
+        shown = parsed.set(query={}).render_as_string(hide_password=True)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        kind, shown = "", printable(url, 120)
+        scheme, mark, _ = url.partition("://")  # what follows may hold a password
+        kind, shown = "", printable(f"{scheme}{mark}…" if mark else url, 120)
         parsed = None
     if parsed is None or kind not in DATABASES:
         raise SettingError(

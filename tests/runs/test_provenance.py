@@ -51,6 +51,22 @@ def test_changes_that_git_did_not_list_are_unknown_and_not_absent(
     assert "git status failed" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("mysql://me:sec/ret@host/studies", "mysql:DIR"),
+        ("mysql://me:sec@ret=,: \nsecret@host/studies", "mysql:DIR"),
+        ("postgresql+psycopg://host/studies?user=me&password=secret", "postgresql+psycopg:DIR"),
+        ("dask:tcp://me:secret@host:8786", "dask:tcp:DIR"),
+        ("sqlite:////home/me/secret.db", "sqlite:DIR"),
+    ],
+)
+def test_the_command_has_nothing_of_an_address_but_its_scheme(address: str, shown: str) -> None:
+    arguments = ["bench", "tune", f"--storage={address}", "--storage", address, "--seeds", "1"]
+    told = provenance.command(arguments)
+    assert told == f"bench tune --storage={shown} --storage {shown} --seeds 1"
+
+
 def test_a_path_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.code.__wrapped__()["version"]
