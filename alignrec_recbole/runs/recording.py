@@ -8,7 +8,7 @@ from typing import Any
 
 from alignrec_recbole.runs import provenance
 from alignrec_recbole.runs.prepared import PreparedRun
-from alignrec_recbole.runs.record import RunRecord
+from alignrec_recbole.runs.record import RunRecord, write_record
 from alignrec_recbole.runtime import memory_usage, processes
 
 NOTHING_TRAINED = {"metric": None, "split": None, "stopped": "nothing to train"}
@@ -88,3 +88,18 @@ def record_of(
         notes=[*prepared.notes, *(notes or [])],
         **more,
     )
+
+
+def with_choice(record: RunRecord, prepared: PreparedRun) -> RunRecord:
+    """A finished run's record with the choice of its settings, if it says nothing of one.
+
+    It was made with these settings before a search chose them; the search's `tuned_on` and `budget`
+    are added to its file.
+    """
+    spec = prepared.spec
+    if spec.budget is None or record.budget is not None or record.tuned_on is not None:
+        return record
+    out = record.model_copy(update={"budget": spec.budget, "tuned_on": spec.tuned_on})
+    if processes.is_first():
+        write_record(prepared.record_path, out)
+    return out

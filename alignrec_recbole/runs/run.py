@@ -21,7 +21,7 @@ from alignrec_recbole.runs.lists import LIST_LENGTH, write_user_values
 from alignrec_recbole.runs.prepare import prepare_run
 from alignrec_recbole.runs.prepared import PreparedRun
 from alignrec_recbole.runs.record import RunRecord, read_record, write_record
-from alignrec_recbole.runs.recording import Stopwatch, record_of
+from alignrec_recbole.runs.recording import Stopwatch, record_of, with_choice
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
 from alignrec_recbole.runtime import processes, progress
@@ -112,11 +112,14 @@ def _run_one(
 def finished_record(prepared: PreparedRun, overwrite: bool) -> RunRecord | None:
     """The record of a run that is finished; None if there is none, or one that is to be replaced.
 
+    A record that says nothing of how its settings were chosen gets what the specification knows of
+    it (`with_choice`).
+
     Raises:
         RecordError: it is damaged, of another run, or of features of another modality.
     """
     record = identity.finished_record(prepared, overwrite)
-    return None if record is None else _same_modalities(record, prepared)
+    return None if record is None else with_choice(_same_modalities(record, prepared), prepared)
 
 
 def _writing_of(path: Path) -> tuple[int, int] | None:

@@ -20,7 +20,7 @@ from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.identity import lasting_hash
 from alignrec_recbole.runs.prepare import check_run_spec, prepare_run
 from alignrec_recbole.runs.prepared import PreparedRun
-from alignrec_recbole.runs.record import RunRecord, write_record
+from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.search.space import Point, Space, check_trials, parse_space
@@ -325,15 +325,14 @@ def _final_runs(
     made: dict[int, RunRecord] = {}
 
     def final(point: int, values: dict[str, Any], watch: Watch) -> Outcome:
-        made[point] = with_budget(run_one(specs[point]), specs[point])
+        made[point] = run_one(specs[point])
         return replace(outcome_of(made[point]), score=0.0)
 
     study = SharedStudy(storage, plan)
     study.work(final)
     for point, spec in enumerate(specs):
         if point not in made and prepare_run(spec).record_path.is_file():
-            # another worker's, in the same folder, or one that was made by `run`
-            made[point] = with_budget(run_one(spec), spec)
+            made[point] = run_one(spec)  # another worker's, in the same folder, or made by `run`
     _check_final_runs(order, study, made, chosen)
     return [made[point] for point in sorted(made)]
 
@@ -364,16 +363,6 @@ def _check_final_runs(
         "settings and output of this command says what is wrong; once it has ended well, this "
         "command finds its records",
     )
-
-
-def with_budget(record: RunRecord, spec: RunSpec) -> RunRecord:
-    """A record that was found and says nothing of its choice, with what this search knows of it."""
-    if record.budget is not None or record.tuned_on is not None or record.path is None:
-        return record
-    path = record.path
-    out = record.model_copy(update={"budget": spec.budget, "tuned_on": spec.tuned_on})
-    write_record(path, out)
-    return out
 
 
 def _forget_states(order: Order, study: SharedStudy, trials: Sequence[Trial]) -> None:

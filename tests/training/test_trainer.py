@@ -19,6 +19,7 @@ from alignrec_recbole.ops import frozen_matrix, linear, matmul
 from alignrec_recbole.ops.optimizers import FactoredAdam
 from alignrec_recbole.registry import models
 from alignrec_recbole.runs import prepare, run, tasks
+from alignrec_recbole.runs.record import read_runs
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runtime import hardware
@@ -373,6 +374,25 @@ def test_patience_goes_on_where_it_stopped(world, tmp_path, monkeypatch):
     made = spec(world, tmp_path, epochs=30, overrides={**spec(world, tmp_path).overrides, **more})
     interrupt(made, monkeypatch, epoch=1)
     assert run_one(made).epochs == 4  # the first is the best, and three misses are too many
+
+
+def test_a_grid_says_how_it_chose_a_run_that_was_finished_before(world, tmp_path):
+    from alignrec_recbole.cli.main import main
+
+    usual = [
+        "--model", "BPR", "--dataset", "two", "--data-path", str(world), "--output", str(tmp_path),
+        "--epochs", "1", "--quiet", "--no-save",
+    ]  # fmt: skip
+    for value in (0.001, 0.05):
+        assert main([*usual, "--set", f"learning_rate={value}"]) == 0
+    before = {run.path: run.record for run in read_runs(tmp_path / "runs")}
+    for _ in range(2):
+        assert main([*usual, "--grid", "learning_rate=0.001,0.05"]) == 0
+        after = {run.path: run.record for run in read_runs(tmp_path / "runs")}
+        (path,) = (path for path in after if after[path] != before[path])
+        assert after[path].tuned_on.endswith("seed 999: learning_rate in [0.001, 0.05]")
+        assert after[path].budget["trials"] == 2
+        assert after[path].metrics == before[path].metrics
 
 
 def test_the_chosen_grid_point_is_not_trained_again(world, tmp_path, monkeypatch, capsys):
