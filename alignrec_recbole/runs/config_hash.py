@@ -53,10 +53,7 @@ def config_hashes(
         data: with the hashes of the interaction files and the split.
         feature_files: name → manifest summary with the hash of the values.
     """
-    kept = {key: value for key, value in config.items() if key not in NON_RESULT_KEYS}
-    for key, before in ADDED_SETTINGS.items():
-        if key in kept and kept[key] == before:
-            del kept[key]
+    kept = _deciding(config)
     if "feature_mask" in kept:  # its seed follows the run's
         kept["feature_mask"] = {k: v for k, v in kept["feature_mask"].items() if k != "seed"}
     identity = {
@@ -75,6 +72,25 @@ def config_hashes(
     return list(
         dict.fromkeys(_sha256({"config": form, "data": of, **identity}) for of, form in forms)
     )
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """SHA-256 of settings by the rule of `config_hashes`.
+
+    >>> settings_hash({"epochs": 5, "knn": "exact", "threads": 2}) == settings_hash({"epochs": 5})
+    True
+    """
+    return _sha256(_deciding(settings))
+
+
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that enter a hash."""
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in NON_RESULT_KEYS
+        and not (key in ADDED_SETTINGS and ADDED_SETTINGS[key] == value)
+    }
 
 
 def same_data(stored: dict[str, Any], present: dict[str, Any]) -> bool:

@@ -24,8 +24,10 @@ from alignrec_recbole.engines.base import Answer, CellDied, Engine, Work
 from alignrec_recbole.errors import AlignRecError, Interrupted, RecordError
 from alignrec_recbole.io.files import sha256_file
 from alignrec_recbole.io.opening import is_regular_file
+from alignrec_recbole.protocols import RANKER_NAMES
 from alignrec_recbole.runs.record import Run, read_runs
 from alignrec_recbole.runtime.stop_signals import stop_on_signal
+from alignrec_recbole.suites.defaults import defaults_hash
 from alignrec_recbole.suites.job_count import choose_jobs, needed_bytes
 from alignrec_recbole.suites.schema import AFTER_TRAINING, ALWAYS_RERUN, Cell, Suite
 from alignrec_recbole.suites.status import CellStatus, Key, is_status_name, read_cell, write_status
@@ -66,6 +68,7 @@ class Scheduler:
         self.cells = suite.expanded if part is None else part
         self.folder = options.output / "suites" / options.name
         self._sha256 = functools.cache(sha256_file)  # many cells share their files
+        self._defaults = functools.cache(defaults_hash)
 
     def pending(self) -> list[Cell]:
         """The cells to run: all with `overwrite`, else those that are not complete."""
@@ -125,7 +128,11 @@ class Scheduler:
 
     def _outcome(self, cell: Cell, future: Future[Answer]) -> CellStatus | None:
         """The status of a cell that has ended; None if it was interrupted."""
-        named: dict[str, Any] = {"name": cell.name, "arguments": cell.arguments}
+        named: dict[str, Any] = {
+            "name": cell.name,
+            "arguments": cell.arguments,
+            "defaults_sha256": self._defaults_of(cell),
+        }
         try:
             answer = future.result()
         except (Interrupted, CancelledError):
@@ -165,15 +172,21 @@ class Scheduler:
         return [path for path in self.folder.glob("*.json") if _is_own(path)]
 
     def _is_complete(self, cell: Cell) -> bool:
-        """Whether all records of the cell exist, made with the present data and features."""
+        """Whether all records of the cell exist, of the present data, features and defaults."""
         path = self._status_path(cell)
         if not is_regular_file(path):
             return False
         status = read_cell(path)
         if status.status != "finished" or status.arguments != cell.arguments:
             return False
+        if status.defaults_sha256 not in ("", self._defaults_of(cell)):
+            return False
         found = [self._records.get(key) for key in status.records]
         return bool(found) and all(run is not None and self._same_data(run) for run in found)
+
+    def _defaults_of(self, cell: Cell) -> str:
+        model = cell.given("--model")
+        return self._defaults("" if model in RANKER_NAMES else model, cell.dataset)
 
     @functools.cached_property
     def _records(self) -> dict[Key, Run]:

@@ -113,9 +113,17 @@ class Cell(BaseModel):
         >>> cell.has("--seeds", ["2", "3"]), cell.has("--model", []), cell.has("--model", ["Pop"])
         (True, True, False)
         """
-        given = dict(argument.split("=", 1) for argument in self.arguments if "=" in argument)
         names = set(wanted)
-        return not names or bool(names & set(given.get(option, "").split(",")))
+        return not names or bool(names & set(self.given(option).split(",")))
+
+    def given(self, option: str) -> str:
+        """The value of an option, "" without it.
+
+        >>> Cell(arguments=["--model=BPR"], dataset="toy", protocol="full").given("--model")
+        'BPR'
+        """
+        found = dict(argument.split("=", 1) for argument in self.arguments if "=" in argument)
+        return found.get(option, "")
 
     @property
     def name(self) -> str:

@@ -20,7 +20,10 @@ Key = tuple[str, str, str, str, int]  # dataset, protocol, model, config_sha256,
 
 
 class CellStatus(BaseModel):
-    """One cell. `records` are the keys of its records; `error` ends with the traceback."""
+    """One cell. `records` are the keys of its records; `error` ends with the traceback.
+
+    `defaults_sha256` is of the default settings that it had; "" in statuses from before.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,6 +33,7 @@ class CellStatus(BaseModel):
     error: str = ""
     seconds: float = 0.0
     records: list[Key] = []
+    defaults_sha256: str = ""
 
     @property
     def summary(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,13 +24,18 @@ from alignrec_recbole.cli.run import parse
 from alignrec_recbole.engines import child
 from alignrec_recbole.engines.base import Answer, Work
 from alignrec_recbole.errors import RecordError, SettingError, UnknownNameError
+from alignrec_recbole.io.yaml_loader import properties_dir
 from alignrec_recbole.protocols import PROTOCOLS
+from alignrec_recbole.registry import components as registry_components
 from alignrec_recbole.registry import models
 from alignrec_recbole.registry.components import components
+from alignrec_recbole.runs.record import Run
+from alignrec_recbole.runs.run import run_one
+from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.settings import check_keys, nested, read_settings
 from alignrec_recbole.suites import names as suite_files
 from alignrec_recbole.suites import scheduler, schema
-from alignrec_recbole.suites.scheduler import Scheduler, SuiteOptions
+from alignrec_recbole.suites.scheduler import Scheduler, SuiteOptions, key_of
 from alignrec_recbole.suites.status import CellStatus, read_cell, read_status, write_status
 from alignrec_recbole.testing.synthetic import make_blocks
 
@@ -125,6 +132,40 @@ def test_a_cell_that_left_no_record_is_not_finished(tmp_path: Path) -> None:
     done = CellStatus(name=cell.name, arguments=cell.arguments, status="finished")
     write_status(made._status_path(cell), done)
     assert made.pending() == [cell]
+
+
+def test_a_cell_with_other_defaults_is_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed default is another run; a new setting that leaves runs as they were is not."""
+    make_blocks(users=6, items=6, cold=1).write(tmp_path / "data")
+    place: dict[str, Any] = {"data_path": tmp_path / "data", "output": tmp_path, "progress": False}
+    made = Run(Path(), run_one(RunSpec("Pop", "block_world", seed=1, **place)))
+    properties = shutil.copytree(properties_dir(), tmp_path / "properties")
+    monkeypatch.setattr(registry_components, "properties_dir", lambda: properties)
+    group = {"models": ["Pop"], "datasets": ["block_world"], "seeds": [1]}
+    suite = schema.Suite.model_validate({"cells": [group]})
+
+    def scheduler_now() -> Scheduler:
+        return Scheduler(suite, SuiteOptions(name="s", **place))
+
+    now = scheduler_now()
+    done: Future[Answer] = Future()
+    done.set_result({"status": "finished", "records": [key_of(made)]})
+    status = now._outcome(now.cells[0], done)
+    assert status is not None
+    write_status(now._status_path(now.cells[0]), status)
+    defaults = (properties / "overall.yaml").read_text()
+    for changed, pending in (
+        (defaults, []),
+        (re.sub("precision: .*\n", "", defaults), []),
+        (f"{defaults}\nreg_weight_of_tests: 0.5\n", now.cells),
+    ):
+        (properties / "overall.yaml").write_text(changed)
+        assert scheduler_now().pending() == pending
+    old = status.model_copy(update={"defaults_sha256": ""})
+    write_status(now._status_path(now.cells[0]), old)
+    assert scheduler_now().pending() == []
 
 
 class Recorded:
