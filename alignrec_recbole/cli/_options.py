@@ -199,6 +199,15 @@ def engine() -> Callable[[Any], Any]:
     )
 
 
+def download() -> Callable[[Any], Any]:
+    """--download, of the verbs that make runs."""
+    return option(
+        "--download",
+        is_flag=True,
+        help="Fetch, verify and convert what the runs need and the data folder does not have.",
+    )
+
+
 def mirror() -> Callable[[Any], Any]:
     """--mirror."""
     return option(

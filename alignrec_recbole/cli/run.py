@@ -112,11 +112,7 @@ from alignrec_recbole.tracking import TRACKERS
 )
 @cloup.option_group(
     "Download",
-    option(
-        "--download",
-        is_flag=True,
-        help="Fetch, verify and convert what the runs need and the data folder does not have.",
-    ),
+    _options.download(),
     _options.mirror(),
 )
 @cloup.option_group(

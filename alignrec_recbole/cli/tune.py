@@ -149,6 +149,7 @@ HEARTBEAT = 10
     _options.device(),
     _options.no_progress(),
 )
+@cloup.option_group("Download", _options.download(), _options.mirror())
 def tune(**given: Any) -> int:
     """Search hyper-parameters on validation, then test the choice.
 

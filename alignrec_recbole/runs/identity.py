@@ -75,7 +75,8 @@ def check_record(record: RunRecord, run: PreparedRun) -> RunRecord:
         f"The record {run.record_path.name} is not of this run.",
         found=differences(found, expected) or "other data",
         expected="the record that this run wrote",
-        hint=f"delete {run.record_path} and run again, or pass --overwrite or another --output",
+        hint=f"delete {run.record_path} and run again, or pass another --output, or `run` with "
+        "--overwrite",
     )
 
 

@@ -60,8 +60,8 @@ def keep(
     if not tables:
         announce(
             f"the model of {prepared.spec.model} is not stored: its {_NAMED[kind]} need "
-            f"{file_size(size)}, and the limit is {file_size(limit)}; --overwrite with "
-            f"--save-limit {_rounded_up(size)} (in Python save_limit) stores it"
+            f"{file_size(size)}, and the limit is {file_size(limit)}; `run` with --overwrite "
+            f"and --save-limit {_rounded_up(size)} (in Python save_limit) stores it"
         )
         return None
     card = ModelCard(

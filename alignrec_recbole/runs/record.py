@@ -227,7 +227,7 @@ def read_record(path: Path) -> RunRecord:
             f"{path.name} is not a run record.",
             found=first_problem(error),
             expected=f"JSON of schema version {SCHEMA_VERSION}",
-            hint="run again with --overwrite, or delete it and run again, or restore it",
+            hint="delete it and run again, or `run` with --overwrite, or restore it",
         ) from None
     _check_place(path, record)
     _check_hash(path, record)
@@ -245,14 +245,14 @@ def _check_place(path: Path, record: RunRecord) -> None:
             f"{path.name} is the record of another run.",
             found=f"{expected} by its content",
             expected=f"the run that its path names: {path}",
-            hint="run again with --overwrite, or delete it and run again, or move it to its place",
+            hint="delete it and run again, or `run` with --overwrite, or move it to its place",
         )
     if record.config.get("seed", record.seed) != record.seed:
         raise RecordError(
             f"{path.name} has two seeds.",
             found=f"seed {record.config['seed']!r} in its configuration",
             expected=f"{record.seed}, as in its path",
-            hint="run again with --overwrite, or delete it and run again, or restore it",
+            hint="delete it and run again, or `run` with --overwrite, or restore it",
         )
     named = [
         (record.per_user, f"{stem}.users.npz", "per-user values"),
@@ -264,7 +264,7 @@ def _check_place(path: Path, record: RunRecord) -> None:
                 f"{path.name} names {what} of another run.",
                 found=described["file"],
                 expected=name,
-                hint="run again with --overwrite, or delete it and run again, or restore it",
+                hint="delete it and run again, or `run` with --overwrite, or restore it",
             )
 
 
@@ -286,7 +286,7 @@ def _check_hash(path: Path, record: RunRecord) -> None:
             f"{path.name} was changed: its hash is not that of its configuration and data.",
             found=f"config_sha256 {record.config_sha256[:12]}…",
             expected=f"{hashes[0][:12]}…" if hashes else "a usable feature_mask",
-            hint="run again with --overwrite, or delete it and run again, or restore it",
+            hint="delete it and run again, or `run` with --overwrite, or restore it",
         )
 
 

@@ -298,7 +298,8 @@ def _same_modalities(record: RunRecord, prepared: PreparedRun) -> RunRecord:
                 f"Feature set {name!r} has another modality in the existing record of this run.",
                 found=f"modality {now}, in {prepared.record_path.name} {before}",
                 expected="one modality per feature file",
-                hint="correct the features' .json, or pass --overwrite or another --output",
+                hint="correct the features' .json, or pass another --output, or `run` with "
+                "--overwrite",
             )
     return record
 

@@ -43,7 +43,7 @@ from alignrec_recbole.training.steps import Steps, Terms
 
 SAVE_EVERY_SECONDS = 60.0  # at the end of an epoch; more if writing is slow:
 QUICK_SECONDS = 3.0  # a state that takes longer to write is saved proportionally less often
-RESUME_REMEDY = "start again with --overwrite, or delete {path}"
+RESUME_REMEDY = "delete {path}, or start again with --overwrite"
 FLOAT_DIGITS = 15  # decimal digits that every float64 holds
 
 logger = logging.getLogger(__name__)

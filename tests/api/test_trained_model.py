@@ -309,7 +309,7 @@ def test_a_table_above_the_limit_is_not_stored(
     assert not (tmp_path / "models").exists()
     said = capsys.readouterr().err
     assert "its scores need 6.4 MB, and the limit is 4.0 MB" in said
-    size = re.search(r"--save-limit (\S+)", said)
+    size = re.search(r"`run` with --overwrite and --save-limit (\S+)", said)
     assert size
     (record,) = run(model="Pop", **keywords, save_limit=0, progress=False)
     assert record.weights is not None, "vectors have no limit"

@@ -17,6 +17,7 @@ from published_files import ARCHIVES, ITEMS, World, all_files, asin, published
 from scripted_server import Answer, ScriptedServer
 from tiny_models import write_tiny_bert, write_tiny_clip
 
+from alignrec_recbole.cli import _tune
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.data.rekey import ITEMS as MAPPING
 from alignrec_recbole.data.rekey import mapped_back, read_mapping_back
@@ -171,10 +172,23 @@ def test_the_split_alone_is_enough_for_models_without_features(
     assert [path for path, _ in server.asked] == ["/sports.inter"]
 
 
-def test_without_the_flag_the_error_gives_the_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_tune_fetches_what_its_error_says(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = arguments(tmp_path, "sports")
+    tuned: list[str] = []
+    monkeypatch.setattr(_tune, "run", lambda options, search: tuned.append(options.dataset) or 0)
+    given = ["tune", *arguments(tmp_path, "sports", "--download")]
+    mirror = server.url.rpartition("/")[0]
+    assert main([*[word.replace("AlignRec", "BPR") for word in given], "--mirror", mirror]) == 0
+    assert [path for path, _ in server.asked] == ["/sports.inter"]
+    assert tuned == ["sports"]
+
+
+@pytest.mark.parametrize("verb", [[], ["tune"]], ids=["run", "tune"])
+def test_without_the_flag_the_error_gives_the_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    given = [*verb, *arguments(tmp_path, "sports")]
     assert main(given) == 2
     assert capsys.readouterr().err.rstrip().endswith(" ".join([*given, "--download"]))
     assert not (tmp_path / "data").exists()

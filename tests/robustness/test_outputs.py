@@ -42,7 +42,10 @@ CASES = [
         "record cut off",
         record(lambda b: b[:100]),
         "RecordError",
-        (".json is not a run record", "delete it and run again"),
+        (
+            ".json is not a run record",
+            "hint      delete it and run again, or `run` with --overwrite",
+        ),
     ),
     Bad(
         "record of a later schema",
