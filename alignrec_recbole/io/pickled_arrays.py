@@ -29,6 +29,7 @@ _INSTRUCTIONS = {
     "SETITEMS", "EMPTY_LIST", "APPEND", "APPENDS", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
     "MEMOIZE", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID",
 }  # fmt: skip
+_USED_AGAIN = {"BINUNICODE", "SHORT_BINUNICODE", "GLOBAL", "STACK_GLOBAL"}
 _STORAGES = {  # torch's names of storages → NumPy's of their numbers
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -111,8 +112,8 @@ class _DType:
     __slots__ = ("code", "order")
 
     def __init__(self, code: Any, *_: Any) -> None:
-        if code not in _DTYPES:
-            raise _NotAllowed(f"numbers of the type {code!r}, not floating-point ones")
+        if not isinstance(code, str) or code not in _DTYPES:
+            raise _NotAllowed(f"numbers of the type {_shown(code)}, not floating-point ones")
         self.code, self.order = code, "<"
 
     def __setstate__(self, state: Any) -> None:
@@ -147,11 +148,18 @@ class _Function:
         raise _NotAllowed("a state for a function")
 
 
+def _shown(value: Any) -> str:
+    """A whole number, or the beginning of a text; of all else, which may be large, the type."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    return str(value)[:40] if isinstance(value, int) else f"a {type(value).__name__.lstrip('_')}"
+
+
 def _counts(values: Any) -> tuple[int, ...]:
     """A tuple of a few non-negative whole numbers."""
     good = isinstance(values, tuple) and len(values) <= 8
     if not good or not all(type(value) is int and 0 <= value < 1 << 48 for value in values):
-        raise _NotAllowed(f"{values!r:.60} in the place of a shape")
+        raise _NotAllowed(f"{_shown(values)} in the place of a shape")
     return values
 
 
@@ -193,7 +201,7 @@ def _rebuild_parameter(data: Any, *_: Any) -> Any:
 def _encode(text: Any, encoding: Any) -> bytes:
     """Bytes as protocol 2 writes them: as a text of their values."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise _NotAllowed(f"a text in the encoding {encoding!r:.40}")
+        raise _NotAllowed(f"a text in the encoding {_shown(encoding)}")
     return text.encode("latin1")
 
 
@@ -208,13 +216,14 @@ def _load_storage(content: Any) -> _Storage:
         parts.append(_Unpickler(io.BytesIO(rest[:end])).load())
         rest = rest[end:]
     magic, _, system, (kind, name, _, _, count, *_), _ = parts
-    if magic != _LEGACY_MAGIC or kind != "storage" or name not in _STORAGES:
-        raise _NotAllowed(f"a storage of the kind {name!r:.60}")
+    known = isinstance(name, str) and name in _STORAGES
+    if magic != _LEGACY_MAGIC or kind != "storage" or not known:
+        raise _NotAllowed(f"a storage of the kind {_shown(name)}")
     if not system.get("little_endian"):
         raise _NotAllowed("a storage with the most significant byte first")
     dtype = np.dtype(_STORAGES[name])
     if int.from_bytes(rest[:8], "little") != count or len(rest) != 8 + count * dtype.itemsize:
-        raise _NotAllowed(f"{len(rest):,} bytes for {count!r:.20} numbers")
+        raise _NotAllowed(f"{len(rest):,} bytes for {_shown(count)} numbers")
     return _Storage(name, np.frombuffer(rest[8:], dtype))
 
 
@@ -257,7 +266,13 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _checked(content: bytes) -> int:
-    """The length of the pickle that a text begins with, after a look at its instructions."""
+    """The length of the pickle that a text begins with, after a look at its instructions.
+
+    What a matrix uses again are texts and names. Of tuples that each hold the one before twice, hash
+    and text take twice as long with every level.
+    """
+    again: dict[int, bool] = {}  # number of an entry → whether it may be used again
+    before = ""
     for count, (instruction, argument, _position) in enumerate(pickletools.genops(content)):
         name = instruction.name
         if name not in _INSTRUCTIONS:
@@ -267,6 +282,11 @@ def _checked(content: bytes) -> int:
         # the interpreter allocates a table as long as the largest number of an entry
         if name in ("BINPUT", "LONG_BINPUT") and (argument or 0) > MAX_INSTRUCTIONS:
             raise _NotAllowed(f"an entry number {argument}")
+        if name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            again[len(again) if name == "MEMOIZE" else int(argument or 0)] = before in _USED_AGAIN
+        if name in ("BINGET", "LONG_BINGET") and not again.get(int(argument or 0)):
+            raise _NotAllowed("a value, neither text nor name, that is used again")
+        before = name
     return int(_position or 0) + 1
 
 
@@ -286,10 +306,13 @@ def _torch_file(content: bytes) -> np.ndarray:
 
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members: Sequence[zipfile.ZipInfo] = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise _NotAllowed("compressed members")
-    if sum(member.file_size for member in members) > len(content):
-        raise _NotAllowed("members that overlap")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise _NotAllowed("compressed members")
+        if sum(member.file_size for member in members) > len(content):
+            raise _NotAllowed("members that overlap")
+        for member in members:
+            if member.filename.lower().endswith("data.pkl"):  # as torch looks for it
+                _checked(archive.read(member))
     found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(found, torch.Tensor) or not found.is_floating_point():
         raise _NotAllowed(f"a value of type {type(found).__name__}")

@@ -17,10 +17,12 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +76,7 @@ def rebuilt(offset: object, size: object, stride: object) -> bytes:
     )
 
 
-def saved(value: object, **keywords: bool) -> bytes:
+def saved(value: object, **keywords: Any) -> bytes:
     out = io.BytesIO()
     torch.save(value, out, **keywords)
     return out.getvalue()
@@ -148,6 +150,44 @@ def test_pickles_that_are_no_matrix(
         assert not list((tmp_path / "empty").iterdir()), "nothing of it ran"
 
 
+def doubled(before: bytes, after: bytes, levels: int = 16) -> bytes:
+    """A pickle with a tuple of twice a tuple of twice a tuple …, each stored once."""
+    return b"\x80\x02" + before + b")" + b"q\x00h\x00\x86" * levels + after + b"."
+
+
+DOUBLED = {
+    "a key": doubled(b"}", b"Ns"),
+    "a type": doubled(b"cnumpy\ndtype\n", b"\x85R"),
+    "an encoding": doubled(b"c_codecs\nencode\nX\x01\x00\x00\x00a", b"\x86R"),
+    "in later entries": doubled(b"}", b"Ns").replace(b"q\x00h\x00", b"\x94h\x00", 1),
+    "saved by torch": zipped({"a/data.pkl": doubled(b"}", b"Ns")}),
+}
+
+
+@pytest.mark.parametrize("name", DOUBLED)
+def test_pickles_that_double_with_every_level(name: str) -> None:
+    """A hash or a text of such a value takes for ever; its pickle is refused before it is run."""
+    refused = pytest.raises(FeatureError, match="neither text nor name, that is used again")
+    with trial(AREA, name), refused:
+        read_matrix(DOUBLED[name], "v.pkl")
+
+
+@pytest.mark.parametrize("before", [b"cnumpy\ndtype\n", b"c_codecs\nencode\nX\x01\x00\x00\x00a"])
+def test_errors_name_values_by_their_type(before: bytes) -> None:
+    text = b"X" + (1 << 16).to_bytes(4, "little") + b"a" * (1 << 16) + b"q\x00"
+    call = b"\x86R." if b"encode" in before else b"\x85R."
+    content = b"\x80\x02" + before + b"(" + text + b"h\x00" * 900 + b"t" + call
+    with trial(AREA, "a text many times"):
+        tracemalloc.start()
+        try:
+            with pytest.raises(FeatureError, match="a tuple"):
+                read_matrix(content, "v.pkl")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 1 << 23, "the text of the tuple was not made"
+
+
 VALUES = [
     MATRIX, MATRIX.double(), MATRIX.half(), MATRIX.bfloat16(), MATRIX.t(), MATRIX[3:9, 2:],
     torch.nn.Parameter(MATRIX), MATRIX.numpy(), MATRIX.double().numpy(), MATRIX.numpy().T,
@@ -166,9 +206,12 @@ def test_matrices_are_read_as_they_are(number: int, protocol: int) -> None:
         assert np.array_equal(found, expected.astype(np.float32))
 
 
-def test_files_of_torch_are_read() -> None:
-    with trial(AREA, "saved by torch"):
-        assert np.array_equal(read_matrix(saved(MATRIX), "v.pkl"), MATRIX.numpy())
+@pytest.mark.parametrize("protocol", [2, 3])  # those that torch reads
+def test_files_of_torch_are_read(protocol: int) -> None:
+    for value in filter(torch.is_tensor, VALUES):
+        with trial(AREA, "saved by torch"):
+            found = read_matrix(saved(value, pickle_protocol=protocol), "v.pkl")
+            assert np.array_equal(found, value.detach().float().numpy())
 
 
 PICKLES = [pickle.dumps(MATRIX[:4], protocol) for protocol in (2, 4, 5)]
