@@ -268,8 +268,8 @@ class _Unpickler(pickle.Unpickler):
 def _checked(content: bytes) -> int:
     """The length of the pickle that a text begins with, after a look at its instructions.
 
-    What a matrix uses again are texts and names. Of tuples that each hold the one before twice, hash
-    and text take twice as long with every level.
+    What a matrix uses again are texts and names. Of tuples that each hold the one before twice,
+    hash and text take twice as long with every level.
     """
     again: dict[int, bool] = {}  # number of an entry → whether it may be used again
     before = ""
