@@ -169,16 +169,18 @@ def _ends(subject: Subject) -> Iterator[Finding]:
     expected = np.bincount(users, test) / sizes
     ranked = expected > 0
     shares = {}
+    ties = np.random.Generator(np.random.PCG64(0)).random(len(users))  # else the file's order
     for name, sign in (("first", 1.0), ("last", -1.0)):
-        places = np.lexsort((sign * order, users))
+        places = np.lexsort((ties, sign * order, users))
         shares[name] = test[places[np.cumsum(sizes) - sizes]][ranked]
     chance = float(expected[ranked].mean())
     error = float(np.sqrt((expected[ranked] * (1 - expected[ranked])).sum()) / ranked.sum())
     first, last = (float(shares[name].mean()) for name in ("first", "last"))
+    by_design = float(_tests_are_last(users, test, order)[ranked].mean()) > 0.99
     verdict: Verdict = "clean"
-    for value, by_design in ((first, False), (last, True)):
+    for value, allowed in ((first, False), (last, by_design)):
         far = value - chance > max(ENDS, STANDARD_ERRORS * error)
-        if far and not (by_design and value > 0.99):
+        if far and not allowed:
             verdict = "suspicious"
     yield Finding(
         value=max(first, last),
@@ -187,6 +189,15 @@ def _ends(subject: Subject) -> Iterator[Finding]:
         verdict=verdict,
         details={"first item in test": first, "last item in test": last, "order": by},
     )
+
+
+def _tests_are_last(users: np.ndarray, test: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Whether no other row of a user is later than one of the user's test rows, bool [users]."""
+    count = int(users.max()) + 1
+    first_test, last_other = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(first_test, users[test], order[test])
+    np.maximum.at(last_other, users[~test], order[~test])
+    return last_other <= first_test
 
 
 # Duplicates ---------------------------------------------------------------------------------------
@@ -360,11 +371,12 @@ CHECKS = (
         group="split",
         question="Is a user's first or last item in test more often than by chance?",
         method="Users with test rows whose first row in time, or whose last, is a test row, the "
-        "larger of both (without times: rows in the order of the items' numbers). Chance: the mean "
-        "share of a user's rows that are test rows.",
+        "larger of both (without times: rows in the order of the items' numbers; equal times in a "
+        "random order). Chance: the mean share of a user's rows that are test rows.",
         metric="share of users",
         rule="suspicious: the first or the last is in test more often than by chance, by 10 points "
-        "and three standard errors; if all of the last are, the split is by time and clean.",
+        "and three standard errors; if no other row is later than its user's test rows, the split "
+        "is by time and more last ones are clean.",
         remedy="Draw the split at random or by time.",
         run=_ends,
     ),

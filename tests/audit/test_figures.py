@@ -92,6 +92,33 @@ def test_first_and_last_items_are_told_apart() -> None:
     assert check.chance == pytest.approx(1 / 3)
 
 
+def test_a_split_by_time_is_clean_where_times_are_tied() -> None:
+    """The last of ten rows is in test; three others have its time.
+
+    Training rows come first in the file, as in files that are written here.
+    """
+    days = [0, 1, 2, 3, 4, 5, 6, 6, 6, 6]
+    rows = [
+        (user, 10 * user + item, 2 * (item == 9), day)
+        for user in range(400)
+        for item, day in enumerate(days)
+    ]
+    check = found(subject_of(*rows, times=True), "split-ends")
+    assert check.details["first item in test"] == 0
+    assert check.value == pytest.approx(1 / 4, abs=0.07)
+    assert check.verdict == "clean"
+    one_later = [(user, 10 * user, 0, 7) for user in range(5)]  # of 1.25 % of the users
+    assert found(subject_of(*rows, *one_later, times=True), "split-ends").verdict == "suspicious"
+
+
+def test_ties_in_time_are_not_broken_by_the_order_of_the_file() -> None:
+    """Every row of a user has one time, so neither the first nor the last tells the test row."""
+    rows = [(user, item, 2 * (item == 0), user) for user in range(500) for item in range(10)]
+    check = found(subject_of(*rows, times=True), "split-ends")
+    assert check.value == pytest.approx(0.1, abs=0.05)
+    assert check.verdict == "clean"
+
+
 def test_where_popularity_is_below_chance_chance_takes_its_place() -> None:
     """Popular items are in nobody's test rows; a ranker finds 0.35 where chance is 0.21."""
     rng = np.random.default_rng(0)
