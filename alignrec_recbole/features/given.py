@@ -64,9 +64,14 @@ def _not_numbers(name: str, given: Any, found: str) -> FeatureError:
 
 
 def _check_index(name: str, given: Any, items: Sequence[str]) -> None:
-    """Refuse a data frame whose index has the items in another order."""
+    """Refuse a data frame whose index has the items in another order.
+
+    The index that pandas makes where none is given numbers the rows and names no items.
+    """
     index = getattr(given, "index", None)
     if index is None or callable(index):  # of a list it is a method
+        return
+    if type(index).__name__ == "RangeIndex" and index.name is None:
         return
     tokens = [str(token) for token in index]
     if tokens != list(items) and set(tokens) == set(items):
@@ -76,7 +81,8 @@ def _check_index(name: str, given: Any, items: Sequence[str]) -> None:
             found=f"row {place + 1} is item {tokens[place]!r} in its index and {items[place]!r} in "
             "items",
             expected="one order",
-            hint="pass items=frame.index",
+            hint="set the index to the items, or pass matrix.to_numpy() if the rows are in their "
+            "order",
         )
 
 

@@ -50,6 +50,23 @@ def test_half_precision_stays_and_whole_ids_become_text(tmp_path: Path) -> None:
     assert load_features(tmp_path / "f.npy").manifest.items == ["7", "8"]
 
 
+def test_the_default_index_of_a_frame_names_no_items(tmp_path: Path) -> None:
+    """Numbers of the rows, whose set is that of the items by chance."""
+    frame = pd.DataFrame({"item": [2, 0, 1], "x": [0.25, 0.5, 0.75]})
+    written = save(tmp_path, frame[["x"]], items=frame["item"])
+    assert load_features(tmp_path / "f.npy").manifest.items == ["2", "0", "1"]
+    assert written[:, 0].tolist() == [0.25, 0.5, 0.75]
+
+
+def test_a_frame_indexed_by_items_in_another_order_is_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": [0.25, 0.5, 0.75]}, index=pd.Index([2, 0, 1]))
+    with pytest.raises(FeatureError, match=r"another order[^$]*to_numpy\(\)"):
+        save(tmp_path, frame, items=[0, 1, 2])
+    named = pd.DataFrame({"x": [0.25, 0.5]}, index=pd.RangeIndex(2, name="item"))
+    with pytest.raises(FeatureError, match="another order"):
+        save(tmp_path, named, items=[1, 0])
+
+
 @pytest.mark.parametrize(
     ("matrix", "changed", "words"),
     [
