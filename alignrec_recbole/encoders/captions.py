@@ -143,6 +143,7 @@ def _identity(captioner: Captioner, content: str, spec: CaptionSpec) -> str:
 def _existing(spec: CaptionSpec, identity: str, part: Path) -> CaptionManifest | None:
     """The manifest of the captions at the path, if they are of this identity and unchanged."""
     path = spec.path.with_suffix(".json")
+    _check_manifest_name(spec, path)
     if not os.path.lexists(spec.path):
         return None
     if not os.path.lexists(path) and part.is_dir():  # a call was killed between the two files
@@ -161,6 +162,29 @@ def _existing(spec: CaptionSpec, identity: str, part: Path) -> CaptionManifest |
     if spec.overwrite:
         return None
     raise _other(spec, f"captions by {manifest.model}, or a table that was changed since")
+
+
+def _check_manifest_name(spec: CaptionSpec, path: Path) -> None:
+    """Refuse captions whose manifest would replace a file of something else, or join features.
+
+    A manifest that is damaged, beside its captions alone, may be replaced.
+    """
+    features = os.path.lexists(spec.path.with_suffix(".npy"))
+    if not os.path.lexists(path) and not features:
+        return
+    try:
+        CaptionManifest.model_validate(
+            read_json(path, what="manifest of captions", error=FeatureError)
+        )
+    except (FeatureError, ValidationError) as error:
+        if os.path.lexists(spec.path) and not features:
+            return
+        raise FeatureError(
+            f"The captions {spec.name!r} would have the name of another file.",
+            found=f"{spec.name}.npy, features" if features else f"{path.name}, in {spec.folder}",
+            expected=f"no {path.name}, or the manifest of {spec.path.name}",
+            hint="pass --name NAME, or move the file",
+        ) from error
 
 
 def _other(spec: CaptionSpec, found: str) -> FeatureError:

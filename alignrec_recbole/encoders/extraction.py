@@ -26,7 +26,12 @@ from alignrec_recbole.encoders.encode import encode_items, encoder_identity, sav
 from alignrec_recbole.encoders.feature_writer import Content, FeatureWriter
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.masking import masked_items
-from alignrec_recbole.features.table import BLOCK, FeatureTable, load_features
+from alignrec_recbole.features.table import (
+    BLOCK,
+    FeatureTable,
+    check_manifest_name,
+    load_features,
+)
 from alignrec_recbole.io.opening import is_regular_file
 
 MaskedModality = Literal["text", "image"]
@@ -118,14 +123,17 @@ def existing_output(path: Path, identity: Identity, overwrite: bool) -> FeatureT
     """The features at a path, if they are of this identity; None if they are to be made.
 
     Raises:
-        FeatureError: other features are there, and may not be overwritten.
+        FeatureError: other features are there, and may not be overwritten, or a file of something
+            else has the name of the manifest.
     """
     if not os.path.lexists(path):
+        check_manifest_name(path)
         return None
     try:
         table = load_features(path)
     except FeatureError:
         if overwrite:
+            check_manifest_name(path)
             return None
         raise
     found = table.manifest.settings.get("identity")

@@ -6,6 +6,7 @@ belongs to. A file without a manifest has MMRec's layout: row = itemID, ids 0 â€
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -114,10 +115,11 @@ def save_features(
         notes: shown next to results computed from the rows.
 
     Raises:
-        FeatureError: the matrix is none of numbers, does not fit the items or is not finite, or the
-            manifest would not be valid.
+        FeatureError: the matrix is none of numbers, does not fit the items or is not finite, the
+            manifest would not be valid, or a file of something else has its name.
     """
     path = Path(path)
+    check_manifest_name(path)
     tokens = as_tokens(name, "items", items)
     lists: dict[str, Any] = {
         "missing": as_tokens(name, "missing items", missing),
@@ -156,6 +158,38 @@ def save_features(
         with atomic_write(path.with_suffix(".json"), "w") as json_file:
             json_file.write(text)  # before the rows are renamed
     return manifest
+
+
+def check_manifest_name(path: Path) -> None:
+    """Refuse a feature file whose manifest would replace a JSON file of something else.
+
+    A manifest that is damaged or of another version, beside its feature file, may be replaced.
+
+    Raises:
+        FeatureError: the JSON file beside `path` is no manifest of features.
+    """
+    place = path.with_suffix(".json")
+    if not os.path.lexists(place):
+        return
+    kind = None
+    try:
+        text = read_text(place, what="manifest", error=FeatureError, max_bytes=MAX_MANIFEST_BYTES)
+        FeatureManifest.model_validate_json(text)
+        return
+    except ValidationError:
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(text)
+            kind = found.get("kind") if isinstance(found, dict) else None
+    except FeatureError:  # not readable as text
+        pass
+    if kind is None and os.path.lexists(path):
+        return
+    raise FeatureError(
+        f"{place.name} is there, and no manifest of features.",
+        found=f"{f'a manifest of {kind}' if kind else 'another file'}, in {place.parent}",
+        expected=f"no file of this name, or the manifest of {path.name}",
+        hint="choose another name, or move the file",
+    )
 
 
 def load_features(path: Path) -> FeatureTable:

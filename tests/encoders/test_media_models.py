@@ -26,8 +26,9 @@ from alignrec_recbole.encoders.base import EncodedItems
 from alignrec_recbole.encoders.captioner import Captioner
 from alignrec_recbole.encoders.captions import CaptionSpec, write_captions
 from alignrec_recbole.encoders.encode import encode_items
+from alignrec_recbole.encoders.extraction import Identity, existing_output
 from alignrec_recbole.errors import AlignRecError, DataError, FeatureError, SettingError
-from alignrec_recbole.features.table import load_features
+from alignrec_recbole.features.table import load_features, save_features
 from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks, sample_items
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -452,6 +453,66 @@ def test_captions_of_other_settings_are_not_replaced(models, items, tmp_path: Pa
     with pytest.raises(FeatureError, match="a table that was changed since"):
         write_captions(other, items, spec(tmp_path))
     assert (tmp_path / "c.tsv").read_text() == "mine"
+
+
+class Still(Captioner):
+    """Says the same of every image, without a model."""
+
+    def __init__(self) -> None:
+        self.name, self.settings = "caption:still", {}
+
+    def captions(self, images):
+        return ["a thing"] * len(images)
+
+
+def manifest_of(folder: Path) -> bytes:
+    return (folder / "c.json").read_bytes()
+
+
+def save_rows(folder: Path) -> None:
+    about = {"name": "c", "modality": "text", "encoder": "e", "settings": {}, "source": "s"}
+    save_features(folder / "c.npy", np.ones((2, 3), np.float32), items=["b", "a"], **about)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_captions_do_not_replace_the_manifest_of_features(
+    overwrite: bool, items: ItemTable, tmp_path: Path
+) -> None:
+    save_rows(tmp_path)
+    before = manifest_of(tmp_path)
+    with pytest.raises(FeatureError, match="name of another file"):
+        write_captions(Still(), items, spec(tmp_path, overwrite=overwrite))
+    assert manifest_of(tmp_path) == before
+    (tmp_path / "c.json").unlink()  # row n belongs to item n
+    with pytest.raises(FeatureError, match="name of another file"):
+        write_captions(Still(), items, spec(tmp_path, overwrite=overwrite))
+    (tmp_path / "c.npy").rename(tmp_path / "d.npy")
+    (tmp_path / "c.json").write_text('{"mine": 1}')
+    with pytest.raises(FeatureError, match="name of another file"):
+        write_captions(Still(), items, spec(tmp_path, overwrite=overwrite))
+    assert manifest_of(tmp_path) == b'{"mine": 1}'
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_features_do_not_replace_the_manifest_of_captions(
+    overwrite: bool, items: ItemTable, tmp_path: Path
+) -> None:
+    write_captions(Still(), items, spec(tmp_path))
+    before = manifest_of(tmp_path)
+    with pytest.raises(FeatureError, match=r"c\.json is there, and no manifest of features"):
+        save_rows(tmp_path)
+    with pytest.raises(FeatureError, match=r"c\.json is there, and no manifest of features"):
+        existing_output(tmp_path / "c.npy", Identity("a", "a", False), overwrite)
+    assert manifest_of(tmp_path) == before
+    assert not (tmp_path / "c.npy").exists()
+
+
+def test_a_damaged_manifest_of_features_is_written_again(tmp_path: Path) -> None:
+    save_rows(tmp_path)
+    before = manifest_of(tmp_path)
+    (tmp_path / "c.json").write_bytes(before[:-9])
+    save_rows(tmp_path)
+    assert manifest_of(tmp_path) == before
 
 
 def test_captions_are_encoded_like_any_text(models, items: ItemTable, tmp_path: Path) -> None:
