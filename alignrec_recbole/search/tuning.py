@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -176,7 +176,7 @@ def tune(order: Order, say: Say = print, say_choice: Say | None = None) -> list[
     settings = ", ".join(f"{key}={_short(value)}" for key, value in chosen.parameters.items())
     line = f"{order.spec.model}: trial {chosen.number} chosen: {settings}"
     (say_choice or say)(printable(line, 1000))
-    return _final_runs(order, study.storage, prepared, trials, chosen)
+    return _final_runs(order, study.storage, prepared, trials, chosen, say)
 
 
 def check_order(order: Order) -> None:
@@ -289,6 +289,7 @@ def _final_runs(
     prepared: PreparedRun,
     trials: Sequence[Trial],
     chosen: Trial,
+    say: Say,
 ) -> list[RunRecord]:
     """One run per seed with the chosen settings: the only ones that rank the test split."""
     metric = prepared.config["valid_metric"]
@@ -333,36 +334,41 @@ def _final_runs(
     for point, spec in enumerate(specs):
         if point not in made and prepare_run(spec).record_path.is_file():
             made[point] = run_one(spec)  # another worker's, in the same folder, or made by `run`
-    _check_final_runs(order, study, made, chosen)
+    absent = [point for point in range(len(specs)) if point not in made]
+    if absent:
+        _say_absent(order, study, absent, chosen, say)
     return [made[point] for point in sorted(made)]
 
 
-def _check_final_runs(
-    order: Order, study: SharedStudy, made: Mapping[int, RunRecord], chosen: Trial
+def _say_absent(
+    order: Order, study: SharedStudy, absent: Sequence[int], chosen: Trial, say: Say
 ) -> None:
-    """Refuse a seed whose run failed as often as it may be repeated, and that has no record.
+    """Name the final runs without a record here, which may be in another worker's folder.
 
-    A seed that another worker made in another folder has none here, and is complete in the study.
+    Raises:
+        AlignRecError: some failed as often as they may be repeated.
     """
     complete = {trial.number for trial in study.trials() if trial.outcome.state == "complete"}
-    failed = [
-        seed
-        for point, seed in enumerate(order.seeds)
-        if point not in made and point not in complete
-    ]
-    if not failed:
-        return
-    seeds = ",".join(map(str, failed))
+    failed = [point for point in absent if point not in complete]
+    seeds = [str(order.seeds[point]) for point in failed or absent]
+    if failed:
+        raise AlignRecError(
+            f"The study {order.study!r} has final runs that were not completed.",
+            found=f"seeds {','.join(seeds)}: every attempt, {REPETITIONS + 1} of each, ended by an "
+            "error or with its process",
+            expected=f"a finished run for each of the seeds {','.join(map(str, order.seeds))}",
+            hint=f"{_alone(seeds, chosen)} says what is wrong; once it has ended well, this "
+            "command finds its records",
+        )
+    text = f"note: seeds {','.join(seeds)} were run for this study, and their records are not here"
+    say(printable(f"{text}; {_alone(seeds, chosen)} makes them again", 1000))
+
+
+def _alone(seeds: Sequence[str], chosen: Trial) -> str:
+    """The command that makes final runs without the study."""
     settings = [f"{key}={json.dumps(value)}" for key, value in chosen.parameters.items()]
-    raise AlignRecError(
-        f"The study {order.study!r} has final runs that were not completed.",
-        found=f"seeds {seeds}: every attempt, {REPETITIONS + 1} of each, ended by an error or "
-        "with its process",
-        expected=f"a finished run for each of the seeds {','.join(map(str, order.seeds))}",
-        hint=f"`run {shlex.join(['--seeds', seeds, '--set', *settings])}` with the model, data, "
-        "settings and output of this command says what is wrong; once it has ended well, this "
-        "command finds its records",
-    )
+    options = ["--seeds", ",".join(seeds), "--set", *settings]
+    return f"`run {shlex.join(options)}` with the model, data, settings and output of this command"
 
 
 def _forget_states(order: Order, study: SharedStudy, trials: Sequence[Trial]) -> None:

@@ -320,6 +320,16 @@ def test_a_final_run_that_always_fails_is_no_success(
     assert second.budget == first.budget is not None
 
 
+def test_a_final_run_whose_record_was_deleted_is_named(order_of: Callable[..., Order]) -> None:
+    order, said = order_of(trials=1, epochs=1), list[str]()
+    (record,) = tune(order, quiet)
+    assert record.path
+    record.path.unlink()
+    assert tune(order, said.append) == []
+    assert said[-1].startswith("note: seeds 1 were run for this study, and their records are not")
+    assert "`run --seeds 1 --set learning_rate=" in said[-1]
+
+
 WORKER = """
 import sys
 from alignrec_recbole.search.tuning import ORDERS, tune
