@@ -150,10 +150,10 @@ class PretrainOptions:
     weights: str | None
     random_init: bool
     keep_mim_head: bool
-    size: str
+    size: str | None
     image_size: int | None
     tokenizer: str | None
-    vocab_size: int
+    vocab_size: int | None
     max_tokens: int | None
     workers: int
     threads: int | None

@@ -39,7 +39,9 @@ from alignrec_recbole.runtime.processes import environment_number
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import PretrainOptions
 
+TOY = "toy"
 TOY_SIDE = 112  # pixels: 49 patches, so that a CPU is enough
+PIECES = 4000  # of a tokenizer that is trained
 
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,8 @@ def _one_run(folder: Path) -> Iterator[None]:
 
 def run(options: PretrainOptions, device: str) -> int:
     """Pre-train as the options say; prints what was learnt."""
+    checkpoints.check_choice(options.weights, options.random_init, options.size)
+    _check_vocabulary(options)
     settings = read_settings(options)
     items = find_items(options)
     folder, show = options.output, options.progress
@@ -79,9 +83,9 @@ def run(options: PretrainOptions, device: str) -> int:
     chosen = checkpoints.resolve_weights(
         options.weights,
         random_init=options.random_init,
-        size=options.size,
+        size=options.size or TOY,
         image_size=options.image_size
-        or (TOY_SIDE if options.random_init and options.size == "toy" else None),
+        or (TOY_SIDE if options.random_init and options.size in (None, TOY) else None),
         vocab_size=tokenizer.vocabulary,
         seed=settings.seed,
         progress=show,
@@ -132,6 +136,17 @@ def read_settings(options: PretrainOptions) -> PretrainSettings:
         ) from error
 
 
+def _check_vocabulary(options: PretrainOptions) -> None:
+    """Refuse a size of the vocabulary where no tokenizer is trained."""
+    given = "--tokenizer" if options.tokenizer else "--weights" if options.weights else ""
+    if options.vocab_size is not None and given:
+        raise SettingError(
+            f"--vocab-size is given with {given}.",
+            found=f"--vocab-size {options.vocab_size}, and a tokenizer that is there",
+            expected="--vocab-size with --random-init and without --tokenizer",
+        )
+
+
 def _tokenizer(options: PretrainOptions, items: ItemTable) -> Tokenizer:
     """The tokenizer, copied beside the weights that will need it.
 
@@ -152,7 +167,7 @@ def _tokenizer(options: PretrainOptions, items: ItemTable) -> Tokenizer:
             )
     else:
         if options.random_init and options.tokenizer is None:
-            train_tokenizer(items.texts, path, options.vocab_size)
+            train_tokenizer(items.texts, path, options.vocab_size or PIECES)
         else:
             given = checkpoints.find_tokenizer(options.tokenizer, options.weights)
             Tokenizer(given)

@@ -80,7 +80,6 @@ def _metavar(annotation: Any, several: bool) -> str:
     option("--keep-mim-head", is_flag=True, help="Keep the image head of the weights, if it fits."),
     option(
         "--size",
-        default="toy",
         metavar="NAME",
         help="Size of random weights: toy, base or large.  [default: toy]",
     ),
@@ -94,7 +93,6 @@ def _metavar(annotation: Any, several: bool) -> str:
     option(
         "--vocab-size",
         type=click.IntRange(1, 1 << 20),
-        default=4000,
         aliases=["--pieces"],
         metavar="N",
         help="Vocabulary of the tokenizer that is trained with --random-init.  [default: 4000]",

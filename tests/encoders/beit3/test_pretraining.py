@@ -892,6 +892,12 @@ def table_file(items: ItemTable, folder: Path) -> list[str]:
             "1", "--quiet"]  # fmt: skip
 
 
+def with_weights(command: list[str]) -> list[str]:
+    """The command without what random weights alone have."""
+    place = command.index("--pieces")
+    return [each for each in [*command[:place], *command[place + 2 :]] if each != "--random-init"]
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_two_processes_train_as_one(items, tmp_path: Path) -> None:
@@ -958,7 +964,7 @@ def test_a_second_pretraining(items, tmp_path: Path, capsys) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert main([*command, "--output", str(first)]) == 0
     made = first / "model.safetensors"
-    again = [c for c in command if c != "--random-init"]
+    again = with_weights(command)
     again += ["--output", str(second), "--target", f"teacher:{made}"]
     assert main([*again, "--weights", str(made)]) == 0
     done = second / "model.safetensors"
@@ -1020,10 +1026,28 @@ def test_processes_that_do_not_come(items, tmp_path, capsys, monkeypatch) -> Non
         (["--pieces", "10000000000"], "is not in the range"),
         (["--max-tokens", "5000"], "lower --max-tokens"),
         (["--target", "codes:/dev/zero"], "not a visual tokenizer"),
+        (["--tokenizer", "t.spm", "--vocab-size", "9"], "--vocab-size is given with --tokenizer"),
     ],
 )
 def test_refusals(options: list[str], says: str, items, tmp_path: Path, capsys) -> None:
     from alignrec_recbole.cli.main import main
 
     assert main([*table_file(items, tmp_path), "--output", str(tmp_path / "o"), *options]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--size", "base"], "--size is given without --random-init"),
+        (["--vocab-size", "9"], "--vocab-size is given with --weights"),
+    ],
+)
+def test_given_weights_have_their_size_and_their_tokenizer(
+    options: list[str], says: str, items, tmp_path: Path, capsys
+) -> None:
+    from alignrec_recbole.cli.main import main
+
+    given = [*with_weights(table_file(items, tmp_path)), "--weights", "beit3.pth"]
+    assert main([*given, "--output", str(tmp_path / "o"), *options]) == 2
     assert says in capsys.readouterr().err
