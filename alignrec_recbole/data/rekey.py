@@ -119,11 +119,12 @@ def rekey(folder: Path, name: str, root: Path, seed: int) -> Rekeyed:
     target = inside(root, check_name(new_name, "data set", DataError))
     rows = read_rows(folder / f"{name}.inter")
     made = _made(folder, name)
-    users, items, last = _ids(folder, name, rows)
+    users, items, last, originals = _ids(folder, name, rows)
     new_users = number_ids(users, "random", (seed, 0))
     new_items = _last_in(number_ids(items, "random", (seed, 1)), last)
     with scratch_folder(target) as scratch:
-        said = _write(rows, folder, name, scratch, new_name, new_users, new_items)
+        numbers = {"u": new_users, "i": new_items}
+        said = _write(rows, folder, name, scratch, new_name, numbers, originals)
         manifest = _manifest(rows, folder / f"{name}.inter", made, scratch, new_name, name, seed)
         with atomic_write(scratch / f"{new_name}{SUFFIX}", "w") as handle:
             handle.write(manifest.model_dump_json(indent=2) + "\n")
@@ -223,8 +224,13 @@ def _made(folder: Path, name: str) -> SplitManifest | None:
     return made
 
 
-def _ids(folder: Path, name: str, rows: Rows) -> tuple[list[str], list[str], set[str]]:
-    """Users and items of all files, each once, and the items of the interactions."""
+def _ids(
+    folder: Path, name: str, rows: Rows
+) -> tuple[list[str], list[str], set[str], dict[str, dict[str, int]]]:
+    """Users and items of all files, each once, the items of the interactions, and mappings.
+
+    The mappings are those of the source's ids, of users as "u" and of items as "i", that fit.
+    """
     known = {str(token) for token in rows.cells[rows.item].unique()}
     users = {str(token) for token in rows.cells[rows.user].unique()}
     items = {*known, *row_numbers(folder, known)}
@@ -234,10 +240,12 @@ def _ids(folder: Path, name: str, rows: Rows) -> tuple[list[str], list[str], set
         users.update(ids)
     for table in feature_files(folder, known):
         items.update(table.items)
+    originals = {}
     for kind, tokens in (("u", users), ("i", items)):
         if numbers := _numbers(folder / f"{kind}_id_mapping.csv", tokens):
             tokens.update(map(str, numbers.values()))
-    return list(users), list(items), known
+            originals[kind] = numbers
+    return list(users), list(items), known, originals
 
 
 def _numbers(path: Path, ids: Collection[str]) -> dict[str, int]:
@@ -267,17 +275,23 @@ def _write(
     name: str,
     scratch: Path,
     new_name: str,
-    users: dict[str, int],
-    items: dict[str, int],
+    numbers: dict[str, dict[str, int]],
+    originals: dict[str, dict[str, int]],
 ) -> list[str]:
-    """Write everything but the manifest; returns what was written, in sentences."""
+    """Write everything but the manifest; returns what was written, in sentences.
+
+    Args:
+        numbers: new numbers of users, "u", and of items, "i".
+        originals: mappings of the source's ids, see `_ids`.
+    """
+    users, items = numbers["u"], numbers["i"]
     user = rows.cells[rows.user].map(users).to_numpy()
     item = rows.cells[rows.item].map(items).to_numpy()
     table = rows.cells.assign(**{rows.user: user, rows.item: item})
     order = neutral_order(user, item, rows.labels)
     write_lines(scratch / f"{new_name}.inter", rows.header, table.iloc[order])
-    for file, numbers in ((USERS, users), (ITEMS, items)):
-        pairs = sorted((number, token) for token, number in numbers.items())
+    for file, new in ((USERS, users), (ITEMS, items)):
+        pairs = sorted((number, token) for token, number in new.items())
         frame = pd.DataFrame(pairs, columns=[NEW, OLD])[[OLD, NEW]]
         write_lines(scratch / file, [OLD, NEW], frame)
     said = [f"{len(table):,} interactions of {name} under random numbers"]
@@ -285,10 +299,9 @@ def _write(
     said += write_users(folder, name, scratch, new_name, users)
     known = {str(token) for token in rows.cells[rows.item].unique()}
     said += write_features(folder, scratch, known, items)
-    for kind, numbers in (("u", users), ("i", items)):
+    for kind, original in originals.items():
         file = f"{kind}_id_mapping.csv"
-        if original := _numbers(folder / file, rows.cells[rows.user if kind == "u" else rows.item]):
-            write_mapping_of_ids(folder / file, scratch / file, original, numbers)
+        write_mapping_of_ids(folder / file, scratch / file, original, numbers[kind])
     return said
 
 

@@ -290,6 +290,19 @@ def test_recbole_tables_go_along(tmp_path: Path) -> None:
         assert sorted("\t".join(row) for row in rows) == sorted((items, users)[column][1:])
 
 
+def test_a_mapping_that_lacks_an_item_of_the_table_stays_behind(tmp_path: Path) -> None:
+    """It covers all interactions, and has ids that no other file has."""
+    folder = tmp_path / "data" / "shop"
+    write_inter(folder / "shop.inter", pairs())
+    ids = [*range(N_ITEMS), 99]
+    (folder / "items.tsv").write_text("itemID\ttitle\n" + "".join(f"{i}\tt{i}\n" for i in ids))
+    mapping = "".join(f"A{i}\t{i}\n" for i in range(N_ITEMS + 3))
+    (folder / "i_id_mapping.csv").write_text("asin\titemID\n" + mapping)
+    made = rekey(folder, "shop", tmp_path / "data", 1)
+    assert set(read_mapping_back(made.folder / ITEMS).values()) == set(map(str, ids))
+    assert not (made.folder / "i_id_mapping.csv").exists()
+
+
 def test_a_parquet_table_goes_along(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
     folder = tmp_path / "data" / "shop"
