@@ -19,7 +19,7 @@ BLOCK = (
     "style|svg|script|table|tbody|td|textarea|tfoot|th|thead|title|tr|track|"
     "ul|video"
 )  # the others
-_UNSEEN = re.compile(r"<(script|style)\b[^>]*>.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.I | re.S)
+_UNSEEN = re.compile(r"<(script|style)\b[^<>]*>.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.I | re.S)
 _TAG = re.compile(rf"</?(?:({INLINE})|{BLOCK})(?:\s[^<>]*)?/?>", re.I)
 _SCRIPT = re.compile(r"var aPageStart|getTime\(\)")
 

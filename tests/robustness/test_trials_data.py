@@ -10,6 +10,7 @@ import math
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -542,6 +543,7 @@ HTML = {
     "a<!-- c -->b": "a b",
     "a<SCRIPT type='x'>var y = '<b>';</script >b": "a b",
     "a<script>never ends": "a",
+    'a<style\n media="x">p {}</style>b': "a b",
     "<img src=x onerror=y>z": "z",
     "<bride>": "<bride>",
 }
@@ -551,6 +553,14 @@ HTML = {
 def test_html_is_no_text(text: str) -> None:
     with trial("data", "html"):
         assert " ".join(plain_text(text).split()) == HTML[text]
+
+
+def test_html_with_many_open_tags_is_read_at_once() -> None:
+    """Every one of them was searched for its end up to the end of the text."""
+    with trial("data", "html"):
+        start = time.process_time()
+        plain_text("<script " * 40_000)
+        assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
