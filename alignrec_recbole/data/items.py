@@ -13,7 +13,7 @@ import stat
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from alignrec_recbole.data.dataset_paths import item_table_path
 from alignrec_recbole.errors import AlignRecError, DataError, MissingDependencyError
@@ -32,6 +32,8 @@ ORIGINAL_ID = "original_id"  # in tables whose items are numbered
 OTHER_IDS = ("asin", "artistID", ORIGINAL_ID)  # identifiers, not content
 NUMBER_TYPES = ("float", "float_seq")  # of RecBole's typed headers: measures, not words
 MAX_TABLE_BYTES = 8 << 30  # an item table is read whole
+CELLS_PER_BYTE = 64  # of a Parquet file, at most: items have ids and texts of their own
+SLACK = 1 << 20  # cells of a small one
 SEPARATOR_WORDS = {TAB: ("tab", "tab-separated"), COMMA: ("comma", "comma-separated")}
 NOT_A_VALUE = ("nan", "NaN")  # how pandas prints an empty cell
 
@@ -297,13 +299,14 @@ def read_parquet_frame(path: Path) -> pd.DataFrame:
     """The frame in a Parquet file.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged, or has far more cells than bytes.
         MissingDependencyError: pyarrow is not installed.
     """
     import pandas as pd
 
     try:
         with open_input(path, what="item table", max_bytes=MAX_TABLE_BYTES) as handle:
+            _check_cells(path, handle)
             return pd.read_parquet(handle)
     except AlignRecError:
         raise
@@ -315,6 +318,29 @@ def read_parquet_frame(path: Path) -> pd.DataFrame:
         raise DataError(
             f"{path.name} is not a readable Parquet file.", found=str(error).splitlines()[0]
         ) from error
+
+
+def _check_cells(path: Path, handle: BinaryIO) -> None:
+    """Refuse a table that would take far more memory than its file lets one think."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.ParquetFile(handle).metadata
+    except (pa.ArrowException, OSError):
+        return  # damaged, as reading says
+    finally:
+        handle.seek(0)
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    cells = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+    size = os.fstat(handle.fileno()).st_size
+    if cells > CELLS_PER_BYTE * size + SLACK:
+        raise DataError(
+            f"{path.name} has far more cells than a table of items of its size.",
+            found=f"{metadata.num_rows:,} rows, {cells:,} cells in {size:,} bytes",
+            expected=f"at most {CELLS_PER_BYTE} cells per byte",
+            hint="see whether its rows are repeated",
+        )
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -79,6 +79,16 @@ def test_parquet_lists_and_absent_numbers(tmp_path: Path) -> None:
     assert read_item_table(tmp_path / "items.parquet").texts == ["red, bike. 1999", ""]
 
 
+def test_a_small_parquet_file_of_millions_of_equal_rows_is_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="extra 'parquet' is not installed")
+    pq = pytest.importorskip("pyarrow.parquet")
+    same = pa.DictionaryArray.from_arrays(np.zeros(1_500_000, np.int32), ["a"])
+    pq.write_table(pa.table({"id": same, "title": same}), tmp_path / "items.parquet")
+    assert (tmp_path / "items.parquet").stat().st_size < 10_000
+    with pytest.raises(DataError, match="far more cells"):
+        read_item_table(tmp_path / "items.parquet")
+
+
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise ImportError("Missing optional dependency 'pyarrow'")
