@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import re
 import stat
@@ -113,7 +114,7 @@ def check_sizes(place: str, config: dict[str, Any], depth: int = 0) -> int:
         limit = next((n for end, n in LIMITS.items() if key.endswith(end)), None)
         if limit is None or isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        if not value <= limit:  # NaN included
+        if not -math.inf < value <= limit:  # NaN included
             raise refused(place, f"{key} {value!r} in config.json", f"at most {limit:,}")
 
     def size(*keys: str) -> int:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from alignrec_recbole.cli.main import main
 from alignrec_recbole.data import amazon as raw
+from alignrec_recbole.data.amazon import texts
 from alignrec_recbole.data.image_download import HOSTS, LEDGER, RateLimit, address, fetch_images
 from alignrec_recbole.data.interactions import read_interactions
 from alignrec_recbole.data.items import read_item_table
@@ -821,3 +822,18 @@ def test_real_asins_meet_the_released_split(shared_data: Path, tmp_path: Path) -
     table = load_features(tmp_path / "f" / "x.npy")
     assert table.matrix[1:, 0].tolist() == [2, 3, 4, 5, 6]
     assert table.manifest.settings["filled_with_mean"] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("99999999999999", "99,999,999,999,999|not those of"),
+        ("inf", "not numbered"),
+        ("-1", "'-1'"),
+    ],
+)
+def test_item_numbers_of_another_data_set_are_refused(item: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.inter"
+    path.write_text(f"userID\titemID\tx_label\n1\t{item}\t0\n1\t2\t1\n1\t3\t2\n")
+    with pytest.raises(DataError, match=says):
+        texts._check_degrees(path, np.array([1]))

@@ -273,6 +273,7 @@ CONFIGS: dict[str, Any] = {
             "intermediate_size", "max_position_embeddings", "num_attention_heads")
             for value in (10**12, 10**6, 0, -1, "x", None, 3)),
         {"hidden_size": float("nan")}, {"vocab_size": float("inf")},
+        {"hidden_size": float("-inf")},
         {"model_type": "zz"}, {"auto_map": {"AutoModel": "evil.Evil"}, "model_type": "evil"},
         {"hidden_size": 8192, "intermediate_size": 32768, "num_hidden_layers": 200}],
     "tokenizer.json": ["", "{", "[" * 100_000, "{}"],

@@ -101,15 +101,17 @@ def _degrees(path: Path, stats: amazon.ParseStats) -> dict[str, int]:
 def _check_degrees(path: Path, found: np.ndarray) -> None:
     table = read_interactions(path)
     numbers = pd.to_numeric(pd.Series(table.items), errors="coerce")
-    if numbers.isna().any() or numbers.min() < 0:
+    bad = ~(numbers.astype(np.float64).to_numpy() >= 0) | np.isposinf(numbers.astype(np.float64))
+    if bad.any():
         raise DataError(
             f"The items of {path.name} are not numbered.",
-            found=f"item {table.items[int(numbers.isna().argmax())]!r}",
+            found=f"item {table.items[int(bad.argmax())]!r}",
             expected="the numbers of the released split",
         )
+    items = int(numbers.max()) + 1  # a wrong number may be larger than any array
+    if items != len(found):
+        raise _other_reviews(path, f"{len(found):,} items", f"{items:,} items")
     expected = np.bincount(numbers.astype(np.int64))
-    if len(expected) != len(found):
-        raise _other_reviews(path, f"{len(found):,} items", f"{len(expected):,} items")
     differ = np.flatnonzero(expected != found)
     if len(differ):
         first = int(differ[0])

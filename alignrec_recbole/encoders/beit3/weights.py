@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +128,29 @@ def from_torchscale(
         )
     converted = {}
     for ours, parts in wanted.items():
-        value = torch.cat([bare[name] for name in parts]) if len(parts) > 1 else bare[parts[0]]
+        value = _joined(bare, parts, source)
         if ours in ("cls_token", "mask_token"):
             value = value.flatten()
         elif ours == "patch_embed.weight":
             value = value.flatten(1)
         converted[ours] = value
     return _filled(sizes, converted, source)
+
+
+def _joined(state: Mapping[str, Tensor], parts: Sequence[str], source: str) -> Tensor:
+    """The tensors of these names, one below the other.
+
+    Raises:
+        FeatureError: they have rows of different widths.
+    """
+    other = next((n for n in parts if state[n].shape[1:] != state[parts[0]].shape[1:]), None)
+    if other is not None:
+        raise FeatureError(
+            f"{source} does not fit its architecture.",
+            found=f"{other}: {tuple(state[other].shape)}",
+            expected=f"rows as {parts[0]} has them: {tuple(state[parts[0]].shape)}",
+        )
+    return torch.cat([state[name] for name in parts]) if len(parts) > 1 else state[parts[0]]
 
 
 def to_torchscale(model: Beit3) -> dict[str, Tensor]:

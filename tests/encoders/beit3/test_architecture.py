@@ -249,6 +249,9 @@ def test_unknown_and_misshapen_tensors(state: dict[str, Tensor]) -> None:
         weights.from_torchscale(
             {**state, "encoder.layers.1.self_attn.k_proj.A.bias": torch.zeros(D - 1)}
         )
+    key = "encoder.layers.1.self_attn.k_proj.A.weight"
+    with pytest.raises(FeatureError, match=rf"k_proj\.A\.weight: \({D}, {D - 1}\)"):
+        weights.from_torchscale({**state, key: state[key][:, 1:]})
 
 
 def test_hostile_and_damaged_files(tmp_path: Path, state: dict[str, Tensor]) -> None:
