@@ -14,6 +14,14 @@ from alignrec_recbole.io.opening import open_input
 
 MAX_MEMBERS = 10_000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    ValueError,  # its name is not UTF-8, or its place is beyond any file
+    OSError,
+)
 
 
 class Archive:
@@ -64,7 +72,7 @@ class Archive:
             # zipfile stops at `file_size` and compares the checksum, whatever the data unpack to
             with self._file.open(member) as handle:
                 return handle.read()
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except _DAMAGED as error:
             raise self._refused(f"{name}: {error}", "a whole member") from error
 
     def _checked(self, member: zipfile.ZipInfo) -> str:

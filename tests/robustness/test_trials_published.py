@@ -14,6 +14,7 @@ import os
 import pickle
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -301,6 +302,20 @@ def lying(name: str) -> bytes:
     return whole.replace(size.to_bytes(4, "little"), (size // 2).to_bytes(4, "little"))
 
 
+def far(name: str) -> bytes:
+    """An archive whose directory says that a member begins at the last byte of 2⁶⁴."""
+    whole = bytearray(zipped(MEMBERS))
+    entry = whole.rindex(b"PK\x01\x02", 0, whole.rindex(name.encode()))
+    whole[entry + 42 : entry + 46] = b"\xff" * 4  # the offset is in an extra field
+    extra = struct.pack("<HHQ", 1, 8, (1 << 64) - 1)
+    whole[entry + 30 : entry + 32] = struct.pack("<H", len(extra))
+    whole[entry + 46 + len(name) : entry + 46 + len(name)] = extra
+    end = whole.rindex(b"PK\x05\x06")
+    (size,) = struct.unpack_from("<I", whole, end + 12)
+    struct.pack_into("<I", whole, end + 12, size + len(extra))
+    return bytes(whole)
+
+
 def without(name: str) -> dict[str, bytes]:
     return {key: value for key, value in MEMBERS.items() if key != name}
 
@@ -332,6 +347,15 @@ BROKEN = {
         patched(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
         "encrypted",
     ),
+    "a name before the content that is no UTF-8": (
+        patched(
+            b"PK\x03\x04\x14\x00\x00\x00",
+            b"PK\x03\x04\x14\x00\x00\x08",  # the name is UTF-8
+            zipped(MEMBERS).replace(b"train.txt", b"\xffrain.txt", 1),
+        ),
+        "train.txt: 'utf-8' codec can't decode",
+    ),
+    "an offset beyond any file": (far("train.txt"), "train.txt: "),
     "a bomb": (bomb("visual_modality.pkl", 40 << 20), "at most"),
     "a size that lies": (lying("visual_modality.pkl"), "visual_modality.pkl"),
     "no zip": (b"<html>Too many requests</html>", "not a whole zip file"),
