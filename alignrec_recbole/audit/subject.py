@@ -216,7 +216,7 @@ def _drawn(rows: Rows, prepared: PreparedData) -> Rows:
         ]
         known = pd.MultiIndex.from_arrays([part.astype(object) for part in tokens])
         labels[places.isin(known)] = label
-    kept = labels >= 0
+    kept = (labels >= 0) & _without_duplicates(rows, prepared)
     if not kept.any():
         raise SettingError(
             "No interaction of the file is left after the settings of the data set.",
@@ -230,3 +230,19 @@ def _drawn(rows: Rows, prepared: PreparedData) -> Rows:
         None if rows.times is None else rows.times[kept],
         rows.time_column,
     )
+
+
+def _without_duplicates(rows: Rows, prepared: PreparedData) -> np.ndarray:
+    """The row of each pair that RecBole keeps under `rm_dup_inter`, bool [rows]."""
+    dataset = prepared.splits[0]
+    keep = dataset.config["rm_dup_inter"]
+    if keep is None:
+        return np.ones(len(rows), dtype=bool)
+    order = np.arange(len(rows))
+    timed = rows.time_column == dataset.time_field in dataset.inter_feat.columns
+    if rows.times is not None and timed:  # RecBole sorts the rows by time first
+        order = np.argsort(rows.times, kind="stable")
+    pairs = pd.DataFrame({"user": rows.users, "item": rows.items}).iloc[order]
+    kept = np.zeros(len(rows), dtype=bool)
+    kept[pairs.drop_duplicates(keep=keep).index] = True
+    return kept

@@ -204,3 +204,23 @@ def test_the_worst_findings_come_first() -> None:
     report = audit(subject_of(*rows), [checks[1], checks[2], checks[0]])
     assert report.verdict == "leak"
     assert [c.verdict for c in report.not_clean()] == ["leak", "suspicious", "suspicious"]
+
+
+@pytest.mark.parametrize(("keep", "time"), [("first", 1.0), ("last", 9.0)])
+def test_rows_that_the_run_removes_as_duplicates_are_not_audited(
+    keep: str, time: float, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(f"u{user}", f"i{item}") for user in range(30) for item in rng.permutation(20)[:12]]
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    lines += [f"{user}\t{item}\t{at}" for at in (9, 1, 5) for user, item in pairs]
+    (tmp_path / "dup").mkdir()
+    (tmp_path / "dup" / "dup.inter").write_text("\n".join(lines) + "\n")
+    overrides = {"rm_dup_inter": keep, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    spec = DataSpec("dup", data_path=tmp_path, overrides=overrides)
+    subject = open_subject(spec, seeds=(0,), progress=False)
+    assert len(subject.rows) == len(pairs)
+    assert sum(subject.data["interactions"]) == len(pairs)
+    assert subject.rows.times is not None
+    assert set(subject.rows.times) == {time}
+    assert found(subject, "split-repeats").value == 0
