@@ -16,7 +16,7 @@ import pandas as pd
 
 from alignrec_recbole.data.formats.table import from_frame
 from alignrec_recbole.data.interactions import LABEL_COLUMN, read_interactions
-from alignrec_recbole.data.items import read_item_table
+from alignrec_recbole.data.items import is_content, read_item_table
 from alignrec_recbole.data.source import ITEM, RATING, SPLIT, TIME, USER
 from alignrec_recbole.errors import DataError, FeatureError, SettingError
 from alignrec_recbole.features.derived_names import is_control, is_filled
@@ -76,6 +76,7 @@ class Dataset:
                 (`user_id`, `userID`, `x_label`, …) are accepted too. Without `split`, runs split
                 8:1:1 per user at random.
             items: a column `item` (or that name as index) and text columns, which are joined.
+                Columns that would not be read, such as a second one of ids, are refused.
             images: token → image file; the files are copied.
             features: name → vectors, indexed by item token. A name that is a modality (text,
                 image, audio, fused) is of that modality, any other is fused. Items without a row
@@ -103,7 +104,7 @@ class Dataset:
                     hint="delete it, or choose another name or folder",
                 )
         try:
-            place.mkdir(parents=True)
+            _make(place)
             _write(place, interactions, items, images or {}, features or {})
         except BaseException:
             shutil.rmtree(parent if folder is None else place, ignore_errors=True)
@@ -124,6 +125,17 @@ class Dataset:
             self.name,
             {"folder": self.folder, "features": ", ".join(self.features) or "none given"},
         )
+
+
+def _make(place: Path) -> None:
+    try:
+        place.mkdir(parents=True)
+    except NotADirectoryError as error:
+        raise DataError(
+            f"The folder for data set {place.name!r} is none.",
+            found=f"a file in {place.parent}",
+            expected="a folder, or one that can be made",
+        ) from error
 
 
 def _write(
@@ -222,6 +234,13 @@ def _write_items(
     column = None if items is None else _id_column(table)
     ids = table.index if column is None else table[column]
     texts = table if column is None else table.drop(columns=[column])
+    if unread := [str(name) for name in texts.columns if not is_content(str(name))]:
+        raise DataError(
+            f"The items have a column {unread[0]!r} that nothing reads.",
+            found=f"columns {', '.join(map(str, table.columns))}",
+            expected="a column of ids, text, and optionally image",
+            hint="rename it, or drop it: items.drop(columns=[…])",
+        )
     out = pd.DataFrame({"item_id": [_token(value, "item") for value in ids]}, dtype=object)
     for name in texts.columns:
         out[str(name)] = [_text(value) for value in texts[name]]

@@ -149,7 +149,8 @@ def _of_members(group: np.ndarray, pairs: np.ndarray) -> Pairs:
 def hash_of_image(path: Path) -> int | None:
     """64 bits: whether a pixel is brighter than its left neighbour, of a grey 9 × 8 thumbnail.
 
-    None where the file is refused as an image, and where the image is of one colour.
+    None where the file is refused as an image, and where no pixel is brighter than its left
+    neighbour: of one colour, or darker to the right. Such images are all alike to the hash.
     """
     try:
         image = open_image(path)

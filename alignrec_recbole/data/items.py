@@ -174,9 +174,7 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
     text_columns = [
         i
         for i, column in enumerate(columns)
-        if i not in (image_column, audio_column)
-        and column not in (*ID_COLUMNS, *OTHER_IDS)
-        and header[i].partition(":")[2] not in NUMBER_TYPES
+        if i not in (image_column, audio_column) and is_content(header[i])
     ]
     folder = image_dir or path.parent / "images"
     ids, texts, images, names, audio = [], [], [], [], []
@@ -193,6 +191,16 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
     _check_ids(path, ids)
     named = [columns[i] for i in text_columns]
     return ItemTable(ids, texts, images, path.name, named, names, audio)
+
+
+def is_content(header: str) -> bool:
+    """Whether a column is content of the items, and neither ids nor RecBole's typed numbers.
+
+    >>> [is_content(name) for name in ("title", "year:token", "price:float", "id", "asin:token")]
+    [True, True, False, False, False]
+    """
+    name, _, kind = header.partition(":")
+    return name.strip() not in (*ID_COLUMNS, *OTHER_IDS) and kind not in NUMBER_TYPES
 
 
 def _audio_column(path: Path, columns: list[str]) -> int | None:

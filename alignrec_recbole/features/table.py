@@ -196,8 +196,9 @@ def load_features(path: Path) -> FeatureTable:
     """Open a feature file memory-mapped and check it against its manifest.
 
     Raises:
-        FeatureError: the file is missing, truncated, pickled, not a 2-d float array, not finite,
-            or not the file that the manifest describes.
+        FeatureError: the file is missing, truncated, pickled, not a 2-d float array, or not the
+            file that the manifest describes. Values are not read: `align` checks that those of a
+            data set's items are finite.
     """
     path = Path(path)
     matrix = open_array(path, what="feature file", error=FeatureError)

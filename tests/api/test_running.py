@@ -290,12 +290,27 @@ WRONG: dict[str, dict[str, Any]] = {
         **frames(),
         "items": pd.DataFrame({"item_id": ["0002"]}, index=pd.Index(["0001"], name="item")),
     },
+    **{
+        f"items with a column {name} that nothing reads": {
+            **frames(),
+            "items": pd.DataFrame({"item": ["0001"], "title": ["a"], name: ["x"]}),
+        }
+        for name in ("id", "asin", "price:float")
+    },
     "a name that leaves the folder": {**frames(), "name": "../x"},
     "features that leave the folder": {
         **frames(),
         "features": {"../x": pd.DataFrame([[1.0]], ["0001"])},
     },
 }
+
+
+@pytest.mark.parametrize("below", [".", "further/down"])
+def test_a_file_is_no_folder_of_data_sets(below: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("a note")
+    with pytest.raises(DataError, match="The folder for data set 'frames' is none"):
+        Dataset.from_frames(**frames(), folder=tmp_path / "mine" / below)
+    assert (tmp_path / "mine").read_text() == "a note"
 
 
 @pytest.mark.parametrize("given", WRONG.values(), ids=WRONG)
