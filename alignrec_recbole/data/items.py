@@ -196,8 +196,10 @@ def read_item_table(path: Path, image_dir: Path | None = None) -> ItemTable:
 def is_content(header: str) -> bool:
     """Whether a column is content of the items, and neither ids nor RecBole's typed numbers.
 
-    >>> [is_content(name) for name in ("title", "year:token", "price:float", "id", "asin:token")]
-    [True, True, False, False, False]
+    >>> is_content("title"), is_content("year:token")
+    (True, True)
+    >>> is_content("price:float"), is_content("id"), is_content("asin:token")
+    (False, False, False)
     """
     name, _, kind = header.partition(":")
     return name.strip() not in (*ID_COLUMNS, *OTHER_IDS) and kind not in NUMBER_TYPES
