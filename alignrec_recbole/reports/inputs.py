@@ -160,16 +160,18 @@ def _content(path: Path) -> str:
 @functools.cache
 def _settings(folder: Path) -> str:
     """Hash of the YAML files: settings that rows are named by, and published figures."""
-    texts = (path.read_bytes() for path in sorted(folder.rglob("*.yaml")))
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+    return _hash_of(sorted(folder.rglob("*.yaml")))
 
 
 @functools.cache
 def _code(apart_from: tuple[Path, ...]) -> str:
     sources = [path for folder in CODE for path in sorted(folder.rglob("*")) if path.is_file()]
-    texts = (
-        path.read_bytes()
+    return _hash_of(
+        path
         for path in sources
         if path.suffix not in (".pyc", "") and not {path, *path.parents} & set(apart_from)
     )
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def _hash_of(paths: Iterable[Path]) -> str:
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()
