@@ -63,6 +63,7 @@ def test_case_passes_with_all_patches(patch: str, case: Any, failure: str) -> No
     case()
 
 
+@pytest.mark.xdist_group("without patches")  # one worker runs them, in one process
 @pytest.mark.parametrize(("patch", "case", "failure"), CASES, ids=IDS)
 def test_case_fails_without_its_patch(
     patch: str, case: Any, failure: str, raised_without: dict[str, str]

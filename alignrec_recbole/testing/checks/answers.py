@@ -46,7 +46,7 @@ def check_features_matter(testbed: Testbed) -> None:
         one, other = testbed.smoke_fit(), testbed.smoke_fit(shuffled)
         assert not torch.equal(one.scores(), other.scores()), "shuffled features change nothing"
         return
-    right, wrong = cold_auc(testbed.fit()), cold_auc(testbed.fit(shuffled))
+    right, wrong = cold_auc(testbed.fit()), cold_auc(testbed.one_batch_fit(shuffled))
     assert right >= 0.95, f"cold AUC {right:.3f} with the right features, expected 0.95 or more"
     assert wrong <= 0.75, f"cold AUC {wrong:.3f} with shuffled features, expected 0.75 or less"
 
@@ -54,7 +54,7 @@ def check_features_matter(testbed: Testbed) -> None:
 def check_missing_modality(testbed: Testbed) -> None:
     """A quarter of the images missing, all missing, no image features at all: still correct."""
     quarter = testbed.world.with_missing("image", 0.25)
-    fit = testbed.fit(quarter)
+    fit = testbed.one_batch_fit(quarter)
     table = fit.splits[0].features["image"]
     missing = np.zeros(len(table.present), dtype=bool)
     missing[0], missing[fit.item_ids[list(quarter.missing["image"])]] = True, True
@@ -62,8 +62,8 @@ def check_missing_modality(testbed: Testbed) -> None:
     both = quarter.with_missing("text", 0.25, seed=2)
     cases = {
         "a quarter of the images missing": fit,
-        "no image at all": testbed.fit(testbed.world.with_missing("image", 1.0)),
-        "only text": testbed.fit(features=["text"]),
+        "no image at all": testbed.one_batch_fit(testbed.world.with_missing("image", 1.0)),
+        "only text": testbed.one_batch_fit(features=["text"]),
     }
     for what, case in cases.items():
         assert torch.isfinite(case.scores()[:, 1:]).all(), f"{what}: scores are not finite"
