@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from alignrec_recbole.registry.models import resolve
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
@@ -28,7 +29,9 @@ NAME = "full"
 def run_full(
     spec: RunSpec, models: Sequence[str], seeds: Sequence[int] | None, overwrite: bool
 ) -> Iterator[RunRecord]:
-    """Train and rank every model with every seed (default: 999)."""
+    """Train and rank every model with every seed (default: 999); some read no features."""
     for model in models:
+        features = spec.features if resolve(model).needs_features else ()
+        own = replace(spec, model=model, features=features)
         for seed in seeds or (999,):
-            yield run_one(replace(spec, model=model, seed=seed), overwrite=overwrite)
+            yield run_one(replace(own, seed=seed), overwrite=overwrite)

@@ -28,6 +28,8 @@ from alignrec_recbole.runs.record import Run
 
 from .conftest import MODELS, Records, frames
 
+VECTORS = pd.DataFrame(np.eye(30, 4, dtype=np.float32) + 1, index=[f"{n:04}" for n in range(30)])
+
 
 def test_every_model_with_every_seed_in_order(tmp_path: Path) -> None:
     data = Dataset.from_frames(**frames())
@@ -64,6 +66,19 @@ def test_a_protocol(tmp_path: Path) -> None:
     assert record.metrics["Recall@20"] > 2 * record.chance["Recall@20"]  # type: ignore[index]
     with pytest.raises(UnknownNameError, match="zero-shoot"):
         run_protocol("zero-shoot", dataset=data, output=tmp_path)
+
+
+def test_protocol_full_gives_no_features_to_models_without(tmp_path: Path) -> None:
+    data = Dataset.from_frames(**frames(20, 30), features={"image": VECTORS})
+    keywords: dict[str, Any] = {
+        "dataset": data, "features": "image", "output": tmp_path, "progress": False, "save": False,
+    }  # fmt: skip
+    records = run_protocol("full", models="Pop,ItemKNNCBF", **keywords)
+    assert [record.features for record in records] == ["none", "image"]
+    assert records == run(model="Pop,ItemKNNCBF", **keywords)
+    assert [record.path for record in load_records(tmp_path)] == sorted(
+        record.path for record in records if record.path
+    )
 
 
 @pytest.mark.parametrize(
