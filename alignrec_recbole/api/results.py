@@ -15,6 +15,7 @@ from alignrec_recbole.reports.list_tables import (
     PROTOCOL,
     RANKED,
     Source,
+    content_of,
     source_of,
     sources,
     why_blank,
@@ -22,6 +23,7 @@ from alignrec_recbole.reports.list_tables import (
 from alignrec_recbole.runs.lists import read_user_values
 from alignrec_recbole.runs.record import Run, RunRecord, read_runs
 
+BY_CONTENT = "ILD"  # the figure of lists that depends on features
 KEYS = ["dataset", "model", "features", "protocol", "convention", "seed"]
 
 
@@ -45,6 +47,8 @@ def load_results(
         beyond_accuracy: with further columns on the lists of a run, such as `coverage@20` and
             `lift@20`, where the protocol of that name was run for it; else they are empty and
             `why_blank` says why.
+
+    Where the folder has ILD by several contents, its columns name them: `ILD@20 (image)`.
 
     Returns:
         One row per run, which has one seed: what was run (`dataset`, `model`, `features`,
@@ -71,8 +75,9 @@ def load_results(
         return (
             pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "user"])
         )
-    rows = [_row(run) for run in runs]
-    described = _described(runs) if beyond_accuracy else {}
+    several = _has_several_contents(runs)
+    rows = [_row(run, several) for run in runs]
+    described = _described(runs, several) if beyond_accuracy else {}
     lists = list(dict.fromkeys(name for values in described.values() for name in values))
     if beyond_accuracy:
         runs_and_rows = zip(runs, rows, strict=True)
@@ -111,11 +116,11 @@ def _names(record: RunRecord) -> dict[str, Any]:
     return dict(zip(KEYS, (*named, record.seed), strict=True))
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: Run, several: bool) -> dict[str, Any]:
     record = run.record
     return {
         **_names(record),
-        **record.metrics,
+        **_metrics(record, several),
         **{f"valid {name}": value for name, value in record.valid_metrics.items()},
         "epochs": record.epochs,
         "best_epoch": record.selection.get("best_epoch"),
@@ -131,13 +136,36 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _described(runs: list[Run]) -> dict[Source, dict[str, float]]:
+def _has_several_contents(runs: list[Run]) -> bool:
+    """Whether ILD was computed by several contents."""
+    described = [run.record for run in runs if run.record.protocol == PROTOCOL]
+    by_content = [r for r in described if any(_is_by_content(name) for name in r.metrics)]
+    return len({content_of(record) for record in by_content}) > 1
+
+
+def _is_by_content(name: str) -> bool:
+    return name.startswith(f"{BY_CONTENT}@")
+
+
+def _metrics(record: RunRecord, several: bool) -> dict[str, float]:
+    """The test metrics of a record; with several contents, those by content name theirs."""
+    if not several or record.protocol != PROTOCOL:
+        return record.metrics
+    content = content_of(record)
+    return {
+        f"{name} ({content})" if _is_by_content(name) else name: value
+        for name, value in record.metrics.items()
+    }
+
+
+def _described(runs: list[Run], several: bool) -> dict[Source, dict[str, float]]:
     """Ranking → the figures of its lists, those of the ranking itself left out."""
     found: dict[Source, dict[str, float]] = {}
     for run in runs:
         record = run.record
         if record.protocol == PROTOCOL and record.status == "finished":
-            figures = {n: v for n, v in record.metrics.items() if n.partition("@")[0] in ALL}
+            metrics = _metrics(record, several)
+            figures = {n: v for n, v in metrics.items() if n.partition("@")[0] in ALL}
             found.setdefault(source_of(record), {}).update(figures)
     return found
 

@@ -21,7 +21,9 @@ from alignrec_recbole.runs.record import read_runs
 FIGURES = dict.fromkeys((*list_tables.SHOWN, *METRICS), 0.25)
 
 
-def described(output: Path, model: str, seed: int, value: float, content: str = "lsa") -> None:
+def described(
+    output: Path, model: str, seed: int, value: float, content: str = "lsa", ild: float = 0.25
+) -> None:
     """A ranking with its lists, and the record about them."""
     users = np.random.default_rng(seed).random(40) * 2 * value
     ranking = record(model, seed, float(users.mean()))
@@ -38,7 +40,7 @@ def described(output: Path, model: str, seed: int, value: float, content: str = 
         seed,
         protocol="beyond-accuracy",
         config={**ranking.config, "protocol": about},
-        metrics={**FIGURES, "coverage@20": value, "Recall@20": value},
+        metrics={**FIGURES, "coverage@20": value, "Recall@20": value, "ILD@20": ild},
         valid_metrics={},
         groups={"history": {"<=3": group, "4-7": group, "8-15": {"users": 0.0}}},
         history=[],
@@ -111,6 +113,22 @@ def test_results_get_columns_if_asked(output: Path) -> None:
     assert tail == "protocol long-tail leaves no lists of all items"
     with pytest.raises(SettingError, match="beyond_accuracy adds columns"):
         load_results(output, per_user=True, beyond_accuracy=True)
+
+
+def test_results_name_the_contents_if_there_are_several(output: Path) -> None:
+    described(output, "BPR", 999, 0.1 + 999 / 1e6, content="image", ild=0.75)
+    described(output, "MGCN", 999, 0.3, content="image", ild=0.5)
+    table = load_results(output, beyond_accuracy=True)
+    assert "ILD@20" not in table.columns
+    names = ["ILD@20 (lsa)", "ILD@20 (image)"]
+    full = table[table["protocol"] == "full"].set_index(["model", "seed"])[names]
+    assert full.loc[("BPR", 999)].tolist() == [0.25, 0.75]
+    assert full.loc[("BPR", 1000), names[0]] == 0.25
+    assert full.loc[("MGCN", 999), names[1]] == 0.5
+    assert full.isna().sum().tolist() == [3, 5]  # of VBPR, Pop and MGCN; of all but two
+    own = table[table["protocol"] == "beyond-accuracy"][names]
+    assert (own.notna().sum(axis=1) == 1).all()
+    assert set(names) <= set(load_results(output).columns)
 
 
 def test_a_record_of_another_age_is_the_same_ranking(output: Path) -> None:
