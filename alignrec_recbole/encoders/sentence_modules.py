@@ -11,6 +11,7 @@ from alignrec_recbole.io.files import inside
 from alignrec_recbole.io.opening import is_regular_file, read_json
 
 MAX_CONFIG_BYTES = 16 << 20
+PICKLE = "pytorch_model.bin"
 OWN = "sentence_transformers."  # classes of the library itself
 TRANSFORMERS = ("Transformer", "CLIPModel")
 ALLOWED = (
@@ -29,14 +30,15 @@ def check_modules(folder: Path) -> Path | None:
     """Check the modules of a model's folder; the folder of its transformer, None if it has none.
 
     Raises:
-        FeatureError: a module is of another library, needs code of the model or is too large, or
-            the list of modules is damaged.
+        FeatureError: a module is of another library, needs code of the model, is too large or has
+            its weights in a pickle alone, or the list of modules is damaged.
     """
     transformer = None
     for kind, place in _modules(folder):
         if kind in TRANSFORMERS:
             transformer = place
             continue
+        _check_weights(folder, kind, place)
         path = place / "config.json"
         if is_regular_file(path):
             config = _read(folder, path)
@@ -44,6 +46,19 @@ def check_modules(folder: Path) -> Path | None:
                 raise refused(str(folder), f"{kind}'s config.json holds no object", "a JSON object")
             check_sizes(str(folder), config)
     return transformer
+
+
+def _check_weights(folder: Path, kind: str, place: Path) -> None:
+    """Refuse a module whose weights the library would take from a pickle.
+
+    A model is known by the hash of its files without pickles: other weights would go unnoticed.
+    """
+    if (place / PICKLE).exists() and not is_regular_file(place / "model.safetensors"):
+        raise refused(
+            str(folder),
+            f"the weights of its module {kind} in {PICKLE} alone",
+            "model.safetensors, from which all weights are read",
+        )
 
 
 def is_normalised_mean(folder: Path) -> bool:

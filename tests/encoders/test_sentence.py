@@ -322,6 +322,33 @@ def test_lists_of_modules_that_cannot_be_trusted(case: str, tiny_bert: Path, tmp
         quiet(f"st:{folder}", table("ab"))
 
 
+@pytest.mark.parametrize(
+    ("files", "refused"),
+    [
+        (["pytorch_model.bin"], True),
+        (["pytorch_model.bin", "model.safetensors"], False),
+        ([], False),
+    ],
+)
+def test_no_module_has_its_weights_in_a_pickle_alone(files, refused: bool, tmp_path: Path) -> None:
+    """The hash of a model's files leaves pickles out: other weights would go unnoticed."""
+    from alignrec_recbole.encoders.sentence_modules import check_modules
+
+    kinds = {"": "Transformer", "2_Dense": "Dense"}
+    write_json(tmp_path / "modules.json", [
+        {"path": path, "type": f"sentence_transformers.models.{kind}"}
+        for path, kind in kinds.items()
+    ])  # fmt: skip
+    write_json(tmp_path / "2_Dense" / "config.json", {"in_features": 4, "out_features": 4})
+    for name in files:
+        (tmp_path / "2_Dense" / name).touch()
+    if refused:
+        with pytest.raises(FeatureError, match=r"(?s)cannot be loaded.*Dense.*safetensors"):
+            check_modules(tmp_path)
+    else:
+        assert check_modules(tmp_path) == tmp_path
+
+
 def test_code_beside_a_model_is_not_run(tiny_bert: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_bert, tmp_path / "m")
     ran = tmp_path / "ran"
