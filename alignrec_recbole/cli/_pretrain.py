@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from alignrec_recbole.encoders.beit3.tokenizer import (
     MAX_MODEL_BYTES,
     MAX_TOKENS,
     Tokenizer,
-    train_tokenizer,
+    fit_tokenizer,
 )
 from alignrec_recbole.errors import SettingError, printable
 from alignrec_recbole.io.files import atomic_write
@@ -150,30 +151,44 @@ def _check_vocabulary(options: PretrainOptions) -> None:
 def _tokenizer(options: PretrainOptions, items: ItemTable) -> Tokenizer:
     """The tokenizer, copied beside the weights that will need it.
 
+    One that an attempt without a saved state has fitted to other texts is replaced.
+
     Raises:
-        SettingError: the copy is there, and another one is given.
+        SettingError: the copy is there, and these options give another one.
     """
     path = options.output / "tokenizer.spm"
-    if os.path.lexists(path):
-        if (
-            options.tokenizer
-            and Tokenizer(Path(options.tokenizer)).sha256 != Tokenizer(path).sha256
-        ):
-            raise SettingError(
-                "The folder holds another tokenizer.",
-                found=f"--tokenizer {options.tokenizer}",
-                expected=f"the same content as {path}",
-                hint="leave --tokenizer out to go on, or choose another --output",
-            )
-    else:
-        if options.random_init and options.tokenizer is None:
-            train_tokenizer(items.texts, path, options.vocab_size or PIECES)
-        else:
-            given = checkpoints.find_tokenizer(options.tokenizer, options.weights)
-            Tokenizer(given)
-            with atomic_write(path) as handle:
-                handle.write(read_bytes(given, what="tokenizer", max_bytes=MAX_MODEL_BYTES))
+    fitted = options.random_init and options.tokenizer is None
+    content = _tokenizer_content(options, items, fitted)
+    same = os.path.lexists(path) and Tokenizer(path).sha256 == hashlib.sha256(content).hexdigest()
+    begun = any(os.path.lexists(options.output / name) for name in ("last.pt", "model.safetensors"))
+    if os.path.lexists(path) and not same and (begun or not fitted):
+        raise SettingError(
+            "The folder holds another tokenizer.",
+            found=_named_tokenizer(options),
+            expected=f"the same content as {path}",
+            hint="repeat the command that made it, or choose another --output",
+        )
+    if not same:
+        with atomic_write(path) as handle:
+            handle.write(content)
     return Tokenizer(path, options.max_tokens or MAX_TOKENS)
+
+
+def _tokenizer_content(options: PretrainOptions, items: ItemTable, fitted: bool) -> bytes:
+    """The tokenizer that the options name, or one fitted to the items."""
+    if fitted:
+        return fit_tokenizer(items.texts, options.vocab_size or PIECES)
+    given = checkpoints.find_tokenizer(options.tokenizer, options.weights)
+    Tokenizer(given)
+    return read_bytes(given, what="tokenizer", max_bytes=MAX_MODEL_BYTES)
+
+
+def _named_tokenizer(options: PretrainOptions) -> str:
+    if options.tokenizer:
+        return f"--tokenizer {options.tokenizer}"
+    if options.weights:
+        return f"the tokenizer of --weights {options.weights}"
+    return f"one fitted to these items, --vocab-size {options.vocab_size or PIECES}"
 
 
 def report(progress: Progress) -> str:

@@ -24,7 +24,7 @@ from alignrec_recbole.cli.main import main
 from alignrec_recbole.data.images import stretched
 from alignrec_recbole.data.items import ItemTable, read_item_table
 from alignrec_recbole.encoders import extraction
-from alignrec_recbole.encoders.base import ImageInput, ItemEncoder
+from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncoder
 from alignrec_recbole.encoders.batches import encode_table, make_plan
 from alignrec_recbole.encoders.beit3 import checkpoints, weights
 from alignrec_recbole.encoders.beit3.architecture import Beit3, architecture_for
@@ -553,6 +553,19 @@ def test_random_weights_are_marked(items, tmp_path: Path, capsys) -> None:
     assert table.manifest.settings["weights"] == "random"
     assert "random weights" in capsys.readouterr().out
     assert str(tmp_path) not in (tmp_path / "out" / "f.json").read_text()
+
+
+def test_the_tokenizer_of_random_weights_is_that_of_the_items(items, tmp_path: Path) -> None:
+    from alignrec_recbole.encoders.beit3 import opening
+
+    def request(texts: list[str]) -> EncoderRequest:
+        options = {"random_init": True, "size": "toy", "image_size": 32}
+        return EncoderRequest("beit3", "cpu", options, replace(items, texts=texts), tmp_path / "f")
+
+    other = [f"{text} zebra quartz" for text in items.texts]
+    first = opening.open_encoder(request(items.texts)).settings
+    assert opening.open_encoder(request(other)).settings != first
+    assert opening.open_encoder(request(items.texts)).settings == first
 
 
 def test_random_weights_are_named_in_every_record(tmp_path: Path) -> None:

@@ -60,8 +60,7 @@ def open_encoder(request: EncoderRequest) -> Beit3Encoder:
                 "A tokenizer cannot be fitted.", expected="items, and a place for it"
             )
         path = request.fitted.with_name(f"{request.fitted.name}.spm")
-        if not path.is_file():
-            train_tokenizer(request.items.texts, path, FITTED_PIECES)
+        train_tokenizer(request.items.texts, path, FITTED_PIECES)  # one there may be of other items
     else:
         path = checkpoints.find_tokenizer(options.tokenizer, options.weights, progress)
     tokenizer = Tokenizer(path, options.max_tokens)

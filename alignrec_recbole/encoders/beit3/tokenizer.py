@@ -137,7 +137,20 @@ def pad(texts: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.nda
 
 
 def train_tokenizer(texts: Sequence[str], path: Path, pieces: int) -> None:
-    """Fit a unigram model to texts, for architectures that start from nothing.
+    """Write what `fit_tokenizer` makes of texts.
+
+    Raises:
+        SettingError: as `fit_tokenizer`.
+    """
+    content = fit_tokenizer(texts, pieces)
+    with atomic_write(path) as handle:
+        handle.write(content)
+
+
+def fit_tokenizer(texts: Sequence[str], pieces: int) -> bytes:
+    """A unigram model of texts, for architectures that start from nothing.
+
+    The same texts give the same bytes.
 
     Args:
         pieces: maximum number; short texts give fewer.
@@ -164,8 +177,7 @@ def train_tokenizer(texts: Sequence[str], path: Path, pieces: int) -> None:
             found=str(error).splitlines()[0][-200:],
             expected="texts with words, and more pieces than they have different letters",
         ) from error
-    with atomic_write(path) as handle:
-        handle.write(out.getvalue())
+    return out.getvalue()
 
 
 def _sentences(text: str) -> list[str]:

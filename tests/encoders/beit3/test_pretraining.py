@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -988,6 +989,50 @@ def test_a_second_pretraining(items, tmp_path: Path, capsys) -> None:
     given = ["--tokenizer", str(first / "tokenizer.spm")]
     assert main([*again, "--weights", str(made), *given]) == 0
     assert done.read_bytes() == before
+
+
+WORDS = [f"red bike and green car number {i} in the old town" for i in range(200)]
+
+
+def options_for(folder: Path, **given: object) -> SimpleNamespace:
+    """What `pretrain` reads of its options to find the tokenizer."""
+    plain = {"random_init": True, "weights": None, "tokenizer": None, "vocab_size": 40,
+             "max_tokens": None}  # fmt: skip
+    return SimpleNamespace(output=folder, **{**plain, **given})
+
+
+def test_a_fitted_tokenizer_is_that_of_the_items(items, tmp_path: Path) -> None:
+    """One of a failed attempt is replaced; one that a saved state needs is not."""
+    from alignrec_recbole.cli._pretrain import _tokenizer
+
+    others = replace(items, texts=WORDS)
+    train_tokenizer(others.texts, tmp_path / "fresh.spm", 90)
+    out = tmp_path / "o"
+    _tokenizer(options_for(out), items)
+    wanted = options_for(out, vocab_size=90)
+    assert _tokenizer(wanted, others).sha256 == Tokenizer(tmp_path / "fresh.spm").sha256
+    (out / "last.pt").touch()
+    _tokenizer(wanted, others)
+    for given, table in ((options_for(out), others), (wanted, items)):
+        with pytest.raises(SettingError, match=r"(?s)another tokenizer.*--vocab-size"):
+            _tokenizer(given, table)
+
+
+def test_a_tokenizer_is_that_of_the_weights(items, tmp_path: Path) -> None:
+    from alignrec_recbole.cli._pretrain import _tokenizer
+
+    for name, pieces in (("a", 40), ("b", 90)):
+        train_tokenizer(WORDS, tmp_path / name / "tokenizer.spm", pieces)
+
+    def found(name: str) -> Tokenizer:
+        weights_file = str(tmp_path / name / "model.safetensors")
+        return _tokenizer(
+            options_for(tmp_path / "o", random_init=False, weights=weights_file), items
+        )
+
+    assert found("a").sha256 == found("a").sha256
+    with pytest.raises(SettingError, match=r"(?s)another tokenizer.*--weights"):
+        found("b")
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK"])
