@@ -6,7 +6,7 @@ treated as if it alone were added to the items of the training, without an inter
     rows    its row of length 1 is its vector                               (ContentRidge)
     knn     column: ⟨f_i, f⟩ / (‖f_i‖ ‖f‖ + h) of every item i whose list the item would enter
                                                                             (ItemKNNCBF)
-    ease    column: w · f_iᵀ M f / (1 − fᵀ M f)                             (AddEASE)
+    ease    column: w · f_iᵀ M f, M of the items of the training            (AddEASE)
     hybrid  column: the k largest of w · max(⟨f_i, f⟩, 0)                   (ItemKNNHybrid)
 """
 
@@ -27,7 +27,7 @@ BLOCK_NUMBERS = 1 << 24  # of the scores of a block of new items; 64 MiB
 TENSORS: dict[Rule, tuple[str, ...]] = {
     "rows": ("mean",),
     "knn": ("rows", "least"),
-    "ease": ("mean", "left", "inverse"),
+    "ease": ("mean", "left"),
     "hybrid": ("mean", "rows"),
 }
 NUMBERS: dict[Rule, tuple[str, ...]] = {
@@ -46,8 +46,8 @@ class ContentMap:
         rule: see above.
         sets: name of each feature set and its columns f_m, in the order of the model.
         numbers: by rule: centre (0 or 1), shrink h, weight w, k.
-        tensors: by rule: rows and left [item_num, Σ f_m], inverse M [Σ f_m, Σ f_m] and least
-            [item_num] (the smallest similarity in an item's list), float32; mean [Σ f_m], float64.
+        tensors: by rule: rows and left, F M, [item_num, Σ f_m] and least [item_num] (the smallest
+            similarity in an item's list), float32; mean [Σ f_m], float64.
     """
 
     rule: Rule
@@ -86,9 +86,8 @@ class ContentMap:
         return further_rows(features, self.tensors["mean"], centre=bool(self.numbers["centre"]))
 
     def _ease(self, rows: np.ndarray) -> np.ndarray:
-        own = np.einsum("ij,ij->i", rows @ self.tensors["inverse"], rows, dtype=np.float64)
-        right = (rows / (1 - own)[:, None]).astype(np.float32)
-        return (self.numbers["weight"] * (self.tensors["left"] @ right.T)).astype(np.float32)
+        """With f in F, the column is f_iᵀ M' f / (1 − fᵀ M' f), which is f_iᵀ M f without it."""
+        return (self.numbers["weight"] * (self.tensors["left"] @ rows.T)).astype(np.float32)
 
     def _hybrid(self, rows: np.ndarray) -> np.ndarray:
         similar = self.numbers["weight"] * np.maximum(self.tensors["rows"] @ rows.T, 0)

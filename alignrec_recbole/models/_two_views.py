@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from alignrec_recbole import losses
+from alignrec_recbole.errors import SettingError
 from alignrec_recbole.models._base import UserItemEmbedding
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops import columns
@@ -126,6 +127,12 @@ class TwoViewRecommender(ContentRecommender):
         self.align: AlignSettings = self.settings.align
         self.neighbours: NeighbourSettings = self.settings.nlgcl
         self.virtual: VirtualSettings = self.settings.mdvt
+        if self.neighbours.weight and not self.settings.n_ui_layers:
+            raise SettingError(
+                "The contrast of neighbours, nlgcl.weight, needs a layer.",
+                found=f"nlgcl.weight={self.neighbours.weight:g} with n_ui_layers=0",
+                expected="n_ui_layers of 1 or more, or nlgcl.weight=0",
+            )
         self.contrasts_batch |= bool(self.align.cca or self.neighbours.weight)
         self.needs_views = bool(self.align.cca or self.align.uia or self.align.reg)
         if self.align.reg:

@@ -68,7 +68,7 @@ class AddEASE(SolvedRecommender):
         found = content_map(dataset, "ease", keys, "left", weight=keys.content_weight)
         inverse = ridge_inverse(found.tensors["left"], keys.content_reg_weight)
         left = found.tensors["left"] @ inverse
-        return replace(found, tensors={**found.tensors, "left": left, "inverse": inverse})
+        return replace(found, tensors={**found.tensors, "left": left})
 
 
 def add_content_weights(

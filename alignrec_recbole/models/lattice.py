@@ -108,6 +108,14 @@ class LATTICE(TwoViewRecommender):
         content = self._through(self._learn(), self.nodes.items)
         return nodes[: self.n_users], nodes[self.n_users :] + columns.normalize_rows(content)
 
+    def _training_embeddings(self) -> tuple[Tensor, Tensor]:
+        """Vectors on the item graph of the epoch, after its first batch has made it."""
+        if self._epoch_graph is None:
+            return self.embeddings()
+        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
+        content = columns.normalize_rows(self._through_constant(self.nodes.items))
+        return nodes[: self.n_users], nodes[self.n_users :] + content
+
     def terms_and_views(
         self, users: Tensor, positives: Tensor, negatives: Tensor
     ) -> tuple[dict[str, Tensor], Views | None]:
@@ -126,8 +134,7 @@ class LATTICE(TwoViewRecommender):
             content = self._through(learnt, content)
             self._epoch_graph = self._constant(learnt)
         else:
-            for _ in range(self.settings.n_layers):
-                content = self._epoch_graph @ content
+            content = self._through_constant(content)
         user, id_item = ids.split([batch, len(items)])
         content_item = columns.normalize_rows(gather_rows(content, items))
         positive, negative = (id_item + content_item).split([batch, len(drawn)])
@@ -179,6 +186,13 @@ class LATTICE(TwoViewRecommender):
                 for share, graph in zip(shares, self.fixed_graphs, strict=True)
             ]
             content = neighbour_sums(weight, neighbour, content) + torch.stack(fixed).sum(0)
+        return content
+
+    def _through_constant(self, content: Tensor) -> Tensor:
+        """Sⁿ X with the item graph of the epoch."""
+        assert self._epoch_graph is not None
+        for _ in range(self.settings.n_layers):
+            content = self._epoch_graph @ content
         return content
 
     def _constant(self, learnt: tuple[Tensor, Tensor, Tensor]) -> SparseOperator:

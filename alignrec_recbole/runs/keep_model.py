@@ -28,7 +28,9 @@ from alignrec_recbole.runs.saved_model import (
     sums_of_rows,
     write_model,
 )
+from alignrec_recbole.runtime import random_state
 from alignrec_recbole.runtime.progress import announce
+from alignrec_recbole.runtime.random_state import RandomStates
 from alignrec_recbole.runtime.sizes import file_size
 
 if TYPE_CHECKING:
@@ -44,8 +46,13 @@ def keep(
     trainer: MultimodalTrainer,
     ranking: Ranking,
     metrics: dict[str, float],
+    drawn: RandomStates,
 ) -> dict[str, Any] | None:
     """Write the model of a run whose test split was ranked.
+
+    Args:
+        drawn: the generators before the ranking; a model that draws while it scores draws the
+            same once more.
 
     Returns:
         file name, SHA-256 and bytes, for the record; None if the model would be larger than
@@ -55,7 +62,7 @@ def keep(
     shape = (train.user_num, train.item_num)
     histories = _csr(train, shape)
     limit = prepared.spec.save_limit
-    kind, tables, size = _tables(trainer, ranking.users, histories, limit)
+    kind, tables, size = _tables(trainer, ranking.users, histories, limit, drawn)
     content, refused = _content(trainer.model, train, limit)
     if not tables:
         announce(
@@ -162,7 +169,11 @@ def _rounded_up(size: int) -> str:
 
 @torch.inference_mode()
 def _tables(
-    trainer: MultimodalTrainer, ranked: np.ndarray, histories: sp.csr_matrix, limit: int
+    trainer: MultimodalTrainer,
+    ranked: np.ndarray,
+    histories: sp.csr_matrix,
+    limit: int,
+    drawn: RandomStates,
 ) -> tuple[Kind, dict[str, Any], int]:
     """Tables that give the model's scores exactly, and their bytes.
 
@@ -189,9 +200,11 @@ def _tables(
         smaller = min(sizes, key=sizes.__getitem__)
         return smaller, {}, sizes[smaller]
     table = np.zeros((n_users, n_items), dtype=np.float32)
-    for users in user_blocks(ranked, n_users, block_users(n_items, trainer.device)):
-        part = scores(torch.from_numpy(users).to(trainer.device))
-        table[users] = part.view(len(users), n_items).cpu().numpy()
+    with random_state.kept():
+        drawn.restore(trainer.device)
+        for users in user_blocks(ranked, n_users, block_users(n_items, trainer.device)):
+            part = scores(torch.from_numpy(users).to(trainer.device))
+            table[users] = part.view(len(users), n_items).cpu().numpy()
     return "scores", {"scores": table}, table.nbytes
 
 

@@ -24,7 +24,7 @@ from alignrec_recbole.runs.record import RunRecord, read_record, write_record
 from alignrec_recbole.runs.recording import Stopwatch, record_of, with_choice
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.runs.tasks import build_trainer, test_task, train_data, valid_task
-from alignrec_recbole.runtime import processes, progress
+from alignrec_recbole.runtime import processes, progress, random_state
 from alignrec_recbole.runtime.stop_signals import stop_on_signal
 from alignrec_recbole.tracking.base import RunFacts, RunResult, Trackers
 from alignrec_recbole.training import divided
@@ -218,6 +218,7 @@ def _make(
     if not spec.validation_only:
         progress.announce(f"{name}: ranking the test split")
         begun = stopwatch.seconds()
+        drawn = random_state.RandomStates.now()
         ranking = trainer.rank(test_task(prepared), max(LIST_LENGTH, *trainer.cutoffs))
         seconds["evaluate"] = stopwatch.seconds() - begun
         if not processes.is_first():
@@ -226,7 +227,8 @@ def _make(
         metrics = ranking.means(*names)
         per_user = write_user_values(prepared, ranking, ranking.per_user(*names))
         if spec.protocol == "full":
-            weights = keep_model.keep(prepared, trainer, ranking, metrics) if spec.save else None
+            if spec.save:
+                weights = keep_model.keep(prepared, trainer, ranking, metrics, drawn)
             if weights is None:
                 keep_model.forget(prepared)
         if examine is not None:

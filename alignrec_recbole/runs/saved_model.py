@@ -319,8 +319,7 @@ def _content(tensors: _Tensors, card: ModelCard, n_items: int) -> ContentMap:
     ):
         raise ValueError(f"the numbers of the rule {rule} are {given.numbers}")
     shapes: dict[str, tuple[int, ...]] = {
-        "mean": (width,), "rows": (n_items, width), "left": (n_items, width),
-        "inverse": (width, width), "least": (n_items,),
+        "mean": (width,), "rows": (n_items, width), "left": (n_items, width), "least": (n_items,),
     }  # fmt: skip
     found = {}
     for name in TENSORS[rule]:

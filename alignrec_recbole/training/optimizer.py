@@ -48,12 +48,19 @@ def build(
     return (FactoredAdamW if adamw else FactoredAdam)(parameters, **settings)
 
 
-def check_sparse(model: torch.nn.Module) -> None:
-    """Refuse sparse_adam for weights whose gradients are dense.
+def check_sparse(model: torch.nn.Module, weight_decay: float) -> None:
+    """Refuse sparse_adam for weights whose gradients are dense, and a weight decay with it.
 
     Raises:
-        SettingError: with the first such weight.
+        SettingError: with the first such weight, or the weight decay.
     """
+    if weight_decay:
+        raise SettingError(
+            "The learner sparse_adam has no weight decay.",
+            found=f"weight_decay={weight_decay:g}",
+            expected="weight_decay=0",
+            hint="--set learner=adam",
+        )
     sparse = {id(m.weight) for m in model.modules() if getattr(m, "sparse", False)}
     for name, value in model.named_parameters():
         if value.requires_grad and id(value) not in sparse:

@@ -41,6 +41,14 @@ def model_errors(name: str, doing: str) -> Iterator[None]:
 
 
 PAIRS = 1 << 18  # user-item pairs scored at once by models that score pairs only
+# a class of RecBole → its attributes that every step changes and no `state_dict` holds
+COUNTERS = {
+    "MultiVAE": ("update",),
+    "MacridVAE": ("update",),
+    "DiffRec": ("Lt_history", "Lt_count"),
+    "LDiffRec": ("update_count", "update_count_vae"),
+    "LINE": ("random_list", "random_pr"),
+}
 
 
 class RecBoleModelTrainer(MultimodalTrainer):
@@ -61,7 +69,7 @@ class RecBoleModelTrainer(MultimodalTrainer):
         """The model's scores as `rank` asks for them; `n_items` counts PAD."""
         self.model.eval()
         for name in vars(self.model):
-            if name.startswith("restore_"):
+            if name.startswith("restore_") or name == "i_embedding":  # the latter is DMF's
                 setattr(self.model, name, None)
         field = self.config["USER_ID_FIELD"]
 
@@ -78,6 +86,23 @@ class RecBoleModelTrainer(MultimodalTrainer):
                 return self._checked(table, (len(users), n_items))
 
         return scores
+
+    def _counters(self) -> dict[str, Tensor]:
+        kinds = [kind.__name__ for kind in type(self.model).__mro__]
+        names = [name for kind in kinds for name in COUNTERS.get(kind, ())]
+        return {name: torch.as_tensor(getattr(self.model, name)) for name in names}
+
+    def _set_counters(self, counters: dict[str, Tensor]) -> None:
+        present = self._counters()
+        if {n: t.shape for n, t in counters.items()} != {n: t.shape for n, t in present.items()}:
+            raise ValueError(f"the state has the counters {sorted(counters)}")
+        for name, value in counters.items():
+            before = getattr(self.model, name)
+            if isinstance(before, Tensor):
+                setattr(self.model, name, value.to(before))
+            else:  # a number or an array
+                found = value.cpu().numpy()
+                setattr(self.model, name, found if found.ndim else found.item())
 
     def _checked(self, table: Any, shape: tuple[int, int]) -> Tensor:
         """The scores [b, item_num] that a model returned, which may be flat."""

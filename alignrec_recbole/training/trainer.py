@@ -72,6 +72,7 @@ class MultimodalTrainer(Trainer):
 
     def __init__(self, config: Any, model: Any, state_file: Path | None = None) -> None:
         AbstractTrainer.__init__(self, config, model)
+        self.logger = logger  # RecBole's optimizers warn with it
         self.device = config["device"]
         self.learning_rate = config["learning_rate"]
         self.learner, self.weight_decay = config["learner"], config["weight_decay"]
@@ -279,7 +280,7 @@ class MultimodalTrainer(Trainer):
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         """Adam or AdamW of ours, by the config's `learner`; RecBole's for every other."""
         if self.learner.lower() == "sparse_adam":
-            optimizer.check_sparse(self.model)
+            optimizer.check_sparse(self.model, self.weight_decay or 0.0)
         ours = optimizer.build(
             self.model,
             self.learner,
@@ -371,6 +372,7 @@ class MultimodalTrainer(Trainer):
             "model": divided.whole_state(self.model),
             "best": self._best_weights and divided.whole_state(self.model, self._best_weights),
             "optimizer": divided.whole_optimizer(self.optimizer),
+            "counters": self._counters(),
         }
         self._saved_epochs = len(self.history)
         if not self.writes:
@@ -390,6 +392,13 @@ class MultimodalTrainer(Trainer):
         training_state.save_run(self.state_file, tensors, plain, self.identity)
         self._writing_seconds = time.monotonic() - started
         self._saved_at = time.monotonic()
+
+    def _counters(self) -> dict[str, torch.Tensor]:
+        """What a training changes in the model and no `state_dict` holds."""
+        return {}
+
+    def _set_counters(self, counters: dict[str, torch.Tensor]) -> None:
+        """Take over the counters of a state."""
 
     def _save_after(self) -> float:
         """Seconds between two saved states: at least 20 times what writing the last one took."""
@@ -449,6 +458,7 @@ class MultimodalTrainer(Trainer):
         moments = divided.part_of_optimizer(self.optimizer, tensors["optimizer"])
         self.optimizer.load_state_dict(moments)
         self._best_weights = best and _on_host(best)
+        self._set_counters(tensors.get("counters", {}))
         if (plain.pairs is None) != (batches is None) or (plain.loader is None) != (
             self._loader_rng is None
         ):

@@ -200,6 +200,23 @@ def test_the_triplets_take_their_share_of_the_loss_after_warming_up(testbed):
     assert not torch.equal(losses[2], losses[0])
 
 
+def test_triplets_of_lattice_leave_its_item_graph_as_it_is_between_the_first_batches(tmp_path):
+    fit = Testbed("LATTICE", tmp_path).build(mdvt={**MDVT, "warm_up": 0})
+    model, batch = fit.model, fit.batch()
+    model.train()
+    begin(model)
+    for learns in (True, False, False):
+        model.zero_grad()
+        sum(model.calculate_loss(batch)).backward()
+        found = [layer.weight.grad is not None for layer in model.projections]
+        assert found == [learns] * len(found)
+
+
+def test_a_contrast_of_neighbours_without_a_layer_is_refused(tmp_path):
+    with pytest.raises(SettingError, match=r"nlgcl\.weight, needs a layer"):
+        Testbed("MGCN", tmp_path).build(nlgcl={"weight": 0.1}, n_ui_layers=0)
+
+
 def test_the_trainer_counts_the_epochs_of_warming_up(tmp_path):
     bed = Testbed("MGCN", tmp_path)
     plain, switched = bed.smoke_fit(), bed.smoke_fit(mdvt={**MDVT, "warm_up": 1})

@@ -14,6 +14,7 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from recbole.utils import ModelType, get_model, get_trainer
 
+from alignrec_recbole import load_model
 from alignrec_recbole.data import dataset_paths
 from alignrec_recbole.dataset import MultimodalDataset
 from alignrec_recbole.errors import MissingDependencyError, SettingError, UnknownNameError
@@ -22,7 +23,9 @@ from alignrec_recbole.registry import components as components_module
 from alignrec_recbole.registry import models, stock_recbole
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import prepare, tasks
+from alignrec_recbole.runs.lists import read_user_values
 from alignrec_recbole.runs.prepare import prepare_run
+from alignrec_recbole.runs.record import read_runs
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
 from alignrec_recbole.training.recbole_trainers import RecBoleModelTrainer
@@ -330,9 +333,10 @@ def test_stock_recbole_trains_reloads_and_recommends(walk, tiny, name):
     assert again["test_result"].keys() == result["test_result"].keys()
 
 
-def test_tensors_kept_for_scoring_never_outlive_their_weights(tiny):
-    """RecBole's NGCF keeps restore_user_e, which belongs to the last epoch, not the best."""
-    spec = RunSpec("NGCF", "tiny", data_path=tiny, output=tiny / "out", epochs=1, progress=False)
+@pytest.mark.parametrize("name", ["NGCF", "DMF"])
+def test_tensors_kept_for_scoring_never_outlive_their_weights(tiny, name):
+    """NGCF keeps restore_user_e, DMF i_embedding, which belong to the last epoch, not the best."""
+    spec = RunSpec(name, "tiny", data_path=tiny, output=tiny / "out", epochs=1, progress=False)
     prepared = prepare.prepare_run(spec)
     trainer = tasks.build_trainer(prepared, None)
     trainer.fit(tasks.train_data(prepared), tasks.valid_task(prepared), saved=False)
@@ -341,4 +345,51 @@ def test_tensors_kept_for_scoring_never_outlive_their_weights(tiny):
         name: value.flip(-1).roll(1, 0) for name, value in trainer.model.state_dict().items()
     }
     trainer.model.load_state_dict(weights)
-    assert (trainer.rank(tasks.test_task(prepared), 5).items != before).any()
+    after = trainer.rank(tasks.test_task(prepared), 5).items
+    assert (after != before).any()
+    for kept in ("restore_user_e", "restore_item_e", "i_embedding"):
+        if hasattr(trainer.model, kept):
+            setattr(trainer.model, kept, None)
+    assert (trainer.rank(tasks.test_task(prepared), 5).items == after).all()
+
+
+@pytest.mark.parametrize("name", ["MultiVAE", "LDiffRec", "LINE"])
+def test_counters_of_a_training_are_resumed(tiny, name):
+    """RecBole keeps them beside the weights; without them the losses go on differently."""
+
+    def losses(folder: str, *epochs: int) -> list[float]:
+        for count in epochs:
+            spec = RunSpec(
+                name, "tiny", data_path=tiny, output=tiny / folder, epochs=count, progress=False
+            )
+            record = run_one(spec)
+        return [entry["loss"] for entry in record.history]
+
+    assert losses("continued", 2, 4) == losses("whole", 4)
+
+
+def test_the_stored_model_of_one_that_draws_while_it_scores_is_the_ranked_one(tiny):
+    spec = RunSpec(
+        "DiffRec", "tiny", data_path=tiny, output=tiny / "out", epochs=1, progress=False,
+        overrides={"sampling_noise": True, "sampling_steps": 3},
+    )  # fmt: skip
+    record = run_one(spec)
+    (ended,) = read_runs(tiny / "out" / "runs")
+    stored = read_user_values(ended)
+    found = load_model(record).recommend(list(stored.users), k=5)
+    for user, top in zip(stored.users, stored.top[:, :5], strict=True):
+        assert list(found[found["user"] == user]["item"]) == [stored.items[item] for item in top]
+
+
+def test_every_learner_takes_a_weight_decay_or_refuses_it(tiny):
+    def trained(learner: str) -> None:
+        spec = RunSpec(
+            "LightGCN", "tiny", data_path=tiny, output=tiny / learner, epochs=1, progress=False,
+            overrides={"learner": learner, "weight_decay": 0.01},
+        )  # fmt: skip
+        run_one(spec)
+
+    for learner in ("sgd", "adagrad", "rmsprop"):
+        trained(learner)
+    with pytest.raises(SettingError, match="sparse_adam has no weight decay"):
+        trained("sparse_adam")
