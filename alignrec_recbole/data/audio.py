@@ -12,7 +12,7 @@ from alignrec_recbole.data.images import Decoded
 from alignrec_recbole.errors import AlignRecError
 from alignrec_recbole.io.opening import is_regular_file, open_input
 
-FORMATS = ("WAV", "FLAC")
+FORMATS = ("WAV", "WAVEX", "FLAC")  # WAVEX: a WAV whose header names the format in full
 MAX_BYTES = 4 << 30
 MAX_RATE, MAX_CHANNELS = 768_000, 64
 MAX_SAMPLES = 1 << 27  # of all channels: what is decoded at once

@@ -41,7 +41,8 @@ class AudioEncoder(ItemEncoder):
 
     CLAP and other models with `get_audio_features` give those. Of Whisper it is the mean of the
     encoder's frames over the sound, without the padding to 30 s; of wav2vec 2.0, HuBERT and the
-    like the mean of all frames, file by file. Later seconds than the model takes are not heard.
+    like the mean of all frames, file by file; sounds shorter than a frame are padded with silence.
+    Later seconds than the model takes are not heard.
 
     Args:
         name: audio, a colon, and a hub id or folder. Code that a model brings along is never run.
@@ -65,7 +66,11 @@ class AudioEncoder(ItemEncoder):
         part = model.get_encoder() if self.whisper else model
         self.model, self.device = part.float().to(device).eval(), device
         prepack_linears(self.model)
-        self.width = self._encode([np.zeros(self.rate, dtype=np.float32)]).shape[1]
+        try:
+            self.shortest = _receptive_field(model.config)
+            self.width = self._encode([np.zeros(self.rate, dtype=np.float32)]).shape[1]
+        except Exception as error:  # each architecture has inputs and outputs of its own
+            raise cannot_be_loaded(WHAT, given, error) from error
         self.name = f"audio:{identity['model']}"
         self.settings = {
             **identity,
@@ -84,6 +89,7 @@ class AudioEncoder(ItemEncoder):
 
     @torch.inference_mode()
     def _encode(self, sounds: list[np.ndarray]) -> np.ndarray:
+        sounds = [_padded(sound, self.shortest) for sound in sounds]
         found = self.extractor(sounds, sampling_rate=self.rate, return_tensors="pt")
         found = found.to(self.device)
         if self.projected:
@@ -129,6 +135,23 @@ def _load(given: str) -> tuple[Any, Any]:
             expected="a model of audio, such as Whisper, CLAP or wav2vec 2.0",
         )
     return extractor, model
+
+
+def _receptive_field(config: Any) -> int:
+    """Samples of the shortest sound that gives a frame: of wav2vec 2.0, 400; else 1.
+
+    A convolution of kernel k and stride s makes n outputs of (n − 1) s + k inputs.
+    """
+    kernels, strides = getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ())
+    samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def _padded(sound: np.ndarray, samples: int) -> np.ndarray:
+    """The sound, with silence up to so many samples."""
+    return np.pad(sound, (0, max(0, samples - len(sound))))
 
 
 def _limits(given: str, extractor: Any) -> tuple[int, float]:

@@ -52,7 +52,7 @@ class DualEncoder(ItemEncoder):
         self.tokenizer, processor, model = _load(place)
         self.model, self.device = model.float().to(device).eval(), device
         prepack_linears(self.model)
-        self.limit, self.block, side = _sizes(place, model.config)
+        self.limit, self.block, side = _sizes(place, model.config, self.tokenizer)
         self.width = self.block * (2 if self.modality == "fused" else 1)
         self.uses_text = self.modality != "image"
         # NaFlex models read images of any proportions; their own processor makes the patches
@@ -166,9 +166,10 @@ def _load(place: str) -> tuple[Any, Any, Any]:
     return tokenizer, processor, model
 
 
-def _sizes(place: str, config: Any) -> tuple[int, int, int | None]:
+def _sizes(place: str, config: Any, tokenizer: Any) -> tuple[int, int, int | None]:
     """Tokens of a text at most, width of a projected vector, pixels per side of an image.
 
+    A tower like RoBERTa's has fewer usable positions than its config names; its tokenizer knows.
     The side is None where the model takes images of any proportions, as NaFlex models do.
     """
     try:
@@ -178,7 +179,8 @@ def _sizes(place: str, config: Any) -> tuple[int, int, int | None]:
             or getattr(text, "projection_size", None)
             or text.hidden_size
         )
-        tokens, width = int(text.max_position_embeddings), int(block)
+        tokens = min(int(text.max_position_embeddings), int(tokenizer.model_max_length))
+        width = int(block)
         side = None if _is_flexible(vision) else int(vision.image_size)
     except (AttributeError, TypeError, ValueError) as error:
         raise cannot_be_loaded(WHAT, place, error) from error

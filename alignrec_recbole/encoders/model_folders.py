@@ -59,8 +59,9 @@ def check_model(place: str) -> None:
     """Check a model's folder, or the config of a hub id that is cached.
 
     Raises:
-        FeatureError: a file is no regular file or too large, or the config is no JSON object or
-            asks for a model that is too large, or far larger than its weights.
+        FeatureError: a file is no regular file or too large, there are no safetensors weights, or
+            the config is no JSON object or asks for a model that is too large, or far larger than
+            its weights.
     """
     folder = os.path.isdir(place)
     weights = _check_files(Path(place)) if folder else None
@@ -74,6 +75,13 @@ def check_model(place: str) -> None:
     if not isinstance(config, dict):
         raise refused(place, f"config.json holds {type(config).__name__}", "a JSON object")
     parameters = check_sizes(place, config)
+    if weights == 0:
+        raise FeatureError(
+            f"The model {Path(place).name!r} cannot be loaded.",
+            found="no weights in .safetensors files",
+            expected="safetensors weights; those in pickles are not read",
+            hint="convert them: save_pretrained of transformers writes safetensors",
+        )
     if weights is not None and parameters > SHARED * weights + SLACK:
         raise refused(
             place,

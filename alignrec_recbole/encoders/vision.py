@@ -18,6 +18,7 @@ from PIL import Image
 from alignrec_recbole.data.images import whole
 from alignrec_recbole.encoders.base import EncoderRequest, ImageInput, ItemEncoder
 from alignrec_recbole.encoders.model_folders import (
+    cannot_be_loaded,
     image_library,
     load_model,
     model_identity,
@@ -35,14 +36,16 @@ class VisionEncoder(ItemEncoder):
 
     pooled is the model's `pooler_output`: of DINOv2 the normalised CLS token, of ConvNeXt the
     normalised mean of its maps. A ViT whose files have no trained pooler gives its CLS token unless
-    `pooling` says otherwise. mean is taken over the patches, without CLS and register tokens.
+    `pooling` says otherwise. mean is taken over the patches, without CLS, register and detection
+    tokens.
 
     Args:
         model: a hub id or a folder. Code that a model brings along is never run.
         pooling: one of POOLINGS; None: pooled where the model has it trained, else cls, else mean.
 
     Raises:
-        FeatureError: the model cannot be loaded, is incomplete or is no image model.
+        FeatureError: the model cannot be loaded, is incomplete, is no image model or computes
+            other rows of an image in every call.
         SettingError: the model has no such pooling.
     """
 
@@ -60,7 +63,8 @@ class VisionEncoder(ItemEncoder):
         tokens = [key.rpartition(".")[2] for key in model.state_dict()]
         self.first_patch = 1 + getattr(config, "num_register_tokens", 0)
         self.first_patch += "distillation_token" in tokens
-        probe = self._output([Image.new("RGB", (64, 64))])
+        self.after_patches = int("detection_tokens" in tokens and config.num_detection_tokens)
+        probe = self._probe(given)
         hidden = probe.last_hidden_state
         pooled = getattr(probe, "pooler_output", None) is not None and trained_pooler
         has_cls = hidden.ndim == 3 and any(k.endswith("cls_token") for k in model.state_dict())
@@ -77,6 +81,29 @@ class VisionEncoder(ItemEncoder):
         self.width = self._pool(probe).shape[1]
         self.name = f"vision:{own['model']}"
         self.settings = {**own, "pooling": self.pooling, "architecture": type(model).__name__}
+
+    def _probe(self, given: str) -> Any:
+        """The model's output for one image.
+
+        Raises:
+            FeatureError: there is none, or it differs from call to call, as that of models that
+                hide patches at random does.
+        """
+        noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (64, 64, 3), np.uint8)
+        try:
+            probes = [self._output([Image.fromarray(noise)]) for _ in range(2)]
+            one, two = (probe.last_hidden_state for probe in probes)
+            same = torch.allclose(one, two, atol=1e-3, equal_nan=True)
+        except Exception as error:  # each architecture has inputs and outputs of its own
+            raise cannot_be_loaded(WHAT, given, error) from error
+        if not same:
+            raise FeatureError(
+                f"The {WHAT} {given!r} computes other rows of the same image in every call.",
+                found=f"{type(self.model).__name__}, which draws random numbers",
+                expected="a model whose output depends on the image alone",
+                hint="of a masked autoencoder, convert the weights to those of its plain ViT",
+            )
+        return probes[0]
 
     @torch.inference_mode()
     def rows(self, texts: Sequence[str], images: Sequence[ImageInput]) -> np.ndarray:
@@ -97,7 +124,8 @@ class VisionEncoder(ItemEncoder):
             return hidden[:, 0]
         if hidden.ndim == 4:
             return hidden.mean((2, 3))
-        return hidden[:, self.first_patch if self.has_cls else 0 :].mean(1)
+        first, last = self.first_patch if self.has_cls else 0, hidden.shape[1] - self.after_patches
+        return hidden[:, first:last].mean(1)
 
 
 def open_encoder(request: EncoderRequest) -> VisionEncoder:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_encoders import write_audio, write_blip, write_llava, write_siglip2, write_vision
+from tiny_encoders import SMALL, write_audio, write_blip, write_llava, write_siglip2, write_vision
 from tiny_models import write_tiny_bert
 
 from alignrec_recbole.cli.main import main
@@ -27,6 +27,7 @@ from alignrec_recbole.encoders.captioner import Captioner
 from alignrec_recbole.encoders.captions import CaptionSpec, write_captions
 from alignrec_recbole.encoders.encode import encode_items
 from alignrec_recbole.encoders.extraction import Identity, existing_output
+from alignrec_recbole.encoders.vision import VisionEncoder
 from alignrec_recbole.errors import AlignRecError, DataError, FeatureError, SettingError
 from alignrec_recbole.features.table import load_features, save_features
 from alignrec_recbole.testing.encoder_checks import EncoderCase, encoder_checks, sample_items
@@ -163,8 +164,6 @@ def as_files(items: ItemTable, folder: Path) -> Path:
      ("dinov2", "concat", "has no pooling 'concat'")],
 )  # fmt: skip
 def test_poolings_that_a_model_does_not_have(kind, pooling, says, models) -> None:
-    from alignrec_recbole.encoders.vision import VisionEncoder
-
     with pytest.raises(SettingError, match=says):
         VisionEncoder(f"vision:{models[kind]}", "cpu", pooling)
 
@@ -226,6 +225,77 @@ def test_a_package_that_a_model_needs_is_the_hint() -> None:
     assert not cannot_be_loaded("sentence encoder", "m", ValueError("no")).hint
 
 
+def test_rows_that_are_others_in_every_call_are_refused(tmp_path: Path) -> None:
+    """A masked autoencoder hides patches at random, also outside of training."""
+    import transformers as t
+
+    t.ViTMAEModel(t.ViTMAEConfig(image_size=32, patch_size=8, **SMALL)).save_pretrained(tmp_path)
+    t.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    with pytest.raises(FeatureError, match="other rows of the same image"):
+        VisionEncoder(f"vision:{tmp_path}", "cpu", None)
+
+
+def test_detection_tokens_are_no_patches(tmp_path: Path) -> None:
+    import transformers as t
+
+    config = t.YolosConfig(image_size=[32, 32], patch_size=8, num_detection_tokens=5, **SMALL)
+    t.YolosModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    t.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    encoder = VisionEncoder(f"vision:{tmp_path}", "cpu", "mean")
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    hidden = encoder._output([Image.fromarray(image)]).last_hidden_state[0]
+    assert len(hidden) == 1 + 16 + 5
+    assert np.abs(encoder.rows([""], [image])[0] - hidden[1:17].mean(0).numpy()).max() < 1e-6
+
+
+def test_models_that_cannot_encode_a_sample_are_refused(tmp_path: Path) -> None:
+    import transformers as t
+
+    pytest.importorskip("soundfile", reason="extra 'audio' is not installed")
+    from alignrec_recbole.encoders.audio import AudioEncoder
+
+    part = {"hidden_size": 8, "image_size": 32, "patch_size": 8}
+    t.SamModel(t.SamConfig(
+        vision_config={**part, "output_channels": 8, "num_hidden_layers": 1, "mlp_dim": 8,
+                       "num_attention_heads": 2, "global_attn_indexes": [0]},
+        prompt_encoder_config=part,
+        mask_decoder_config={"hidden_size": 8, "mlp_dim": 8, "num_hidden_layers": 1,
+                             "num_attention_heads": 2, "iou_head_hidden_dim": 8},
+    )).save_pretrained(tmp_path / "sam")  # fmt: skip
+    t.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "sam")
+    t.EncodecModel(t.EncodecConfig(
+        num_filters=4, hidden_size=8, num_residual_layers=1, codebook_size=16, codebook_dim=8,
+        num_lstm_layers=1,
+    )).save_pretrained(tmp_path / "encodec")  # fmt: skip
+    t.EncodecFeatureExtractor().save_pretrained(tmp_path / "encodec")
+    with pytest.raises(FeatureError, match=r"image encoder .* cannot be loaded"):
+        VisionEncoder(f"vision:{tmp_path / 'sam'}", "cpu", None)
+    with pytest.raises(FeatureError, match=r"audio encoder .* cannot be loaded"):
+        AudioEncoder(f"audio:{tmp_path / 'encodec'}", "cpu")
+
+
+def test_a_text_tower_with_fewer_positions_than_its_config_names(tmp_path: Path) -> None:
+    """RoBERTa's positions begin after the padding's id: 34 are enough for 32 tokens."""
+    import transformers as t
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from alignrec_recbole.encoders.clip import DualEncoder
+
+    text = t.RobertaConfig(vocab_size=10, max_position_embeddings=34, pad_token_id=1, **SMALL)
+    image = t.ViTConfig(image_size=32, patch_size=8, **SMALL)
+    both = t.VisionTextDualEncoderConfig.from_vision_text_configs(image, text, projection_dim=8)
+    t.VisionTextDualEncoderModel(both).save_pretrained(tmp_path)
+    words = Tokenizer(models.WordLevel({"<s>": 0, "<pad>": 1, "<unk>": 2, "a": 3}, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    t.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", model_max_length=32
+    ).save_pretrained(tmp_path)
+    t.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    encoder = DualEncoder(f"clip-text:{tmp_path}", "cpu")
+    long, cut = encoder.rows(["a " * 90, "a " * 32], [None, None])
+    assert np.array_equal(long, cut)
+
+
 def test_models_of_another_kind_are_refused(models, items: ItemTable) -> None:
     with pytest.raises(FeatureError, match=r"cannot be loaded|is no image encoder"):
         quiet(f"vision:{models['bert']}", items)
@@ -280,6 +350,29 @@ def test_samples_are_read_mixed_and_resampled(tmp_path: Path) -> None:
     assert found.dtype == np.float32
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4000) / 8000)
     assert np.abs(found - expected)[100:-100].max() < 1e-2, "half of one channel"
+
+
+def test_a_header_that_names_the_format_in_full_is_a_wav(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile", reason="extra 'audio' is not installed")
+    from alignrec_recbole.data.audio import waveform
+
+    noise = np.random.default_rng(0).normal(0, 0.1, 99)
+    soundfile.write(tmp_path / "a.wav", noise, 16000, format="WAVEX", subtype="PCM_24")
+    found = waveform(tmp_path / "a.wav", 16000, 1.0).samples
+    assert found is not None
+    assert np.abs(found - noise).max() < 1e-6
+
+
+def test_a_sound_shorter_than_a_frame_is_padded(models) -> None:
+    """The convolutions of (10, 8) samples with strides (5, 4) see 45 samples at least."""
+    pytest.importorskip("soundfile", reason="extra 'audio' is not installed")
+    from alignrec_recbole.encoders.audio import AudioEncoder
+
+    encoder = AudioEncoder(f"audio:{models['wav2vec2']}", "cpu")
+    sound = np.random.default_rng(0).normal(0, 0.1, 44).astype(np.float32)
+    short, padded = encoder.rows(["", ""], [sound, np.pad(sound, (0, 1))])
+    assert np.isfinite(short).all()
+    assert np.array_equal(short, padded)
 
 
 def huge(path: Path) -> None:

@@ -277,7 +277,7 @@ BROKEN_MODELS = {
         ),
         "cannot be loaded",
     ),
-    "weights in a pickle": (pickled, "(?s)cannot be loaded.*safetensors"),
+    "weights in a pickle": (pickled, "(?s)cannot be loaded.*no weights in .safetensors.*convert"),
     "a layer without weights": (
         without_a_layer,
         r"(?s)is incomplete.*missing, for example .*layer\.1",
