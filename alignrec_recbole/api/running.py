@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from alignrec_recbole.api.dataset import Dataset
+from alignrec_recbole.data.dataset_paths import find_dataset
+from alignrec_recbole.encoders.lookup import check_feature_name
 from alignrec_recbole.errors import SettingError
-from alignrec_recbole.protocols import READ_LISTS
+from alignrec_recbole.features.published import expanded
+from alignrec_recbole.protocols import READ_LISTS, check_option, check_protocols
 from alignrec_recbole.protocols.run import run_protocol as _run_protocol
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.registry.models import DEFAULT_FEATURES, ModelEntry, resolve
 from alignrec_recbole.runs.record import RunRecord
 from alignrec_recbole.runs.run import run_one
 from alignrec_recbole.runs.spec import RunSpec
+from alignrec_recbole.runtime import progress as progress_lines
 from alignrec_recbole.runtime.sizes import SAVE_LIMIT, bytes_of
 
 Convention = Literal["mmrec", "recbole"]
@@ -32,7 +37,7 @@ def run(
     *,
     model: Names,
     dataset: str | Dataset,
-    features: Names = (),
+    features: Names | None = None,
     seeds: int | Iterable[int] = 999,
     epochs: int | None = None,
     convention: Convention | None = None,
@@ -43,7 +48,7 @@ def run(
     overwrite: bool = False,
     save: bool = True,
     save_limit: int | str = SAVE_LIMIT,
-    track: Names = (),
+    track: Names | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> list[RunRecord]: ...
@@ -63,6 +68,7 @@ def run(
         model: name, or several.
         dataset: name of a data set or of a folder in `data_path`; or a `Dataset`.
         features: feature sets, as `--features`; default: `lsa` for models that need features.
+            Other models ignore them, which is said where progress is shown.
         seeds: training seed, or several.
         epochs: maximum number of epochs; a larger one continues.
         convention: what lists exclude, `mmrec` or `recbole`; default: the data set's.
@@ -108,7 +114,7 @@ def _run_models(
     *,
     model: Names,
     seeds: int | Iterable[int] = 999,
-    features: Names = (),
+    features: Names | None = None,
     overwrite: bool,
     command: str | None,
     **given: Any,
@@ -131,7 +137,25 @@ def _run_models(
         for entry, own in zip(entries, _distributed(settings, entries, given), strict=True)
         for seed in wanted
     ]
+    _say_unread(entries, replace(specs[0], features=_names(features)))
     return [run_one(spec, overwrite=overwrite, command=command) for spec in specs]
+
+
+def _say_unread(entries: Sequence[ModelEntry], spec: RunSpec) -> None:
+    """Say which models do not use the features, whose names their runs would not look up.
+
+    Raises:
+        UnknownNameError, FeatureError, DataError: as a model that reads them.
+    """
+    without = [entry.name for entry in entries if not entry.needs_features]
+    if not (spec.features and without):
+        return
+    folder = find_dataset(spec.dataset, spec.data_path)
+    for name in expanded(spec.features, folder):
+        check_feature_name(name, folder, spec.dataset, spec.features_path)
+    with progress_lines.shown(spec.progress):
+        for model in without:
+            progress_lines.announce(f"note: {model} does not use features")
 
 
 ELSEWHERE = {  # keyword that no function takes → the one to give
@@ -184,8 +208,8 @@ def run_protocol(
     *,
     dataset: str | Dataset,
     output: PathLike,
-    features: Names = (),
-    models: Names = (),
+    features: Names | None = None,
+    models: Names | None = None,
     seeds: int | Iterable[int] | None = None,
     overwrite: bool = False,
     **given: Any,
@@ -207,6 +231,7 @@ def run_protocol(
             it needs a model.
     """
     _refuse(given, "run_protocol", {**ELSEWHERE, "model": 'models="BPR", or several'})
+    check_protocols([protocol])
     if protocol == "full" and not _names(models):
         raise SettingError(
             "Protocol full needs a model.", found=f"models={models!r}", expected='models="BPR"'
@@ -215,8 +240,28 @@ def run_protocol(
     spec = _spec(
         model="", protocol=protocol, features=chosen, dataset=dataset, output=output, **given
     )
+    _refuse_unused(spec)
+    if protocol == "full":
+        _say_unread([resolve(name) for name in _names(models)], spec)
     wanted = None if seeds is None else tuple(_seeds(seeds))
     return list(_run_protocol(spec, _names(models), wanted, overwrite))
+
+
+def _refuse_unused(spec: RunSpec) -> None:
+    """Refuse arguments that a protocol does not use, as the command line refuses the options.
+
+    Raises:
+        SettingError: with the protocols that use it.
+    """
+    given = {
+        "epochs": spec.epochs,
+        "track": spec.track or None,
+        "save": None if spec.save else False,
+        "save_limit": spec.save_limit if spec.save_limit != SAVE_LIMIT else None,
+    }
+    for name, value in given.items():
+        if value is not None:
+            check_option([spec.protocol], name, name, f"{name}={value!r}")
 
 
 def _spec(
@@ -235,7 +280,7 @@ def _spec(
     seed: int = 999,
     save: bool = True,
     save_limit: int | str = SAVE_LIMIT,
-    track: Names = (),
+    track: Names | None = None,
     **settings: Any,
 ) -> RunSpec:
     if isinstance(dataset, Dataset):
@@ -272,12 +317,14 @@ def _spec(
     )
 
 
-def _names(given: Names) -> tuple[str, ...]:
-    """One name or several.
+def _names(given: Names | None) -> tuple[str, ...]:
+    """One name, several or none.
 
-    >>> _names("BPR,Pop"), _names(["BPR"])
-    (('BPR', 'Pop'), ('BPR',))
+    >>> _names("BPR,Pop"), _names(["BPR"]), _names(None)
+    (('BPR', 'Pop'), ('BPR',), ())
     """
+    if given is None:
+        return ()
     if isinstance(given, str):
         return tuple(name.strip() for name in given.split(",") if name.strip())
     return tuple(given)

@@ -21,6 +21,7 @@ from alignrec_recbole.protocols import (
     RANKER_NAMES,
     USE_MODELS,
     USE_SEEDS,
+    check_option,
     check_protocols,
     check_use,
 )
@@ -29,9 +30,6 @@ from alignrec_recbole.tracking import check_trackers
 
 if TYPE_CHECKING:
     from alignrec_recbole.cli._option_values import RunOptions
-
-TRACKED = ("full", "mask-modality", "knock-out")  # protocols that make runs of models
-SAVED = ("full", "mask-modality")  # protocols that make runs of protocol full, which keep models
 
 
 def check(options: RunOptions) -> None:
@@ -78,22 +76,19 @@ def _check_use(options: RunOptions) -> None:
         )
     limit = options.save_limit
     given = {
-        "--model": (options.model, USE_MODELS),
-        "--seeds": (options.seeds, USE_SEEDS),
-        "--epochs": (options.epochs, USE_SEEDS),
-        "--track": (options.track, TRACKED),
-        "--engine": (options.engine if options.engine != DEFAULT else None, ("full",)),
-        "--jobs": (options.jobs, ("full",)),
-        "--no-save": (None if options.save else "", SAVED),
-        "--save-limit": (limit if limit != SAVE_LIMIT else None, SAVED),
+        "--model": ("model", options.model),
+        "--seeds": ("seeds", options.seeds),
+        "--epochs": ("epochs", options.epochs),
+        "--track": ("track", options.track),
+        "--engine": ("engine", options.engine if options.engine != DEFAULT else None),
+        "--jobs": ("jobs", options.jobs),
+        "--no-save": ("save", None if options.save else ""),
+        "--save-limit": ("save_limit", limit if limit != SAVE_LIMIT else None),
     }
-    for option, (value, users) in given.items():
-        if value not in (None, ()) and not set(users) & set(options.protocol):
-            raise SettingError(
-                f"Protocol {','.join(options.protocol)} does not use {option}.",
-                found=f"{option} {_as_given(value)}".rstrip(),
-                expected=f"{option} with {' or '.join(users)}",
-            )
+    for option, (name, value) in given.items():
+        if value not in (None, ()):
+            found = f"{option} {_as_given(value)}".rstrip()
+            check_option(options.protocol, name, option, found)
     for protocol in options.protocol:
         if protocol == "full":
             continue

@@ -122,6 +122,17 @@ RANKER_NAMES = ("zero-shot", "item-cf")  # rank without training; other protocol
 USE_MODELS = tuple(name for name, protocol in PROTOCOLS.items() if protocol.uses_models)
 READ_LISTS = tuple(name for name, protocol in PROTOCOLS.items() if protocol.reads_lists)
 USE_SEEDS = tuple(name for name, protocol in PROTOCOLS.items() if protocol.uses_seeds)
+_SAVED = ("full", "mask-modality")  # protocols that make runs of protocol full, which keep models
+_USERS = {  # option → protocols that use it
+    "model": USE_MODELS,
+    "seeds": USE_SEEDS,
+    "epochs": USE_SEEDS,
+    "track": ("full", "mask-modality", "knock-out"),  # protocols that make runs of models
+    "engine": ("full",),
+    "jobs": ("full",),
+    "save": _SAVED,
+    "save_limit": _SAVED,
+}
 
 
 def check_protocols(names: Sequence[str]) -> None:
@@ -137,6 +148,26 @@ def check_protocols(names: Sequence[str]) -> None:
                 found=name,
                 expected=f"one of {', '.join(PROTOCOLS)}",
             )
+
+
+def check_option(protocols: Sequence[str], name: str, shown: str, found: str) -> None:
+    """Refuse an option that none of the protocols uses.
+
+    Args:
+        name: one of `RunOptions`.
+        shown: the option as the caller calls it.
+        found: how it was given.
+
+    Raises:
+        SettingError: with the protocols that use it.
+    """
+    users = _USERS[name]
+    if not set(users) & set(protocols):
+        raise SettingError(
+            f"Protocol {','.join(protocols)} does not use {shown}.",
+            found=found,
+            expected=f"{shown} with {' or '.join(users)}",
+        )
 
 
 def check_use(protocol: str, models: Sequence[str], seeds: Sequence[int] | None) -> None:

@@ -125,6 +125,55 @@ def test_what_run_protocol_refuses(given: dict[str, Any], message: str, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("protocol", "given", "name"),
+    [
+        ("zero-shot", {"epochs": 7}, "epochs"),
+        ("long-tail", {"epochs": 7}, "epochs"),
+        ("item-cf", {"track": "tensorboard"}, "track"),
+        ("knock-out", {"models": "VBPR", "save": False}, "save"),
+        ("cold-start", {"save_limit": "2GB"}, "save_limit"),
+    ],
+)
+def test_arguments_that_a_protocol_does_not_use(
+    protocol: str, given: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    """As on the command line."""
+    with pytest.raises(SettingError, match=f"{protocol} does not use {name}\\."):
+        run_protocol(protocol, dataset="ml-100k", output=tmp_path, progress=False, **given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("function", [run, run_protocol])
+def test_features_that_a_model_does_not_use(
+    function: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Dataset.from_frames(**frames(20, 30), features={"image": VECTORS})
+    chosen: dict[str, Any] = {"model": "Pop"}
+    if function is run_protocol:
+        chosen = {"protocol": "full", "models": "Pop"}
+    given: dict[str, Any] = {**chosen, "dataset": data, "output": tmp_path, "save": False}
+    with pytest.raises(UnknownNameError, match=r"no features 'imagee'.*'image'"):
+        function(**given, features="imagee")
+    assert not list(tmp_path.iterdir())
+    (record,) = function(**given, features="image")
+    assert record.features == "none"
+    note = "note: Pop does not use features\n"
+    assert note in capsys.readouterr().err
+    assert function(**given, features="image", progress=False) == [record]
+    assert function(**given, features=None) == [record]
+    assert note not in capsys.readouterr().err
+
+
+def test_no_models_are_none(tmp_path: Path) -> None:
+    data = Dataset.from_frames(**frames(20, 30), features={"image": VECTORS})
+    given: dict[str, Any] = {"dataset": data, "output": tmp_path, "progress": False}
+    records = run_protocol("zero-shot", models=None, features="image", **given)
+    assert records == run_protocol("zero-shot", features="image", **given)
+    with pytest.raises(SettingError, match="full needs a model"):
+        run_protocol("full", models=None, **given)
+
+
 def test_seeds_of_numpy(tmp_path: Path) -> None:
     data = Dataset.from_frames(**frames(20, 30))
     for seeds in (np.int64(3), np.arange(3, 4)):
