@@ -11,7 +11,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -115,8 +115,9 @@ def save_features(
         notes: shown next to results computed from the rows.
 
     Raises:
-        FeatureError: the matrix is none of numbers, does not fit the items or is not finite, the
-            manifest would not be valid, or a file of something else has its name.
+        FeatureError: the matrix is none of numbers, does not fit the items or is not finite, an
+            item is named twice, a list names one that is not among the items, the manifest would
+            not be valid, or a file of something else has its name.
     """
     path = Path(path)
     check_manifest_name(path)
@@ -128,6 +129,7 @@ def save_features(
     }
     rows = as_matrix(name, matrix, tokens)
     _check_values(path, rows, tokens, set(lists["missing"]))
+    _check_tokens(path.name, tokens, lists)
     with atomic_write(path) as handle:
         np.save(handle, rows, allow_pickle=False)
         handle.flush()
@@ -263,14 +265,8 @@ def _read_manifest(path: Path) -> FeatureManifest:
                 found=f"{len(items)} items",
                 expected=f"{manifest.shape[0]}, one per row",
             )
-        if len(set(items)) != len(items):
-            seen: set[str] = set()
-            twice = next(i for i in items if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-            raise FeatureError(
-                f"{path.name} names an item twice.",
-                found=f"item {twice!r}; {len(items) - len(set(items))} repeated names in all",
-                expected="every item once",
-            )
+        lists = ("missing", "without_text", "without_image")
+        _check_tokens(path.name, items, {key: getattr(manifest, key) for key in lists})
         if manifest.items_sha256 not in (None, _items_hash(items)):
             raise FeatureError(
                 f"The items in {path.name} have changed since it was written.",
@@ -278,18 +274,30 @@ def _read_manifest(path: Path) -> FeatureManifest:
                 expected="the items in the order of the rows",
                 hint="encode the items again, or put back the manifest",
             )
-        _check_lists(path, manifest, set(items))
     return manifest
 
 
-def _check_lists(path: Path, manifest: FeatureManifest, items: set[str]) -> None:
-    """Refuse lists that name an item twice, or an item that the file does not have."""
-    for key in ("missing", "without_text", "without_image"):
-        names: list[str] = getattr(manifest, key)
-        unknown = set(names) - items
+def _check_tokens(name: str, items: Sequence[str], lists: Mapping[str, Sequence[str]]) -> None:
+    """Refuse items that are named twice, and lists with such or with others than the items.
+
+    Args:
+        name: of the file, for errors.
+        lists: missing, without_text and without_image.
+    """
+    known = set(items)
+    if len(known) != len(items):
+        seen: set[str] = set()
+        twice = next(i for i in items if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise FeatureError(
+            f"{name} names an item twice.",
+            found=f"item {twice!r}; {len(items) - len(known)} repeated names in all",
+            expected="every item once",
+        )
+    for key, names in lists.items():
+        unknown = set(names) - known
         if unknown or len(set(names)) != len(names):
             raise FeatureError(
-                f"{path.name} has unknown or repeated items in the list {key!r}.",
+                f"{name} has unknown or repeated items in the list {key!r}.",
                 found=f"{len(unknown)} of them unknown, for example {min(unknown)!r}"
                 if unknown
                 else f"{len(names) - len(set(names))} repeated names",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,9 @@ def test_zero_rows_are_missing_items_where_that_is_asked_for(tmp_path: Path) -> 
         (np.array([[1.0], [np.nan]]), ["a", "b"], [], "1 rows, for example item 'b'"),
         (np.array([[1.0], [0.0]]), ["a", "b"], [], "1 zero rows, for example item 'b'"),
         (np.array([[1.0], [2.0]]), ["a", "b"], ["b"], "declared missing.*item 'b'"),
+        (np.ones((2, 1)), ["a", "a"], [], "names an item twice.*item 'a'"),
+        (np.ones((2, 1)), ["a", "b"], ["z"], "in the list 'missing'.*'z'"),
+        (np.array([[1.0], [0.0]]), ["a", "b"], ["b", "b"], "in the list 'missing'.*1 repeated"),
     ],
 )
 def test_features_that_cannot_be_saved(tmp_path: Path, values, items, missing, says) -> None:
@@ -260,3 +264,17 @@ def test_features_that_cannot_be_saved(tmp_path: Path, values, items, missing, s
             missing=missing,
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["without_text", "without_image"])
+def test_a_good_file_is_not_replaced_by_one_that_cannot_be_read(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "x.npy"
+    write = partial(
+        save_features, path, np.ones((2, 1)), name="x", modality="fused", encoder="test",
+        settings={}, source="test", items=["a", "b"],
+    )  # fmt: skip
+    write()
+    before = path.read_bytes(), path.with_suffix(".json").read_bytes()
+    with pytest.raises(FeatureError, match=f"(?s)in the list '{key}'.*'q'"):
+        write(**{key: ["q"]})
+    assert (path.read_bytes(), path.with_suffix(".json").read_bytes()) == before
