@@ -10,7 +10,7 @@ from pydantic import Field
 
 from alignrec_recbole.errors import FeatureError
 from alignrec_recbole.features.controls import with_content_hash
-from alignrec_recbole.features.derived_names import MaskFill, is_control
+from alignrec_recbole.features.derived_names import MaskFill, is_control, is_filled
 from alignrec_recbole.features.imputation import Graph, imputed
 from alignrec_recbole.features.item_order import seeded_order
 from alignrec_recbole.features.table import ItemFeatures
@@ -49,8 +49,13 @@ def masked_name(name: str, modality: str) -> str:
 
     >>> masked_name("beit3", "image"), masked_name("shuffled:beit3@2", "text")
     ('beit3-no-image', 'shuffled:beit3-no-text@2')
+    >>> masked_name("filled-mean:shuffled:beit3@1", "image")
+    'filled-mean:shuffled:beit3-no-image@1'
     """
-    name, at, draw = name.partition("@") if is_control(name) else (name, "", "")
+    inner = name
+    while is_filled(inner):
+        inner = inner.partition(":")[2]
+    name, at, draw = name.partition("@") if is_control(inner) else (name, "", "")
     return f"{name}-no-{modality}{at}{draw}"
 
 

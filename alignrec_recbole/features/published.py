@@ -40,17 +40,19 @@ def default_features(folder: Path, otherwise: tuple[str, ...]) -> tuple[str, ...
 def expanded(names: Iterable[str], folder: Path) -> tuple[str, ...]:
     """Names of features with each group replaced by what the data set's folder has of it.
 
-    A control or filled set of a group, such as `shuffled:GROUP`, becomes that of each of its
-    features.
+    A control or filled set of a group, such as `shuffled:GROUP` or `filled-mean:shuffled:GROUP`,
+    becomes that of each of its features.
 
     Raises:
         UnknownNameError: the folder has nothing of a group.
     """
     out: list[str] = []
     for name in names:
-        derived = is_control(name) or is_filled(name)
-        before = name.partition(":")[0] + ":" if derived and ":" in name else ""
-        group, at, seed = name.removeprefix(before).partition("@")
+        rest = name
+        while ":" in rest and (is_control(rest) or is_filled(rest)):
+            rest = rest.partition(":")[2]
+        before = name.removesuffix(rest)
+        group, at, seed = rest.partition("@")
         if group not in GROUPS or (at and not before):
             out.append(name)
             continue

@@ -217,9 +217,10 @@ def test_names_of_groups_stand_for_their_features(
     folder = tmp_path / "data" / "baby"
     assert default_features(folder, otherwise=("lsa",)) == ("mmrec-image", "mmrec-text")
     assert default_features(tmp_path, otherwise=("lsa",)) == ("lsa",)
-    given = ("lsa", "mmrec", "mmrec-text", "shuffled:mmrec@3")
+    given = ("lsa", "mmrec", "mmrec-text", "shuffled:mmrec@3", "filled-mean:random:mmrec")
     assert expanded(given, folder) == (
         "lsa", "mmrec-image", "mmrec-text", "shuffled:mmrec-image@3", "shuffled:mmrec-text@3",
+        "filled-mean:random:mmrec-image", "filled-mean:random:mmrec-text",
     )  # fmt: skip
     with pytest.raises(UnknownNameError, match="download --dataset baby --source mmssl"):
         expanded(("mmssl",), folder)
