@@ -78,7 +78,10 @@ def run(options: PrepareOptions) -> int:
     _check_alone("--max-new-tokens", options.max_new_tokens, "--caption MODEL", options.caption)
     _check_alone("--mask-ratio", options.mask_ratio, "--mask image or text", options.mask)
     _check_alone("--mask-seed", options.mask_seed, "--mask image or text", options.mask)
+    _check_alone("--mask-seed", options.mask_seed, "--mask-ratio SHARE", options.mask_ratio)
     _check_mapping(options)
+    if options.encoder is None:
+        _check_captions_alone(options)
     hardware.set_threads(options.threads)
     items = find_items(options)
     if options.caption is not None:
@@ -115,6 +118,18 @@ def run(options: PrepareOptions) -> int:
     if options.shard == (1, 1):
         _show_next(options, table)
     return 0
+
+
+def _check_captions_alone(options: PrepareOptions) -> None:
+    """Refuse options that say how captions are encoded, where they are not."""
+    given = {"export_mmrec": options.export_mmrec is not None, "dtype": options.dtype != "float32"}
+    for name in [*_encoder_options(options), *(name for name, there in given.items() if there)]:
+        option = f"--{name.replace('_', '-')}"
+        raise SettingError(
+            f"{option} is given without --encoder.",
+            found=f"--caption {options.caption}, which is not encoded",
+            expected=f"--encoder, which encodes the captions, or no {option}",
+        )
 
 
 def _check_mapping(options: ItemOptions) -> None:

@@ -49,6 +49,7 @@ class FiniteRange(click.FloatRange):
 
 
 SHARE = FiniteRange(0, 1)
+MASK_SEED = click.IntRange(-1000, 2**63 - 1)  # those of features/masking.py
 
 
 class Text(click.ParamType):

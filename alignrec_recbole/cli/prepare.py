@@ -12,7 +12,7 @@ from cloup.constraints import mutually_exclusive
 
 from alignrec_recbole.cli import _options
 from alignrec_recbole.cli._option_values import ImportOptions, PrepareOptions
-from alignrec_recbole.cli._types import COUNT, FILE, FOLDER, SHARD, SHARE, WORKERS
+from alignrec_recbole.cli._types import COUNT, FILE, FOLDER, MASK_SEED, SHARD, SHARE, WORKERS
 from alignrec_recbole.cli._verb import option, verb
 from alignrec_recbole.cli.import_amazon import import_options
 from alignrec_recbole.errors import SettingError
@@ -191,7 +191,7 @@ def hidden_import_options() -> Callable[[Any], Any]:
     ),
     option(
         "--mask-seed",
-        type=int,
+        type=MASK_SEED,
         metavar="N",
         help="Seed that chooses the masked items.  [default: 0]",
     ),

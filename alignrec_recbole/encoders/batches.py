@@ -151,7 +151,8 @@ def run_batches(
         if len(used):
             texts = [items.texts[batch[i]] if has_text[i] else "" for i in used]
             rows[used] = _encoded(encoder, texts, [images[i] for i in used])
-        yield Batch(batch, rows, has_text, has_image & encodable, reasons)
+        read = rows.any(1)  # of a text without a known token, static models give zero
+        yield Batch(batch, rows, has_text & read, has_image & encodable & read, reasons)
 
 
 def _encoded(

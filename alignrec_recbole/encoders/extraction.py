@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -281,11 +281,13 @@ def _settings(
         "batch_size": spec.batch_size,
         "items_table_sha256": items.content_hash(images=identity.reads_images),
         "text_columns": items.text_columns,
-        "images": {  # or audio files
-            "read": int(writer.content.has_image[members].sum()),
-            "not named": sum(items.images[i] is None for i in members),
-            **{reason: reasons[reason] for reason in sorted(reasons, key=_rank) if reasons[reason]},
-        },
+        "images": _in_order(  # or audio files
+            {
+                "read": int(writer.content.has_image[members].sum()),
+                "not named": sum(items.images[i] is None for i in members),
+                **{reason: count for reason, count in reasons.items() if count},
+            }
+        ),
         "identity": identity.digest,
     }
     if spec.mask_modality:
@@ -293,6 +295,13 @@ def _settings(
     if spec.shard[1] > 1:
         settings["shard"] = list(spec.shard)
     return settings
+
+
+def _in_order(images: Mapping[str, int]) -> dict[str, int]:
+    """How many images were read, not named and not used, by reason."""
+    first = ("read", "not named")
+    others = sorted((reason for reason in images if reason not in first), key=_rank)
+    return {what: images[what] for what in (*first, *others) if what in images}
 
 
 def _rank(reason: str) -> tuple[int, str]:
@@ -353,7 +362,7 @@ def merge_shards(
             items.ids,
             modality=first.modality,
             encoder=first.encoder,
-            settings={**settings, "images": dict(images)},
+            settings={**settings, "images": _in_order(images)},
             source=first.source,
             notes=first.notes,
         )

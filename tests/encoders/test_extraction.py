@@ -430,6 +430,22 @@ def test_rows_beyond_half_precision_are_told_at_the_first_batch(items, tmp_path:
     assert not list(tmp_path.glob("*.npy"))
 
 
+class Static(Counting):
+    """A model of texts that knows the digits alone."""
+
+    name, modality, width, decode = "static", "text", 1, None
+
+    def rows(self, texts: Sequence[str], images: Sequence[ImageInput]) -> np.ndarray:
+        return np.array([[sum(c.isdigit() for c in text)] for text in texts], np.float32)
+
+
+def test_a_text_without_a_known_token_is_missing(tmp_path: Path) -> None:
+    table = ItemTable(["a", "b", "c"], ["12", "word", ""], [None] * 3, "t", ["title"])
+    assert extract(Static(), table, job(tmp_path)).manifest.missing == ["b", "c"]
+    encoded, _ = encode_table(Static(), table, batch_size=2, progress=False)
+    assert encoded.present.tolist() == [True, False, False]
+
+
 def test_damaged_features_give_way_only_if_told_so(encoder, items, tmp_path: Path) -> None:
     whole = extract(encoder, items, job(tmp_path))
     good = whole.path.read_bytes()
@@ -604,6 +620,11 @@ def test_real_weights_are_named_by_hash(items, saved_model, tmp_path: Path) -> N
         (["--weights", "x.pth", "--size", "large"], "--size is given without --random-init"),
         (["--random-init", "--mask-ratio", "0.3"], "--mask-ratio is given without --mask"),
         (["--random-init", "--mask-seed", "0"], "--mask-seed is given without --mask"),
+        (["--random-init", "--mask", "image", "--mask-seed", "3"], "given without --mask-ratio"),
+        (
+            ["--random-init", "--mask", "image", "--mask-ratio", "0.3", "--mask-seed", "-1001"],
+            "-1001 is not in the range",
+        ),
         (["--random-init", "--mapping", "m.csv"], "--mapping is given without --export-mmrec"),
         (["--merge", "--mapping", "m.csv"], "--mapping is given without --export-mmrec"),
         (["--random-init", "--size", "toy", "--image-size", "30"], "patch_size"),
@@ -616,6 +637,36 @@ def test_refusals(options: list[str], says: str, items, tmp_path: Path, capsys) 
     assert status == 2
     assert says in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--export-mmrec x", "--dtype float16", "--pooling mean", "--truncate-dim 4", "--weights base",
+     "--random-init", "--size toy"],
+)  # fmt: skip
+def test_captions_that_are_not_encoded_have_no_options_of_encoders(
+    option: str, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "items.tsv").write_text("id\ttitle\n1\tred bike\n")
+    common = ["prepare", "--dataset", "d", "--items", str(tmp_path / "items.tsv")]
+    assert main([*common, "--caption", str(tmp_path / "absent"), *option.split()]) == 2
+    assert f"{option.split()[0]} is given without --encoder" in capsys.readouterr().err
+
+
+def test_reasons_are_in_one_order(items, tmp_path: Path) -> None:
+    """However the images of each kind are divided among the shards."""
+    images = [path for path in items.images if path][:2]
+    broken = tmp_path / "broken.png"
+    broken.write_text("none")
+    paths = [images[0], tmp_path / "absent.png", broken, images[1], broken, None]
+    table = ItemTable(list("abcdef"), ["text"] * 6, paths, "t", ["title"])
+    whole = extract(Counting(), table, job(tmp_path / "one", batch_size=1))
+    for number in (1, 2):
+        extract(Counting(), table, job(tmp_path / "two", batch_size=1, shard=(number, 2)))
+    joined = merge_shards(tmp_path / "two", "f", table)
+    found = [list(done.manifest.settings["images"].items()) for done in (whole, joined)]
+    assert found[0] == found[1]
+    assert [what for what, _ in found[0]] == ["read", "not named", "missing", "not an image"]
 
 
 def test_rows_of_a_whole_table_in_another_type_are_no_finished_ones(items, tmp_path: Path) -> None:
