@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from alignrec_recbole.api.new_items import numbers
 from alignrec_recbole.data.formats.table import from_frame
 from alignrec_recbole.data.interactions import LABEL_COLUMN, read_interactions
 from alignrec_recbole.data.items import is_content, read_item_table
@@ -326,12 +327,7 @@ def _check_readable(name: str) -> None:
 def _write_features(place: Path, name: str, frame: pd.DataFrame, known: pd.Index) -> None:
     check_name(name, "feature set", SettingError)
     _check_readable(name)
-    if not isinstance(frame, pd.DataFrame):
-        raise FeatureError(
-            f"The features {name!r} are no data frame.",
-            found=type(frame).__name__,
-            expected="a pandas DataFrame of numbers, indexed by item",
-        )
+    values = numbers(frame, name).to_numpy()
     index = pd.Index([_token(value, f"index of features {name}") for value in frame.index])
     if index.has_duplicates or not known.isin(index).any():
         raise FeatureError(
@@ -339,12 +335,6 @@ def _write_features(place: Path, name: str, frame: pd.DataFrame, known: pd.Index
             found=f"{int(index.duplicated().sum()):,} tokens repeat; first {index[:1].tolist()}",
             expected="one row per item token of the interactions",
         )
-    try:
-        values = frame.to_numpy(dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise FeatureError(
-            f"The features {name!r} are not numbers.", found=str(error), expected="float columns"
-        ) from error
     place_of = index.get_indexer(known)
     rows = np.where((place_of >= 0)[:, None], values[place_of], np.float32(0))
     missing = known[(place_of < 0) | ~rows.any(axis=1)]

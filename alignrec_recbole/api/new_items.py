@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -58,12 +59,13 @@ def numbers(frame: pd.DataFrame, name: str, width: int | None = None) -> pd.Data
 
     Raises:
         FeatureError: it is no such frame, is empty, has other columns, repeats an item, or has
-            values that are not finite numbers.
+            values that are not finite real numbers.
     """
-    if not isinstance(frame, pd.DataFrame) or 0 in frame.shape:
+    is_frame = isinstance(frame, pd.DataFrame)
+    if not is_frame or 0 in frame.shape:
         raise FeatureError(
             f"The features {name!r} are no table.",
-            found=f"{type(frame).__name__}",
+            found=f"shape {frame.shape}" if is_frame else type(frame).__name__,
             expected="a pandas DataFrame of numbers, a row per item, indexed by item",
         )
     if width is not None and frame.shape[1] != width:
@@ -80,8 +82,10 @@ def numbers(frame: pd.DataFrame, name: str, width: int | None = None) -> pd.Data
             expected="one row per item token",
         )
     try:
-        values = frame.to_numpy(dtype=np.float32)
-    except (ValueError, TypeError, OverflowError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            values = frame.to_numpy(dtype=np.float32)
+    except (ValueError, TypeError, OverflowError, np.exceptions.ComplexWarning) as error:
         raise FeatureError(
             f"The features {name!r} are not numbers.", found=str(error), expected="float columns"
         ) from error

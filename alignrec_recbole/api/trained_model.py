@@ -279,12 +279,11 @@ class TrainedModel:
             FeatureError: the content cannot be used, or has none of the items.
         """
         out = lists
+        frames = [] if content is None else _content_frames(content)
         if content is None or self.card.kind != "scores":
             nearest, values = self._nearest(lists, lambda item: self.similarities(item).take)
             out = out.assign(nearest_training_item=nearest, similarity=values)
         if content is not None:
-            frames = [content] if isinstance(content, pd.DataFrame) else list(content)
-            frames = [numbers(frame, f"number {n}") for n, frame in enumerate(frames, 1)]
             rows = unit_rows(frames, self._items)
             if not rows.any():
                 raise FeatureError(
@@ -426,6 +425,22 @@ def _check_length(k: Any) -> None:
         raise SettingError("k is no number of items.", found=repr(k), expected=f"1 to {MAX_LIST:,}")
 
 
+def _content_frames(content: pd.DataFrame | Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The tables of `explain`, one or several.
+
+    Raises:
+        FeatureError: there is none, or one cannot be used.
+    """
+    frames = [content] if isinstance(content, pd.DataFrame) else list(content)
+    if not frames:
+        raise FeatureError(
+            "There are no features to explain by.",
+            found=f"content={content!r}",
+            expected="a data frame, or one per feature set",
+        )
+    return [numbers(frame, f"number {n}") for n, frame in enumerate(frames, 1)]
+
+
 def _joined(parts: list[np.ndarray]) -> np.ndarray | list:
     return np.concatenate(parts) if parts else []
 
@@ -456,7 +471,7 @@ def load_model(source: RunRecord | str | os.PathLike[str]) -> TrainedModel:
 
     Args:
         source: a record of a run; the path of a record, of a saved model (`.safetensors` or the
-            `.json` beside it), or of a folder that `export` has written.
+            `.json` beside it), or of a folder that `export` has written or its file of either kind.
 
     Raises:
         RecordError: there is no model, or it is damaged or not the one that the record describes.
@@ -470,13 +485,20 @@ def load_model(source: RunRecord | str | os.PathLike[str]) -> TrainedModel:
             )
         return _of_record(source, source.path)
     path = Path(source)
-    if path.is_dir():
-        return TrainedModel(read_model(*(path / name for name in FOLDER_NAMES)))
+    folder = path.parent if _is_exported(path) else path
+    if folder.is_dir():
+        return TrainedModel(read_model(*(folder / name for name in FOLDER_NAMES)))
     if path.suffix == SUFFIX:
         return TrainedModel(read_model(path, path.with_suffix(CARD_SUFFIX)))
     if path.with_suffix(SUFFIX).exists():
         return TrainedModel(read_model(path.with_suffix(SUFFIX), path))
     return _of_record(read_record(path), path)
+
+
+def _is_exported(path: Path) -> bool:
+    """Whether it is one of the two files of an exported model, beside the other."""
+    there = all((path.parent / name).is_file() for name in FOLDER_NAMES)
+    return path.name in FOLDER_NAMES and there
 
 
 def _of_record(record: RunRecord, record_path: Path) -> TrainedModel:

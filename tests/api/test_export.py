@@ -35,6 +35,8 @@ def test_an_exported_folder_is_the_model(bpr: TrainedModel, tmp_path: Path) -> N
     files = export_model(bpr, tmp_path / "out")
     assert {path.name for path in files} == {path.name for path in (tmp_path / "out").iterdir()}
     again = load_model(shutil.copytree(tmp_path / "out", tmp_path / "elsewhere"))
+    for name in ("model.safetensors", "config.json"):
+        assert load_model(tmp_path / "elsewhere" / name).card == again.card
     pd.testing.assert_frame_equal(again.recommend(k=9), bpr.recommend(k=9))
     for kind, vectors in (("users", bpr.user_vectors()), ("items", bpr.item_vectors())):
         matrix = np.load(tmp_path / "out" / f"{kind}.npy", allow_pickle=False)

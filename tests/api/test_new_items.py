@@ -295,6 +295,8 @@ def test_explained_by_content(records: dict[str, RunRecord]) -> None:
     assert both["content_cosine"].between(-1.001, 1.001).all()
     with pytest.raises(FeatureError, match="none of the model's items"):
         model.explain(lists, content.set_axis([f"x{n}" for n in range(len(content))]))
+    with pytest.raises(FeatureError, match="no features to explain by"):
+        model.explain(lists, [])
 
 
 def test_items_without_features_have_no_reason(records: dict[str, RunRecord]) -> None:

@@ -328,6 +328,15 @@ WRONG: dict[str, dict[str, Any]] = {
     "features of nothing": {**frames(), "features": {"image": pd.DataFrame([[1.0]], ["x"])}},
     "features twice": {**frames(), "features": {"image": pd.DataFrame([[1.0]] * 2, ["0001"] * 2)}},
     "features of words": {**frames(), "features": {"image": pd.DataFrame([["a"]], ["0001"])}},
+    **{
+        f"{what} in features": {**frames(), "features": {"image": table}}
+        for what, table in {
+            "no columns": pd.DataFrame(index=["0001", "0002"]),
+            "a huge number": pd.DataFrame([[10**400]], ["0001"], dtype=object),
+            "complex numbers": pd.DataFrame([[1j]], ["0001"]),
+            "a complex number of numpy": pd.DataFrame([[np.complex64(1j)]], ["0001"], dtype=object),
+        }.items()
+    },
     "features that are no frame": {**frames(), "features": {"image": np.eye(3)}},
     "NaN in features": {**frames(), "features": {"image": pd.DataFrame([[np.nan]], ["0001"])}},
     **{
