@@ -3,7 +3,8 @@
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from alignrec_recbole.features.masking import masked_items
+from alignrec_recbole.cli._types import MASK_SEED
+from alignrec_recbole.features.masking import MASK_SEED_OFFSET, masked_items, masked_name
 
 TOKENS = st.lists(
     st.text("abcdé字0 ", min_size=1, max_size=6), min_size=1, max_size=30, unique=True
@@ -33,3 +34,17 @@ def test_the_order_of_the_items_does_not_matter(tokens, ratio, seed, random):
         for order in (tokens, shuffled)
     ]
     assert found[0] == found[1]
+
+
+def test_the_option_takes_the_seeds_that_a_mask_can_have() -> None:
+    assert MASK_SEED.min == -MASK_SEED_OFFSET
+
+
+def test_a_counterpart_is_that_of_the_features_beneath_all_layers() -> None:
+    for name, expected in (
+        ("filled-mean:shuffled:a@1", "filled-mean:shuffled:a-no-image@1"),
+        ("shuffled:filled-mean:a@1", "shuffled:filled-mean:a-no-image@1"),
+        ("filled-mean:zero:a", "filled-mean:zero:a-no-image"),
+        ("filled-mean:a@b", "filled-mean:a@b-no-image"),
+    ):
+        assert masked_name(name, "image") == expected
