@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 MAX_PART = 1200  # characters of one part of an error
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories
@@ -32,6 +33,20 @@ def counted(number: int, noun: str) -> str:
     ('1 epoch', '1,200 epochs')
     """
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first name that was there before; None if each is there once.
+
+    >>> first_repeated(["a", "b", "c", "b", "a"])
+    'b'
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _unprintable(character: str) -> bool:

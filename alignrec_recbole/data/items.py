@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from alignrec_recbole.data.dataset_paths import item_table_path
-from alignrec_recbole.errors import AlignRecError, DataError, MissingDependencyError
+from alignrec_recbole.errors import (
+    AlignRecError,
+    DataError,
+    MissingDependencyError,
+    first_repeated,
+)
 from alignrec_recbole.io.files import inside, sha256_file
 from alignrec_recbole.io.opening import is_regular_file, open_input
 from alignrec_recbole.io.separated import COMMA, TAB, unquoted
@@ -244,11 +249,9 @@ def _check_ids(path: Path, ids: list[str]) -> None:
             expected="an id in every row",
         )
     if len(set(ids)) != len(ids):
-        seen: set[str] = set()
-        twice = next(item for item in ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
         raise DataError(
             f"{path.name} names an item twice.",
-            found=f"item {twice!r}; {len(ids) - len(set(ids))} repeated",
+            found=f"item {first_repeated(ids)!r}; {len(ids) - len(set(ids))} repeated",
             expected="every item once",
         )
 

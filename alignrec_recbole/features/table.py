@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from alignrec_recbole.errors import FeatureError
+from alignrec_recbole.errors import FeatureError, first_repeated
 from alignrec_recbole.features.given import as_matrix, as_tokens
 from alignrec_recbole.io.files import atomic_write, sha256_file
 from alignrec_recbole.io.mapped_arrays import open_array
@@ -285,12 +285,11 @@ def _check_tokens(name: str, items: Sequence[str], lists: Mapping[str, Sequence[
         lists: missing, without_text and without_image.
     """
     known = set(items)
-    if len(known) != len(items):
-        seen: set[str] = set()
-        twice = next(i for i in items if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+    repeats = len(items) - len(known)
+    if repeats:
         raise FeatureError(
             f"{name} names an item twice.",
-            found=f"item {twice!r}; {len(items) - len(known)} repeated names in all",
+            found=f"item {first_repeated(items)!r}; {repeats} repeated names in all",
             expected="every item once",
         )
     for key, names in lists.items():

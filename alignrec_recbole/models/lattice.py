@@ -104,17 +104,18 @@ class LATTICE(TwoViewRecommender):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all users and items; the item graph is that of the present weights."""
-        nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
-        content = self._through(self._learn(), self.nodes.items)
-        return nodes[: self.n_users], nodes[self.n_users :] + columns.normalize_rows(content)
+        return self._with_content(self._through(self._learn(), self.nodes.items))
 
     def _training_embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors on the item graph of the epoch, after its first batch has made it."""
         if self._epoch_graph is None:
             return self.embeddings()
+        return self._with_content(self._through_constant(self.nodes.items))
+
+    def _with_content(self, content: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of all users and items, given the items' part of the item graph [item_num, d]."""
         nodes = layer_mean(self.graph, self.nodes.weight, self.settings.n_ui_layers)
-        content = columns.normalize_rows(self._through_constant(self.nodes.items))
-        return nodes[: self.n_users], nodes[self.n_users :] + content
+        return nodes[: self.n_users], nodes[self.n_users :] + columns.normalize_rows(content)
 
     def terms_and_views(
         self, users: Tensor, positives: Tensor, negatives: Tensor
