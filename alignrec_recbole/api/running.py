@@ -240,14 +240,14 @@ def run_protocol(
     spec = _spec(
         model="", protocol=protocol, features=chosen, dataset=dataset, output=output, **given
     )
-    _refuse_unused(spec)
+    _refuse_unused(spec, _names(models))
     if protocol == "full":
         _say_unread([resolve(name) for name in _names(models)], spec)
     wanted = None if seeds is None else tuple(_seeds(seeds))
     return list(_run_protocol(spec, _names(models), wanted, overwrite))
 
 
-def _refuse_unused(spec: RunSpec) -> None:
+def _refuse_unused(spec: RunSpec, models: Sequence[str]) -> None:
     """Refuse arguments that a protocol does not use, as the command line refuses the options.
 
     Raises:
@@ -261,7 +261,7 @@ def _refuse_unused(spec: RunSpec) -> None:
     }
     for name, value in given.items():
         if value is not None:
-            check_option([spec.protocol], name, name, f"{name}={value!r}")
+            check_option([spec.protocol], models, name, name, f"{name}={value!r}")
 
 
 def _spec(

@@ -24,6 +24,7 @@ from alignrec_recbole.protocols import (
     check_option,
     check_protocols,
     check_use,
+    trained_models,
 )
 from alignrec_recbole.runtime.sizes import SAVE_LIMIT
 from alignrec_recbole.tracking import check_trackers
@@ -88,7 +89,7 @@ def _check_use(options: RunOptions) -> None:
     for option, (name, value) in given.items():
         if value not in (None, ()):
             found = f"{option} {_as_given(value)}".rstrip()
-            check_option(options.protocol, name, option, found)
+            check_option(options.protocol, options.model, name, option, found)
     for protocol in options.protocol:
         if protocol == "full":
             continue
@@ -108,7 +109,7 @@ def models_to_train(options: RunOptions) -> list[str]:
     if "full" in options.protocol:
         return list(options.model)
     if set(options.protocol) & {"mask-modality", "knock-out", "cold-start"}:
-        return [name for name in options.model if name not in RANKER_NAMES]
+        return trained_models(options.model)
     return []
 
 

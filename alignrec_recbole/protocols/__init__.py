@@ -133,6 +133,7 @@ _USERS = {  # option → protocols that use it
     "save": _SAVED,
     "save_limit": _SAVED,
 }
+_TRAINING = ("epochs", "track", "save", "save_limit")  # options of runs of models alone
 
 
 def check_protocols(names: Sequence[str]) -> None:
@@ -150,10 +151,13 @@ def check_protocols(names: Sequence[str]) -> None:
             )
 
 
-def check_option(protocols: Sequence[str], name: str, shown: str, found: str) -> None:
+def check_option(
+    protocols: Sequence[str], models: Sequence[str], name: str, shown: str, found: str
+) -> None:
     """Refuse an option that none of the protocols uses.
 
     Args:
+        models: models and rankers, as --model names them.
         name: one of `RunOptions`.
         shown: the option as the caller calls it.
         found: how it was given.
@@ -168,6 +172,22 @@ def check_option(protocols: Sequence[str], name: str, shown: str, found: str) ->
             found=found,
             expected=f"{shown} with {' or '.join(users)}",
         )
+    ranks = "mask-modality" in protocols and not trained_models(models)
+    if ranks and name in _TRAINING and not set(users) & set(protocols) - {"mask-modality"}:
+        raise SettingError(
+            f"Protocol mask-modality uses {shown} only where it trains a model.",
+            found=found,
+            expected=f"{shown} with a model that is trained",
+        )
+
+
+def trained_models(names: Sequence[str]) -> list[str]:
+    """Those of --model that are trained, not rankers.
+
+    >>> trained_models(["zero-shot", "BPR"])
+    ['BPR']
+    """
+    return [name for name in names if name not in RANKER_NAMES]
 
 
 def check_use(protocol: str, models: Sequence[str], seeds: Sequence[int] | None) -> None:
@@ -177,7 +197,7 @@ def check_use(protocol: str, models: Sequence[str], seeds: Sequence[int] | None)
         SettingError: with what the protocol uses.
     """
     described = PROTOCOLS[protocol]
-    trained = [name for name in models if name not in RANKER_NAMES]
+    trained = trained_models(models)
     if seeds is not None and not (described.uses_seeds and trained):
         raise SettingError(
             f"Protocol {protocol!r} draws nothing from --seeds.",

@@ -144,6 +144,15 @@ def test_arguments_that_a_protocol_does_not_use(
     assert not list(tmp_path.iterdir())
 
 
+def test_epochs_where_mask_modality_trains_nothing(tmp_path: Path) -> None:
+    for models in (None, "item-cf"):
+        with pytest.raises(SettingError, match=r"uses epochs only where it trains a model\."):
+            run_protocol(
+                "mask-modality", dataset="ml-100k", output=tmp_path, models=models, epochs=7
+            )
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("function", [run, run_protocol])
 def test_features_that_a_model_does_not_use(
     function: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

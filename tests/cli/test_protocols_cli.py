@@ -386,6 +386,11 @@ def test_controls_are_features_like_any_other(data, tmp_path):
         (["--protocol", "item-cf", "--seeds", "1,2"], "does not use --seeds"),
         (["--protocol", "mask-modality", "--seeds", "1"], "draws nothing from --seeds"),
         (["--protocol", "item-cf", "--epochs", "3"], "does not use --epochs"),
+        (["--protocol", "mask-modality", "--epochs", "3"], "uses --epochs only where it trains"),
+        (
+            ["--protocol", "mask-modality", "--model", "item-cf", "--no-save"],
+            "uses --no-save only where it trains",
+        ),
         (["--protocol", "zero-shot", "--jobs", "4"], "does not use --jobs"),
         (["--protocol", "knock-out", "--model", "VBPR", "--jobs", "4"], "does not use --jobs"),
         (["--protocol", "knock-out", "--model", "VBPR", "--no-save"], "does not use --no-save"),
