@@ -93,6 +93,8 @@ MODELS: dict[str, ModelEntry] = {
         native("SOIL", "soil", needs_features=True),
         native("MSCA", "msca", needs_features=True),
         native("REARM", "rearm", needs_features=True),
+        native("MILK", "milk", needs_features=True),
+        native("SiBraR", "sibrar", needs_features=True),
         ModelEntry("EASE", f"{RECBOLE_MODELS}.ease:EASE", "recbole"),
         ModelEntry("ItemKNN", f"{RECBOLE_MODELS}.itemknn:ItemKNN", "recbole"),
     )

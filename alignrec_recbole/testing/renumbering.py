@@ -73,6 +73,10 @@ class ConstantDraws(TorchDispatchMode):
             return args[0] / (1 - args[1]), torch.ones_like(args[0], dtype=torch.bool)
         if name == "multinomial" and args[0].ndim == 1:
             return torch.arange(len(args[0]), device=args[0].device)
+        if name == "multinomial":  # of each row, the first that have a weight
+            return (args[0] <= 0).int().argsort(dim=1, stable=True)[:, : args[1]]
+        if name == "_sample_dirichlet":
+            return torch.full_like(args[0], 1 / args[0].shape[-1])
         self.unknown.add(name)
         return func(*args, **kwargs)
 

@@ -41,6 +41,9 @@ MODEL_TEST_CONFIG: dict[str, dict[str, Any]] = {
     "MMGCN": {"learning_rate": 0.003},
     # 0.02 leaves it swinging when all rows are one batch
     "VBPR": {"learning_rate": 0.01},
+    # and these two, whose items are layers of content: 0.01 does, too
+    "MILK": {"learning_rate": 0.005},
+    "SiBraR": {"learning_rate": 0.005},
     # its attention takes d² per item; larger batches are fewer
     "REARM": {"embedding_size": 16, "train_batch_size": 1024},
 }

@@ -53,7 +53,7 @@ def inputs(kinds: tuple[str, ...], shift: float = 0.0, *, isolated: bool = True)
 def fixed_chance() -> Iterator[None]:
     """No chance: dropout drops every fourth column, Gumbel noise is none, edges are given.
 
-    Uniform noise is one of two patterns, in turn.
+    Uniform noise is one of two patterns, in turn; a draw of Dirichlet's is a ramp.
     """
     turns = itertools.count()
 
@@ -69,8 +69,16 @@ def fixed_chance() -> Iterator[None]:
     def gumbel(logits: torch.Tensor, tau: float = 1, **_: Any) -> torch.Tensor:
         return torch.softmax(logits / tau, -1)
 
-    def multinomial(weights: torch.Tensor, n: int, *_: Any, **__: Any) -> torch.Tensor:
+    def multinomial(weights: torch.Tensor, n: int = 0, **given: Any) -> torch.Tensor:
+        n = n or given["num_samples"]
+        if weights.ndim == 2:  # of each row, columns next to each other
+            first = torch.arange(len(weights))[:, None]
+            return (first + torch.arange(n)) % weights.shape[1]
         return torch.from_numpy(np.random.default_rng(5).permutation(len(weights))[:n])
+
+    def shares(concentration: Any) -> np.ndarray:
+        ramp = np.arange(1.0, len(concentration) + 1)
+        return ramp / ramp.sum()
 
     def rand_like(x: torch.Tensor, **_: Any) -> torch.Tensor:
         pattern = torch.arange(x.shape[-1]) * (3 + next(turns) % 2) % 7 + 1.0
@@ -84,7 +92,12 @@ def fixed_chance() -> Iterator[None]:
         shares = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1)
         return (dropout(shares, p) if p else shares) @ v
 
+    def dirichlet(self: torch.distributions.Dirichlet) -> torch.Tensor:
+        return torch.tensor(shares(self.concentration))
+
     with (
+        mock.patch("numpy.random.dirichlet", shares),
+        mock.patch("torch.distributions.Dirichlet.sample", dirichlet),
         mock.patch("torch.nn.functional.scaled_dot_product_attention", attention),
         mock.patch("torch.rand_like", rand_like),
         mock.patch("torch.nn.functional.dropout", dropout),

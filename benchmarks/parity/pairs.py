@@ -324,6 +324,27 @@ PAIRS: dict[str, ParitySpec] = {
         code="soil",
         shift=1.3,  # no user's last place is between equally alike pairs
     ),
+    "MILK": ParitySpec(
+        {"user_embedding.weight": "users[1:]", **TABLES, **PROJECTIONS},
+        same(embedding_size="feat_embed_dim", reg_weight="reg_coeff", align_weight="align_coeff",
+              penalty_weight="penalty_coeff", concentration="alpha"),
+        settings={"penalty_weight": 100.0, "align_weight": 0.4, "reg_weight": 0.1},
+        unused=tuple(f"fusion_trs.{n}.{part}" for n in range(5) for part in ("weight", "bias")),
+        features=(("image", "text"),),  # the reference needs both
+        code="milk",
+    ),
+    "SiBraR": ParitySpec(
+        {
+            "user_embedding.weight": "users[1:]", "item_id_embedding.weight": "items[1:]",
+            **TABLES, **PROJECTIONS, **layers(fc1="branch.0", fc2="branch.2"),
+        },
+        same(contrast_weight="lamb", temperature="temp"),
+        settings={"contrast_weight": 0.5, "temperature": 0.5, "id_views": "all"},
+        unused=tuple(layers(b_norm="")),
+        features=(("image", "text"),),  # the reference needs both
+        code="sibrar",
+        reference="SIBRAR",
+    ),
     "REARM": rearm(lambda model, ours: None, train_knowledge=False),
     "REARM-knowledge": rearm(reference_changes.learn_knowledge, train_knowledge=True),
     "COHESION": cohesion(lambda model, ours: None, train_id_view=False),

@@ -49,6 +49,8 @@ SOURCES = {
     "freedom_plus": "github.com/Jinfeng-Xu/NLGCL-Plus",
     "msca": "github.com/enoche/MMRec, with its pull request 63",
     "rearm": "github.com/MrShouxingMa/REARM",
+    "milk": "github.com/ptkjw1997/DGMRec",
+    "sibrar": "github.com/ptkjw1997/DGMRec",
 }
 
 
@@ -107,6 +109,7 @@ def _uniform(size: int, tensor: torch.Tensor) -> None:
 
 AT_TOP = {"soil", "rearm"}  # codes without a folder `src`
 MODULES = {"rearm": "model.py"}  # by which a code is recognised, if not by that of its model
+ELSEWHERE = {"gume": "models/milk.py"}  # of another code that has the model, too
 
 
 STAND_INS: dict[str, dict[str, Any]] = {
@@ -142,7 +145,9 @@ class NoneDict(dict):
 
 def is_of(reference: Path, model: str) -> bool:
     """Whether a folder is a checkout of the code that has this model."""
-    return (_source(reference, model) / _module(model)).is_file()
+    source = _source(reference, model)
+    other = model in ELSEWHERE and (source / ELSEWHERE[model]).is_file()
+    return (source / _module(model)).is_file() and not other
 
 
 def _module(model: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,27 @@ from benchmarks.reference.checkout import NoneDict
 
 
 def build(
-    name: str, sets: Mapping[str, Any], pairs: Sequence[tuple[int, int]], **settings: Any
+    name: str,
+    sets: Mapping[str, Any],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    missing: Mapping[str, Collection[int]] | None = None,
+    **settings: Any,
 ) -> Any:
-    """A model on users 1 … and items 1 …; `sets`: modality → rows, PAD's among them."""
+    """A model on users 1 … and items 1 …; `sets`: modality → rows, PAD's among them.
+
+    `missing`: modality → items that do not have it.
+    """
     users, items = (np.array(ids) for ids in zip(*pairs, strict=True))
     count = len(next(iter(sets.values())))
-    present = np.arange(count) > 0
+    without = missing or {}
     dataset = types.SimpleNamespace(
         num=lambda field: {"u": users.max() + 1, "i": count}[field],
         features={
             kind: types.SimpleNamespace(
-                modality=kind, values=np.array(rows, dtype=np.float32), present=present
+                modality=kind,
+                values=np.array(rows, dtype=np.float32),
+                present=~np.isin(np.arange(count), [0, *without.get(kind, ())]),
             )
             for kind, rows in sets.items()
         },

@@ -1,6 +1,6 @@
 """Our baselines against numbers recorded from MMRec (float32, its files untouched).
 
-`python tests/parity/test_baselines.py MMREC GUME`, their checkouts, records them again.
+`python tests/parity/test_baselines.py VBPR MMREC`, models and checkouts, records these again.
 """
 
 import argparse
@@ -58,14 +58,17 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path, code):
         pass
 
 
-def record(references: list[Path]) -> None:
-    """Losses, gradients and scores of every case, as projections."""
-    kept = {}
+def record(names: list[str], references: list[Path]) -> None:
+    """Losses, gradients and scores of the models, as projections; those of others stay."""
+    kept = dict(np.load(RECORDED, allow_pickle=False))
     for name, kinds in CASES:
-        code = PAIRS[name].code
-        reference = next(folder for folder in references if checkout.is_of(folder, code))
+        if name not in names:
+            continue
+        reference = next(one for one in references if checkout.is_of(one, PAIRS[name].code))
+        case = f"{name} {'+'.join(kinds)}/"
+        kept = {key: value for key, value in kept.items() if not key.startswith(case)}
         for key, value in one_epoch.their_run(reference, name, kinds).items():
-            kept[f"{name} {'+'.join(kinds)}/{key}"] = project(value).astype(np.float32)
+            kept[case + key] = project(value).astype(np.float32)
     np.savez_compressed(RECORDED, **kept)
 
 
@@ -110,4 +113,5 @@ def test_trainings_are_kept_seed_by_seed_and_not_repeated(tmp_path, monkeypatch)
 if __name__ == "__main__":
     import sys
 
-    record([Path(argument) for argument in sys.argv[1:]])
+    chosen = [argument for argument in sys.argv[1:] if argument in PAIRS]
+    record(chosen, [Path(argument) for argument in sys.argv[1:] if argument not in PAIRS])
