@@ -59,8 +59,9 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
     if PAIRS[name].code == rearm.MARK:
         theirs = rearm.train(options.reference, folder, paths, given, seed)
     else:
+        pair = PAIRS[name]
         (theirs,) = checkout.train(
-            options.reference, PAIRS[name].code, name, folder, paths, given, [seed]
+            options.reference, pair.code, pair.reference or name, folder, paths, given, [seed]
         )
     mine = train_ours(name, options, stems, seed, chosen, options.output)
     print(f"ours: {name} seed {seed} {mine.metrics}", file=sys.stderr)

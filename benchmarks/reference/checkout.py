@@ -38,6 +38,7 @@ from benchmarks.reference.epoch_timer import epoch_seconds
 FILES = {"text": "text_feat.npy", "image": "image_feat.npy"}
 USER_GRAPH, ITEM_GRAPH = "user_graph_dict.npy", "item_graph_dict_2.npy"
 ITEM_NEIGHBOURS, COMMON_USERS = 2, 2  # at most and at least, of DA-MRS's script
+DGMREC = "github.com/ptkjw1997/DGMRec"  # it writes files and validates every third epoch
 SOURCES = {
     "freedom": "github.com/enoche/MMRec",
     "alignrec": "github.com/sjtulyf123/AlignRec_CIKM24",
@@ -49,8 +50,8 @@ SOURCES = {
     "freedom_plus": "github.com/Jinfeng-Xu/NLGCL-Plus",
     "msca": "github.com/enoche/MMRec, with its pull request 63",
     "rearm": "github.com/MrShouxingMa/REARM",
-    "milk": "github.com/ptkjw1997/DGMRec",
-    "sibrar": "github.com/ptkjw1997/DGMRec",
+    "milk": DGMREC,
+    "sibrar": DGMREC,
 }
 
 
@@ -379,7 +380,8 @@ AT_ROOT = {"gume"}  # codes that run one folder above `src`, which they put befo
 
 def _places(code: str) -> dict[str, Any]:
     data = "/data/" if code in AT_ROOT else "../data/"
-    return {"gpu_id": 0, "use_gpu": False, "multimodal_data_dir": "", "data_path": data}
+    own = {"save_name": "run.log", "eval_step": 1} if SOURCES[code] == DGMREC else {}
+    return {"gpu_id": 0, "use_gpu": False, "multimodal_data_dir": "", "data_path": data, **own}
 
 
 def _tool(folder: Path, name: str) -> Any:
