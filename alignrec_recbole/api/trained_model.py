@@ -89,7 +89,7 @@ class TrainedModel:
 
         Each new item is scored as the model would score it in the training's place without an
         interaction; no other score changes. Only models that score by content alone can do that:
-        ContentRidge, ItemKNNCBF, ItemKNNHybrid and AddEASE.
+        ContentRidge, ItemKNNCBF, ItemKNNHybrid, AddEASE and MILK.
 
         Args:
             features: a data frame indexed by item token, made by the encoder of the training; of a
@@ -107,7 +107,7 @@ class TrainedModel:
                 f"{self.card.model} cannot score new items.",
                 found=reason,
                 expected="a model that scores by content alone: ContentRidge, ItemKNNCBF, "
-                "ItemKNNHybrid or AddEASE",
+                "ItemKNNHybrid, AddEASE or MILK",
                 hint="train it again with their interactions, or train one of these models",
             )
         names, values = matrices(features, content.sets)
@@ -118,7 +118,7 @@ class TrainedModel:
                 found=f"{len(known):,} items that the model has",
                 expected="tokens of other items",
             )
-        if content.rule == "rows":
+        if content.gives_vectors:
             scored: Any = content.vectors(values)
         else:
             scored = content.columns(values)

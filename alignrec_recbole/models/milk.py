@@ -29,11 +29,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from alignrec_recbole import losses
+from alignrec_recbole.features.content_map import ContentMap
 from alignrec_recbole.models._base import padded, pair_scores
 from alignrec_recbole.models._content import ContentRecommender, ModalityFeatures
 from alignrec_recbole.ops.rows import gather_rows
@@ -58,7 +60,6 @@ class MILK(ContentRecommender):
 
     settings_class = MILKSettings
     capture_refused = "its environments are drawn by the host"
-    new_items_refused = "its map of features to vectors is not stored"
     id_only_features = None  # content is all it has
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -99,6 +100,15 @@ class MILK(ContentRecommender):
             even = ((share * share)[..., None] * views).sum(0)
             terms["l2"] = losses.l2_squared_penalty(user, even, divisor=batch)
         return terms
+
+    def new_items(self, dataset: Any) -> ContentMap:
+        """The mean of z of what a new item has is its vector."""
+        layers: list[Any] = list(self.projections)
+        weights = [layer.weight.detach().cpu().numpy() for layer in layers]
+        biases = [layer.bias.detach().cpu().numpy() for layer in layers]
+        sets = dict(zip(dataset.features, self.tables.dims, strict=True))
+        tensors = {"weights": np.concatenate(weights, 1), "biases": np.stack(biases)}
+        return ContentMap("layers", sets, {}, tensors)
 
     def _views(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z of items [n], or of all: [M, n, d], and which they have [M, n]."""

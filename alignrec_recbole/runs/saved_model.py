@@ -25,7 +25,7 @@ import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignrec_recbole.errors import RecordError
-from alignrec_recbole.features.content_map import NUMBERS, TENSORS, ContentMap, Rule
+from alignrec_recbole.features.content_map import NUMBERS, TENSORS, VECTORS, ContentMap, Rule
 from alignrec_recbole.io.files import atomic_write, sha256_file
 from alignrec_recbole.io.opening import open_input, read_bytes
 from alignrec_recbole.runs.record import RunRecord, record_folder
@@ -312,7 +312,7 @@ def _content(tensors: _Tensors, card: ModelCard, n_items: int) -> ContentMap:
     given = card.content
     assert given is not None
     rule, width = given.rule, sum(given.sets.values())
-    if (rule == "rows") != (card.kind == "vectors") or card.kind == "scores":
+    if (rule in VECTORS) != (card.kind == "vectors") or card.kind == "scores":
         raise ValueError(f"a model of kind {card.kind} has no new items by {rule}")
     if set(given.numbers) != set(NUMBERS[rule]) or (
         rule == "hybrid" and not 1 <= given.numbers["k"] <= MAX_NEIGHBOURS
@@ -321,6 +321,9 @@ def _content(tensors: _Tensors, card: ModelCard, n_items: int) -> ContentMap:
     shapes: dict[str, tuple[int, ...]] = {
         "mean": (width,), "rows": (n_items, width), "left": (n_items, width), "least": (n_items,),
     }  # fmt: skip
+    if rule == "layers":
+        size = tensors.width("table.items")
+        shapes |= {"weights": (size, width), "biases": (len(given.sets), size)}
     found = {}
     for name in TENSORS[rule]:
         kind = "means" if name == "mean" else "numbers"
