@@ -60,6 +60,7 @@ class MILK(ContentRecommender):
 
     settings_class = MILKSettings
     capture_refused = "its environments are drawn by the host"
+    columns_refused = "its mixtures are made of whole inner products"
     id_only_features = None  # content is all it has
 
     def __init__(self, config: Any, dataset: Any) -> None:

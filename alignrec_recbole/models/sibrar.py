@@ -59,6 +59,7 @@ class SiBraR(ContentRecommender):
 
     settings_class = SiBraRSettings
     capture_refused = ""
+    columns_refused = "its network reads all columns of a vector"
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

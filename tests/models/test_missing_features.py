@@ -8,10 +8,11 @@ import torch
 from alignrec_recbole.models._content import ModalityFeatures
 from alignrec_recbole.testing.testbed import Testbed
 
-TRAINED = ["AlignRec", "BM3", "FREEDOM", "GUME", "LATTICE", "MGCN", "MSCA", "PGL", "REARM", "SMORE"]
+TRAINED = ["AlignRec", "BM3", "FREEDOM", "GUME", "LATTICE", "MGCN", "MSCA", "PGL", "REARM", "SMORE",
+           "MILK", "SiBraR"]  # fmt: skip
 MASKED = [
     "BM3", "COHESION", "DAMRS", "DRAGON", "DualGNN", "GRCN", "LATTICE", "MENTOR", "MMGCN", "PGL",
-    "REARM", "SLMRec",
+    "REARM", "SLMRec", "MILK", "SiBraR",
 ]  # fmt: skip
 
 

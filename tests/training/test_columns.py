@@ -55,7 +55,8 @@ CASES = (
     f"LGMRec:{BOTH}",
     f"DualGNN:{BOTH}",
 )
-REFUSED = {"MMGCN", "GRCN", "DAMRS", "MENTOR", "COHESION", "MMGCF", "MSCA", "REARM"}
+REFUSED = {"MMGCN", "GRCN", "DAMRS", "MENTOR", "COHESION", "MMGCF", "MSCA", "REARM", "MILK",
+           "SiBraR"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
