@@ -28,7 +28,7 @@ from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs import provenance
 from benchmarks import command_line
 from benchmarks.parity.one_epoch import compare
-from benchmarks.parity.pairs import PAIRS, model_of, of_checkout
+from benchmarks.parity.pairs import PAIRS, model_of, of_checkout, reference_of
 from benchmarks.reference import checkout, rearm
 from benchmarks.reference.options import add_cache
 from benchmarks.reference.our_training import train_ours
@@ -59,10 +59,8 @@ def train_both(options: argparse.Namespace, name: str, seed: int) -> dict[str, A
     if PAIRS[name].code == rearm.MARK:
         theirs = rearm.train(options.reference, folder, paths, given, seed)
     else:
-        pair = PAIRS[name]
-        (theirs,) = checkout.train(
-            options.reference, pair.code, pair.reference or name, folder, paths, given, [seed]
-        )
+        code, kind = PAIRS[name].code, reference_of(name)
+        (theirs,) = checkout.train(options.reference, code, kind, folder, paths, given, [seed])
     mine = train_ours(name, options, stems, seed, chosen, options.output)
     print(f"ours: {name} seed {seed} {mine.metrics}", file=sys.stderr)
     return {

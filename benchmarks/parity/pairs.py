@@ -364,6 +364,11 @@ def model_of(name: str) -> str:
     return PAIRS[name].model or name
 
 
+def reference_of(name: str) -> str:
+    """The class of the reference in a comparison."""
+    return PAIRS[name].reference or model_of(name)
+
+
 def of_checkout(reference: Path) -> list[str]:
     """The models that a checkout is compared in; all if it is none, for the error they end in."""
     marks = [mark for mark in checkout.SOURCES if checkout.is_of(reference, mark)]

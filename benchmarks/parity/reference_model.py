@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.parity.pairs import PAIRS, model_of
+from benchmarks.parity.pairs import PAIRS, reference_of
 from benchmarks.parity.spec import TABLES
 from benchmarks.reference import mmrec, rearm
 
@@ -61,7 +61,7 @@ def opened(
         building = rearm.built(reference, theirs, features, interactions, places)
     else:
         theirs = {"train_batch_size": settings["train_batch_size"], **theirs}
-        kind = pair.reference or model_of(name)
+        kind = reference_of(name)
         building = mmrec.built(reference, kind, theirs, features, interactions, pair.code, places)
     with building as model:
         pair.adjust(model, settings)

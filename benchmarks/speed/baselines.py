@@ -27,7 +27,7 @@ from tabulate import tabulate
 from alignrec_recbole.registry.components import components
 from alignrec_recbole.runs.spec import RunSpec
 from benchmarks import command_line
-from benchmarks.parity.pairs import PAIRS, of_checkout
+from benchmarks.parity.pairs import PAIRS, of_checkout, reference_of
 from benchmarks.reference import checkout, rearm
 from benchmarks.reference import our_timing as our_side
 from benchmarks.reference.interactions import add_data, in_mmrec_layout
@@ -76,10 +76,10 @@ def theirs(
         "weight_decay": settings.get("weight_decay", 0.0),
     }
     files = {kind: features / name for kind, name in checkout.FILES.items()}
-    code, own = PAIRS[model].code, folder / model
+    code, own, kind = PAIRS[model].code, folder / model, reference_of(model)
     if code == rearm.MARK:
         return rearm.actions(reference, dataset_dir, files, given, own, steps)
-    return checkout.actions(reference, code, model, dataset_dir, files, given, own, steps)
+    return checkout.actions(reference, code, kind, dataset_dir, files, given, own, steps)
 
 
 def entry(mine: paired_timing.Timing, peer: paired_timing.Timing) -> dict[str, Any]:
