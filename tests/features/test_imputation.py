@@ -161,12 +161,12 @@ def test_filled_features_by_name(two: Path, tmp_path: Path, fill: str) -> None:
 
 
 def test_masked_rows_are_filled_in_trained_runs_and_in_rankers(two: Path, tmp_path: Path) -> None:
-    where = ("--data-path", two, "--output", tmp_path / "out", "--quiet", "--no-save")
+    where = ("--data-path", two, "--output", tmp_path / "out", "--quiet")
     for fill in ("zero", "neighbours", "propagation"):
         common = ("--protocol", "mask-modality", "--dataset", "two", "--features", "half", *where)
         answer = run_verb(*common, "--set", f"fill={fill}")
         assert answer.status == 0, answer.errors
-        model = ("--model", "VBPR", "--epochs", "1", "--seeds", "999")
+        model = ("--model", "VBPR", "--epochs", "1", "--seeds", "999", "--no-save")
         answer = run_verb(*common, *model, "--set", f"fill={fill}", "ratios=[0,0.5]")
         assert answer.status == 0, answer.errors
     records = [run.record for run in read_runs(tmp_path / "out" / "runs")]
