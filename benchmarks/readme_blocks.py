@@ -381,7 +381,8 @@ def speed_short(results: Results) -> str:
     peaks = statistics.median(e["ours_peak_bytes"] / e["peer_peak_bytes"] for e in models.values())
     times = f"{min(ratios):.1f}–{max(ratios):.1f}×, median {statistics.median(ratios):.1f}×"
     what = f"{len(models)} multimodal models, training epoch"
-    rows.insert(2, [what, "", "MMRec, the authors' or a port", times, f"median {peaks:.2f} of the peer's"])
+    smaller = f"median {peaks:.2f} of the peer's"
+    rows.insert(2, [what, "", "MMRec, the authors' or a port", times, smaller])
     machines = {of for name, of in speed.machines(found).items() if name in {*named, *models}}
     header = ["on Sports' size, 2 cores", "ours", "peer", "ratio", "peak memory, ours / peer"]
     return f"{_github(header, rows)}\n\nMeasured on {'; '.join(sorted(machines))}."
