@@ -89,7 +89,8 @@ class TrainedModel:
 
         Each new item is scored as the model would score it in the training's place without an
         interaction; no other score changes. Only models that score by content alone can do that:
-        ContentRidge, ItemKNNCBF, ItemKNNHybrid, AddEASE and MILK.
+        ContentRidge, ItemKNNCBF, ItemKNNHybrid, AddEASE and MILK. MILK reads a new item's features
+        as they are given, where its own items' have been trained (`train_features`, its default).
 
         Args:
             features: a data frame indexed by item token, made by the encoder of the training; of a
