@@ -112,9 +112,10 @@ class ModalityFeatures(nn.Module):
         """Of each item among equally near ones [item_num]; only item graphs ask for it."""
         return tie_ranks(self._tokens)
 
-    def present(self, number: int) -> Tensor:
-        """bool [item_num]: which items have the modality, or any of those in a fused table."""
-        return getattr(self, f"present{number}")
+    def present(self, number: int, items: Tensor | None = None) -> Tensor:
+        """bool [item_num], or [m] of `items`: which have the modality, or any of a fused table."""
+        present: Tensor = getattr(self, f"present{number}")
+        return present if items is None else present[items]
 
     @torch.no_grad()
     def clear_missing(self) -> None:

@@ -216,7 +216,7 @@ class TwoViewRecommender(ContentRecommender):
             out["align_uia"] = keys.uia * losses.cosine_distance(views.user, views.item)
         if keys.reg:
             target = self.given_features[0][positives]
-            present = self.given_features.present(0)[positives].to(target.dtype)
+            present = self.given_features.present(0, positives).to(target.dtype)
             own = columns.normalize_rows(views.item_content)
             distance = losses.similarity_matrix_distance(own, target, present)
             out["align_reg"] = keys.reg * distance

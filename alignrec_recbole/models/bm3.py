@@ -97,7 +97,7 @@ class BM3(ContentRecommender):
 
     def _content_loss(self, number: int, items: Tensor, item_target: Tensor) -> Tensor:
         content = self.tables.project(number, self.projections[number], items=items)
-        predicted, rows = self._predicted(content), self.tables.present(number)[items]
+        predicted, rows = self._predicted(content), self.tables.present(number, items)
         return losses.masked_cosine_distance(
             predicted, item_target, rows
         ) + losses.masked_cosine_distance(predicted, self._target(content, items), rows)

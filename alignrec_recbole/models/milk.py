@@ -90,7 +90,8 @@ class MILK(ContentRecommender):
         products = [torch.cat(pair_scores(user, one[:batch], one[batch:]), 1) for one in views]
         of_modality = torch.stack(products)  # [M, b, 1 + s]
         there = torch.cat([has[:, :batch, None], has[:, batch:].view(len(has), batch, -1)], 2)
-        each = torch.stack([_bpr_of(one, of_modality, there) for one in self._environments()])
+        environments = self._environments().to(of_modality)
+        each = torch.stack([_bpr_of(one, of_modality, there) for one in environments])
         terms = {"bpr": each.sum()}
         if self.weights["penalty"] and self.pairs:
             terms["penalty"] = each.var()
@@ -115,8 +116,7 @@ class MILK(ContentRecommender):
         """z of items [n], or of all: [M, n, d], and which they have [M, n]."""
         every = range(len(self.tables))
         views = [self.tables.project(n, self.projections[n], items=items) for n in every]
-        has = [self.tables.present(n) for n in every]
-        return torch.stack(views), torch.stack([h if items is None else h[items] for h in has])
+        return torch.stack(views), torch.stack([self.tables.present(n, items) for n in every])
 
     def _environments(self) -> Tensor:
         """λ [1, M], or [1 + M, M] with the rotations of what is drawn."""
@@ -131,7 +131,7 @@ class MILK(ContentRecommender):
 
 def _bpr_of(environment: Tensor, products: Tensor, has: Tensor) -> Tensor:
     """BPR(λ) of λ [M] from ⟨h_u, z_m⟩ [M, b, 1 + s], of what items have; the positives first."""
-    shares = has * environment.to(products)[:, None, None]
+    shares = has * environment[:, None, None]
     shares = shares / (shares.sum(0) * has.sum(0)).clamp(min=LEAST)
     scores = (shares * products).sum(0)
     return losses.bpr(scores[:, :1], scores[:, 1:])

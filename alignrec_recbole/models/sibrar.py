@@ -113,8 +113,7 @@ class SiBraR(ContentRecommender):
         for number, layer in enumerate(self.projections):
             content = self.tables.project(number, layer, items=items)
             views.append(l2_normalize_rows(self.branch(content)))
-            present = self.tables.present(number)
-            has.append(present if items is None else present[items])
+            has.append(self.tables.present(number, items))
         return torch.stack(views, 1), torch.stack(has, 1)
 
 

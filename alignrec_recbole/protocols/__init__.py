@@ -166,16 +166,17 @@ def check_option(
         SettingError: with the protocols that use it.
     """
     users = _USERS[name]
-    if not set(users) & set(protocols):
+    used_by = [protocol for protocol in protocols if protocol in users]
+    if not used_by:
         raise SettingError(
             f"Protocol {','.join(protocols)} does not use {shown}.",
             found=found,
             expected=f"{shown} with {' or '.join(users)}",
         )
-    ranks = "mask-modality" in protocols and not trained_models(models)
-    if ranks and name in _TRAINING and not set(users) & set(protocols) - {"mask-modality"}:
+    trains = trained_models(models) or any(PROTOCOLS[one].trains == "always" for one in used_by)
+    if name in _TRAINING and not trains:
         raise SettingError(
-            f"Protocol mask-modality uses {shown} only where it trains a model.",
+            f"Protocol {','.join(used_by)} uses {shown} only where it trains a model.",
             found=found,
             expected=f"{shown} with a model that is trained",
         )
